@@ -1,0 +1,24 @@
+# Inputs:  params.yaml, or --configfile params.yaml experiments/<overlay>.yaml
+
+from snakemake.utils import min_version, validate
+
+min_version("9.10")
+
+
+configfile: "params.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/federation.smk"
+include: "workflow/rules/inversion.smk"
+include: "workflow/rules/scoring.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        list(TABLES.values()),

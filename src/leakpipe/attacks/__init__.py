@@ -1,0 +1,1 @@
+"""Gradient inversion: what an attacker has seen, what it minimises, and the loop that does it."""

@@ -1,0 +1,46 @@
+"""`leakpipe`: the group of all commands, and how errors reach the user."""
+
+from typing import Any
+
+import click
+
+from leakpipe import __version__
+from leakpipe.cli.check import check
+from leakpipe.cli.collect import collect
+from leakpipe.cli.federate import federate
+from leakpipe.cli.invert import invert
+from leakpipe.cli.plot import plot
+from leakpipe.cli.prepare_data import prepare_data
+from leakpipe.cli.report import report
+from leakpipe.cli.score import score
+from leakpipe.cli.split_data import split_data
+from leakpipe.cli.stage import stage
+from leakpipe.cli.track import track
+from leakpipe.errors import LeakpipeError
+
+
+class _Commands(click.Group):
+    """Shows a `LeakpipeError` as one sentence with exit code 1 (usage errors exit with 2)."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LeakpipeError as error:
+            raise click.ClickException(str(error)) from error
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Commands in the order data flows, not of the alphabet."""
+        return list(self.commands)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="leakpipe")
+def main() -> None:
+    """Measure how much private training data leaks out of federated learning.
+
+    Snakemake runs these commands for you (`snakemake`, or `make reproduce`); each also works by hand.
+    """
+
+
+for command in (check, prepare_data, split_data, federate, invert, score, collect, plot, report, track, stage):
+    main.add_command(command)

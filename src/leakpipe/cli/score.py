@@ -1,0 +1,48 @@
+"""`leakpipe score`: hold reconstructions against the true images."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from leakpipe.cli.options import InputFile, OutputFile, record_options
+
+
+@click.command()
+@click.option("--images", type=InputFile, required=True, help="The data set (prepare-data's output).")
+@click.option("--split", "splits", type=InputFile, multiple=True, required=True, help="Split of a seed; repeatable.")
+@click.option(
+    "--reconstruction", "reconstructions", type=InputFile, multiple=True, required=True, help="Attack's output."
+)
+@click.option("--out", type=OutputFile, required=True, help="Table (.csv), one row per true image.")
+@record_options
+def score(
+    images: Path,
+    splits: tuple[Path, ...],
+    reconstructions: tuple[Path, ...],
+    out: Path,
+    record: Path | None,
+    labels: dict[str, Any],
+) -> None:
+    """Score reconstructions: SSIM, PSNR, RDLV per true image, each matched to its own reconstruction."""
+    from leakpipe.attacks.files import load_reconstruction
+    from leakpipe.data.files import load_dataset, load_split
+    from leakpipe.errors import LeakpipeError
+    from leakpipe.metrics.score import score_images
+    from leakpipe.metrics.table import write_scores
+    from leakpipe.provenance import record_run
+
+    with record_run(record, rule="score", labels=labels, params={}) as run:
+        dataset = load_dataset(images)
+        by_seed = {seed: split for split, seed in map(load_split, splits)}
+        rows = []
+        for path in reconstructions:
+            rebuilt, prior, metadata = load_reconstruction(path)
+            cell = metadata["cell"]
+            if cell["seed"] not in by_seed:
+                raise LeakpipeError(f"{path}: its seed {cell['seed']} has no --split")
+            held = by_seed[cell["seed"]].clients[cell["client"]]
+            for scored in score_images(rebuilt, dataset.images[list(held)], prior):
+                rows.append({**cell, "iterations": metadata["iterations"], **scored, "image": held[scored["position"]]})
+        write_scores(out, rows)
+        run.metrics["images"] = len(rows)

@@ -1,0 +1,66 @@
+"""Files of the data stage: the images, their split, the prior images. Reading them needs no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from leakpipe.data.partition import Split
+from leakpipe.errors import LeakpipeError
+from leakpipe.storage import read_arrays, read_json, require_array, sidecar_path, write_arrays, write_json
+
+DATASET, PRIOR = "leakpipe/dataset", "leakpipe/prior"
+
+
+@dataclass(frozen=True)
+class StoredDataset:
+    """Images, float32 (N, channels, height, width) in [0, 1]; labels, int64 (N,); class names by label."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+
+
+def save_dataset(path: Path, dataset: StoredDataset) -> None:
+    """Write a data set at the size it is used at."""
+    arrays = {"images": dataset.images, "labels": dataset.labels}
+    write_arrays(path, DATASET, arrays, {"classes": list(dataset.classes)})
+
+
+def load_dataset(path: Path) -> StoredDataset:
+    """Read what `save_dataset` wrote."""
+    arrays, metadata = read_arrays(path, DATASET)
+    classes = metadata.get("classes")
+    if not isinstance(classes, list):
+        raise LeakpipeError(f"{sidecar_path(path)}: metadata.classes: {classes!r}, expected a list of names")
+    images, labels = require_array(path, arrays, "images", 4), require_array(path, arrays, "labels", 1)
+    return StoredDataset(images, labels, tuple(classes))
+
+
+def save_split(path: Path, split: Split, *, seed: int) -> None:
+    """Write the split of one seed as JSON."""
+    write_json(path, {"seed": seed, **split.to_json()})
+
+
+def load_split(path: Path) -> tuple[Split, int]:
+    """Read a split and its seed."""
+    content = read_json(path)
+    return Split.from_json(content, source=str(path)), _seed(path, content)
+
+
+def save_priors(path: Path, priors: dict[str, np.ndarray], *, seed: int) -> None:
+    """Write the prior images of one seed's split."""
+    write_arrays(path, PRIOR, priors, {"seed": seed})
+
+
+def load_priors(path: Path) -> tuple[dict[str, np.ndarray], int]:
+    """Read prior images (channels, height, width) by name ("all" and one per class), and their seed."""
+    arrays, metadata = read_arrays(path, PRIOR)
+    return {name: require_array(path, arrays, name, 3) for name in arrays}, _seed(sidecar_path(path), metadata)
+
+
+def _seed(path: Path, content: dict[str, object]) -> int:
+    seed = content.get("seed")
+    if not isinstance(seed, int):
+        raise LeakpipeError(f"{path}: seed: {seed!r}, expected a whole number")
+    return seed

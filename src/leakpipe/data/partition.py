@@ -1,0 +1,85 @@
+"""Splitting a data set, once per seed, into disjoint parts: clients, validation, test and public."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from leakpipe.errors import LeakpipeError
+from leakpipe.params import ClientParams, DataParams
+from leakpipe.randomness import derive_seed
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices into the data set; no index stands in two parts.
+
+    Attributes:
+        clients: Training images of each client.
+        public: Images that no client holds; the attacker may know them.
+    """
+
+    clients: Mapping[str, tuple[int, ...]]
+    validation: tuple[int, ...]
+    test: tuple[int, ...]
+    public: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], *, source: str) -> "Split":
+        """Inverse of `to_json`; `LeakpipeError` names `source` and the field that is missing or wrong."""
+        try:
+            clients = {str(name): tuple(map(int, indices)) for name, indices in content["clients"].items()}
+            parts = {part: tuple(map(int, content[part])) for part in ("validation", "test", "public")}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise LeakpipeError(f"{source}: is not a split of a data set: {error!r}") from error
+        return cls(clients=clients, **parts)
+
+
+def split_dataset(
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    data: DataParams,
+    clients: Mapping[str, ClientParams],
+    *,
+    seed: int,
+) -> Split:
+    """Draw disjoint parts, each balanced over the classes it may hold (to within one image).
+
+    Clients restricted to some classes draw first, so that those with a free choice cannot use them up.
+
+    Args:
+        labels: int64 of shape (N,), label i meaning `class_names[i]`.
+
+    Raises:
+        LeakpipeError: A class has too few images for the parts that ask for it.
+    """
+    rng = np.random.default_rng(derive_seed("split", seed))
+    left = {
+        name: [int(index) for index in rng.permutation(np.flatnonzero(labels == label))]
+        for label, name in enumerate(class_names)
+    }
+
+    def draw(part: str, count: int, allowed: Sequence[str]) -> tuple[int, ...]:
+        drawn: list[int] = []
+        for position in range(count):
+            available = [name for name in allowed if left[name]]
+            if not available:
+                raise LeakpipeError(f"data: class {'/'.join(allowed)} has too few images for {part} ({count} images)")
+            wanted = allowed[position % len(allowed)]
+            drawn.append(left[wanted if wanted in available else available[0]].pop())
+        return tuple(drawn)
+
+    held: dict[str, tuple[int, ...]] = {}
+    for name, client in sorted(clients.items(), key=lambda item: item[1].classes is None):
+        held[name] = draw(f"client {name!r}", client.images, client.classes or class_names)
+    return Split(
+        clients={name: held[name] for name in clients},
+        test=draw("the test part", data.test, class_names),
+        validation=draw("the validation part", data.validation, class_names),
+        public=draw("the public part", data.public, class_names),
+    )

@@ -1,0 +1,47 @@
+"""The prior image: the attacker's guess before it sees an update, made of public images only."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from leakpipe.errors import LeakpipeError
+
+
+def average_public_images(
+    images: np.ndarray, labels: np.ndarray, public: Sequence[int], class_names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Average the public images, over all classes and over each.
+
+    Args:
+        images: float32 of shape (N, channels, height, width) in [0, 1].
+        labels: int64 of shape (N,).
+        public: Indices of the public images.
+
+    Returns:
+        "all", and "class0", "class1", … by label, each float32 of shape (channels, height, width).
+
+    Raises:
+        LeakpipeError: A class has no public image.
+    """
+    chosen = np.asarray(public)
+    priors = {"all": images[chosen].mean(axis=0, dtype=np.float64).astype(np.float32)}
+    for label, name in enumerate(class_names):
+        members = chosen[labels[chosen] == label]
+        if len(members) == 0:
+            raise LeakpipeError(f"data.public: {len(chosen)} public images hold none of class {name!r}")
+        priors[f"class{label}"] = images[members].mean(axis=0, dtype=np.float64).astype(np.float32)
+    return priors
+
+
+def choose_priors(priors: Mapping[str, np.ndarray], choice: str, labels: Sequence[int]) -> np.ndarray:
+    """Prior image of each of a client's images, as the threat model grants it.
+
+    Args:
+        priors: "all", then one per class in the order of the labels (`average_public_images`).
+        choice: "all" or "class" (the mean of the image's own class).
+        labels: Class of each image.
+
+    Returns:
+        float32 of shape (images, channels, height, width).
+    """
+    return np.stack([priors["all"] if choice == "all" else priors[f"class{label}"] for label in labels])

@@ -1,0 +1,91 @@
+"""From params.yaml to a checked experiment: load, merge overlays, validate, list the cells of the design.
+
+Everything here is cheap to import (no torch): the Snakefile uses it on every start.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leakpipe.attacks.presets import PRESETS, resolve_settings
+from leakpipe.data.datasets import DATASETS
+from leakpipe.errors import LeakpipeError
+from leakpipe.models.catalog import MODELS
+from leakpipe.params import Params
+from leakpipe.params_files import merge, parse_section, read_yaml
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One attack on one client of one simulated federation (over all captured rounds)."""
+
+    defense: str
+    seed: int
+    client: str
+    attack: str
+
+
+def load_params(*paths: Path) -> Params:
+    """Read params.yaml and overlays on it (later ones win, mappings merge) and check the whole.
+
+    Raises:
+        LeakpipeError: A file is missing or is not YAML, or what it says cannot be run.
+    """
+    merged: dict[str, Any] = {}
+    for path in paths:
+        merged = merge(merged, read_yaml(path))
+    return parse_params(merged, source=" + ".join(map(str, paths)))
+
+
+def parse_params(content: Mapping[str, Any], *, source: str) -> Params:
+    """Validate the merged parameters, first by themselves, then against data sets, models and presets."""
+    params = parse_section(Params, content, source=source)
+    problem = _find_conflict(params)
+    if problem:
+        raise LeakpipeError(f"{source}: {problem}")
+    return params
+
+
+def _find_conflict(params: Params) -> str | None:
+    """Say what cannot be run though every field is valid by itself; None if all is well."""
+    dataset = DATASETS[params.data.dataset]
+    held = params.data.test + params.data.validation + params.data.public
+    held += sum(client.images for client in params.federation.clients.values())
+    if held > dataset.images:
+        return (
+            f"data, federation.clients: clients, validation, test and public part need {held} images "
+            f"but data set {params.data.dataset!r} has {dataset.images}"
+        )
+    for name, client in params.federation.clients.items():
+        for class_name in client.classes or ():
+            if class_name not in dataset.classes:
+                known = ", ".join(dataset.classes)
+                return f"federation.clients.{name}.classes: unknown class {class_name!r}; known: {known}"
+    for name, attack in params.attacks.items():
+        needs_batch_norm = PRESETS[attack.preset].needs_batch_norm
+        uses_batch_norm = resolve_settings(attack).batch_norm == "update"
+        if (needs_batch_norm or uses_batch_norm) and not MODELS[params.model.name].has_batch_norm:
+            return (
+                f"attacks.{name}: preset {attack.preset!r} needs batch normalisation, "
+                f"which model {params.model.name!r} does not have"
+            )
+    return None
+
+
+def list_cells(params: Params) -> list[Cell]:
+    """List every attack to run, in the order of the parameters: defence, seed, attack, client."""
+    return [
+        Cell(defense, seed, client, name)
+        for defense in params.defenses
+        for seed in params.seeds
+        for name, attack in params.attacks.items()
+        for client, target in attack.targets.items()
+        if (target.defenses is None or defense in target.defenses) and (target.seeds is None or seed in target.seeds)
+    ]
+
+
+def attacked_clients(params: Params) -> list[str]:
+    """Clients that any attack targets, in the order of federation.clients."""
+    targeted = {client for attack in params.attacks.values() for client in attack.targets}
+    return [client for client in params.federation.clients if client in targeted]

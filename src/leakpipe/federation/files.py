@@ -1,0 +1,118 @@
+"""Files of a federation: global models and clients' updates, checked against the architecture when read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from leakpipe.errors import LeakpipeError
+from leakpipe.federation.local import ClientUpdate, LocalSettings
+from leakpipe.models.state import ModelState, build_module, initial_state
+from leakpipe.params import ModelParams
+from leakpipe.storage import read_arrays, sidecar_path, write_arrays
+
+MODEL, UPDATE = "leakpipe/model", "leakpipe/update"
+WEIGHTS, STATISTICS = "weights/", "statistics/"
+
+
+@dataclass(frozen=True)
+class StoredUpdate:
+    """A client's update as the server holds it, with what the threat model says of the client.
+
+    Attributes:
+        cell: Whose update it is: experiment, defense, seed, round, client.
+        schedule: Positions of the client's images in each local step.
+        labels: Class of each image, by position.
+        settings: How the client trained.
+    """
+
+    update: ClientUpdate
+    cell: Mapping[str, Any]
+    schedule: list[list[int]]
+    labels: list[int]
+    settings: LocalSettings
+
+
+def save_model(path: Path, state: ModelState, *, params: ModelParams, classes: int, image_size: int) -> None:
+    """Write a global model: its tensors, and in the sidecar what rebuilds its architecture."""
+    metadata = {"model": params.model_dump(mode="json"), "classes": classes, "image_size": image_size}
+    write_arrays(path, MODEL, _to_arrays(state.weights, state.statistics), metadata)
+
+
+def load_model(path: Path) -> ModelState:
+    """Read a global model and check every tensor's name and shape against its architecture."""
+    arrays, metadata = read_arrays(path, MODEL)
+    try:
+        params = ModelParams.model_validate(metadata["model"])
+        module = build_module(params, classes=int(metadata["classes"]), image_size=int(metadata["image_size"]))
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        raise LeakpipeError(f"{sidecar_path(path)}: metadata does not describe a model: {error!r}") from error
+    template = initial_state(module, seed=0)
+    weights, statistics = _from_arrays(path, arrays, template)
+    return template.with_tensors(weights, statistics)
+
+
+def save_update(path: Path, stored: StoredUpdate) -> None:
+    """Write one client's update and what the attacker is granted besides it."""
+    metadata = {
+        "cell": dict(stored.cell),
+        "steps": stored.update.steps,
+        "schedule": stored.schedule,
+        "labels": stored.labels,
+        "learning_rate": stored.settings.learning_rate,
+        "batch_norm_momentum": stored.settings.batch_norm_momentum,
+    }
+    write_arrays(path, UPDATE, _to_arrays(stored.update.weights, stored.update.statistics), metadata)
+
+
+def load_update(path: Path, state: ModelState) -> StoredUpdate:
+    """Read a client's update and check it against the global model that it changes.
+
+    Raises:
+        LeakpipeError: A tensor is missing, unknown, of another shape or not finite, or the sidecar lacks
+            a field.
+    """
+    arrays, metadata = read_arrays(path, UPDATE)
+    weights, statistics = _from_arrays(path, arrays, state)
+    try:
+        return StoredUpdate(
+            update=ClientUpdate(weights, statistics, steps=int(metadata["steps"])),
+            cell=dict(metadata["cell"]),
+            schedule=[[int(position) for position in step] for step in metadata["schedule"]],
+            labels=[int(label) for label in metadata["labels"]],
+            settings=LocalSettings(
+                learning_rate=float(metadata["learning_rate"]),
+                batch_norm_momentum=float(metadata["batch_norm_momentum"]),
+            ),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise LeakpipeError(f"{sidecar_path(path)}: metadata does not describe an update: {error!r}") from error
+
+
+def _to_arrays(weights: Mapping[str, Tensor], statistics: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    arrays = {WEIGHTS + name: value.numpy() for name, value in weights.items()}
+    return arrays | {STATISTICS + name: value.numpy() for name, value in statistics.items()}
+
+
+def _from_arrays(
+    path: Path, arrays: Mapping[str, np.ndarray], like: ModelState
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    expected = _to_arrays(like.weights, like.statistics)
+    for name, wanted in expected.items():
+        if name not in arrays:
+            raise LeakpipeError(f"{path}: tensor {name!r} is missing; the model has it with shape {wanted.shape}")
+        if arrays[name].shape != wanted.shape or arrays[name].dtype.kind != "f":
+            found = f"{arrays[name].dtype.name} of shape {arrays[name].shape}"
+            raise LeakpipeError(f"{path}: tensor {name!r} is {found}, expected floats of shape {wanted.shape}")
+    for name in arrays:
+        if name not in expected:
+            raise LeakpipeError(f"{path}: tensor {name!r} is not one of the model's")
+    return (
+        {name: torch.from_numpy(arrays[WEIGHTS + name]) for name in like.weights},
+        {name: torch.from_numpy(arrays[STATISTICS + name]) for name in like.statistics},
+    )

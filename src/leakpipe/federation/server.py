@@ -1,0 +1,44 @@
+"""The server's side of a round: federated averaging."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from leakpipe.errors import LeakpipeError
+from leakpipe.federation.local import ClientUpdate
+from leakpipe.models.state import ModelState, variance_name
+
+
+def average_updates(
+    state: ModelState, updates: Sequence[ClientUpdate], images: Sequence[int], *, batch_norm_layers: Sequence[str]
+) -> ModelState:
+    """FedAvg (McMahan 2017): add the mean of the updates, weighted by the clients' images, to the model.
+
+    Running statistics are averaged like weights. Noise can push a running variance below zero, where
+    evaluation would give NaN; it is kept at or above zero.
+
+    Args:
+        updates: One per client, as shared (after defences).
+        images: Training images of each client.
+
+    Raises:
+        LeakpipeError: The averaged model holds a value that is not finite.
+    """
+    total = sum(images)
+    shares = [count / total for count in images]
+
+    def averaged(before: Tensor, changes: list[Tensor]) -> Tensor:
+        moved = before.clone()
+        for share, change in zip(shares, changes, strict=True):
+            moved += share * change
+        return moved
+
+    weights = {name: averaged(old, [u.weights[name] for u in updates]) for name, old in state.weights.items()}
+    statistics = {name: averaged(old, [u.statistics[name] for u in updates]) for name, old in state.statistics.items()}
+    for layer in batch_norm_layers:
+        statistics[variance_name(layer)].clamp_(min=0)
+    for name, tensor in {**weights, **statistics}.items():
+        if not torch.isfinite(tensor).all():
+            raise LeakpipeError(f"the averaged model's {name!r} is not finite: training diverged")
+    return state.with_tensors(weights, statistics)

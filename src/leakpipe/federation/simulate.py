@@ -1,0 +1,145 @@
+"""Rounds of a simulated federation, and what the attacked clients shared in some of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from leakpipe.data.partition import Split
+from leakpipe.defenses.compose import apply_defenses
+from leakpipe.errors import LeakpipeError
+from leakpipe.federation.local import (
+    ClientUpdate,
+    LocalSettings,
+    local_update,
+    make_batches,
+    schedule_batches,
+)
+from leakpipe.federation.server import average_updates
+from leakpipe.models.state import ModelState, batch_norm_layers, forward_frozen
+from leakpipe.params import FederationParams, GaussianParams
+from leakpipe.randomness import derive_seed
+from leakpipe.storage import write_text
+
+
+@dataclass(frozen=True)
+class CapturedUpdate:
+    """What an honest-but-curious server holds of one client in one round.
+
+    Attributes:
+        round: First round is 1.
+        before: The global model that the client was sent.
+        update: What it shared, after defences.
+        schedule: Positions of its images in each local step.
+        labels: Labels of its images, by position.
+    """
+
+    round: int
+    client: str
+    before: ModelState
+    update: ClientUpdate
+    schedule: list[list[int]]
+    labels: list[int]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Accuracy of the global model after a round, each in [0, 1]; None where the part is empty."""
+
+    round: int
+    test: float
+    validation: float | None
+
+
+@dataclass(frozen=True)
+class FederationResult:
+    """Captured updates in the order of rounds, and the accuracy after every round."""
+
+    captured: list[CapturedUpdate]
+    accuracy: list[Accuracy]
+
+
+def simulate_federation(
+    initial: ModelState,
+    images: Tensor,
+    labels: Tensor,
+    split: Split,
+    params: FederationParams,
+    *,
+    defense: Sequence[GaussianParams],
+    attacked: Sequence[str],
+    seed: int,
+    on_round: Callable[[Accuracy], None] = lambda accuracy: None,
+) -> FederationResult:
+    """Run federated averaging and keep what the attacked clients share in the captured rounds.
+
+    Args:
+        images: Shape (N, channels, height, width) in [0, 1]; `split` holds indices into it.
+        labels: Shape (N,), class indices.
+        defense: Steps that every client applies to its update before sharing it, in order.
+        attacked: Clients whose updates are kept.
+        seed: Fixes the order of batches and the defences' noise, per round and client.
+        on_round: Called after every round.
+
+    Raises:
+        LeakpipeError: The global model became non-finite.
+    """
+    settings = LocalSettings(learning_rate=params.learning_rate, batch_norm_momentum=params.batch_norm_momentum)
+    held = _gather_clients(images, labels, split.clients)
+    layers = batch_norm_layers(initial.module)
+    state = initial
+    captured: list[CapturedUpdate] = []
+    accuracy: list[Accuracy] = []
+    for round_number in range(1, params.rounds + 1):
+        updates = []
+        for name, client in params.clients.items():
+            client_images, client_labels = held[name]
+            order = torch.Generator().manual_seed(derive_seed("batches", seed, round_number, name))
+            schedule = schedule_batches(client.images, client.batch_size, params.local_epochs, order)
+            trained = local_update(state, make_batches(client_images, client_labels, schedule), settings)
+            noise = torch.Generator().manual_seed(derive_seed("defense", seed, round_number, name))
+            shared = apply_defenses(trained, defense, generator=noise)
+            updates.append(shared)
+            if round_number in params.captured_rounds and name in attacked:
+                captured.append(CapturedUpdate(round_number, name, state, shared, schedule, client_labels.tolist()))
+        try:
+            state = average_updates(
+                state, updates, [client.images for client in params.clients.values()], batch_norm_layers=layers
+            )
+        except LeakpipeError as error:
+            raise LeakpipeError(f"round {round_number}: {error}") from error
+        accuracy.append(
+            Accuracy(
+                round_number,
+                test=measure_accuracy(state, images, labels, split.test),
+                validation=measure_accuracy(state, images, labels, split.validation) if split.validation else None,
+            )
+        )
+        on_round(accuracy[-1])
+    return FederationResult(captured, accuracy)
+
+
+def write_accuracy(path: Path, accuracy: Sequence[Accuracy], *, cell: Mapping[str, object]) -> None:
+    """Write one CSV row per round: experiment, defense, seed, round, test_accuracy, validation_accuracy."""
+    lines = ["experiment,defense,seed,round,test_accuracy,validation_accuracy"]
+    for after in accuracy:
+        validation = "" if after.validation is None else after.validation
+        lines.append(f"{cell['experiment']},{cell['defense']},{cell['seed']},{after.round},{after.test},{validation}")
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def measure_accuracy(state: ModelState, images: Tensor, labels: Tensor, indices: Sequence[int]) -> float:
+    """Share of the images at `indices` that the model, in evaluation mode, classifies correctly."""
+    chosen = torch.tensor(indices)
+    with torch.no_grad():
+        predicted = torch.cat([forward_frozen(state, images[part]).argmax(dim=1) for part in chosen.split(256)])
+    return (predicted == labels[chosen]).double().mean().item()
+
+
+def _gather_clients(
+    images: Tensor, labels: Tensor, clients: Mapping[str, Sequence[int]]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    chosen = {name: torch.tensor(indices) for name, indices in clients.items()}
+    return {name: (images[indices], labels[indices]) for name, indices in chosen.items()}

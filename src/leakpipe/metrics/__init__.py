@@ -1,0 +1,1 @@
+"""Measures of leakage: similarity, matching of reconstructions to originals, RDLV."""

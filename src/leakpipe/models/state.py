@@ -1,0 +1,93 @@
+"""A model as data: an architecture and the tensors it is evaluated with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from leakpipe.models.batchnorm import BatchNorm2d, BatchStatistics, record_batch_statistics
+from leakpipe.models.catalog import MODELS
+from leakpipe.params import ModelParams
+
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """All that a federation shares of a model, and nothing that changes in place.
+
+    Attributes:
+        module: The architecture; its own tensors are never read.
+        weights: Trainable parameters by torch's names.
+        statistics: Running statistics of batch normalisation by torch's names
+            ("features.1.running_mean", "features.1.running_var"; the variance is unbiased).
+    """
+
+    module: nn.Module
+    weights: Tensors
+    statistics: Tensors
+
+    def with_tensors(self, weights: Tensors, statistics: Tensors) -> "ModelState":
+        """The same architecture with other tensors."""
+        return replace(self, weights=weights, statistics=statistics)
+
+
+def mean_name(layer: str) -> str:
+    """Name of a batch-normalisation layer's running mean."""
+    return f"{layer}.running_mean"
+
+
+def variance_name(layer: str) -> str:
+    """Name of a batch-normalisation layer's running variance."""
+    return f"{layer}.running_var"
+
+
+def batch_norm_layers(module: nn.Module) -> list[str]:
+    """Names of the batch-normalisation layers, in the order of the module."""
+    return [name for name, layer in module.named_modules() if isinstance(layer, BatchNorm2d)]
+
+
+def build_module(params: ModelParams, *, classes: int, image_size: int) -> nn.Module:
+    """Build an architecture with tensors that hold no values (on torch's "meta" device)."""
+    with torch.device("meta"):
+        return MODELS[params.name].build(params, classes=classes, image_size=image_size)
+
+
+def initial_state(module: nn.Module, *, seed: int, dtype: torch.dtype = torch.float32) -> ModelState:
+    """Draw an untrained state: torch's default initialisation, from a generator of its own.
+
+    Weights and biases of convolutions and linear layers are uniform in ±1/√fan_in; batch normalisation
+    starts as the identity (weight 1, bias 0, running mean 0, running variance 1).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    weights: dict[str, Tensor] = {}
+    statistics: dict[str, Tensor] = {}
+    for name, layer in module.named_modules():
+        if isinstance(layer, BatchNorm2d):
+            width = layer.num_features
+            weights[f"{name}.weight"] = torch.ones(width, dtype=dtype)
+            weights[f"{name}.bias"] = torch.zeros(width, dtype=dtype)
+            statistics[mean_name(name)] = torch.zeros(width, dtype=dtype)
+            statistics[variance_name(name)] = torch.ones(width, dtype=dtype)
+        elif isinstance(layer, nn.Conv2d | nn.Linear):
+            bound = layer.weight[0].numel() ** -0.5
+            for kind, parameter in layer.named_parameters():
+                uniform = torch.rand(parameter.shape, generator=generator, dtype=dtype)
+                weights[f"{name}.{kind}"] = (2 * uniform - 1) * bound
+    return ModelState(module, weights, statistics)
+
+
+def forward_training(state: ModelState, images: Tensor) -> tuple[Tensor, dict[str, BatchStatistics]]:
+    """Logits with batch normalisation in training mode, and the batch statistics of every layer."""
+    state.module.train()
+    with record_batch_statistics(state.module) as statistics:
+        logits = functional_call(state.module, {**state.weights, **state.statistics}, (images,))
+    return logits, statistics
+
+
+def forward_frozen(state: ModelState, images: Tensor) -> Tensor:
+    """Logits with batch normalisation at the running statistics (evaluation mode)."""
+    state.module.eval()
+    return functional_call(state.module, {**state.weights, **state.statistics}, (images,))  # type: ignore[no-any-return]

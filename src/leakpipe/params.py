@@ -1,0 +1,198 @@
+"""What params.yaml may say: every section, field, unit and bound, and the checks within it.
+
+The models are frozen and refuse unknown keys. `workflow/schemas/params.schema.json` is generated from
+them (a test fails when it drifts). What can only be checked against data sets, models and presets is
+checked in `leakpipe.experiment`.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+DatasetName = Literal["lfw-faces"]
+ModelName = Literal["convnet-bn"]
+PresetName = Literal["bn-aware", "inverting-gradients"]
+
+NAME_PATTERN = r"^[a-zA-Z0-9][a-zA-Z0-9._-]*$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError(f"values must differ, got {list(values)}")
+    return values
+
+
+def _drop_switched_off(entries: Any) -> Any:
+    """Remove entries that an overlay set to null: YAML overlays can add and override, not delete."""
+    if isinstance(entries, dict):
+        return {name: entry for name, entry in entries.items() if entry is not None}
+    return entries
+
+
+SwitchableEntries = BeforeValidator(_drop_switched_off)
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are refused, values cannot change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataParams(Section):
+    """Which images, at what size, and how many are kept from the clients."""
+
+    dataset: DatasetName = Field(description="Registered data set.")
+    image_size: int = Field(ge=16, le=1024, description="Height and width after resizing, in pixels.")
+    test: int = Field(ge=2, description="Images held out to measure the global model, balanced over classes.")
+    validation: int = Field(ge=0, description="Images held out to watch training, balanced over classes.")
+    public: int = Field(ge=1, description="Images that no client holds; the prior image is made of them.")
+
+
+class ModelParams(Section):
+    """The network that is trained."""
+
+    name: ModelName = Field(description="Registered model.")
+    widths: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+        default=(32, 32, 64, 64), min_length=1, description="Channels of each 3×3 convolution."
+    )
+    strides: tuple[Literal[1, 2], ...] = Field(
+        default=(1, 2, 1, 2), min_length=1, description="Stride of each convolution, in pixels."
+    )
+
+    @model_validator(mode="after")
+    def _one_stride_a_width(self) -> Self:
+        if len(self.widths) != len(self.strides):
+            raise ValueError(f"widths ({len(self.widths)}) and strides ({len(self.strides)}) must be as many")
+        return self
+
+
+class ClientParams(Section):
+    """One client: what it holds and how it batches."""
+
+    images: int = Field(ge=1, description="Training images the client holds.")
+    batch_size: int = Field(ge=1, description="Images in one local step; the last batch may be smaller.")
+    classes: tuple[Name, ...] | None = Field(
+        default=None, min_length=1, description="Classes its images come from; null: all, balanced."
+    )
+
+    @model_validator(mode="after")
+    def _batch_fits(self) -> Self:
+        if self.batch_size > self.images:
+            raise ValueError(f"batch_size {self.batch_size} is larger than the client's images ({self.images})")
+        return self
+
+
+class FederationParams(Section):
+    """Federated averaging: rounds, local training, clients."""
+
+    rounds: int = Field(ge=1, le=10_000, description="Rounds of federated averaging.")
+    captured_rounds: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(_distinct)] = Field(
+        min_length=1, description="Rounds (the first is 1) in which the attacked clients' updates are kept."
+    )
+    learning_rate: float = Field(gt=0, le=10, description="Step of the clients' SGD (no momentum).")
+    local_epochs: int = Field(ge=1, le=1000, description="Passes over a client's images per round.")
+    batch_norm_momentum: float = Field(
+        gt=0, le=1, description="Weight of a batch in the running statistics (torch's `momentum`)."
+    )
+    clients: Annotated[dict[Name, ClientParams], SwitchableEntries] = Field(
+        min_length=1, description="Clients by name; null switches an inherited one off."
+    )
+
+    @model_validator(mode="after")
+    def _captured_rounds_happen(self) -> Self:
+        if max(self.captured_rounds) > self.rounds:
+            raise ValueError(f"captured_rounds {list(self.captured_rounds)} go past the {self.rounds} rounds")
+        return self
+
+
+class GaussianParams(Section):
+    """The paper's noise: N(0, (sigma0·p)²) on every value of the update, p a percentile of the update."""
+
+    kind: Literal["gaussian"]
+    sigma0: float = Field(ge=0, le=1e6, description="Noise multiplier σ0 (unitless); 0 adds nothing.")
+    percentile: float = Field(
+        default=95, gt=0, le=100, description="Percentile p of the absolute non-zero values of the update."
+    )
+
+
+class AttackSettings(Section):
+    """Everything the inversion loop can be told. Presets fix these; params.yaml may override each."""
+
+    batch_norm: Literal["frozen", "update"] = Field(
+        default="update",
+        description="What the attacker believes of batch normalisation: `frozen` at the global running "
+        "statistics, or `update`: in training mode, batch statistics recovered from the update.",
+    )
+    optimizer: Literal["adam", "signed-adam"] = Field(default="adam", description="How gradients become steps.")
+    step_size: float = Field(default=0.1, gt=0, le=10, description="First step, in units of the [0, 1] gray range.")
+    schedule: Literal["cosine", "steps"] = Field(
+        default="cosine", description="Decay of the step: to zero as a cosine, or ×0.1 at 3/8, 5/8 and 7/8."
+    )
+    iterations: int = Field(default=200, ge=1, le=10_000_000, description="Optimiser steps.")
+    start: Literal["prior", "noise"] = Field(default="prior", description="Where candidates start.")
+    start_jitter: float = Field(
+        default=0.02, ge=0, le=1, description="Standard deviation of noise that tells several candidates apart."
+    )
+    batch_norm_weight: float = Field(default=1.0, ge=0, description="Weight of the batch-statistics term.")
+    total_variation_weight: float = Field(default=1e-2, ge=0, description="Weight of total variation.")
+
+
+class TargetParams(Section):
+    """Which cells of the design an attack is run on, for one client; unset: all."""
+
+    defenses: tuple[Name, ...] | None = Field(default=None, min_length=1, description="Only under these defences.")
+    seeds: Seeds | None = Field(default=None, description="Only for these seeds.")
+
+
+class AttackParams(AttackSettings):
+    """One attack: a preset, what it changes of it, and whom it attacks."""
+
+    preset: PresetName = Field(description="Published recipe that unset fields keep the values of.")
+    targets: Annotated[dict[Name, TargetParams], SwitchableEntries] = Field(
+        min_length=1, description="Attacked clients; `{}` attacks in every cell, null switches one off."
+    )
+
+
+class ThreatModel(Section):
+    """What the attacker is granted besides the global model and one update."""
+
+    prior: Literal["all", "class"] = Field(
+        default="all", description="Prior image: mean of all public images, or of those of the victim's class."
+    )
+
+
+class Params(Section):
+    """A whole experiment."""
+
+    experiment: Name = Field(description="Name of the experiment: results go to results/<experiment>/.")
+    seeds: Seeds = Field(description="Each seed draws its own split, initial model, batches and noise.")
+    data: DataParams
+    model: ModelParams
+    federation: FederationParams
+    threat_model: ThreatModel = ThreatModel()
+    defenses: Annotated[dict[Name, tuple[GaussianParams, ...]], SwitchableEntries] = Field(
+        min_length=1, description="Defences by name: steps applied in order; `[]` is no defence, null switches off."
+    )
+    attacks: Annotated[dict[Name, AttackParams], SwitchableEntries] = Field(
+        min_length=1, description="Attacks by name; null switches an inherited one off."
+    )
+
+    @model_validator(mode="after")
+    def _targets_exist(self) -> Self:
+        for name, attack in self.attacks.items():
+            for client, target in attack.targets.items():
+                where = f"attacks.{name}.targets"
+                _known(where, client, self.federation.clients)
+                for defense in target.defenses or ():
+                    _known(f"{where}.{client}.defenses", defense, self.defenses)
+                for seed in target.seeds or ():
+                    _known(f"{where}.{client}.seeds", seed, self.seeds)
+        return self
+
+
+def _known(where: str, value: object, known: Any) -> None:
+    if value not in known:
+        raise ValueError(f"{where}: {value!r} is not among {', '.join(map(str, known))}")

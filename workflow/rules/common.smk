@@ -1,0 +1,79 @@
+# What every rule needs: the checked parameters, the cells of the design, where files are, how to call the CLI.
+
+import json
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from leakpipe.attacks.presets import resolve_settings
+from leakpipe.code_version import code_version
+from leakpipe.errors import LeakpipeError
+from leakpipe.experiment import attacked_clients, list_cells, parse_params
+
+try:
+    PARAMS = parse_params(config, source=" + ".join(map(str, workflow.configfiles)))
+except LeakpipeError as error:
+    raise WorkflowError(str(error)) from None
+validate(config, workflow.source_path("../schemas/params.schema.json"), set_default=False)
+
+EXPERIMENT = PARAMS.experiment
+CELLS = list_cells(PARAMS)
+ROUNDS = PARAMS.federation.captured_rounds
+ATTACKED = attacked_clients(PARAMS)
+
+RESULTS = f"results/{EXPERIMENT}"
+FEDERATION = RESULTS + "/{defense}/seed{seed}"
+ROUND = FEDERATION + "/round{round}"
+IMAGES = RESULTS + "/data/images.safetensors"
+SPLIT = RESULTS + "/data/seed{seed}/split.json"
+PRIOR = RESULTS + "/data/seed{seed}/prior.safetensors"
+GLOBAL_MODEL = ROUND + "/global.safetensors"
+UPDATE = ROUND + "/{client}/update.safetensors"
+RECONSTRUCTION = ROUND + "/{client}/{attack}.safetensors"
+ACCURACY = FEDERATION + "/accuracy.csv"
+SCORE = RESULTS + "/scores/{defense}/{attack}.csv"
+RECORD = RESULTS + "/records"
+LOG = f"logs/{EXPERIMENT}"
+BENCHMARK = f"benchmarks/{EXPERIMENT}"
+
+
+wildcard_constraints:
+    seed=r"\d+",
+    round=r"\d+",
+    defense="|".join(map(re.escape, PARAMS.defenses)),
+    client="|".join(map(re.escape, PARAMS.federation.clients)),
+    attack="|".join(map(re.escape, PARAMS.attacks)),
+
+
+def to_json(section):
+    """A section of the parameters (or several by name, or a list of them) as JSON for the command line."""
+    return json.dumps(section, default=lambda model: model.model_dump(mode="json"))
+
+
+def flags(option, values):
+    """`--option a --option b`, for an option that is given once per value."""
+    return [part for value in values for part in (option, str(value))]
+
+
+def labels(**values):
+    """What a job is for, for its run record."""
+    return flags("--label", [f"{name}={value}" for name, value in {"experiment": EXPERIMENT, **values}.items()])
+
+
+def label_wildcards(wildcards):
+    return labels(**dict(wildcards.items()))
+
+
+def sidecars(paths):
+    """The JSON beside each safetensors file."""
+    return [str(Path(path).with_suffix(".json")) for path in ([paths] if isinstance(paths, str) else paths)]
+
+
+def in_captured_rounds(path):
+    """`path` for every captured round; other wildcards stay."""
+    return expand(path, round=ROUNDS, allow_missing=True)
+
+
+def cells(**chosen):
+    """The cells of the design that agree with `chosen` (defense=…, attack=…; numbers may be text)."""
+    return [cell for cell in CELLS if all(str(getattr(cell, name)) == str(value) for name, value in chosen.items())]

@@ -1,0 +1,73 @@
+# Inputs:  nothing but the registered data set
+# Outputs: data/images, and per seed data/seed<n>/split and prior
+
+
+rule prepare_data:
+    output:
+        images=IMAGES,
+        sidecar=sidecars(IMAGES),
+        record=RECORD + "/prepare_data.json",
+    log:
+        LOG + "/prepare_data.log",
+    benchmark:
+        BENCHMARK + "/prepare_data.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        dataset=PARAMS.data.dataset,
+        image_size=PARAMS.data.image_size,
+        labels=labels(),
+        code=code_version("leakpipe.cli.prepare_data"),
+    shell:
+        """
+        leakpipe prepare-data \
+            --dataset {params.dataset} \
+            --image-size {params.image_size} \
+            --out {output.images} \
+            --record {output.record} {params.labels:q} \
+            2> {log}
+        """
+
+
+rule split_data:
+    input:
+        images=IMAGES,
+        sidecar=sidecars(IMAGES),
+    output:
+        split=SPLIT,
+        prior=PRIOR,
+        sidecar=sidecars(PRIOR),
+        record=RECORD + "/split_data/seed{seed}.json",
+    log:
+        LOG + "/split_data/seed{seed}.log",
+    benchmark:
+        BENCHMARK + "/split_data/seed{seed}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        data=to_json(PARAMS.data),
+        clients=to_json(PARAMS.federation.clients),
+        labels=label_wildcards,
+        code=code_version("leakpipe.cli.split_data"),
+    shell:
+        """
+        leakpipe split-data \
+            --data-params {params.data:q} \
+            --clients {params.clients:q} \
+            --images {input.images} \
+            --seed {wildcards.seed} \
+            --split {output.split} \
+            --prior {output.prior} \
+            --record {output.record} {params.labels:q} \
+            2> {log}
+        """
+
+
+DATA = [IMAGES, expand(SPLIT, seed=PARAMS.seeds), expand(PRIOR, seed=PARAMS.seeds)]
+
+
+rule data:
+    input:
+        DATA,

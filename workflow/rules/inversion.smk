@@ -1,0 +1,53 @@
+# Inputs:  captured global models and updates of one client, the seed's prior images
+# Outputs: reconstructions: one job per (defence, seed, client, attack), over all captured rounds
+
+
+rule invert:
+    input:
+        models=in_captured_rounds(GLOBAL_MODEL),
+        model_sidecars=sidecars(in_captured_rounds(GLOBAL_MODEL)),
+        updates=in_captured_rounds(UPDATE),
+        update_sidecars=sidecars(in_captured_rounds(UPDATE)),
+        prior=PRIOR,
+        prior_sidecar=sidecars(PRIOR),
+    output:
+        images=in_captured_rounds(RECONSTRUCTION),
+        sidecars=sidecars(in_captured_rounds(RECONSTRUCTION)),
+        record=RECORD + "/invert/{defense}/seed{seed}/{client}/{attack}.json",
+    log:
+        LOG + "/invert/{defense}/seed{seed}/{client}/{attack}.log",
+    benchmark:
+        BENCHMARK + "/invert/{defense}/seed{seed}/{client}/{attack}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        attack=lambda w: to_json(resolve_settings(PARAMS.attacks[w.attack])),
+        prior_choice=PARAMS.threat_model.prior,
+        models=lambda w, input: flags("--global-model", input.models),
+        updates=lambda w, input: flags("--update", input.updates),
+        images=lambda w, output: flags("--out", output.images),
+        labels=label_wildcards,
+        code=code_version("leakpipe.cli.invert"),
+    shell:
+        """
+        leakpipe invert \
+            --attack {params.attack:q} \
+            --name {wildcards.attack} \
+            {params.models} \
+            {params.updates} \
+            {params.images} \
+            --prior {input.prior} \
+            --prior-choice {params.prior_choice} \
+            --threads {threads} \
+            --record {output.record} {params.labels:q} \
+            2> {log}
+        """
+
+
+rule inversion:
+    input:
+        [
+            expand(RECONSTRUCTION, round=ROUNDS, **vars(cell))
+            for cell in CELLS
+        ],

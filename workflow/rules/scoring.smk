@@ -1,0 +1,98 @@
+# Inputs:  reconstructions, true images, run records of attacks, accuracy histories
+# Outputs: scores/<defence>/<attack>.csv, then leakage.csv, leakage.parquet, accuracy.csv, metrics.json
+
+
+def reconstructions_to_score(wildcards):
+    chosen = cells(defense=wildcards.defense, attack=wildcards.attack)
+    return [path for cell in chosen for path in expand(RECONSTRUCTION, round=ROUNDS, **vars(cell))]
+
+
+def splits_to_score(wildcards):
+    seeds = {cell.seed for cell in cells(defense=wildcards.defense, attack=wildcards.attack)}
+    return expand(SPLIT, seed=sorted(seeds))
+
+
+SCORED = sorted({(cell.defense, cell.attack) for cell in CELLS})
+SCORES = [SCORE.format(defense=defense, attack=attack) for defense, attack in SCORED]
+LEAKAGE = RESULTS + "/leakage.csv"
+TABLES = {
+    "leakage": LEAKAGE,
+    "parquet": RESULTS + "/leakage.parquet",
+    "accuracy": RESULTS + "/accuracy.csv",
+    "metrics": RESULTS + "/metrics.json",
+}
+
+
+rule score:
+    input:
+        images=IMAGES,
+        sidecar=sidecars(IMAGES),
+        splits=splits_to_score,
+        reconstructions=reconstructions_to_score,
+        reconstruction_sidecars=lambda w: sidecars(reconstructions_to_score(w)),
+    output:
+        scores=SCORE,
+        record=RECORD + "/score/{defense}/{attack}.json",
+    log:
+        LOG + "/score/{defense}/{attack}.log",
+    benchmark:
+        BENCHMARK + "/score/{defense}/{attack}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        splits=lambda w, input: flags("--split", input.splits),
+        reconstructions=lambda w, input: flags("--reconstruction", input.reconstructions),
+        labels=label_wildcards,
+        code=code_version("leakpipe.cli.score"),
+    shell:
+        """
+        leakpipe score \
+            --images {input.images} \
+            {params.splits} \
+            {params.reconstructions} \
+            --out {output.scores} \
+            --record {output.record} {params.labels:q} \
+            2> {log}
+        """
+
+
+rule collect:
+    input:
+        scores=SCORES,
+        attacks=[rules.invert.output.record.format(**vars(cell)) for cell in CELLS],
+        accuracies=expand(ACCURACY, defense=PARAMS.defenses, seed=PARAMS.seeds),
+    output:
+        **TABLES,
+        record=RECORD + "/collect.json",
+    log:
+        LOG + "/collect.log",
+    benchmark:
+        BENCHMARK + "/collect.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        scores=lambda w, input: flags("--score", input.scores),
+        attacks=lambda w, input: flags("--attack-record", input.attacks),
+        accuracies=lambda w, input: flags("--accuracy", input.accuracies),
+        labels=labels(),
+        code=code_version("leakpipe.cli.collect"),
+    shell:
+        """
+        leakpipe collect \
+            {params.scores} \
+            {params.attacks} \
+            {params.accuracies} \
+            --leakage-csv {output.leakage} \
+            --leakage-parquet {output.parquet} \
+            --accuracy-csv {output.accuracy} \
+            --metrics {output.metrics} \
+            --record {output.record} {params.labels:q} \
+            2> {log}
+        """
+
+
+rule scoring:
+    input:
+        list(TABLES.values()),
