@@ -145,6 +145,9 @@ class TargetParams(Section):
 
     defenses: tuple[Name, ...] | None = Field(default=None, min_length=1, description="Only under these defences.")
     seeds: Seeds | None = Field(default=None, description="Only for these seeds.")
+    iterations: int | None = Field(
+        default=None, ge=1, le=10_000_000, description="Optimiser steps for this client instead of the attack's."
+    )
 
 
 class AttackParams(AttackSettings):

@@ -60,8 +60,8 @@ def _known_keys(section: type[BaseModel], location: Iterable[str | int]) -> list
         node = _resolve(schema, node)
         options = [node, *(_resolve(schema, option) for option in node.get("anyOf", ()))]
         for option in options:
-            properties = option.get("properties", {})
-            child = properties.get(part) or option.get("additionalProperties") or option.get("items")
+            entries = next(iter(option.get("patternProperties", {}).values()), None)
+            child = option.get("properties", {}).get(part) or entries or option.get("items")
             if isinstance(child, dict):
                 node = child
                 break

@@ -43,7 +43,7 @@ def invert(
     settings: AttackSettings,
     *,
     seed: int,
-    on_iteration: Callable[[int, float], None] = lambda iteration, objective: None,
+    on_iteration: Callable[[int, float], None] = lambda _iteration, _objective: None,
 ) -> Reconstruction:
     """Search the images whose simulated local training explains the observed update.
 
@@ -70,8 +70,7 @@ def invert(
     every = max(1, settings.iterations // CURVE_POINTS)
     for iteration in range(1, settings.iterations + 1):
         candidates.requires_grad_()
-        values = terms(candidates)
-        objective = values.pop("objective")
+        objective, values = terms(candidates)
         (gradient,) = torch.autograd.grad(objective, candidates)
         candidates = candidates.detach()
         reached = objective.item()
@@ -91,8 +90,8 @@ def invert(
 
 def _build_terms(
     observation: Observation, settings: AttackSettings
-) -> tuple[Callable[[Tensor], dict[str, Tensor | float]], list[str]]:
-    """The objective as a function of candidates: weighted total under "objective", single terms as numbers."""
+) -> tuple[Callable[[Tensor], tuple[Tensor, dict[str, float]]], list[str]]:
+    """The objective as a function of candidates: weighted total, and each term by itself as a number."""
     notes: list[str] = []
     client = observation.settings
     belief = LocalSettings(
@@ -113,12 +112,12 @@ def _build_terms(
     if left_out:
         notes.append(f"{left_out} channels with a recovered variance that is not positive were left out.")
 
-    def terms(candidates: Tensor) -> dict[str, Tensor | float]:
+    def terms(candidates: Tensor) -> tuple[Tensor, dict[str, float]]:
         batches = make_batches(candidates, observation.labels, observation.schedule)
         simulated = local_update(observation.before, batches, belief)
         variation = total_variation(candidates)
         objective = settings.total_variation_weight * variation
-        values: dict[str, Tensor | float] = {"total_variation": variation.item()}
+        values = {"total_variation": variation.item()}
         if match_update:
             distance = cosine_distance(simulated.weights, observation.update.weights)
             objective = objective + distance
@@ -128,7 +127,7 @@ def _build_terms(
             gap = batch_statistics_distance(recovered, target)
             objective = objective + settings.batch_norm_weight * gap
             values["batch_statistics"] = gap.item()
-        return {**values, "objective": objective}
+        return objective, values
 
     return terms, notes
 

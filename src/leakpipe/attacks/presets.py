@@ -51,7 +51,10 @@ PRESETS.add(
 )
 
 
-def resolve_settings(attack: AttackParams) -> AttackSettings:
-    """The preset's settings with those fields replaced that params.yaml sets."""
-    chosen = attack.model_fields_set & AttackSettings.model_fields.keys()
-    return PRESETS[attack.preset].settings.model_copy(update={name: getattr(attack, name) for name in chosen})
+def resolve_settings(attack: AttackParams, client: str) -> AttackSettings:
+    """The preset's settings with those fields replaced that params.yaml sets, for the attack or for `client`."""
+    chosen = {name: getattr(attack, name) for name in attack.model_fields_set & AttackSettings.model_fields.keys()}
+    iterations = attack.targets[client].iterations
+    if iterations is not None:
+        chosen["iterations"] = iterations
+    return PRESETS[attack.preset].settings.model_copy(update=chosen)

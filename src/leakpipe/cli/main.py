@@ -28,7 +28,7 @@ class _Commands(click.Group):
         except LeakpipeError as error:
             raise click.ClickException(str(error)) from error
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, _ctx: click.Context) -> list[str]:
         """Commands in the order data flows, not of the alphabet."""
         return list(self.commands)
 

@@ -17,7 +17,7 @@ InputFile = click.Path(path_type=Path, dir_okay=False)
 OutputFile = click.Path(path_type=Path, dir_okay=False)
 
 
-class JsonOrFile(click.ParamType):
+class JsonOrFile(click.ParamType[Any]):
     """JSON text, or the path of a YAML or JSON file."""
 
     name = "json|file"

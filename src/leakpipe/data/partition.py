@@ -48,7 +48,7 @@ def split_dataset(
     *,
     seed: int,
 ) -> Split:
-    """Draw disjoint parts, each balanced over the classes it may hold (to within one image).
+    """Draw disjoint parts, each balanced over the classes it may hold as far as their images last.
 
     Clients restricted to some classes draw first, so that those with a free choice cannot use them up.
 

@@ -71,7 +71,7 @@ def simulate_federation(
     defense: Sequence[GaussianParams],
     attacked: Sequence[str],
     seed: int,
-    on_round: Callable[[Accuracy], None] = lambda accuracy: None,
+    on_round: Callable[[Accuracy], None] = lambda _accuracy: None,
 ) -> FederationResult:
     """Run federated averaging and keep what the attacked clients share in the captured rounds.
 

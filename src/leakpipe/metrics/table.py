@@ -21,7 +21,7 @@ def write_scores(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as .csv (shortest decimals that read back exactly, \\n line ends) or .parquet."""
+    """Write a table as .csv (shortest decimals that read back exactly) or .parquet."""
     if path.suffix == ".parquet":
         with write_atomically(path) as stream:
             table.to_parquet(stream, index=False)

@@ -1,0 +1,289 @@
+"""Every stage through the command line, in a folder of its own, without Snakemake; and what bad input gets."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from leakpipe.cli.main import main
+from leakpipe.metrics.table import LEAKAGE_COLUMNS
+from leakpipe.params import Params
+from leakpipe.storage import read_arrays, write_arrays
+from tests.conftest import PROJECT
+
+MODEL = {"name": "convnet-bn", "widths": [4, 6], "strides": [1, 2]}
+DATA = {"dataset": "lfw-faces", "image_size": 16, "test": 20, "validation": 4, "public": 20}
+FEDERATION = {
+    "rounds": 2,
+    "captured_rounds": [1, 2],
+    "learning_rate": 0.05,
+    "local_epochs": 1,
+    "batch_norm_momentum": 0.1,
+    "clients": {
+        "site-9": {"images": 1, "batch_size": 1, "classes": ["face"]},
+        "site-1": {"images": 4, "batch_size": 2},
+        "site-2": {"images": 16, "batch_size": 4},
+    },
+}
+NOISE = [{"kind": "gaussian", "sigma0": 1}]
+
+
+def leakpipe(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def succeed(*arguments: object) -> Result:
+    result = leakpipe(*arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def refuse(*arguments: object, code: int = 1) -> str:
+    """The one sentence that bad input gets."""
+    result = leakpipe(*arguments)
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    said = [line for line in result.output.splitlines() if line.startswith("Error: ")]
+    assert len(said) == 1, result.output
+    return said[0]
+
+
+def federate(folder: Path, defense: object, out: Path, seed: int = 3) -> Result:
+    return leakpipe(
+        "federate", "--model", json.dumps(MODEL), "--federation", json.dumps(FEDERATION),
+        "--defense", json.dumps(defense),
+        "--images", folder / "images.safetensors", "--split", folder / "split.json",
+        "--attacked", "site-9", "--attacked", "site-1", "--out-dir", out, "--record", out / "record.json",
+        "--label", "experiment=tiny", "--label", f"defense={out.name}", "--label", f"seed={seed}",
+    )  # fmt: skip
+
+
+def invert_arguments(folder: Path, client: str, out: Path, *, attack: str) -> list[object]:
+    files: list[object] = []
+    for number in FEDERATION["captured_rounds"]:
+        source = folder / f"round{number}"
+        files += ["--global-model", source / "global.safetensors", "--update", source / client / "update.safetensors"]
+        files += ["--out", out / f"round{number}" / client / "test.safetensors"]
+    return ["invert", "--attack", attack, "--name", "test", *files, "--prior", folder.parent / "prior.safetensors",
+            "--record", out / f"{client}.json"]  # fmt: skip
+
+
+SHORT = json.dumps({"batch_norm": "update", "iterations": 3})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One whole tiny run; its folder."""
+    folder = tmp_path_factory.mktemp("run")
+    images, split, prior = folder / "images.safetensors", folder / "split.json", folder / "prior.safetensors"
+    succeed("prepare-data", "--dataset", "lfw-faces", "--image-size", 16, "--out", images)
+    succeed("split-data", "--data-params", json.dumps(DATA), "--clients", json.dumps(FEDERATION["clients"]),
+            "--images", images, "--seed", 3, "--split", split, "--prior", prior)  # fmt: skip
+    scored: list[object] = []
+    for client in ("site-9", "site-1"):
+        if not scored:
+            assert federate(folder, NOISE, folder / "gaussian-1").exit_code == 0
+        succeed(*invert_arguments(folder / "gaussian-1", client, folder / "out", attack=SHORT))
+        scored += ["--reconstruction", folder / "out" / "round1" / client / "test.safetensors"]
+        scored += ["--reconstruction", folder / "out" / "round2" / client / "test.safetensors"]
+    succeed("score", "--images", images, "--split", split, *scored, "--out", folder / "score.csv")
+    succeed("collect", "--score", folder / "score.csv", "--attack-record", folder / "out" / "site-9.json",
+            "--attack-record", folder / "out" / "site-1.json", "--accuracy", folder / "gaussian-1" / "accuracy.csv",
+            "--leakage-csv", folder / "leakage.csv", "--leakage-parquet", folder / "leakage.parquet",
+            "--accuracy-csv", folder / "accuracy.csv", "--metrics", folder / "metrics.json")  # fmt: skip
+    return folder
+
+
+def test_the_table_has_a_row_per_true_image(run: Path) -> None:
+    table = pd.read_csv(run / "leakage.csv")
+    assert list(table.columns) == LEAKAGE_COLUMNS
+    assert len(table) == 2 * (1 + 4)
+    split = json.loads((run / "split.json").read_text())
+    assert set(table[table.client == "site-1"].image) == set(split["clients"]["site-1"])
+    assert (table.iterations == 3).all()
+    assert (table.seconds > 0).all()
+    pd.testing.assert_frame_equal(pd.read_parquet(run / "leakage.parquet"), table)
+    assert len(pd.read_csv(run / "accuracy.csv")) == 2
+    assert json.loads((run / "metrics.json").read_text())["leakage"]["test"]["site-1"]["gaussian-1"]["images"] == 8
+
+
+def test_scores_are_against_the_true_images(run: Path) -> None:
+    """Recomputed from the files by hand, without leakpipe's scorer."""
+    from skimage.metrics import structural_similarity
+
+    row = pd.read_csv(run / "leakage.csv").query("client == 'site-9' and round == 2").iloc[0]
+    truth = read_arrays(run / "images.safetensors", "leakpipe/dataset")[0]["images"][int(row.image), 0]
+    rebuilt = read_arrays(run / "out" / "round2" / "site-9" / "test.safetensors", "leakpipe/reconstruction")[0]
+    prior = read_arrays(run / "prior.safetensors", "leakpipe/prior")[0]["all"][0]
+    options = {"data_range": 1.0, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    mine, before = (
+        structural_similarity(image.astype(float), truth.astype(float), **options)
+        for image in (rebuilt["images"][0, 0], prior)
+    )
+    assert row.ssim == pytest.approx(mine, abs=1e-12)
+    assert row.rdlv == pytest.approx((mine - before) / before, abs=1e-12)
+
+
+def test_a_second_run_gives_the_same_bytes(run: Path, tmp_path: Path) -> None:
+    assert federate(run, NOISE, tmp_path / "gaussian-1").exit_code == 0
+    for path in sorted((run / "gaussian-1").rglob("*")):
+        if path.is_file() and path.name != "record.json":
+            assert path.read_bytes() == (tmp_path / "gaussian-1" / path.relative_to(run / "gaussian-1")).read_bytes(), (
+                path
+            )
+    succeed(*invert_arguments(run / "gaussian-1", "site-1", tmp_path / "out", attack=SHORT))
+    for number in (1, 2):
+        name = f"round{number}/site-1/test.safetensors"
+        assert (tmp_path / "out" / name).read_bytes() == (run / "out" / name).read_bytes()
+
+
+def test_noise_changes_what_is_shared(run: Path, tmp_path: Path) -> None:
+    assert federate(run, [], tmp_path / "none").exit_code == 0
+    name = "round1/site-9/update.safetensors"
+    plain = read_arrays(tmp_path / "none" / name, "leakpipe/update")[0]
+    noisy = read_arrays(run / "gaussian-1" / name, "leakpipe/update")[0]
+    assert all(not np.array_equal(plain[key], noisy[key]) for key in plain)
+
+
+def test_the_record_of_an_attack_has_its_curves(run: Path) -> None:
+    record = json.loads((run / "out" / "site-9.json").read_text())
+    assert set(record["curves"]) == {
+        f"round{n}/{term}"
+        for n in (1, 2)
+        for term in ("objective", "update_distance", "batch_statistics", "total_variation")
+    }
+    assert [step for step, _ in record["curves"]["round1/objective"]] == [1, 2, 3]
+    assert [attack["cell"]["round"] for attack in record["details"]["attacks"]] == [1, 2]
+
+
+def test_help_lists_every_stage() -> None:
+    said = succeed("--help").output
+    for stage in ("prepare-data", "split-data", "federate", "invert", "score", "collect", "plot", "report", "track"):
+        assert stage in said
+        assert succeed(stage, "--help").output.count("\n") > 5
+
+
+def test_check_says_how_much_work(tmp_path: Path) -> None:
+    said = succeed("check", PROJECT / "params.yaml", PROJECT / "experiments" / "quick.yaml").output
+    assert said == "quick: 2 federations, 5 attack jobs, 10 attacks\n"
+    (tmp_path / "bad.yaml").write_text("federation: {rouns: 3}")
+    assert "federation.rouns: unknown key" in refuse("check", PROJECT / "params.yaml", tmp_path / "bad.yaml")
+
+
+def test_settings_may_come_from_a_file(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "attack.yaml").write_text("iterations: 2\noptimizer: signed-adam\n")
+    succeed(*invert_arguments(run / "gaussian-1", "site-9", tmp_path, attack=str(tmp_path / "attack.yaml")))
+    assert json.loads((tmp_path / "site-9.json").read_text())["details"]["attacks"][0]["iterations"] == 2
+
+
+@pytest.mark.parametrize(
+    ("attack", "said", "code"),
+    [
+        ('{"iterations": 0}', "--attack: iterations: 0 is not valid: input should be greater than or equal to 1", 1),
+        ('{"steps": 3}', "--attack: steps: unknown key; known here: batch_norm, batch_norm_weight", 1),
+        ("nowhere.yaml", "nowhere.yaml: cannot be read", 2),
+        ('{"iterations": ', "not JSON", 2),
+    ],
+)
+def test_bad_settings(run: Path, tmp_path: Path, attack: str, said: str, code: int) -> None:
+    arguments = invert_arguments(run / "gaussian-1", "site-9", tmp_path, attack=attack)
+    assert said in refuse(*arguments, code=1 if code == 1 or "nowhere" in attack else 2)
+    assert list(tmp_path.rglob("*.safetensors")) == []
+
+
+def test_bad_names_list_the_known_ones(tmp_path: Path) -> None:
+    said = refuse("prepare-data", "--dataset", "mnist", "--image-size", 16, "--out", tmp_path / "x.safetensors")
+    assert said == "Error: unknown data set 'mnist'; known: lfw-faces"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def copied(run: Path, tmp_path: Path) -> Path:
+    """A copy of one round's files, to be spoilt."""
+    import shutil
+
+    shutil.copytree(run / "gaussian-1", tmp_path / "spoilt" / "gaussian-1")
+    shutil.copy(run / "prior.safetensors", tmp_path / "spoilt")
+    shutil.copy(run / "prior.json", tmp_path / "spoilt")
+    return tmp_path / "spoilt" / "gaussian-1"
+
+
+def spoil(copied: Path, change) -> str:
+    path = copied / "round1" / "site-9" / "update.safetensors"
+    arrays, metadata = read_arrays(path, "leakpipe/update")
+    change(path, arrays, metadata)
+    said = refuse(*invert_arguments(copied, "site-9", copied / "out", attack=SHORT))
+    assert str(path.with_suffix("")) in said
+    assert not (copied / "out").exists()
+    return said
+
+
+def test_a_truncated_update(copied: Path) -> None:
+    assert "is truncated or not the file" in spoil(copied, lambda path, *_: path.write_bytes(path.read_bytes()[:100]))
+
+
+def test_a_foreign_file(copied: Path) -> None:
+    assert "'other' version 1, expected 'leakpipe/update'" in spoil(
+        copied, lambda p, a, m: write_arrays(p, "other", a, m)
+    )
+
+
+def test_an_update_without_a_tensor(copied: Path) -> None:
+    def change(path, arrays, metadata):
+        del arrays["weights/head.bias"]
+        write_arrays(path, "leakpipe/update", arrays, metadata)
+
+    assert "tensor 'weights/head.bias' is missing" in spoil(copied, change)
+
+
+def test_an_update_with_nan(copied: Path) -> None:
+    def change(path, arrays, _metadata):
+        import hashlib
+
+        from safetensors.numpy import save
+
+        arrays["weights/head.bias"][0] = np.nan
+        path.write_bytes(save(arrays))
+        sidecar = json.loads(path.with_suffix(".json").read_text())
+        sidecar["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        path.with_suffix(".json").write_text(json.dumps(sidecar))
+
+    assert "not finite" in spoil(copied, change)
+
+
+def test_an_unwritable_results_folder(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = federate(run, [], tmp_path / "file" / "none")
+    assert result.exit_code == 1
+    assert f"Error: {tmp_path / 'file' / 'none' / 'round1'}" in result.output
+    assert "cannot be written" in result.output
+
+
+def test_usage_errors_exit_with_2(run: Path) -> None:
+    arguments = invert_arguments(run / "gaussian-1", "site-9", run, attack=SHORT)
+    arguments.remove("--prior")
+    arguments.remove(run / "prior.safetensors")
+    assert "Missing option '--prior'" in refuse(*arguments, code=2)
+    arguments = invert_arguments(run / "gaussian-1", "site-9", run, attack=SHORT)
+    del arguments[5:7]
+    assert "must be as many" in refuse(*arguments, code=2)
+    assert "expected KEY=VALUE" in refuse("collect", "--label", "x", code=2)
+
+
+def test_a_reconstruction_without_its_split(run: Path, tmp_path: Path) -> None:
+    split = json.loads((run / "split.json").read_text())
+    (tmp_path / "split.json").write_text(json.dumps({**split, "seed": 9}))
+    said = refuse("score", "--images", run / "images.safetensors", "--split", tmp_path / "split.json",
+                  "--reconstruction", run / "out/round1/site-9/test.safetensors",
+                  "--out", tmp_path / "s.csv")  # fmt: skip
+    assert "its seed 3 has no --split" in said
+
+
+def test_default_parameters_are_what_params_dumps_and_reads() -> None:
+    from leakpipe.experiment import load_params
+
+    params = load_params(PROJECT / "params.yaml")
+    assert Params.model_validate(json.loads(params.model_dump_json())) == params

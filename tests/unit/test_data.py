@@ -1,0 +1,96 @@
+"""Data sets, their partition over clients, and the prior image."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from leakpipe.data.datasets import DATASETS
+from leakpipe.data.partition import Split, split_dataset
+from leakpipe.data.priors import average_public_images, choose_priors
+from leakpipe.errors import LeakpipeError
+from leakpipe.experiment import load_params
+from leakpipe.params import ClientParams
+from tests.conftest import PROJECT
+
+PARAMS = load_params(PROJECT / "params.yaml")
+FACES = DATASETS["lfw-faces"]
+LABELS = np.repeat([0, 1], 100)
+
+
+def split(seed: int) -> Split:
+    return split_dataset(LABELS, FACES.classes, PARAMS.data, PARAMS.federation.clients, seed=seed)
+
+
+def parts(whole: Split) -> dict[str, tuple[int, ...]]:
+    return {**whole.clients, "validation": whole.validation, "test": whole.test, "public": whole.public}
+
+
+@pytest.mark.parametrize("name", list(DATASETS))
+def test_a_data_set_is_what_its_entry_says(name: str) -> None:
+    entry = DATASETS[name]
+    images, labels = entry.load(24)
+    assert images.shape == (entry.images, 1, 24, 24)
+    assert images.dtype == np.float32
+    assert 0 <= images.min() < images.max() <= 1
+    assert sorted(set(labels.tolist())) == list(range(len(entry.classes)))
+    assert entry.source
+    assert entry.licence
+    assert entry.citation
+
+
+@pytest.mark.parametrize("seed", PARAMS.seeds)
+def test_no_image_is_in_two_parts(seed: int) -> None:
+    """In particular nobody else sees the image of the client that has one."""
+    chosen = parts(split(seed))
+    assert all(len(set(indices)) == len(indices) for indices in chosen.values())
+    for (one, first), (other, second) in combinations(chosen.items(), 2):
+        assert not set(first) & set(second), (one, other)
+
+
+def test_parts_have_the_asked_sizes_and_are_balanced() -> None:
+    whole = split(0)
+    for name, client in PARAMS.federation.clients.items():
+        assert len(whole.clients[name]) == client.images
+    assert (len(whole.test), len(whole.validation), len(whole.public)) == (50, 10, 42)
+    for indices in (whole.test, whole.validation, whole.public, whole.clients["site-2"]):
+        faces = int((LABELS[list(indices)] == 0).sum())
+        assert abs(2 * faces - len(indices)) <= 1
+    for name in ("site-9", "site-5", "site-1"):
+        assert (LABELS[list(whole.clients[name])] == 0).all()
+
+
+def test_seeds_give_different_victims_and_the_same_seed_the_same() -> None:
+    victims = {split(seed).clients["site-9"] for seed in PARAMS.seeds}
+    assert len(victims) == len(PARAMS.seeds) >= 5
+    assert split(3) == split(3)
+
+
+def test_a_class_that_runs_out_is_said() -> None:
+    clients = {"greedy": ClientParams(images=101, batch_size=1, classes=("face",))}
+    with pytest.raises(LeakpipeError, match="class face has too few images for client 'greedy'"):
+        split_dataset(LABELS, FACES.classes, PARAMS.data, clients, seed=0)
+
+
+def test_a_split_survives_json() -> None:
+    whole = split(1)
+    assert Split.from_json(whole.to_json(), source="x") == whole
+    with pytest.raises(LeakpipeError, match="x: is not a split"):
+        Split.from_json({"clients": {}}, source="x")
+
+
+def test_priors_are_means_of_public_images_only() -> None:
+    images, labels = FACES.load(24)
+    public = split(0).public
+    priors = average_public_images(images, labels, public, FACES.classes)
+    np.testing.assert_allclose(priors["all"], np.mean([images[i] for i in public], axis=0), atol=1e-6)
+    faces = [images[i] for i in public if labels[i] == 0]
+    np.testing.assert_allclose(priors["class0"], np.mean(faces, axis=0), atol=1e-6)
+    assert choose_priors(priors, "all", [0, 1]).shape == (2, 1, 24, 24)
+    np.testing.assert_array_equal(choose_priors(priors, "class", [1, 0])[0], priors["class1"])
+
+
+def test_a_class_without_public_images_is_said() -> None:
+    images, labels = FACES.load(24)
+    with pytest.raises(LeakpipeError, match="hold none of class 'background'"):
+        average_public_images(images, labels, [0, 1, 2], FACES.classes)

@@ -1,0 +1,165 @@
+"""params.yaml: what is refused, and how it is said; the generated schema; overlays."""
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+
+from leakpipe.attacks.presets import PRESETS, resolve_settings
+from leakpipe.data.datasets import DATASETS
+from leakpipe.defenses.compose import DEFENSES
+from leakpipe.errors import LeakpipeError
+from leakpipe.experiment import attacked_clients, list_cells, load_params, parse_params
+from leakpipe.models.catalog import MODELS, ModelEntry
+from leakpipe.params import DatasetName, GaussianParams, ModelName, Params, PresetName
+from tests.conftest import PROJECT
+
+SCHEMA = PROJECT / "workflow" / "schemas" / "params.schema.json"
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    return yaml.safe_load((PROJECT / "params.yaml").read_text())
+
+
+def edit(content: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    *parents, last = path.split("/")
+    node = content
+    for key in parents:
+        node = node[key]
+    node[last] = value
+    return content
+
+
+def test_schema_is_generated_from_the_models(request: pytest.FixtureRequest) -> None:
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    generated = json.dumps({"$schema": dialect, **Params.model_json_schema()}, indent=2) + "\n"
+    if request.config.getoption("--fix"):
+        SCHEMA.write_text(generated)
+    assert SCHEMA.read_text() == generated, "run: pytest tests/unit/test_params.py --fix"
+
+
+def test_every_field_says_what_it_is() -> None:
+    schema = json.loads(SCHEMA.read_text())
+    unsaid = [
+        f"{name}.{field}"
+        for name, section in schema["$defs"].items()
+        for field, said in section["properties"].items()
+        if "description" not in said and "$ref" not in said and field != "kind"
+    ]
+    assert unsaid == []
+
+
+@pytest.mark.parametrize(
+    ("names", "registry"),
+    [(DatasetName, DATASETS), (ModelName, MODELS), (PresetName, PRESETS)],
+    ids=["data sets", "models", "presets"],
+)
+def test_names_that_params_admit_are_those_registered(names: Any, registry: Any) -> None:
+    assert set(get_args(names)) == set(registry)
+
+
+def test_defences_that_params_admit_are_those_registered() -> None:
+    assert {get_args(GaussianParams.model_fields["kind"].annotation)[0]} == set(DEFENSES)
+
+
+@pytest.mark.parametrize("overlay", sorted((PROJECT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
+def test_overlays_are_runnable(overlay: Path) -> None:
+    assert list_cells(load_params(PROJECT / "params.yaml", overlay))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("federation/round", 3, "federation.round: unknown key; known here: batch_norm_momentum, captured_rounds"),
+        ("federation/clients/site-9/size", 1, "federation.clients.site-9.size: unknown key; known here: batch_size"),
+        ("attacks/bn-aware/iteration", 1, "attacks.bn-aware.iteration: unknown key; known here: batch_norm"),
+        ("data/dataset", "mnist", "data.dataset: 'mnist' is not valid: input should be 'lfw-faces'"),
+        ("model/name", "vgg", "model.name: 'vgg' is not valid: input should be 'convnet-bn'"),
+        ("attacks/bn-aware/preset", "dlg", "'dlg' is not valid: input should be 'bn-aware' or 'inverting-gradients'"),
+        ("defenses/none", [{"kind": "laplace", "sigma0": 1}], "'laplace' is not valid: input should be 'gaussian'"),
+        ("federation/learning_rate", -1, "federation.learning_rate: -1 is not valid: input should be greater than 0"),
+        ("federation/rounds", 2.5, "federation.rounds: 2.5 is not valid"),
+        ("federation/rounds", None, "federation.rounds: None is not valid"),
+        ("federation/captured_rounds", [1, 99], "federation: captured_rounds [1, 99] go past the 12 rounds"),
+        ("federation/clients/site-9/batch_size", 2, "batch_size 2 is larger than the client's images (1)"),
+        ("federation/clients/site-9/classes", ["cat"], "unknown class 'cat'; known: face, background"),
+        ("data/test", 190, "need 323 images but data set 'lfw-faces' has 200"),
+        ("seeds", [1, 1], "seeds: values must differ, got [1, 1]"),
+        ("attacks/bn-aware/targets", {"site-7": {}}, "attacks.bn-aware.targets: 'site-7' is not among site-9"),
+        ("attacks/bn-aware/targets", {"site-9": {"seeds": [9]}}, "9 is not among 1, 2, 3, 4, 5"),
+        ("attacks/bn-aware/targets", {"site-9": {"defenses": ["dp"]}}, "'dp' is not among none, gaussian-1"),
+        ("model/strides", [1, 2], "model: widths (4) and strides (2) must be as many"),
+        ("defenses/bad name", [], "defenses.bad name"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(content: dict[str, Any], path: str, value: Any, said: str) -> None:
+    with pytest.raises(LeakpipeError) as caught:
+        parse_params(edit(content, path, value), source="params.yaml")
+    assert said in str(caught.value)
+    assert str(caught.value).startswith("params.yaml: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_section_is_named(content: dict[str, Any]) -> None:
+    del content["federation"]
+    with pytest.raises(LeakpipeError, match=r"params.yaml: federation: required, but missing"):
+        parse_params(content, source="params.yaml")
+
+
+def test_an_attack_that_needs_batch_norm_refuses_a_model_without(
+    content: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(
+        MODELS._things, "convnet-bn", ModelEntry(has_batch_norm=False, build=MODELS["convnet-bn"].build)
+    )
+    with pytest.raises(LeakpipeError, match=r"attacks\.bn-aware: preset 'bn-aware' needs batch normalisation"):
+        parse_params(content, source="params.yaml")
+
+
+def test_null_switches_an_inherited_entry_off(tmp_path: Path) -> None:
+    overlay = tmp_path / "less.yaml"
+    overlay.write_text(
+        "defenses: {gaussian-5: null}\nattacks: {inverting-gradients: null}\nseeds: [7]\n"
+        "attacks: {bn-aware: {targets: {site-5: null, site-1: null}}, inverting-gradients: null}\n"
+    )
+    params = load_params(PROJECT / "params.yaml", overlay)
+    assert list(params.defenses) == ["none", "gaussian-1", "gaussian-20"]
+    assert list(params.attacks) == ["bn-aware"]
+    assert attacked_clients(params) == ["site-9"]
+    assert {cell.seed for cell in list_cells(params)} == {7}
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    broken, listed = tmp_path / "broken.yaml", tmp_path / "list.yaml"
+    broken.write_text("a: [1\nb: 2")
+    listed.write_text("- 1")
+    for path, said in ((broken, "line 2"), (listed, "expected a mapping"), (tmp_path / "none.yaml", "No such file")):
+        with pytest.raises(LeakpipeError) as caught:
+            load_params(path)
+        assert str(path) in str(caught.value)
+        assert said in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_cells_respect_targets(content: dict[str, Any]) -> None:
+    params = parse_params(content, source="params.yaml")
+    counts: dict[tuple[str, str], int] = {}
+    for cell in list_cells(params):
+        counts[cell.attack, cell.client] = counts.get((cell.attack, cell.client), 0) + 1
+    seeds, defenses = len(params.seeds), len(params.defenses)
+    assert counts["bn-aware", "site-9"] == seeds * defenses
+    assert counts["bn-aware", "site-1"] == defenses
+    assert counts["inverting-gradients", "site-9"] == seeds
+
+
+def test_settings_come_from_preset_then_attack_then_client(content: dict[str, Any]) -> None:
+    edit(content, "attacks/inverting-gradients/targets", {"site-9": {}, "site-5": {"iterations": 7}})
+    attack = parse_params(content, source="params.yaml").attacks["inverting-gradients"]
+    published = PRESETS["inverting-gradients"].settings
+    assert resolve_settings(attack, "site-9").iterations == content["attacks"]["inverting-gradients"]["iterations"]
+    assert resolve_settings(attack, "site-5").iterations == 7
+    assert resolve_settings(attack, "site-9").step_size == published.step_size
+    assert resolve_settings(attack, "site-9").batch_norm == "frozen"

@@ -1,0 +1,86 @@
+"""Registry, seeds, run records, and what importing the engine brings in."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from leakpipe.errors import LeakpipeError
+from leakpipe.provenance import hash_params, read_record, record_run
+from leakpipe.randomness import derive_seed
+from leakpipe.registry import Registry
+
+ENGINE = [
+    "leakpipe.attacks.optimise",
+    "leakpipe.attacks.presets",
+    "leakpipe.attacks.files",
+    "leakpipe.federation.simulate",
+    "leakpipe.federation.files",
+    "leakpipe.models.state",
+    "leakpipe.metrics.score",
+    "leakpipe.attacks",
+]
+
+
+def test_registry_is_strict() -> None:
+    registry: Registry[int] = Registry("colour")
+    registry.add("red", 1)
+
+    @registry.register("blue")
+    def blue() -> int:
+        return 2
+
+    assert (list(registry), len(registry), registry["red"], "green" in registry) == (["red", "blue"], 2, 1, False)
+    with pytest.raises(ValueError, match="colour 'red' is registered twice"):
+        registry.add("red", 3)
+    with pytest.raises(LeakpipeError, match="unknown colour 'green'; known: blue, red"):
+        registry["green"]
+
+
+def test_seeds_depend_on_every_name_and_on_nothing_else() -> None:
+    assert derive_seed("noise", 1, "site-9") == derive_seed("noise", 1, "site-9") == 7424913697630801951
+    assert len({derive_seed("noise", a, b) for a in range(30) for b in range(30)}) == 900
+    assert all(0 <= derive_seed(i) < 2**63 for i in range(1000))
+
+
+def test_a_run_record_says_what_happened(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    with record_run(path, rule="invert", labels={"seed": 1}, params={"b": 1, "a": [2]}) as run:
+        run.add_curve("objective", [1, 5], [0.5, 0.25])
+        run.metrics["ssim"] = 0.9
+    record = read_record(path)
+    assert record["curves"] == {"objective": [[1, 0.5], [5, 0.25]]}
+    assert record["params_hash"] == hash_params({"a": [2], "b": 1})
+    assert {"started", "seconds", "peak_memory_mib", "commit", "versions", "processor", "cores"} <= set(
+        record["environment"]
+    )
+    (tmp_path / "x.json").write_text(json.dumps({"kind": "other"}))
+    with pytest.raises(LeakpipeError, match="kind: 'other', expected 'leakpipe/run-record'"):
+        read_record(tmp_path / "x.json")
+
+
+def test_a_failed_job_leaves_no_record(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    with pytest.raises(RuntimeError), record_run(path, rule="x", labels={}, params={}):
+        raise RuntimeError
+    assert not path.exists()
+
+
+def test_the_engine_imports_no_workflow_tools() -> None:
+    """It must run on a machine that has torch, numpy and scikit-image only (and what reads parameters and files)."""
+    unwanted = ("snakemake", "dvc", "mlflow", "matplotlib", "torchvision", "click", "jinja2")
+    code = f"import sys, {', '.join(ENGINE)}; print([m for m in {unwanted!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_attacks_never_import_pandas_or_the_truth() -> None:
+    code = (
+        "import sys, leakpipe.attacks, leakpipe.attacks.optimise, leakpipe.attacks.presets, leakpipe.attacks.files;"
+        "print([m for m in sys.modules if m.split('.')[0] == 'pandas'"
+        " or m.startswith(('leakpipe.data', 'leakpipe.metrics', 'leakpipe.tracking'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

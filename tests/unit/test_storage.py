@@ -1,0 +1,217 @@
+"""Files: whole or not at all, and nothing wrong is read without a sentence about it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from leakpipe.attacks.files import load_reconstruction, save_reconstruction
+from leakpipe.data.files import load_dataset, load_priors, load_split, save_priors
+from leakpipe.errors import LeakpipeError
+from leakpipe.federation.files import StoredUpdate, load_model, load_update, save_model, save_update
+from leakpipe.federation.local import LocalSettings, local_update
+from leakpipe.params import ModelParams
+from leakpipe.storage import read_arrays, read_json, write_arrays, write_atomically, write_json
+from tests.conftest import SETTINGS, small_batches, small_state
+
+ARRAYS = {"b": np.arange(6.0).reshape(2, 3), "a": np.array([1, 2], dtype=np.int64)}
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    path = tmp_path / "x.safetensors"
+    write_arrays(path, "test/kind", ARRAYS, {"round": 3})
+    return path
+
+
+def test_arrays_survive(stored: Path) -> None:
+    arrays, metadata = read_arrays(stored, "test/kind")
+    assert metadata == {"round": 3}
+    assert arrays.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        np.testing.assert_array_equal(arrays[name], array)
+        assert arrays[name].dtype == array.dtype
+
+
+def test_same_arrays_same_bytes(tmp_path: Path, stored: Path) -> None:
+    again = tmp_path / "y.safetensors"
+    write_arrays(again, "test/kind", dict(reversed(ARRAYS.items())), {"round": 3})
+    assert again.read_bytes() == stored.read_bytes()
+    assert again.with_suffix(".json").read_bytes() == stored.with_suffix(".json").read_bytes()
+
+
+def refused(path: Path, kind: str = "test/kind") -> str:
+    with pytest.raises(LeakpipeError) as caught:
+        read_arrays(path, kind)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_truncated(stored: Path) -> None:
+    stored.write_bytes(stored.read_bytes()[:-8])
+    assert f"{stored}: is truncated or not the file" in refused(stored)
+
+
+def test_swapped(stored: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    write_arrays(other, "test/kind", {"a": np.zeros(2)}, {})
+    stored.write_bytes(other.read_bytes())
+    assert "is truncated or not the file" in refused(stored)
+
+
+def test_foreign(stored: Path) -> None:
+    import hashlib
+
+    stored.write_bytes(b"PK\x03\x04 not tensors")
+    sidecar = json.loads(stored.with_suffix(".json").read_text())
+    sidecar["sha256"] = hashlib.sha256(stored.read_bytes()).hexdigest()
+    stored.with_suffix(".json").write_text(json.dumps(sidecar))
+    assert "is not a safetensors file" in refused(stored)
+
+
+def test_another_kind(stored: Path) -> None:
+    assert "'test/kind' version 1, expected 'leakpipe/update' version 1" in refused(stored, "leakpipe/update")
+
+
+def test_missing_files(stored: Path, tmp_path: Path) -> None:
+    assert "none.json: cannot be read: No such file" in refused(tmp_path / "none.safetensors")
+    stored.unlink()
+    assert f"{stored}: cannot be read" in refused(stored)
+
+
+def test_sidecar_that_lists_other_tensors(stored: Path) -> None:
+    sidecar = json.loads(stored.with_suffix(".json").read_text())
+    sidecar["tensors"]["a"]["shape"] = [3]
+    stored.with_suffix(".json").write_text(json.dumps(sidecar))
+    assert "tensors differ from those listed" in refused(stored)
+
+
+def test_values_that_are_not_finite_are_neither_written_nor_read(tmp_path: Path) -> None:
+    path = tmp_path / "nan.safetensors"
+    with pytest.raises(LeakpipeError, match=r"tensor 'w' holds values that are not finite"):
+        write_arrays(path, "test/kind", {"w": np.array([1.0, np.nan])}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "t.txt"
+    path.write_text("before")
+
+    def fail() -> None:
+        with write_atomically(path) as stream:
+            stream.write(b"half")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        fail()
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_unwritable_places_are_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LeakpipeError, match="cannot be written"):
+        write_json(tmp_path / "file" / "x.json", {})
+
+
+def test_json_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{")
+    (tmp_path / "b.json").write_text("[]")
+    with pytest.raises(LeakpipeError, match="is not JSON"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(LeakpipeError, match="expected a JSON object, got list"):
+        read_json(tmp_path / "b.json")
+
+
+SMALL = ModelParams(name="convnet-bn", widths=(4, 6), strides=(1, 2))
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> tuple[Path, Path]:
+    state = small_state(dtype=torch.float32)
+    update = local_update(state, small_batches(2, dtype=torch.float32), SETTINGS)
+    model, shared = tmp_path / "global.safetensors", tmp_path / "update.safetensors"
+    save_model(model, state, params=SMALL, classes=2, image_size=8)
+    save_update(shared, StoredUpdate(update, {"round": 1, "client": "site-9"}, [[0, 1]], [1, 0], SETTINGS))
+    return model, shared
+
+
+def test_models_and_updates_survive(federation: tuple[Path, Path]) -> None:
+    model, shared = federation
+    state, expected = load_model(model), small_state(dtype=torch.float32)
+    torch.testing.assert_close(dict(state.weights), dict(expected.weights), rtol=0, atol=0)
+    torch.testing.assert_close(dict(state.statistics), dict(expected.statistics), rtol=0, atol=0)
+    stored = load_update(shared, state)
+    assert (stored.schedule, stored.labels, stored.settings) == (
+        [[0, 1]],
+        [1, 0],
+        LocalSettings(learning_rate=0.05, batch_norm_momentum=0.1),
+    )
+    again = local_update(state, small_batches(2, dtype=torch.float32), SETTINGS)
+    torch.testing.assert_close(dict(stored.update.weights), dict(again.weights), rtol=0, atol=0)
+
+
+def rewrite(path: Path, change) -> None:
+    arrays, metadata = read_arrays(path, "leakpipe/update")
+    change(arrays)
+    write_arrays(path, "leakpipe/update", arrays, metadata)
+
+
+BIAS = "weights/head.bias"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda a: a.pop(BIAS), f"tensor '{BIAS}' is missing; the model has it with shape (2,)"),
+        (
+            lambda a: a.update({BIAS: np.zeros(3, np.float32)}),
+            "is float32 of shape (3,), expected floats of shape (2,)",
+        ),
+        (lambda a: a.update({BIAS: np.zeros(2, np.int64)}), "is int64 of shape (2,), expected floats"),
+        (lambda a: a.update({"weights/tail": np.zeros(2, np.float32)}), "'weights/tail' is not one of the model's"),
+    ],
+    ids=["missing", "shape", "integers", "unknown"],
+)
+def test_an_update_that_does_not_fit_its_model(federation: tuple[Path, Path], change, said: str) -> None:
+    model, shared = federation
+    rewrite(shared, change)
+    with pytest.raises(LeakpipeError) as caught:
+        load_update(shared, load_model(model))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["model", "update"])
+def test_metadata_that_lacks_a_field(federation: tuple[Path, Path], which: int) -> None:
+    sidecar = federation[which].with_suffix(".json")
+    content = json.loads(sidecar.read_text())
+    content["metadata"].pop(("classes", "schedule")[which])
+    sidecar.write_text(json.dumps(content))
+    with pytest.raises(LeakpipeError, match="metadata does not describe"):
+        load_update(federation[1], load_model(federation[0]))
+
+
+def test_reconstructions_survive(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).random((2, 1, 8, 8)).astype(np.float32)
+    save_reconstruction(tmp_path / "r.safetensors", images, prior=images / 2, cell={"seed": 1}, iterations=9)
+    rebuilt, prior, metadata = load_reconstruction(tmp_path / "r.safetensors")
+    np.testing.assert_array_equal(rebuilt, images)
+    np.testing.assert_array_equal(prior, images / 2)
+    assert metadata == {"cell": {"seed": 1}, "iterations": 9}
+
+
+def test_data_files_that_lack_something(tmp_path: Path) -> None:
+    path = tmp_path / "images.safetensors"
+    write_arrays(path, "leakpipe/dataset", {"labels": np.zeros(2)}, {"classes": ["a"]})
+    with pytest.raises(LeakpipeError, match="tensor 'images' with 4 dimensions is missing"):
+        load_dataset(path)
+    write_arrays(path, "leakpipe/dataset", {"labels": np.zeros(2)}, {})
+    with pytest.raises(LeakpipeError, match=r"metadata.classes: None, expected a list"):
+        load_dataset(path)
+    (tmp_path / "split.json").write_text('{"clients": {}, "validation": [], "test": [], "public": []}')
+    with pytest.raises(LeakpipeError, match="seed: None, expected a whole number"):
+        load_split(tmp_path / "split.json")
+    save_priors(tmp_path / "p.safetensors", {"all": np.zeros((1, 8, 8), np.float32)}, seed=4)
+    assert load_priors(tmp_path / "p.safetensors")[1] == 4
