@@ -1,0 +1,53 @@
+# `make help` lists what there is. Needs Python ≥ 3.11, make and git; everything else goes into .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help reproduce test lint report ui lock schema clean
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+reproduce: $(VENV)/run.installed ## Run the default experiment: tables, figures, report, MLflow runs
+	$(BIN)/snakemake
+
+test: $(VENV)/test.installed lint ## Lint, check types, run all tests
+	$(BIN)/pytest -n 2 --cov --cov-report=term-missing
+
+lint: $(VENV)/test.installed ## Lint and check types only
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/python tests/lint_workflow.py
+
+report: $(VENV)/run.installed ## Write Snakemake's own report (DAG, run times, figures) to report.html
+	$(BIN)/snakemake --report report.html
+
+ui: $(VENV)/run.installed ## Browse the MLflow runs at http://127.0.0.1:5000
+	$(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} --host 127.0.0.1 --port 5000
+
+lock: $(VENV)/test.installed ## Resolve the newest versions of all dependencies into requirements.lock
+	$(BIN)/uv pip compile --universal --python-version 3.11 --all-extras --upgrade --no-annotate --no-emit-index-url \
+		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+
+schema: $(VENV)/test.installed ## Regenerate workflow/schemas/params.schema.json from leakpipe.params
+	$(BIN)/pytest -q tests/unit/test_params.py --fix
+
+clean: ## Remove results, logs and caches; keep .venv and mlflow.db
+	rm -rf results/*/ logs benchmarks report.html .snakemake .coverage .pytest_cache .mypy_cache .ruff_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "leakpipe needs Python 3.11 or newer; try: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.installed: $(BIN)/python requirements.lock pyproject.toml
+	$(BIN)/pip install --quiet --constraint requirements.lock --editable .
+	@touch $@
+
+$(VENV)/test.installed: $(BIN)/python requirements.lock pyproject.toml
+	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[test]'
+	@touch $@ $(VENV)/run.installed
