@@ -16,9 +16,15 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/federation.smk"
 include: "workflow/rules/inversion.smk"
 include: "workflow/rules/scoring.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/reporting.smk"
+include: "workflow/rules/tracking.smk"
 
 
 rule all:
     default_target: True
     input:
         list(TABLES.values()),
+        FIGURES,
+        REPORT,
+        TRACKED,

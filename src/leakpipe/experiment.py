@@ -63,8 +63,9 @@ def _find_conflict(params: Params) -> str | None:
                 known = ", ".join(dataset.classes)
                 return f"federation.clients.{name}.classes: unknown class {class_name!r}; known: {known}"
     for name, attack in params.attacks.items():
-        uses_batch_norm = any(resolve_settings(attack, client).batch_norm == "update" for client in attack.targets)
-        if (PRESETS[attack.preset].needs_batch_norm or uses_batch_norm) and not MODELS[params.model.name].has_batch_norm:
+        needed = PRESETS[attack.preset].needs_batch_norm
+        needed |= any(resolve_settings(attack, client).batch_norm == "update" for client in attack.targets)
+        if needed and not MODELS[params.model.name].has_batch_norm:
             return (
                 f"attacks.{name}: preset {attack.preset!r} needs batch normalisation, "
                 f"which model {params.model.name!r} does not have"

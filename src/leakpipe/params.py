@@ -5,9 +5,18 @@ them (a test fails when it drifts). What can only be checked against data sets, 
 checked in `leakpipe.experiment`.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic_core import CoreSchema
 
 DatasetName = Literal["lfw-faces"]
 ModelName = Literal["convnet-bn"]
@@ -31,7 +40,18 @@ def _drop_switched_off(entries: Any) -> Any:
     return entries
 
 
-SwitchableEntries = BeforeValidator(_drop_switched_off)
+class _NullableEntries:
+    """Lets the JSON schema of a mapping admit null for an entry."""
+
+    def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler(core_schema)
+        entries = schema["patternProperties"]
+        schema["patternProperties"] = {name: {"anyOf": [entry, {"type": "null"}]} for name, entry in entries.items()}
+        return schema
+
+
+Entry = TypeVar("Entry")
+Switchable = Annotated[dict[Name, Entry], BeforeValidator(_drop_switched_off), _NullableEntries()]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
@@ -97,7 +117,7 @@ class FederationParams(Section):
     batch_norm_momentum: float = Field(
         gt=0, le=1, description="Weight of a batch in the running statistics (torch's `momentum`)."
     )
-    clients: Annotated[dict[Name, ClientParams], SwitchableEntries] = Field(
+    clients: Switchable[ClientParams] = Field(
         min_length=1, description="Clients by name; null switches an inherited one off."
     )
 
@@ -154,7 +174,7 @@ class AttackParams(AttackSettings):
     """One attack: a preset, what it changes of it, and whom it attacks."""
 
     preset: PresetName = Field(description="Published recipe that unset fields keep the values of.")
-    targets: Annotated[dict[Name, TargetParams], SwitchableEntries] = Field(
+    targets: Switchable[TargetParams] = Field(
         min_length=1, description="Attacked clients; `{}` attacks in every cell, null switches one off."
     )
 
@@ -176,10 +196,10 @@ class Params(Section):
     model: ModelParams
     federation: FederationParams
     threat_model: ThreatModel = ThreatModel()
-    defenses: Annotated[dict[Name, tuple[GaussianParams, ...]], SwitchableEntries] = Field(
+    defenses: Switchable[tuple[GaussianParams, ...]] = Field(
         min_length=1, description="Defences by name: steps applied in order; `[]` is no defence, null switches off."
     )
-    attacks: Annotated[dict[Name, AttackParams], SwitchableEntries] = Field(
+    attacks: Switchable[AttackParams] = Field(
         min_length=1, description="Attacks by name; null switches an inherited one off."
     )
 

@@ -1,6 +1,7 @@
-# What every rule needs: the checked parameters, the cells of the design, where files are, how to call the CLI.
+# For all rules: the checked parameters, the cells of the design, where files are, how to call the CLI.
 
 import json
+import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -16,23 +17,26 @@ except LeakpipeError as error:
     raise WorkflowError(str(error)) from None
 validate(config, workflow.source_path("../schemas/params.schema.json"), set_default=False)
 
+# `leakpipe` is found without activating the environment that Snakemake runs in.
+shell.prefix(f"export PATH='{Path(sys.executable).parent}':\"$PATH\"; ")
+
 EXPERIMENT = PARAMS.experiment
 CELLS = list_cells(PARAMS)
 ROUNDS = PARAMS.federation.captured_rounds
 ATTACKED = attacked_clients(PARAMS)
 
 RESULTS = f"results/{EXPERIMENT}"
-FEDERATION = RESULTS + "/{defense}/seed{seed}"
-ROUND = FEDERATION + "/round{round}"
-IMAGES = RESULTS + "/data/images.safetensors"
-SPLIT = RESULTS + "/data/seed{seed}/split.json"
-PRIOR = RESULTS + "/data/seed{seed}/prior.safetensors"
-GLOBAL_MODEL = ROUND + "/global.safetensors"
-UPDATE = ROUND + "/{client}/update.safetensors"
-RECONSTRUCTION = ROUND + "/{client}/{attack}.safetensors"
-ACCURACY = FEDERATION + "/accuracy.csv"
-SCORE = RESULTS + "/scores/{defense}/{attack}.csv"
-RECORD = RESULTS + "/records"
+FEDERATION = f"{RESULTS}/federation/{{defense}}/seed{{seed}}"
+INVERSION = f"{RESULTS}/inversion/{{defense}}/seed{{seed}}"
+IMAGES = f"{RESULTS}/data/images.safetensors"
+SPLIT = f"{RESULTS}/data/seed{{seed}}/split.json"
+PRIOR = f"{RESULTS}/data/seed{{seed}}/prior.safetensors"
+GLOBAL_MODEL = f"{FEDERATION}/round{{round}}/global.safetensors"
+UPDATE = f"{FEDERATION}/round{{round}}/{{client}}/update.safetensors"
+RECONSTRUCTION = f"{INVERSION}/round{{round}}/{{client}}/{{attack}}.safetensors"
+ACCURACY = f"{FEDERATION}/accuracy.csv"
+SCORE = f"{RESULTS}/scores/{{defense}}/{{attack}}.csv"
+RECORD = f"{RESULTS}/records"
 LOG = f"logs/{EXPERIMENT}"
 BENCHMARK = f"benchmarks/{EXPERIMENT}"
 
@@ -61,6 +65,7 @@ def labels(**values):
 
 
 def label_wildcards(wildcards):
+    """`labels` of a job that is identified by its wildcards."""
     return labels(**dict(wildcards.items()))
 
 
@@ -77,3 +82,23 @@ def in_captured_rounds(path):
 def cells(**chosen):
     """The cells of the design that agree with `chosen` (defense=…, attack=…; numbers may be text)."""
     return [cell for cell in CELLS if all(str(getattr(cell, name)) == str(value) for name, value in chosen.items())]
+
+
+def reconstructions_to_score(wildcards):
+    """All reconstructions of one attack under one defence."""
+    chosen = cells(defense=wildcards.defense, attack=wildcards.attack)
+    return [path for cell in chosen for path in expand(RECONSTRUCTION, round=ROUNDS, **vars(cell))]
+
+
+def splits_to_score(wildcards):
+    """The splits of the seeds that one attack was run on under one defence."""
+    seeds = {cell.seed for cell in cells(defense=wildcards.defense, attack=wildcards.attack)}
+    return expand(SPLIT, seed=sorted(seeds))
+
+
+def count_attempts(tracked):
+    """Number of this attempt: the one that reached MLflow (so nothing re-runs), else one more than the last."""
+    if not Path(tracked).is_file():
+        return 0
+    last = json.loads(Path(tracked).read_text(encoding="utf-8"))
+    return last["attempt"] if last["reached"] else last["attempt"] + 1

@@ -6,11 +6,11 @@ rule prepare_data:
     output:
         images=IMAGES,
         sidecar=sidecars(IMAGES),
-        record=RECORD + "/prepare_data.json",
+        record=f"{RECORD}/prepare_data.json",
     log:
-        LOG + "/prepare_data.log",
+        f"{LOG}/prepare_data.log",
     benchmark:
-        BENCHMARK + "/prepare_data.tsv"
+        f"{BENCHMARK}/prepare_data.tsv"
     threads: 1
     resources:
         mem_mb=1000,
@@ -26,7 +26,7 @@ rule prepare_data:
             --image-size {params.image_size} \
             --out {output.images} \
             --record {output.record} {params.labels:q} \
-            2> {log}
+            2>{log}
         """
 
 
@@ -38,11 +38,11 @@ rule split_data:
         split=SPLIT,
         prior=PRIOR,
         sidecar=sidecars(PRIOR),
-        record=RECORD + "/split_data/seed{seed}.json",
+        record=f"{RECORD}/split_data/seed{{seed}}.json",
     log:
-        LOG + "/split_data/seed{seed}.log",
+        f"{LOG}/split_data/seed{{seed}}.log",
     benchmark:
-        BENCHMARK + "/split_data/seed{seed}.tsv"
+        f"{BENCHMARK}/split_data/seed{{seed}}.tsv"
     threads: 1
     resources:
         mem_mb=1000,
@@ -61,7 +61,7 @@ rule split_data:
             --split {output.split} \
             --prior {output.prior} \
             --record {output.record} {params.labels:q} \
-            2> {log}
+            2>{log}
         """
 
 

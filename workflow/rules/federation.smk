@@ -13,11 +13,11 @@ rule federate:
         updates=expand(UPDATE, round=ROUNDS, client=ATTACKED, allow_missing=True),
         update_sidecars=sidecars(expand(UPDATE, round=ROUNDS, client=ATTACKED, allow_missing=True)),
         accuracy=ACCURACY,
-        record=RECORD + "/federate/{defense}/seed{seed}.json",
+        record=f"{RECORD}/federate/{{defense}}/seed{{seed}}.json",
     log:
-        LOG + "/federate/{defense}/seed{seed}.log",
+        f"{LOG}/federate/{{defense}}/seed{{seed}}.log",
     benchmark:
-        BENCHMARK + "/federate/{defense}/seed{seed}.tsv"
+        f"{BENCHMARK}/federate/{{defense}}/seed{{seed}}.tsv"
     threads: 1
     resources:
         mem_mb=2000,
@@ -41,7 +41,7 @@ rule federate:
             --out-dir {params.out_dir} \
             --threads {threads} \
             --record {output.record} {params.labels:q} \
-            2> {log}
+            2>{log}
         """
 
 

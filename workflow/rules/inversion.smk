@@ -13,16 +13,16 @@ rule invert:
     output:
         images=in_captured_rounds(RECONSTRUCTION),
         sidecars=sidecars(in_captured_rounds(RECONSTRUCTION)),
-        record=RECORD + "/invert/{defense}/seed{seed}/{client}/{attack}.json",
+        record=f"{RECORD}/invert/{{defense}}/seed{{seed}}/{{client}}/{{attack}}.json",
     log:
-        LOG + "/invert/{defense}/seed{seed}/{client}/{attack}.log",
+        f"{LOG}/invert/{{defense}}/seed{{seed}}/{{client}}/{{attack}}.log",
     benchmark:
-        BENCHMARK + "/invert/{defense}/seed{seed}/{client}/{attack}.tsv"
+        f"{BENCHMARK}/invert/{{defense}}/seed{{seed}}/{{client}}/{{attack}}.tsv"
     threads: 1
     resources:
         mem_mb=2000,
     params:
-        attack=lambda w: to_json(resolve_settings(PARAMS.attacks[w.attack])),
+        attack=lambda w: to_json(resolve_settings(PARAMS.attacks[w.attack], w.client)),
         prior_choice=PARAMS.threat_model.prior,
         models=lambda w, input: flags("--global-model", input.models),
         updates=lambda w, input: flags("--update", input.updates),
@@ -41,13 +41,10 @@ rule invert:
             --prior-choice {params.prior_choice} \
             --threads {threads} \
             --record {output.record} {params.labels:q} \
-            2> {log}
+            2>{log}
         """
 
 
 rule inversion:
     input:
-        [
-            expand(RECONSTRUCTION, round=ROUNDS, **vars(cell))
-            for cell in CELLS
-        ],
+        [expand(RECONSTRUCTION, round=ROUNDS, **vars(cell)) for cell in CELLS],

@@ -2,24 +2,14 @@
 # Outputs: scores/<defence>/<attack>.csv, then leakage.csv, leakage.parquet, accuracy.csv, metrics.json
 
 
-def reconstructions_to_score(wildcards):
-    chosen = cells(defense=wildcards.defense, attack=wildcards.attack)
-    return [path for cell in chosen for path in expand(RECONSTRUCTION, round=ROUNDS, **vars(cell))]
-
-
-def splits_to_score(wildcards):
-    seeds = {cell.seed for cell in cells(defense=wildcards.defense, attack=wildcards.attack)}
-    return expand(SPLIT, seed=sorted(seeds))
-
-
 SCORED = sorted({(cell.defense, cell.attack) for cell in CELLS})
 SCORES = [SCORE.format(defense=defense, attack=attack) for defense, attack in SCORED]
-LEAKAGE = RESULTS + "/leakage.csv"
+LEAKAGE = f"{RESULTS}/leakage.csv"
 TABLES = {
     "leakage": LEAKAGE,
-    "parquet": RESULTS + "/leakage.parquet",
-    "accuracy": RESULTS + "/accuracy.csv",
-    "metrics": RESULTS + "/metrics.json",
+    "parquet": f"{RESULTS}/leakage.parquet",
+    "accuracy": f"{RESULTS}/accuracy.csv",
+    "metrics": f"{RESULTS}/metrics.json",
 }
 
 
@@ -32,11 +22,11 @@ rule score:
         reconstruction_sidecars=lambda w: sidecars(reconstructions_to_score(w)),
     output:
         scores=SCORE,
-        record=RECORD + "/score/{defense}/{attack}.json",
+        record=f"{RECORD}/score/{{defense}}/{{attack}}.json",
     log:
-        LOG + "/score/{defense}/{attack}.log",
+        f"{LOG}/score/{{defense}}/{{attack}}.log",
     benchmark:
-        BENCHMARK + "/score/{defense}/{attack}.tsv"
+        f"{BENCHMARK}/score/{{defense}}/{{attack}}.tsv"
     threads: 1
     resources:
         mem_mb=1000,
@@ -53,7 +43,7 @@ rule score:
             {params.reconstructions} \
             --out {output.scores} \
             --record {output.record} {params.labels:q} \
-            2> {log}
+            2>{log}
         """
 
 
@@ -64,11 +54,11 @@ rule collect:
         accuracies=expand(ACCURACY, defense=PARAMS.defenses, seed=PARAMS.seeds),
     output:
         **TABLES,
-        record=RECORD + "/collect.json",
+        record=f"{RECORD}/collect.json",
     log:
-        LOG + "/collect.log",
+        f"{LOG}/collect.log",
     benchmark:
-        BENCHMARK + "/collect.tsv"
+        f"{BENCHMARK}/collect.tsv"
     threads: 1
     resources:
         mem_mb=1000,
@@ -89,7 +79,7 @@ rule collect:
             --accuracy-csv {output.accuracy} \
             --metrics {output.metrics} \
             --record {output.record} {params.labels:q} \
-            2> {log}
+            2>{log}
         """
 
 

@@ -1,8 +1,16 @@
-"""placeholder"""
+"""`leakpipe plot`: the figures. Each has a module of its own, so that editing one redraws only that one."""
 
 import click
 
+from leakpipe.cli.plot_noise import plot_noise
+from leakpipe.cli.plot_reconstructions import plot_reconstructions
+from leakpipe.cli.plot_rounds import plot_rounds
 
-@click.command()
+
+@click.group()
 def plot() -> None:
-    """x."""
+    """Draw a figure from the tables, as SVG and PNG, with its caption."""
+
+
+for command in (plot_reconstructions, plot_rounds, plot_noise):
+    plot.add_command(command)

@@ -1,8 +1,75 @@
-"""placeholder"""
+"""`leakpipe report`: everything a reader needs on one self-contained HTML page."""
+
+from pathlib import Path
+from typing import Any
 
 import click
 
+from leakpipe.cli.options import InputFile, OutputFile, record_options, settings_option
+
+
+class NamedFile(click.ParamType[Any]):
+    """`NAME=PATH`."""
+
+    name = "name=path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Path]:
+        """Split at the first equals sign."""
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]
+        name, separator, path = value.partition("=")
+        if not (name and separator and path):
+            self.fail(f"expected NAME=PATH, got {value!r}", param, ctx)
+        return name, Path(path)
+
 
 @click.command()
-def report() -> None:
-    """x."""
+@settings_option("params", "All parameters, merged")
+@click.option("--leakage", type=InputFile, required=True, help="The leakage table (collect's output).")
+@click.option("--accuracy", type=InputFile, required=True, help="The accuracy table (collect's output).")
+@click.option("--metrics", type=InputFile, required=True, help="Headline numbers (collect's output).")
+@click.option(
+    "--figure", "figures", type=NamedFile(), multiple=True, help="SVG or PNG, in the order shown; repeatable."
+)
+@click.option("--caption", "captions", type=NamedFile(), multiple=True, help="Caption of the figure of that name.")
+@click.option(
+    "--record-file", "records", type=InputFile, multiple=True, required=True, help="Run record of a job; repeatable."
+)
+@click.option("--config-file", "config_files", multiple=True, help="File of parameters that was used; repeatable.")
+@click.option("--out", type=OutputFile, required=True, help="Where the page goes (.html).")
+@record_options
+def report(
+    params: dict[str, Any],
+    leakage: Path,
+    accuracy: Path,
+    metrics: Path,
+    figures: tuple[tuple[str, Path], ...],
+    captions: tuple[tuple[str, Path], ...],
+    records: tuple[Path, ...],
+    config_files: tuple[str, ...],
+    out: Path,
+    record: Path | None,
+    labels: dict[str, Any],
+) -> None:
+    """Write the report page."""
+    caption_of = dict(captions)
+    missing = [name for name, _ in figures if name not in caption_of]
+    if missing:
+        raise click.UsageError(f"--figure {missing[0]}=… has no --caption {missing[0]}=…")
+    from leakpipe.metrics.table import ACCURACY_COLUMNS, LEAKAGE_COLUMNS, read_table
+    from leakpipe.provenance import read_record, record_run
+    from leakpipe.report.page import load_figure, render_page
+    from leakpipe.storage import read_json, write_text
+
+    with record_run(record, rule="report", labels=labels, params={}) as run:
+        page = render_page(
+            leakage=read_table(leakage, LEAKAGE_COLUMNS),
+            accuracy=read_table(accuracy, ACCURACY_COLUMNS),
+            metrics=read_json(metrics),
+            params=params,
+            records=[read_record(path) for path in records],
+            figures=[load_figure(name, path, caption_of[name]) for name, path in figures],
+            config_files=config_files,
+        )
+        write_text(out, page)
+        run.artifacts.append(str(out))

@@ -1,8 +1,87 @@
-"""placeholder"""
+"""`leakpipe stage`: what a stage of dvc.yaml runs: Snakemake, with the records of how files were made kept by DVC."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
+from leakpipe.errors import LeakpipeError
+
+PIPELINE = Path("dvc.yaml")
+PARAMS = Path("params.yaml")
+
 
 @click.command()
-def stage() -> None:
-    """x."""
+@click.argument("name")
+@click.option("--cores", envvar="LEAKPIPE_CORES", metavar="N", help="Snakemake's --cores (or set LEAKPIPE_CORES).")
+def stage(name: str, cores: str | None) -> None:
+    """Make the outputs of stage NAME of dvc.yaml, and of those before it, whole and current.
+
+    `dvc repro` calls this. By hand, it is what to run after `dvc pull` or `dvc checkout` before you use
+    plain `snakemake`: it gives Snakemake the records of how the files were made, and remakes what is not
+    what the records say. Files in the stages' outs that no rule makes are deleted.
+    """
+    from leakpipe.params_files import read_yaml
+    from leakpipe.versioning import export, prune, read_stages, restore
+
+    stages = read_stages(PIPELINE, upto=name, experiment=str(read_yaml(PARAMS).get("experiment")))
+    targets = [stage.name for stage in stages]
+    refuse_if_locked()
+    expected = list_outputs(targets)
+    for path in sorted(expected):
+        if not any(stage.holds(path) for stage in stages):
+            raise LeakpipeError(f"{PIPELINE}: stages: {path} is made for {name!r} but is in no stage's outs")
+    say(name, "deleted to be made again", restore(stages))
+    options = ["--cores", cores] if cores else []
+    run_snakemake([*options, *targets])
+    missing = sorted(path for path in expected if not Path(path).exists())
+    if missing:  # a file that only a finished job made, of which Snakemake asks no more
+        run_snakemake([*options, *missing])
+    say(name, "deleted that no rule makes", prune(stages, expected))
+    for finished in stages:
+        export(finished)
+
+
+def refuse_if_locked() -> None:
+    """Stop before anything is deleted while another Snakemake works here."""
+    from leakpipe.versioning import SNAKEMAKE
+
+    if any((SNAKEMAKE / "locks").glob("*.lock")):
+        raise LeakpipeError(
+            f"{SNAKEMAKE / 'locks'}: another Snakemake works in this folder; wait for it, "
+            "or run `snakemake --unlock` if it was killed"
+        )
+
+
+def list_outputs(targets: Sequence[str]) -> set[str]:
+    """Every file that the rules make for these targets."""
+    table = run_snakemake(["--summary", *targets], capture=True).splitlines()
+    return {line.split("\t")[0] for line in table[1:] if line}
+
+
+def run_snakemake(arguments: Sequence[str], *, capture: bool = False) -> str:
+    """Run Snakemake with this Python; returns what it printed if asked to capture that.
+
+    Raises:
+        LeakpipeError: It failed (it has said why).
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", *arguments],
+        stdout=subprocess.PIPE if capture else None,
+        stderr=subprocess.PIPE if capture else None,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        click.echo(done.stderr or "", nl=False, err=True)
+        asked = " ".join(["snakemake", *arguments[:1]]) if capture else "snakemake"
+        raise LeakpipeError(f"{asked}: failed with exit code {done.returncode}, see above")
+    return done.stdout or ""
+
+
+def say(name: str, what: str, paths: Sequence[str]) -> None:
+    """Say how many files were deleted and why, naming the first."""
+    if paths:
+        click.echo(f"{name}: {len(paths)} files {what} ({paths[0]}{', …' if len(paths) > 1 else ''})")

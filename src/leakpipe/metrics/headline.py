@@ -13,7 +13,7 @@ def summarize(leakage: pd.DataFrame, accuracy: pd.DataFrame) -> dict[str, Any]:
     """Summarise the tables as nested JSON, the same for the same parameters and seed.
 
     Returns:
-        `leakage.<attack>.<client>.<defense>`: mean and smallest SSIM and RDLV over images, seeds and
+        `leakage.<attack>.<client>.<defense>`: mean, smallest and largest SSIM and RDLV over images, seeds and
         captured rounds, and how many values that is; `accuracy.<defense>`: mean test accuracy after the
         last round over seeds; `fingerprint`: SHA-256 over all rows but their wall time, equal for equal
         results.
@@ -24,8 +24,10 @@ def summarize(leakage: pd.DataFrame, accuracy: pd.DataFrame) -> dict[str, Any]:
             "images": len(rows),
             "ssim_mean": _rounded(rows["ssim"].mean()),
             "ssim_min": _rounded(rows["ssim"].min()),
+            "ssim_max": _rounded(rows["ssim"].max()),
             "rdlv_mean": _rounded(rows["rdlv"].mean()),
             "rdlv_min": _rounded(rows["rdlv"].min()),
+            "rdlv_max": _rounded(rows["rdlv"].max()),
         }
         leaks.setdefault(str(attack), {}).setdefault(str(client), {})[str(defense)] = numbers
     last = accuracy[accuracy["round"] == accuracy["round"].max()]

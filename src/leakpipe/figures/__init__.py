@@ -1,0 +1,1 @@
+"""Figures: one function per figure, table in, matplotlib Figure out."""

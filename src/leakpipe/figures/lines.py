@@ -1,0 +1,106 @@
+"""Lines of means over faint dots, one per client: what the figures of RDLV have in common."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from leakpipe.figures.style import COLORS, MARKERS, MUTED
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one line looks; a dashed line has hollow markers."""
+
+    color: str
+    marker: str
+    dashed: bool = False
+
+    @classmethod
+    def of(cls, index: int, *, dashed: bool = False) -> "Look":
+        """The look of the `index`-th client."""
+        return cls(COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)], dashed)
+
+
+def draw_means(axes: Axes, places: pd.Series, values: pd.Series, *, shift: float, label: str, look: Look) -> None:
+    """Draw a line through the mean of the values at each place, and a faint dot for each value.
+
+    Args:
+        axes: Where to draw.
+        places: Place of each value on the x axis.
+        values: As many values.
+        shift: Moves everything sideways, so that lines do not hide each other's dots.
+        label: Name of the line.
+        look: How it looks.
+    """
+    axes.plot(
+        places + shift,
+        values,
+        look.marker,
+        color=look.color,
+        markerfacecolor="none" if look.dashed else look.color,
+        markeredgewidth=1 if look.dashed else 0,
+        alpha=0.4 if look.dashed else 0.25,
+        markersize=4,
+        zorder=2,
+    )
+    means = values.groupby(places).mean()
+    axes.plot(
+        means.index.to_numpy() + shift,
+        means.to_numpy(),
+        linestyle="--" if look.dashed else "-",
+        marker=look.marker,
+        markerfacecolor="white" if look.dashed else look.color,
+        color=look.color,
+        label=label,
+        zorder=3,
+    )
+
+
+def mark_zero(axes: Axes) -> None:
+    """Draw the line above which an image leaked, and say at its tick what it means."""
+    axes.axhline(0, color=MUTED, linewidth=1, zorder=1)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−") if value else "no leak:\nprior   0")
+
+
+def label_ends(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
+    """Write each line's name at the right of where it ends, moved apart where ends are close.
+
+    Args:
+        axes: Where the lines are; its limits must be final.
+        ends: Last value, name (at most two lines of text) and colour of each line.
+    """
+    low, high = axes.get_ylim()
+    heights = spread([height for height, _, _ in ends], gap=0.12 * (high - low))
+    for height, (_, text, color) in zip(heights, ends, strict=True):
+        axes.annotate(
+            text, (1.015, height), xycoords=("axes fraction", "data"), va="center", color=color, fontsize=9
+        ).set_annotation_clip(False)
+
+
+def spread(values: list[float], *, gap: float) -> list[float]:
+    """Move labels' heights apart until neighbours differ by `gap`, keeping order and their common centre.
+
+    Args:
+        values: Wanted heights, in any order.
+        gap: Smallest distance allowed, in the same unit.
+
+    Returns:
+        Heights in the order of `values`.
+    """
+    order = sorted(range(len(values)), key=lambda index: values[index])
+    groups: list[tuple[list[int], float]] = []  # members, and the centre of what they want
+    for index in order:
+        members, centre = [index], values[index]
+        while groups and centre - gap * (len(members) - 1) / 2 < (
+            groups[-1][1] + gap * (len(groups[-1][0]) - 1) / 2 + gap
+        ):
+            below, _ = groups.pop()
+            members = below + members
+            centre = sum(values[member] for member in members) / len(members)
+        groups.append((members, centre))
+    placed = list(values)
+    for members, centre in groups:
+        for rank, member in enumerate(members):
+            placed[member] = centre + gap * (rank - (len(members) - 1) / 2)
+    return placed

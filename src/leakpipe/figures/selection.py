@@ -1,0 +1,67 @@
+"""Which rows of the tables a figure shows, and what their clients and defences are called."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from leakpipe.errors import LeakpipeError
+
+if TYPE_CHECKING:
+    import pandas as pd  # slow to import, and the Snakefile uses this module on every start
+
+
+def select(table: "pd.DataFrame", **chosen: object) -> "pd.DataFrame":
+    """Rows that agree with `chosen` (column=value); `LeakpipeError` if there are none."""
+    rows = table
+    for column, value in chosen.items():
+        rows = rows[rows[column] == value]
+    if rows.empty:
+        wanted = ", ".join(f"{column} {value!r}" for column, value in chosen.items())
+        raise LeakpipeError(f"the leakage table has no rows for {wanted}")
+    return rows
+
+
+def noise_multipliers(defenses: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
+    """σ0 of every defence that has one, smallest first: no step at all is 0, one Gaussian step is its own.
+
+    Args:
+        defenses: The `defenses` section of the parameters: steps by name.
+    """
+    found: dict[str, float] = {}
+    for name, steps in defenses.items():
+        if not steps:
+            found[name] = 0.0
+        elif len(steps) == 1 and steps[0].get("kind") == "gaussian":
+            found[name] = float(steps[0]["sigma0"])
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def name_defenses(defenses: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, str]:
+    """What to call each defence in a figure: by its σ0, smallest first, then those without one by their name."""
+    multipliers = noise_multipliers(defenses)
+    named = {name: f"σ₀\u00a0=\u00a0{value:g}" if value else "no noise" for name, value in multipliers.items()}
+    return named | {name: name for name in defenses if name not in multipliers}
+
+
+def order_clients(table: "pd.DataFrame", clients: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Clients that `table` holds, those with the fewest images first, then by name.
+
+    Args:
+        table: Rows with a column `client`.
+        clients: The `federation.clients` section of the parameters.
+    """
+    present = [str(name) for name in table["client"].unique()]
+    unknown = sorted(set(present) - set(clients))
+    if unknown:
+        raise LeakpipeError(f"client {unknown[0]!r} of the leakage table is not among {', '.join(clients)}")
+    return sorted(present, key=lambda name: (int(clients[name]["images"]), name))
+
+
+def describe_client(name: str, client: Mapping[str, Any]) -> str:
+    """`site-9: 1 image`, `site-1: 8 images, batch 4`."""
+    images, batch = int(client["images"]), int(client["batch_size"])
+    return f"{name}: 1 image" if images == 1 else f"{name}: {images} images, batch {batch}"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 image`, `3 images`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,113 @@
+"""The page itself: tables, findings, figures and run records in, HTML out."""
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from leakpipe.errors import LeakpipeError
+from leakpipe.report.findings import find
+from leakpipe.report.runs import summarize_runs
+
+TEMPLATE = "template.html.j2"
+MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+HEADINGS = {
+    "reconstructions": "What the attack rebuilds",
+    "rounds": "Leakage by round",
+    "noise": "What noise hides, and what it costs",
+}
+DIGITS = {"ssim": 3, "ssim_prior": 3, "psnr": 1, "rdlv": 2, "seconds": 1}  # decimals shown; others as they are
+
+
+@dataclass(frozen=True)
+class PageFigure:
+    """A figure as the page holds it: `source` is a data URI."""
+
+    name: str
+    heading: str
+    source: str
+    caption: str
+
+
+def load_figure(name: str, path: Path, caption: Path) -> PageFigure:
+    """Read a figure (.svg or .png) and its caption (plain text)."""
+    if path.suffix not in MEDIA_TYPES:
+        raise LeakpipeError(f"{path}: a figure of the page ends in {' or '.join(MEDIA_TYPES)}")
+    try:
+        content, text = path.read_bytes(), caption.read_text(encoding="utf-8")
+    except OSError as error:
+        raise LeakpipeError(f"{error.filename}: cannot be read: {error.strerror or error}") from error
+    source = f"data:{MEDIA_TYPES[path.suffix]};base64,{base64.b64encode(content).decode()}"
+    return PageFigure(name, HEADINGS.get(name, name.replace("-", " ").capitalize()), source, text.strip())
+
+
+def render_page(
+    *,
+    leakage: pd.DataFrame,
+    accuracy: pd.DataFrame,
+    metrics: Mapping[str, Any],
+    params: Mapping[str, Any],
+    records: Sequence[Mapping[str, Any]],
+    figures: Sequence[PageFigure],
+    config_files: Sequence[str],
+) -> str:
+    """Render the report: one page that needs nothing but itself.
+
+    Args:
+        leakage: The leakage table; all its rows are on the page.
+        accuracy: The accuracy table.
+        metrics: Headline numbers of both (`leakpipe.metrics.headline.summarize`).
+        params: All parameters, merged.
+        records: Run records of the jobs that the tables came from.
+        figures: In the order that they are shown in.
+        config_files: Parameter files that the pipeline was started with.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": format_number, "duration": format_duration}
+    columns = [column for column in leakage.columns if column != "experiment"]
+    overlays = [] if list(config_files) == ["params.yaml"] else list(config_files)
+    return environment.get_template(TEMPLATE).render(
+        experiment=params["experiment"],
+        params=params,
+        findings=find(leakage, metrics, params),
+        accuracy_seeds=accuracy["seed"].nunique(),
+        accuracy_round=int(accuracy["round"].max()),
+        figures=figures,
+        columns=columns,
+        rows=[_format_row(row) for row in leakage[columns].to_dict("records")],
+        runs=summarize_runs(records),
+        params_yaml=yaml.safe_dump(params, sort_keys=False, default_flow_style=None, width=100),
+        command=" ".join(["snakemake", *(["--configfile", *overlays] if overlays else [])]),
+        fingerprint=metrics["fingerprint"],
+    )
+
+
+def format_number(value: float | None, digits: int = 2) -> str:
+    """`−0.70`; an en dash where there is no number."""
+    if value is None or math.isnan(value):
+        return "–"
+    shown = round(value, digits) + 0.0  # no "−0.00"
+    return f"{shown:.{digits}f}".replace("-", "−").replace("inf", "∞")
+
+
+def format_duration(seconds: float) -> str:
+    """`42 s`, `6 min`, `3.2 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _format_row(row: Mapping[Any, Any]) -> list[str]:
+    return [format_number(value, DIGITS[name]) if name in DIGITS else str(value) for name, value in row.items()]

@@ -1,0 +1,53 @@
+"""The README's numbers are those of results/default/metrics.json (`--fix` writes them)."""
+
+import json
+import re
+
+import pytest
+
+from tests.conftest import PROJECT
+
+README = PROJECT / "README.md"
+METRICS = PROJECT / "results" / "default" / "metrics.json"
+BLOCK = re.compile(r"(<!-- results: .*? -->\n).*?(<!-- /results -->)", flags=re.DOTALL)
+
+# Published: read off the plots of Hatamizadeh et al. 2023 (chest X-rays, ResNet-18).
+ROWS = [
+    ("RDLV, 1 image (site-9), no noise", "0.50", ("bn-aware", "site-9", "none", "rdlv_mean")),
+    ("RDLV, 1 image (site-9), σ0 = 5", "0.60", ("bn-aware", "site-9", "gaussian-5", "rdlv_mean")),
+    ("RDLV, 1 image (site-9), σ0 = 20", "0.39", ("bn-aware", "site-9", "gaussian-20", "rdlv_mean")),
+    ("RDLV, 8 images, batch 4 (site-1), no noise", "−0.04", ("bn-aware", "site-1", "none", "rdlv_mean")),
+    ("RDLV, 8 images, batch 8 (site-5), no noise", "−0.09", ("bn-aware", "site-5", "none", "rdlv_mean")),
+    ("SSIM, 1 image, no noise", "", ("bn-aware", "site-9", "none", "ssim_mean")),
+    ("SSIM, 1 image, attacker believes BN frozen", "fails", ("inverting-gradients", "site-9", "none", "ssim_mean")),
+]
+ACCURACY = [("Test accuracy, no noise", "0.97", "none"), ("Test accuracy, σ0 = 20", "0.94", "gaussian-20")]
+
+
+def signed(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
+
+
+def results_table() -> str:
+    metrics = json.loads(METRICS.read_text())
+    lines = ["| | published | here, mean | n |", "|---|---|---|---|"]
+    for name, published, (attack, client, defense, field) in ROWS:
+        cell = metrics["leakage"][attack][client][defense]
+        lines.append(f"| {name} | {published} | {signed(cell[field])} | {cell['images']} |")
+    for name, published, defense in ACCURACY:
+        lines.append(f"| {name} | {published} | {signed(metrics['accuracy'][defense])} | |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_readmes_numbers_are_those_of_the_results(request: pytest.FixtureRequest) -> None:
+    text = README.read_text()
+    fresh = BLOCK.sub(lambda match: match[1] + results_table() + match[2], text)
+    if request.config.getoption("--fix"):
+        README.write_text(fresh)
+    assert README.read_text() == fresh, "run: pytest tests/unit/test_readme.py --fix"
+
+
+def test_the_readme_names_files_that_exist() -> None:
+    for name in re.findall(r"`((?:src|experiments|docs|workflow)/[\w./-]+)`|\]\((docs/[\w./-]+)\)", README.read_text()):
+        path = name[0] or name[1]
+        assert (PROJECT / path).exists(), path

@@ -1,0 +1,287 @@
+"""The report page: its numbers are the tables', it needs nothing but itself, and it escapes what it is given."""
+
+import re
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from leakpipe.cli.main import main
+from leakpipe.errors import LeakpipeError
+from leakpipe.metrics.headline import summarize
+from leakpipe.metrics.table import write_table
+from leakpipe.provenance import RECORD_KIND
+from leakpipe.report.findings import find
+from leakpipe.report.page import format_duration, format_number, load_figure, render_page
+from leakpipe.report.runs import summarize_runs
+from leakpipe.storage import write_json, write_text
+
+PARAMS: dict[str, Any] = {
+    "experiment": "x",
+    "data": {"dataset": "faces <b>&"},
+    "federation": {
+        "clients": {"alone": {"images": 1, "batch_size": 1}, "many": {"images": 2, "batch_size": 2}},
+    },
+    "defenses": {
+        "loud": [{"kind": "gaussian", "sigma0": 20}],
+        "none": [],
+        "quiet": [{"kind": "gaussian", "sigma0": 1}],
+    },
+    "attacks": {"main": {}, "other": {}},
+}
+SSIM = {"none": 0.95, "quiet": 0.6, "loud": 0.1}
+ACCURACY = {"none": 0.9, "quiet": 0.8, "loud": 0.7}
+
+
+def tables(ssim: Mapping[str, float] = SSIM) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`alone` leaks as `ssim` says, `many` nothing; every prior has 0.3."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for defense, level in ssim.items():
+        for seed in (0, 1):
+            for attack, client, images in (
+                ("main", "alone", [seed]),
+                ("main", "many", [5, 6]),
+                ("other", "alone", [seed]),
+            ):
+                for image in images:
+                    mean = level if (client, attack) == ("alone", "main") else 0.2
+                    value = float(mean + rng.uniform(-0.02, 0.02))
+                    row = {"experiment": "x", "defense": defense, "seed": seed, "round": 3, "client": client}
+                    row |= {"attack": attack, "image": image, "reconstruction": 0, "ssim": value, "ssim_prior": 0.3}
+                    rows.append(row | {"psnr": float("inf"), "rdlv": value / 0.3 - 1, "iterations": 5, "seconds": 1.25})
+    accuracy = [
+        {"experiment": "x", "defense": defense, "seed": seed, "round": number, "test_accuracy": ACCURACY[defense]}
+        for defense in ssim
+        for seed in (0, 1)
+        for number in (1, 3)
+    ]
+    return pd.DataFrame(rows), pd.DataFrame(accuracy).assign(validation_accuracy=0.5)
+
+
+def run_record(**environment: Any) -> dict[str, Any]:
+    return {
+        "kind": RECORD_KIND,
+        "rule": environment.pop("rule", "invert"),
+        "environment": {
+            "started": "2026-01-02T03:04:05.000+00:00",
+            "seconds": 90.0,
+            "peak_memory_mib": 100.0,
+            "commit": "abc123",
+            "uncommitted_changes": False,
+            "versions": {"torch": "2.0"},
+            "processor": "CPU",
+            "cores": 2,
+            "system": "Linux",
+            "python": "3.11.1",
+            **environment,
+        },
+    }
+
+
+def page(tmp_path: Path, params: Mapping[str, Any] = PARAMS, **changes: Any) -> str:
+    write_text(tmp_path / "rounds.svg", "<svg xmlns='http://www.w3.org/2000/svg'></svg>")
+    write_text(tmp_path / "rounds.txt", "A caption with <i>tags</i>.\n")
+    leakage, accuracy = tables()
+    arguments: dict[str, Any] = {
+        "leakage": leakage,
+        "accuracy": accuracy,
+        "metrics": summarize(leakage, accuracy),
+        "params": params,
+        "records": [run_record()],
+        "figures": [load_figure("rounds", tmp_path / "rounds.svg", tmp_path / "rounds.txt")],
+        "config_files": ["params.yaml"],
+    }
+    return render_page(**(arguments | changes))
+
+
+class Elements(HTMLParser):
+    """All start tags with their attributes; checks that tags are closed in order."""
+
+    VOID = frozenset({"meta", "img", "br"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def named(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def test_headline_numbers_are_those_of_the_table() -> None:
+    leakage, accuracy = tables()
+    found = find(leakage, summarize(leakage, accuracy), PARAMS)
+    assert len(found.cells) == 9
+    for cell in found.cells:
+        rows = leakage[
+            (leakage.attack == cell.attack) & (leakage.client == cell.client) & (leakage.defense == cell.defense)
+        ]
+        assert cell.values == len(rows)
+        assert cell.ssim_mean == pytest.approx(rows.ssim.to_numpy().mean(), abs=1e-4)
+        assert cell.ssim_min == pytest.approx(rows.ssim.to_numpy().min(), abs=1e-4)
+        assert cell.ssim_max == pytest.approx(rows.ssim.to_numpy().max())
+        assert cell.rdlv_mean == pytest.approx((rows.ssim / 0.3 - 1).to_numpy().mean(), abs=1e-4)
+        assert cell.accuracy == pytest.approx(ACCURACY[cell.defense])
+    shown = [(cell.attack, cell.client, cell.defense) for cell in found.highlights]
+    assert shown == [
+        ("main", "alone", "none"),
+        ("main", "alone", "loud"),
+        ("other", "alone", "none"),
+        ("main", "many", "none"),
+    ]
+    assert [value for _, value in found.accuracy] == pytest.approx([0.9, 0.7])
+
+
+@pytest.mark.parametrize(
+    ("ssim", "said"),
+    [
+        (SSIM, "the only image of alone almost exactly: mean SSIM 0.9"),
+        (SSIM, "noise of σ₀ = 20 stops it (mean SSIM 0.1"),
+        (SSIM, "with a test accuracy of 0.70 instead of 0.90"),
+        (SSIM | {"quiet": 0.1}, "noise of σ₀ = 1 stops it"),
+        (SSIM | {"quiet": 0.1, "loud": 0.5}, "no tested amount of noise stops it"),
+        (SSIM | {"none": 0.6}, "tells more about the only image of alone than the prior does"),
+        ({"none": 0.1}, "tells no more about the images of any client than its prior does"),
+        ({"none": 0.95}, "no noise was tested"),
+    ],
+)
+def test_the_finding_follows_from_the_numbers(ssim: Mapping[str, float], said: str) -> None:
+    leakage, accuracy = tables(ssim)
+    sentence = find(leakage, summarize(leakage, accuracy), PARAMS).sentence
+    assert said in sentence.replace("\u00a0", " ")
+    assert sentence.endswith(".")
+
+
+def test_few_images_are_said_to_be_few(tmp_path: Path) -> None:
+    assert "alone: 2 images, 2 seeds; many: 2 images, 2 seeds" in page(tmp_path)
+    leakage, accuracy = tables()
+    leakage["image"] = range(len(leakage))
+    enough = pd.concat([leakage.assign(image=leakage.image + 100 * copy) for copy in range(20)])
+    assert find(enough, summarize(enough, accuracy), PARAMS).sample == ""
+
+
+def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
+    text = page(tmp_path)
+    elements = Elements(text)
+    for _, attributes in elements.found:
+        for name in ("src", "href", "srcset", "action", "data"):
+            assert (attributes.get(name) or "data:").startswith(("data:", "#"))
+    assert not elements.named("script")
+    assert not elements.named("link")
+    assert "@import" not in text
+    assert "url(" not in text
+    assert not re.search(r"https?://", text)
+
+
+def test_the_page_can_be_read_by_all(tmp_path: Path) -> None:
+    elements = Elements(page(tmp_path))
+    assert elements.named("html") == [{"lang": "en"}]
+    assert all(image.get("alt") for image in elements.named("img"))
+    headers = elements.named("th")
+    assert headers
+    assert all(header.get("scope") in {"col", "row"} for header in headers)
+    identifiers = [attributes["id"] for _, attributes in elements.found if "id" in attributes]
+    assert len(set(identifiers)) == len(identifiers)
+    assert {image["aria-describedby"] for image in elements.named("img")} <= set(identifiers)
+    assert any(meta.get("name") == "viewport" for meta in elements.named("meta"))
+
+
+def test_every_row_of_the_table_is_on_the_page(tmp_path: Path) -> None:
+    leakage, _ = tables()
+    body = page(tmp_path).split("<summary>Every image")[1].split("</table>")[0]
+    assert body.count("<tr>") == len(leakage) + 1
+    for value in leakage.ssim:
+        assert f"<td>{value:.3f}</td>" in body
+    assert "<td>∞</td>" in body
+
+
+def test_what_comes_from_outside_is_escaped(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    text = page(tmp_path, PARAMS | {"experiment": evil}, records=[run_record(commit=evil, processor=evil)])
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "A caption with &lt;i&gt;tags&lt;/i&gt;." in text
+    assert "faces &lt;b&gt;&amp;" in text
+
+
+def test_the_same_input_gives_the_same_page(tmp_path: Path) -> None:
+    assert page(tmp_path) == page(tmp_path)
+
+
+def test_records_are_summed_up_and_differences_shown(tmp_path: Path) -> None:
+    later = run_record(rule="federate", started="2026-01-03T00:00:00.000+00:00", seconds=30.0, peak_memory_mib=250.0)
+    later["environment"] |= {"commit": "def456", "uncommitted_changes": True}
+    runs = summarize_runs([run_record(), later])
+    assert runs["total_seconds"] == 120.0
+    assert runs["rules"] == {"federate": {"jobs": 1, "seconds": 30.0}, "invert": {"jobs": 1, "seconds": 90.0}}
+    assert (runs["first"], runs["last"]) == ("2026-01-02 03:04", "2026-01-03 00:00")
+    assert runs["peak_memory_mib"] == 250.0
+    assert runs["commits"] == ["abc123", "def456"]
+    assert "git checkout abc123" in page(tmp_path)
+    both = page(tmp_path, records=[run_record(), later])
+    assert "git checkout" not in both
+    assert "uncommitted changes" in both
+    with pytest.raises(LeakpipeError, match="no run records"):
+        summarize_runs([])
+
+
+def test_overlays_are_named_in_the_command(tmp_path: Path) -> None:
+    assert "\nsnakemake</pre>" in page(tmp_path)
+    overlaid = page(tmp_path, config_files=["params.yaml", "experiments/quick.yaml"])
+    assert "snakemake --configfile params.yaml experiments/quick.yaml</pre>" in overlaid
+
+
+def test_figures_that_are_missing_or_of_another_kind_are_named(tmp_path: Path) -> None:
+    with pytest.raises(LeakpipeError, match=r"a\.svg: cannot be read"):
+        load_figure("a", tmp_path / "a.svg", tmp_path / "a.txt")
+    with pytest.raises(LeakpipeError, match=r"a\.pdf: a figure of the page ends in \.svg or \.png"):
+        load_figure("a", tmp_path / "a.pdf", tmp_path / "a.txt")
+
+
+def test_numbers_are_shown_as_a_reader_expects() -> None:
+    assert [format_number(value) for value in (None, float("nan"), -0.001, -0.7, 1.0)] == [
+        "–",
+        "–",
+        "0.00",
+        "−0.70",
+        "1.00",
+    ]
+    assert [format_duration(value) for value in (42.4, 400, 9000)] == ["42 s", "7 min", "2.5 h"]
+
+
+def test_the_command_writes_the_page(tmp_path: Path) -> None:
+    leakage, accuracy = tables()
+    write_table(tmp_path / "leakage.csv", leakage)
+    write_table(tmp_path / "accuracy.csv", accuracy)
+    write_json(tmp_path / "metrics.json", summarize(leakage, accuracy))
+    write_json(tmp_path / "params.json", PARAMS)
+    write_json(tmp_path / "run.json", run_record())
+    write_text(tmp_path / "rounds.svg", "<svg/>")
+    write_text(tmp_path / "rounds.txt", "Caption.")
+    arguments = ["report", "--record-file", str(tmp_path / "run.json"), "--out", str(tmp_path / "report.html")]
+    arguments += ["--figure", f"rounds={tmp_path}/rounds.svg", "--record", str(tmp_path / "record.json")]
+    for name in ("leakage.csv", "accuracy.csv", "metrics.json", "params.json"):
+        arguments += [f"--{Path(name).stem}", str(tmp_path / name)]
+    refused = CliRunner().invoke(main, arguments)
+    assert refused.exit_code == 2
+    assert "--figure rounds=… has no --caption rounds=…" in refused.output
+    done = CliRunner().invoke(main, [*arguments, "--caption", f"rounds={tmp_path}/rounds.txt"])
+    assert done.exit_code == 0, done.output
+    assert "almost exactly" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert (tmp_path / "record.json").is_file()

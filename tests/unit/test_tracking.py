@@ -1,0 +1,457 @@
+"""Run records into MLflow: what is there afterwards, what a second or a cut-short pass does, what failures say."""
+
+import base64
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from leakpipe import tracking
+from leakpipe.cli.main import main
+from leakpipe.errors import LeakpipeError
+from leakpipe.mlflow_store import MlflowUnreachableError, without_credentials
+from leakpipe.provenance import RECORD_KIND, record_run
+from leakpipe.tracking import TrackingSummary, find_records, name_run, track_records
+
+INVERT_LABELS = {"attack": "bn-aware", "client": "site-9", "defense": "none", "experiment": "tiny", "seed": "0"}
+
+
+@pytest.fixture(autouse=True)
+def _no_address_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def raced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """A new store that two processes opened at once, and their summaries (making a store takes seconds: do it once)."""
+    folder = tmp_path_factory.mktemp("store")
+    record = write_record(folder / "record.json", rule="collect", labels={"experiment": "raced"})
+    call = [sys.executable, "-m", "leakpipe", "track", str(record), "--uri", f"sqlite:///{folder}/mlflow.db", "--out"]
+    processes = [subprocess.Popen([*call, str(folder / f"{name}.json")]) for name in "ab"]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    return folder / "mlflow.db", [json.loads((folder / f"{name}.json").read_text()) for name in "ab"]
+
+
+@pytest.fixture
+def uri(raced: tuple[Path, Any], tmp_path: Path) -> str:
+    shutil.copy(raced[0], tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three records of one experiment, and JSON files that are none."""
+    records = tmp_path / "records"
+    write_record(records / "prepare_data.json", rule="prepare_data", labels={"experiment": "tiny"})
+    for seed in ("0", "1"):
+        with record_run(
+            records / f"invert/seed{seed}.json",
+            rule="invert",
+            labels={**INVERT_LABELS, "seed": seed},
+            params={"iterations": 1200, "optimizer": {"name": "adam", "betas": [0.9, 0.99]}, "prior": None},
+        ) as run:
+            run.add_curve("round1/objective", range(1, 1201), [1 / step for step in range(1, 1201)])
+            run.add_curve("ssim", [5], [0.5])
+            run.metrics.update({"ssim": 0.25, "images": 8})
+            run.artifacts += [str(tmp_path / "faces.png"), str(tmp_path / "gone.png")]
+    (tmp_path / "faces.png").write_bytes(b"pixels")
+    (records / "sidecar.json").write_text('{"kind": "leakpipe/update"}')
+    return records
+
+
+def write_record(path: Path, *, rule: str, labels: dict[str, str], **params: Any) -> Path:
+    with record_run(path, rule=rule, labels=labels, params=params):
+        pass
+    return path
+
+
+def track(folder: Path, uri: str, **more: Any) -> TrackingSummary:
+    return track_records(find_records([folder]), experiment="tiny", uri=uri, **more)
+
+
+def runs_of(uri: str) -> dict[str, Run]:
+    """Runs by name; fails if two have one name."""
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("leakpipe/tiny")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    named = {str(run.info.run_name): run for run in runs}
+    assert len(named) == len(runs)
+    return named
+
+
+def artifacts_of(uri: str, run: Run, path: str | None = None) -> list[str]:
+    return [file.path for file in MlflowClient(uri).list_artifacts(run.info.run_id, path)]
+
+
+def test_every_record_becomes_one_run_below_one_parent(folder: Path, uri: str) -> None:
+    summary = track(folder, uri, params={"seeds": [0, 1], "data": {"size": 8}})
+    runs = runs_of(uri)
+    parent = next(run for run in runs.values() if run.info.run_id == summary.parent_run_id)
+    assert set(runs) - {parent.info.run_name} == {
+        "prepare_data",
+        "invert none seed0 site-9 bn-aware",
+        "invert none seed1 site-9 bn-aware",
+    }
+    assert parent.info.run_name == f"tiny {parent.data.tags['params_hash']}"
+    assert parent.data.params == {"seeds": "[0, 1]", "data.size": "8"}
+    assert (summary.runs_added, summary.runs_already_there, summary.reached) == (3, 0, True)
+    for run in runs.values():
+        assert run.info.status == "FINISHED"
+        if run is not parent:
+            assert run.data.tags["mlflow.parentRunId"] == summary.parent_run_id
+
+
+def test_a_run_holds_what_its_record_holds(folder: Path, uri: str) -> None:
+    summary = track(folder, uri)
+    run = runs_of(uri)["invert none seed0 site-9 bn-aware"]
+    record = find_records([folder])[folder / "invert/seed0.json"]
+    assert run.data.params == {
+        "iterations": "1200",
+        "optimizer.name": "adam",
+        "optimizer.betas": "[0.9, 0.99]",
+        "prior": "null",
+    }
+    tags = run.data.tags
+    for name, value in {**INVERT_LABELS, "rule": "invert", "leakpipe.key": record["id"]}.items():
+        assert tags[name] == value
+    assert tags["params_hash"] == record["params_hash"]
+    assert tags["commit"] == str(record["environment"]["commit"])
+    assert tags["uncommitted_changes"] == str(record["environment"]["uncommitted_changes"])
+    curve = MlflowClient(uri).get_metric_history(run.info.run_id, "round1/objective")
+    assert [(point.step, point.value) for point in curve] == [(step, 1 / step) for step in range(1, 1201)]
+    assert run.data.metrics["images"] == 8
+    assert run.data.metrics["ssim"] == 0.25, "the final value counts, also where a curve has its name"
+    assert run.info.end_time - run.info.start_time == round(record["environment"]["seconds"] * 1000)
+    assert artifacts_of(uri, run) == ["faces.png"]
+    assert "gone.png is missing" in tags["leakpipe.notes"]
+    assert sum("gone.png is missing" in note for note in summary.notes) == 2
+
+
+def test_the_parent_holds_headline_numbers_figures_and_tables(folder: Path, uri: str, tmp_path: Path) -> None:
+    (tmp_path / "figures").mkdir()
+    files = [tmp_path / "leakage.csv", tmp_path / "figures/leakage.svg"]
+    for file in files:
+        file.write_text("content")
+    metrics = {"leakage": {"bn-aware": {"ssim": 0.5, "none": None}}, "fingerprint": "abc"}
+    summary = track(folder, uri, params={"a": 1}, metrics=metrics, artifacts=files)
+    parent = MlflowClient(uri).get_run(str(summary.parent_run_id))
+    assert parent.data.metrics == {"leakage.bn-aware.ssim": 0.5}
+    assert parent.data.tags["fingerprint"] == "abc"
+    assert artifacts_of(uri, parent) == ["figures", "leakage.csv"]
+    assert artifacts_of(uri, parent, "figures") == ["figures/leakage.svg"]
+
+    metrics["fingerprint"] = "def"
+    again = track(folder, uri, params={"a": 1}, metrics=metrics, artifacts=files)
+    assert again.parent_run_id == summary.parent_run_id
+    assert MlflowClient(uri).get_run(str(summary.parent_run_id)).data.tags["fingerprint"] == "def"
+
+
+def test_a_second_pass_adds_nothing(folder: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = track(folder, uri, params={"a": 1}, metrics={"ssim": 0.5})
+    before = {name: run.to_dictionary() for name, run in runs_of(uri).items()}
+    monkeypatch.setattr(tracking, "RUNS_PER_PAGE", 2)
+    for method in ("create_run", "log_batch", "log_artifact", "set_tag", "set_terminated", "create_experiment"):
+        monkeypatch.delattr(MlflowClient, method)
+    second = track(folder, uri, params={"a": 1}, metrics={"ssim": 0.5})
+    assert (second.runs_added, second.runs_already_there) == (0, 3)
+    assert second.parent_run_id == first.parent_run_id
+    assert {name: run.to_dictionary() for name, run in runs_of(uri).items()} == before
+
+
+@pytest.mark.parametrize("method", ["log_batch", "log_artifact", "set_terminated"])
+@pytest.mark.parametrize("call", [1, 3])
+def test_a_pass_that_was_cut_short_is_completed_by_the_next(
+    folder: Path, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, call: int
+) -> None:
+    calls = 0
+    work = getattr(MlflowClient, method)
+
+    def work_then_die(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            if method != "set_terminated":
+                work(*arguments, **named)
+            raise KeyboardInterrupt
+        return work(*arguments, **named)
+
+    more: dict[str, Any] = {"params": {"a": 1}, "metrics": {"ssim": 0.5}, "artifacts": [tmp_path / "faces.png"]}
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, method, work_then_die)
+        with pytest.raises(KeyboardInterrupt):
+            track(folder, uri, **more)
+    assert any(run.info.status != "FINISHED" for run in runs_of(uri).values())
+
+    track(folder, uri, **more)
+    runs = runs_of(uri)
+    assert len(runs) == 4
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    run = runs["invert none seed1 site-9 bn-aware"]
+    assert len(MlflowClient(uri).get_metric_history(run.info.run_id, "round1/objective")) == 1200
+    assert artifacts_of(uri, run) == ["faces.png"]
+    assert track(folder, uri, **more).runs_added == 0
+
+
+def test_other_parameters_get_a_parent_of_their_own(folder: Path, uri: str) -> None:
+    first = track(folder, uri, params={"a": 1})
+    write_record(folder / "collect.json", rule="collect", labels={"experiment": "tiny"})
+    second = track(folder, uri, params={"a": 2})
+    assert second.runs_added == 1
+    runs = runs_of(uri)
+    assert runs["prepare_data"].data.tags["mlflow.parentRunId"] == first.parent_run_id
+    assert runs["collect"].data.tags["mlflow.parentRunId"] == second.parent_run_id != first.parent_run_id
+    note = MlflowClient(uri).get_run(str(second.parent_run_id)).data.tags["mlflow.note.content"]
+    assert "4 jobs; 3 of them ran before" in note
+
+
+def test_runs_tracked_by_hand_and_by_the_pipeline_share_a_parent(folder: Path, uri: str) -> None:
+    by_hand = track(folder, uri)
+    assert "tiny" in runs_of(uri)
+    pipeline = track(folder, uri, params={"a": 1})
+    again_by_hand = track(folder, uri)
+    assert by_hand.parent_run_id == pipeline.parent_run_id == again_by_hand.parent_run_id
+    parent = MlflowClient(uri).get_run(str(pipeline.parent_run_id))
+    assert parent.data.params == {"a": "1"}
+    assert parent.info.run_name == f"tiny {parent.data.tags['params_hash']}"
+
+
+def test_names_and_values_that_mlflow_would_refuse(tmp_path: Path, uri: str) -> None:
+    path = write_record(
+        tmp_path / "r.json",
+        rule="invert",
+        labels={"experiment": "tiny", "odd (label)": "x" * 9000},
+        **{"long": "y" * 7000, "σ (units)": 1, "a//b": 2, **{f"p{index}": index for index in range(250)}},
+    )
+    summary = track_records(find_records([path]), experiment="tiny", uri=uri)
+    client = MlflowClient(uri)
+    run = next(run for run in runs_of(uri).values() if run.data.tags["leakpipe.kind"] == "job")
+    assert len(run.data.params) == 253
+    assert run.data.params["long"] == "y" * 6000
+    assert run.data.params["a/b"] == "2"
+    assert ["parameter long is cut" in note for note in summary.notes] == [True]
+    assert client.get_run(run.info.run_id).data.tags["odd _label_"].startswith("xxx")
+
+
+def test_two_processes_may_make_the_store_at_once(raced: tuple[Path, list[dict[str, Any]]]) -> None:
+    database, summaries = raced
+    assert sorted(summary["runs_added"] for summary in summaries) == [0, 1]
+    assert summaries[0]["parent_run_id"] == summaries[1]["parent_run_id"]
+    assert list(database.parent.glob(".*")) == []
+
+
+def test_names_of_runs() -> None:
+    assert name_run({"rule": "invert", "labels": INVERT_LABELS}) == "invert none seed0 site-9 bn-aware"
+    assert name_run({"rule": "collect", "labels": {"experiment": "x"}}) == "collect"
+    assert name_run({"rule": "plot", "labels": {"name": "leakage", "seed": 1}}) == "plot seed1 leakage"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"kind": "other"}, "kind: 'other'"),
+        ({"kind": RECORD_KIND, "rule": "x"}, "id: None, expected a str"),
+        ({"kind": RECORD_KIND, "id": "1", "rule": "x", "artifacts": []}, "labels: None, expected a dict"),
+    ],
+)
+def test_files_that_are_no_run_records(tmp_path: Path, content: dict[str, Any], said: str) -> None:
+    file = tmp_path / "r.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(LeakpipeError, match=said):
+        find_records([file])
+
+
+def test_a_record_without_times(tmp_path: Path) -> None:
+    record = write_record(tmp_path / "r.json", rule="x", labels={})
+    content = json.loads(record.read_text())
+    content["environment"]["started"] = "yesterday"
+    record.write_text(json.dumps(content))
+    with pytest.raises(LeakpipeError, match="started"):
+        find_records([record])
+
+
+def test_a_folder_without_records(tmp_path: Path) -> None:
+    with pytest.raises(LeakpipeError, match="no run record found"):
+        find_records([tmp_path])
+
+
+# --- MLflow away
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture
+def foreign_server() -> Iterator[HTTPServer]:
+    """A web server that is not MLflow; keeps who called."""
+
+    class Page(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.server.authorization = self.headers["Authorization"]  # type: ignore[attr-defined]
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>hello</html>")
+
+        do_GET = do_POST = answer  # noqa: N815
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Page)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def foreign_port(foreign_server: HTTPServer) -> int:
+    return foreign_server.server_port
+
+
+@pytest.mark.parametrize(
+    ("scheme", "port"),
+    [("http", "silent_port"), ("http", "closed_port"), ("http", "foreign_port"), ("postgresql", "closed_port")],
+)
+def test_a_server_that_does_not_answer_costs_seconds(
+    folder: Path, request: pytest.FixtureRequest, scheme: str, port: str
+) -> None:
+    clock = time.perf_counter()
+    with pytest.raises(MlflowUnreachableError) as caught:
+        track(folder, f"{scheme}://127.0.0.1:{request.getfixturevalue(port)}/")
+    assert time.perf_counter() - clock < 15
+    assert "127.0.0.1" in str(caught.value)
+    assert "nothing is lost" in str(caught.value)
+    assert "`leakpipe track`" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("foo://bar", "no such kind of address"),
+        ("nonsense", "plain folders"),
+        ("file:///tmp/runs", "plain folders"),
+        ("http://", "cannot be used"),
+        ("http://[::1", "not an address"),
+        ("http://127.0.0.1:port", "not an address"),
+        ("sqlite://", "sqlite:///FILE"),
+        ("sqlite:///:memory:", "sqlite:///FILE"),
+        ("sqlite:///{folder}/no/such/folder/mlflow.db", "there is no folder"),
+        ("sqlite:///{folder}/file/mlflow.db", "there is no folder"),
+        ("sqlite:///{folder}/file", "not a database"),
+    ],
+)
+def test_addresses_that_are_none(folder: Path, tmp_path: Path, address: str, said: str) -> None:
+    (tmp_path / "file").write_text("not a database, but text" * 100)
+    clock = time.perf_counter()
+    with pytest.raises(MlflowUnreachableError, match=said) as caught:
+        track(folder, address.format(folder=tmp_path))
+    assert time.perf_counter() - clock < 15
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://user:geheim@{host}/",
+        "http://user:ge%2Fheim@{host}/path",
+        "http://geheim@{host}",
+        "http://u/s:er:geheim@{host}",
+        "postgresql://user:geheim@{host}/db",
+        "postgresql://{host}/db?password=geheim",
+        "foo://user:geheim@{host}",
+        "user:geheim@{host}",
+    ],
+)
+def test_credentials_are_never_shown(folder: Path, tmp_path: Path, closed_port: int, address: str) -> None:
+    address = address.format(host=f"127.0.0.1:{closed_port}")
+    assert "heim" not in without_credentials(address)
+    result = call(folder, "--uri", address, "--out", str(tmp_path / "tracked.json"), "--best-effort")
+    assert result.exit_code == 0
+    assert "heim" not in result.output + (tmp_path / "tracked.json").read_text()
+
+
+def test_credentials_in_the_address_reach_the_server(folder: Path, foreign_server: HTTPServer) -> None:
+    before = dict(os.environ)
+    with pytest.raises(MlflowUnreachableError, match="is not MLflow"):
+        track(folder, f"http://me:ge%2Fheim@127.0.0.1:{foreign_server.server_port}")
+    assert foreign_server.authorization == "Basic " + base64.b64encode(b"me:ge/heim").decode()  # type: ignore[attr-defined]
+    assert dict(os.environ) == before
+
+
+def test_addresses_without_credentials_are_shown_whole() -> None:
+    for address in ("sqlite:////data/me@work/mlflow.db", "http://127.0.0.1:5000/path", "nonsense"):
+        assert without_credentials(address) == address
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["track", *map(str, arguments)])
+
+
+def test_best_effort_says_so_and_goes_on(folder: Path, tmp_path: Path, closed_port: int) -> None:
+    out = tmp_path / "tracked.json"
+    arguments = (folder, "--uri", f"http://127.0.0.1:{closed_port}", "--out", out, "--attempt", "3")
+    strict = call(*arguments)
+    assert strict.exit_code == 1
+    assert strict.output.count("does not answer") == 1
+    assert not out.exists()
+    tolerant = call(*arguments, "--best-effort")
+    assert tolerant.exit_code == 0
+    assert "nothing is lost" in tolerant.output
+    summary = json.loads(out.read_text())
+    assert (summary["reached"], summary["runs_added"], summary["attempt"]) == (False, 0, 3)
+
+
+def test_best_effort_does_not_forgive_bad_records(tmp_path: Path) -> None:
+    assert call(tmp_path, "--best-effort").exit_code == 1
+
+
+def test_the_address_comes_from_the_option_then_the_environment(
+    folder: Path, uri: str, tmp_path: Path, closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "tracked.json"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    result = call(folder, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "tiny: 3 runs added" in result.output
+    assert json.loads(out.read_text())["uri"] == uri
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port}")
+    assert call(folder, "--uri", uri).exit_code == 0
+
+
+def test_several_experiments_need_a_name(folder: Path, uri: str) -> None:
+    write_record(folder / "other.json", rule="collect", labels={"experiment": "other"})
+    result = call(folder, "--uri", uri)
+    assert result.exit_code == 1
+    assert "--experiment" in result.output
+
+
+def test_importing_leakpipe_does_not_import_mlflow() -> None:
+    modules = "leakpipe.tracking, leakpipe.mlflow_store, leakpipe.attacks, leakpipe.cli.main"
+    code = f"import sys, {modules}; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,100 @@
+"""A copy of the project in which Snakemake can run, and what a dry run says would be done."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PROJECT
+
+PARTS = ("Snakefile", "params.yaml", "profiles", "workflow", "src", "experiments", "pyproject.toml")
+QUICK = ("--configfile", "params.yaml", "experiments/quick.yaml")
+
+
+def environment(project: Path) -> dict[str, str]:
+    """Make the copy's own sources win over the installed ones, and keep MLflow inside the copy."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(project / "src"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{project / 'mlflow.db'}",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+
+
+def snakemake(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "snakemake", *arguments],
+        cwd=project,
+        env=environment(project),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def copy_project(target: Path) -> Path:
+    target.mkdir(parents=True, exist_ok=True)
+    for part in PARTS:
+        source = PROJECT / part
+        if source.is_dir():
+            shutil.copytree(source, target / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target / part)
+    return target
+
+
+def planned_jobs(project: Path) -> dict[str, int]:
+    """Jobs by rule that a run would do now, target rules left out."""
+    done = snakemake(project, "-n", *QUICK)
+    assert done.returncode == 0, done.stdout + done.stderr
+    counts = dict(re.findall(r"^(\w+)\s+(\d+)$", done.stdout + done.stderr, flags=re.MULTILINE))
+    return {rule: int(count) for rule, count in counts.items() if rule not in {"all", "total"}}
+
+
+def result_bytes(project: Path) -> dict[str, bytes]:
+    """Bytes of all that must be the same in every run: tensors, sidecars, scores, accuracy, headline numbers."""
+    results = project / "results" / "quick"
+    paths = [
+        path
+        for path in sorted(results.rglob("*"))
+        if path.suffix in {".safetensors", ".json", ".csv"}
+        and "records" not in path.parts
+        and path.name not in {"leakage.csv", "tracked.json"}
+    ]
+    return {str(path.relative_to(results)): path.read_bytes() for path in paths}
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which the quick experiment has run to its end; tests copy it before they change it."""
+    project = copy_project(tmp_path_factory.mktemp("workflow") / "project")
+    done = snakemake(project, "--cores", "2", *QUICK)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return project
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished project (same times, so that nothing looks newer than it is)."""
+    return Path(shutil.copytree(finished, tmp_path / "project", copy_function=shutil.copy2, symlinks=True))
+
+
+Edit = Callable[[str, str, str], None]
+
+
+@pytest.fixture
+def edit(project: Path) -> Edit:
+    """Replace text in a file of the project."""
+
+    def replace(file: str, old: str, new: str) -> None:
+        path = project / file
+        text = path.read_text()
+        assert old in text, f"{old!r} is not in {file}"
+        path.write_text(text.replace(old, new))
+
+    return replace

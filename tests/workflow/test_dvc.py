@@ -1,0 +1,218 @@
+"""`dvc repro` around Snakemake, for real, in copies of a tiny project: nothing old is ever recorded as new."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from leakpipe.attacks.files import load_reconstruction
+from leakpipe.params import Params
+from tests.conftest import PROJECT
+
+pytest.importorskip("dvc")
+pytestmark = pytest.mark.xdist_group("dvc")  # with --dist loadgroup, the project is prepared only once
+
+RESULTS = Path("results/default")
+BN_AWARE = RESULTS / "inversion/none/seed0/round2/site-9/bn-aware.safetensors"
+OTHER = BN_AWARE.with_name("inverting-gradients.safetensors")
+STAGES = ["data", "federation", "inversion", "evaluation"]
+
+
+def run(project: Path, *command: str) -> str:
+    """Run a command on the project's own code; returns what it printed."""
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("SNAKEMAKE", "GIT_", "LEAKPIPE"))},
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(project / "src"),
+        "DVC_NO_ANALYTICS": "1",
+        "LEAKPIPE_CORES": "2",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{project / 'mlflow.db'}",
+    }
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def tiny(params: dict[str, Any]) -> dict[str, Any]:
+    """The default experiment, cut to one seed, two defences, two attacks on one client, three iterations."""
+    params["seeds"] = [0]
+    params["federation"] |= {"rounds": 2, "captured_rounds": [1, 2]}
+    params["defenses"] = {name: params["defenses"][name] for name in ("none", "gaussian-1")}
+    for attack in params["attacks"].values():
+        attack |= {"iterations": 3, "targets": {"site-9": {"defenses": ["none"]}}}
+    params["attacks"]["bn-aware"]["targets"] = {"site-9": {}}
+    return params
+
+
+def edit_params(project: Path, edit: Any) -> None:
+    path = project / "params.yaml"
+    content = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(edit(content) or content, sort_keys=False))
+
+
+def commit(project: Path) -> None:
+    run(project, "git", "add", "--all")
+    run(project, "git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-qm", "state")
+
+
+def run_ids(project: Path) -> dict[str, str]:
+    """Which execution made what: the id of every run record, by its path."""
+    paths = sorted((project / RESULTS / "records").rglob("*.json"))
+    return {str(path.relative_to(project / RESULTS / "records")): json.loads(path.read_text())["id"] for path in paths}
+
+
+def ran_again(project: Path, before: dict[str, str]) -> set[str]:
+    after = run_ids(project)
+    return {path for path in after if after[path] != before.get(path)}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose results were made by plain Snakemake, then taken over by DVC and pushed."""
+    project = tmp_path_factory.mktemp("dvc") / "project"
+    listed = run(PROJECT, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
+    for name in filter(lambda name: name and (PROJECT / name).is_file(), listed):
+        if name != "dvc.lock" and not re.match("results/.*/", name):
+            (project / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(PROJECT / name, project / name)
+    edit_params(project, tiny)
+    run(project, "git", "init", "-q")
+    run(project, "dvc", "remote", "add", "-q", "--default", "local", str(project.with_name("remote")))
+    run(project, "snakemake", "--quiet", "all", "--cores", "2", "evaluation")
+    made = run_ids(project)
+    run(project, "dvc", "repro")
+    assert ran_again(project, made) == set(), "dvc repro after snakemake must take over, not run again"
+    commit(project)
+    run(project, "dvc", "push", "-q")
+    return project
+
+
+@pytest.fixture
+def project(prepared: Path, tmp_path: Path) -> Path:
+    """A working copy of the prepared project, to spoil."""
+    return Path(shutil.copytree(prepared, tmp_path / "copy", symlinks=True))
+
+
+@pytest.fixture
+def clone(prepared: Path, tmp_path: Path) -> Path:
+    """A fresh clone with pulled results: no `.snakemake`."""
+    clone = tmp_path / "clone"
+    run(prepared, "git", "clone", "-q", str(prepared), str(clone))
+    run(clone, "dvc", "pull", "-q")
+    return clone
+
+
+def test_unchanged_project_is_a_no_op_and_git_sees_only_metrics(prepared: Path) -> None:
+    output = run(prepared, "dvc", "repro")
+    assert re.findall(r"Stage '(\w+)' didn't change, skipping", output) == STAGES
+    assert run(prepared, "git", "status", "--porcelain") == ""
+    in_git = run(prepared, "git", "ls-files", "results").split()
+    assert in_git == ["results/.gitignore", "results/default/metrics.json"]
+
+
+def test_fresh_clone_runs_nothing(prepared: Path, clone: Path) -> None:
+    assert "Running stage" not in run(clone, "dvc", "repro")
+    run(clone, "leakpipe", "stage", "evaluation")  # gives Snakemake its records back
+    assert run_ids(clone) == run_ids(prepared)
+    assert "Nothing to be done" in run(clone, "snakemake", "--dry-run", "evaluation")
+    assert "up to date" in run(clone, "dvc", "status")
+
+
+def test_touched_old_files_do_not_pass_for_new_ones(clone: Path) -> None:
+    before, old, other = run_ids(clone), (clone / BN_AWARE).read_bytes(), (clone / OTHER).read_bytes()
+    edit_params(clone, lambda params: params["attacks"]["bn-aware"].update(iterations=4))
+    run(clone, "snakemake", "--quiet", "all", "--cores", "1", "--touch", "inversion")
+    assert "Nothing to be done" in run(clone, "snakemake", "--dry-run", "inversion"), "Snakemake is deceived"
+
+    run(clone, "dvc", "repro", "--single-item", "inversion")
+
+    assert ran_again(clone, before) == {
+        "invert/none/seed0/site-9/bn-aware.json",
+        "invert/gaussian-1/seed0/site-9/bn-aware.json",
+    }
+    assert (clone / BN_AWARE).read_bytes() != old
+    assert load_reconstruction(clone / BN_AWARE)[2]["iterations"] == 4
+    assert (clone / OTHER).read_bytes() == other
+
+
+def test_changed_attack_code_makes_reconstructions_again_and_nothing_before_them(project: Path) -> None:
+    before, old = run_ids(project), load_reconstruction(project / BN_AWARE)[0]
+    code = project / "src/leakpipe/attacks/files.py"
+    code.write_text(
+        code.read_text()
+        + "\n\n_save = save_reconstruction\n\n\n"
+        + "def save_reconstruction(path, images, **others):\n    _save(path, 1 - images, **others)\n"
+    )
+
+    run(project, "dvc", "repro", "--single-item", "inversion")
+
+    assert {path.split("/")[0] for path in ran_again(project, before)} == {"invert"}
+    assert len(ran_again(project, before)) == 3
+    np.testing.assert_array_equal(load_reconstruction(project / BN_AWARE)[0], 1 - old)
+
+
+def test_files_of_a_removed_attack_are_deleted_and_nothing_else(project: Path) -> None:
+    before = run_ids(project)
+    stranger = project / RESULTS / "notes.txt"
+    stranger.write_text("not in any stage's outs")
+    edit_params(project, lambda params: params["attacks"].pop("inverting-gradients") and None)
+
+    run(project, "dvc", "repro", "--single-item", "inversion")
+
+    gone = {"invert/none/seed0/site-9/inverting-gradients.json"}
+    assert not (project / OTHER).exists()
+    assert not (project / OTHER).with_suffix(".json").exists()
+    assert run_ids(project) == {path: value for path, value in before.items() if path not in gone}
+    assert stranger.exists()
+
+
+def test_a_corrupted_output_is_made_again_even_if_touched(project: Path) -> None:
+    before, good = run_ids(project), (project / BN_AWARE).read_bytes()
+    (project / BN_AWARE).write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    run(project, "snakemake", "--quiet", "all", "--cores", "1", "--touch", "inversion")
+
+    run(project, "leakpipe", "stage", "inversion")
+
+    assert (project / BN_AWARE).read_bytes() == good
+    assert ran_again(project, before) == {"invert/none/seed0/site-9/bn-aware.json"}
+
+
+# What rules reach through the names of common.smk, beside what they say themselves (PARAMS.…).
+HELPERS = {
+    "CELLS": {"seeds", "defenses", "attacks"},
+    "cells": {"seeds", "defenses", "attacks"},
+    "SCORED": {"seeds", "defenses", "attacks"},
+    "ROUNDS": {"federation"},
+    "in_captured_rounds": {"federation"},
+    "ATTACKED": {"federation", "attacks"},
+    "RESULTS": {"experiment"},
+    "LOG": {"experiment"},
+}
+
+
+RULES = {
+    "data": ["data"],
+    "federation": ["federation"],
+    "inversion": ["inversion"],
+    "evaluation": ["scoring", "figures", "reporting"],
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stages_watch_every_section_that_their_rules_read(stage: str) -> None:
+    text = "".join((PROJECT / f"workflow/rules/{name}.smk").read_text() for name in RULES[stage])
+    read = set(re.findall(r"\bPARAMS\.(\w+)", text))
+    read |= {section for name, sections in HELPERS.items() if re.search(rf"\b{name}\b", text) for section in sections}
+    if any(name.startswith("model_dump") for name in read):
+        read |= set(Params.model_fields)
+    content = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"][stage]
+    assert read & set(Params.model_fields) <= set(content["params"]) <= set(Params.model_fields)
+    assert {"Snakefile", "workflow/rules", "src/leakpipe"} <= set(content["deps"])

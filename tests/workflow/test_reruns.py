@@ -1,0 +1,97 @@
+"""What Snakemake re-runs when something changes: exactly what depends on it."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from tests.workflow.conftest import QUICK, Edit, planned_jobs, snakemake
+
+AFTER_COLLECT = {"collect": 1, "plot_reconstructions": 1, "plot_rounds": 1, "plot_noise": 1, "report": 1, "track": 1}
+
+
+def test_everything_is_there_after_a_run(finished: Path) -> None:
+    results = finished / "results" / "quick"
+    table = pd.read_csv(results / "leakage.csv")
+    assert len(table) == 2 * (2 + 16 + 1)  # 2 rounds x (site-9 x 2 defences, 8 images x 2 defences, frozen belief)
+    for name in ("reconstructions", "rounds", "noise"):
+        assert (results / "figures" / f"{name}.svg").stat().st_size > 1000
+        assert (results / "figures" / f"{name}.png").stat().st_size > 1000
+    assert "http" not in "".join(
+        line for line in (results / "report.html").read_text().splitlines() if "src=" in line or "<link" in line
+    )
+    tracked = json.loads((results / "tracked.json").read_text())
+    assert tracked["reached"] is True
+
+
+def test_nothing_changed_runs_nothing(project: Path) -> None:
+    assert planned_jobs(project) == {}
+
+
+def test_attack_code(project: Path, edit: Edit) -> None:
+    edit(
+        "src/leakpipe/attacks/regularizers.py", "return vertical + horizontal", "return (vertical + horizontal) * 1.01"
+    )
+    assert planned_jobs(project) == {"invert": 5, "score": 3, **AFTER_COLLECT}
+
+
+def test_iterations_of_one_attack(project: Path, edit: Edit) -> None:
+    edit(
+        "experiments/quick.yaml", "inverting-gradients:\n    iterations: 20", "inverting-gradients:\n    iterations: 21"
+    )
+    assert planned_jobs(project) == {"invert": 1, "score": 1, **AFTER_COLLECT}
+
+
+def test_one_figure(project: Path, edit: Edit) -> None:
+    edit("src/leakpipe/figures/rounds.py", "def ", "EDITED = True\n\n\ndef ")
+    assert planned_jobs(project) == {"plot_rounds": 1, "report": 1, "track": 1}
+
+
+def test_comments(project: Path, edit: Edit) -> None:
+    edit("src/leakpipe/attacks/regularizers.py", "    vertical = ", "    # a comment\n    vertical = ")
+    edit("src/leakpipe/figures/rounds.py", "def ", "# a comment\ndef ")
+    edit("params.yaml", "federation:", "# a comment\nfederation:")
+    assert planned_jobs(project) == {}
+
+
+def test_a_touch(project: Path) -> None:
+    for path in (project / "src").rglob("*.py"):
+        path.touch()
+    (project / "params.yaml").touch()
+    assert planned_jobs(project) == {}
+
+
+def test_one_defence_more_keeps_the_others(project: Path, edit: Edit) -> None:
+    edit("experiments/quick.yaml", "  gaussian-5: null\n", "")
+    jobs = planned_jobs(project)
+    assert (jobs["federate"], jobs["invert"], jobs["score"]) == (1, 2, 1)
+
+
+def test_code_of_the_client_reruns_federation_and_attacks(project: Path, edit: Edit) -> None:
+    edit(
+        "src/leakpipe/federation/local.py", "settings.learning_rate * gradient", "settings.learning_rate * 2 * gradient"
+    )
+    jobs = planned_jobs(project)
+    assert (jobs["federate"], jobs["invert"]) == (2, 5)
+    assert "prepare_data" not in jobs
+    assert "split_data" not in jobs
+
+
+def test_bad_parameters_are_one_sentence(project: Path, edit: Edit) -> None:
+    edit("params.yaml", "learning_rate: 0.01", "learning_rat: 0.01")
+    done = snakemake(project, "-n", *QUICK)
+    assert done.returncode == 1
+    assert "federation.learning_rat: unknown key; known here: batch_norm_momentum" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_rule_graph_and_report_can_be_drawn(project: Path) -> None:
+    graph = snakemake(project, "--rulegraph", *QUICK)
+    assert "federate" in graph.stdout
+    assert "digraph" in graph.stdout
+    done = snakemake(project, "--report", "report.html", *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert "report.html" in done.stderr
+    page = (project / "report.html").read_text()
+    assert "RDLV" in page
+    assert "Reconstructions" in page or "reconstructions" in page

@@ -1,0 +1,61 @@
+# Inputs:  the tables, the figures and their captions, run records of all federations and attacks
+# Outputs: report.html
+
+REPORT = f"{RESULTS}/report.html"
+CONFIG_FILES = [os.path.relpath(path) for path in workflow.configfiles]
+
+
+rule report:
+    input:
+        leakage=TABLES["leakage"],
+        accuracy=TABLES["accuracy"],
+        metrics=TABLES["metrics"],
+        figures=expand(f"{FIGURE}/{{name}}.svg", name=FIGURE_NAMES),
+        captions=expand(f"{FIGURE}/{{name}}.txt", name=FIGURE_NAMES),
+        federations=expand(rules.federate.output.record, defense=PARAMS.defenses, seed=PARAMS.seeds),
+        attacks=[rules.invert.output.record.format(**vars(cell)) for cell in CELLS],
+    output:
+        page=report(
+            REPORT,
+            caption="../report/report.rst",
+            category="Report",
+            labels={"page": "What leaked"},
+        ),
+        record=f"{RECORD}/report.json",
+    log:
+        f"{LOG}/report.log",
+    benchmark:
+        f"{BENCHMARK}/report.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        params=PARAMS.model_dump_json(exclude_unset=True),
+        figures=lambda w, input: flags("--figure", map("=".join, zip(FIGURE_NAMES, input.figures))),
+        captions=lambda w, input: flags("--caption", map("=".join, zip(FIGURE_NAMES, input.captions))),
+        records=lambda w, input: flags("--record-file", [*input.federations, *input.attacks]),
+        config_files=flags("--config-file", CONFIG_FILES),
+        labels=labels(),
+        code=code_version("leakpipe.cli.report"),
+    shell:
+        """
+        leakpipe report \
+            --params {params.params:q} \
+            --leakage {input.leakage} \
+            --accuracy {input.accuracy} \
+            --metrics {input.metrics} \
+            {params.figures} \
+            {params.captions} \
+            {params.records} \
+            {params.config_files:q} \
+            --out {output.page} \
+            --record {output.record} {params.labels:q} \
+            2>{log}
+        """
+
+
+rule evaluation:
+    input:
+        list(TABLES.values()),
+        FIGURES,
+        REPORT,

@@ -1,0 +1,50 @@
+# Inputs:  run records of all jobs, the headline numbers, tables, figures and the report
+# Outputs: tracked.json: what went to MLflow. An MLflow that is away stops nothing: the next call tries again
+
+TRACKED = f"{RESULTS}/tracked.json"
+RECORDS = [
+    rules.prepare_data.output.record,
+    *expand(rules.split_data.output.record, seed=PARAMS.seeds),
+    *expand(rules.federate.output.record, defense=PARAMS.defenses, seed=PARAMS.seeds),
+    *[rules.invert.output.record.format(**vars(cell)) for cell in CELLS],
+    *[rules.score.output.record.format(defense=defense, attack=attack) for defense, attack in SCORED],
+    rules.collect.output.record,
+    *expand(f"{RECORD}/plot_{{name}}.json", name=FIGURE_NAMES),
+    rules.report.output.record,
+]
+
+
+rule track:
+    input:
+        records=RECORDS,
+        metrics=TABLES["metrics"],
+        artifacts=[TABLES["leakage"], TABLES["accuracy"], *FIGURES, REPORT],
+    output:
+        tracked=TRACKED,
+    log:
+        f"{LOG}/track.log",
+    benchmark:
+        f"{BENCHMARK}/track.tsv"
+    priority: -1
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        experiment=EXPERIMENT,
+        params=PARAMS.model_dump_json(exclude_unset=True),
+        artifacts=lambda w, input: flags("--artifact", input.artifacts),
+        attempt=count_attempts(TRACKED),
+        code=code_version("leakpipe.cli.track"),
+    shell:
+        """
+        leakpipe track {input.records} \
+            --experiment {params.experiment:q} \
+            --params {params.params:q} \
+            --metrics {input.metrics} \
+            {params.artifacts} \
+            --attempt {params.attempt} \
+            --best-effort \
+            --out {output.tracked} \
+            2>{log}
+        """
