@@ -12,9 +12,10 @@ help: ## List the targets
 
 reproduce: $(VENV)/run.installed ## Run the default experiment: tables, figures, report, MLflow runs
 	$(BIN)/snakemake
+	@echo "Open results/default/report.html; the tables and figures lie beside it; make ui browses the MLflow runs."
 
 test: $(VENV)/test.installed lint ## Lint, check types, run all tests
-	$(BIN)/pytest -n 2 --cov --cov-report=term-missing
+	$(BIN)/pytest -n 2 --dist loadgroup --cov --cov-report=term-missing
 
 lint: $(VENV)/test.installed ## Lint and check types only
 	$(BIN)/ruff check

@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from tests.workflow.conftest import QUICK, Edit, planned_jobs, snakemake
+
+pytestmark = pytest.mark.xdist_group("quick")  # one worker, so that the quick experiment runs once
 
 AFTER_COLLECT = {"collect": 1, "plot_reconstructions": 1, "plot_rounds": 1, "plot_noise": 1, "report": 1, "track": 1}
 
