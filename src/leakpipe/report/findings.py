@@ -35,10 +35,11 @@ class Cell:
     rounds: int
     ssim_mean: float | None
     ssim_min: float | None
-    ssim_max: float
+    ssim_max: float | None
     prior_mean: float
     rdlv_mean: float | None
     rdlv_min: float | None
+    rdlv_max: float | None
     accuracy: float | None
 
 
@@ -108,10 +109,11 @@ def _list_cells(leakage: pd.DataFrame, metrics: Mapping[str, Any], params: Mappi
                         rounds=rows["round"].nunique(),
                         ssim_mean=numbers["ssim_mean"],
                         ssim_min=numbers["ssim_min"],
-                        ssim_max=float(rows["ssim"].max()),
+                        ssim_max=numbers["ssim_max"],
                         prior_mean=float(rows["ssim_prior"].mean()),
                         rdlv_mean=numbers["rdlv_mean"],
                         rdlv_min=numbers["rdlv_min"],
+                        rdlv_max=numbers["rdlv_max"],
                         accuracy=accuracy.get(defense),
                     )
                 )
@@ -137,10 +139,10 @@ def _sentence(worst: Cell, noisy: list[Cell]) -> str:
 
 
 def _what_noise_does(worst: Cell, noisy: list[Cell]) -> str:
-    """The smallest tested noise from which on the mean RDLV is not above zero."""
+    """The smallest tested noise from which on no image has an RDLV above zero."""
     stopping = None
     for cell in reversed(noisy):
-        if cell == worst or _known(cell.rdlv_mean) > 0:
+        if cell == worst or _known(cell.rdlv_max) > 0:
             break
         stopping = cell
     if stopping is None:
