@@ -5,6 +5,7 @@ A file `x.safetensors` holds the numbers; its sidecar `x.json` says what they ar
 free metadata. Nothing is ever unpickled. Arrays are numpy's, so reading needs no torch.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -25,10 +26,15 @@ Arrays = dict[str, np.ndarray]
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `path` that replaces it on success and vanishes on failure."""
+    """Open a temporary file beside `path` that replaces it on success and vanishes on failure.
+
+    What a killed writer of the same file left behind is removed first.
+    """
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left_behind in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+            left_behind.unlink(missing_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as stream:

@@ -110,6 +110,13 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".t.json.abc.part").write_text("half")
+    (tmp_path / ".other.json.abc.part").write_text("somebody else's")
+    write_json(tmp_path / "t.json", {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.json.abc.part", "t.json"]
+
+
 def test_unwritable_places_are_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LeakpipeError, match="cannot be written"):
