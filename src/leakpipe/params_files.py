@@ -38,7 +38,9 @@ def parse_section(section: type[Model], content: object, *, source: str) -> Mode
     try:
         return section.model_validate(content)
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_context=False)[0]
+        problems = error.errors(include_url=False, include_context=False)
+        misspelt = [problem for problem in problems if problem["type"] == "extra_forbidden"]
+        problem = (misspelt or problems)[0]  # a misspelt key is also a missing one: name what was written
         where = ".".join(str(part) for part in problem["loc"])
         value = problem["input"]
         if problem["type"] == "extra_forbidden":

@@ -1,6 +1,7 @@
 # For all rules: the checked parameters, the cells of the design, where files are, how to call the CLI.
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.experiment import attacked_clients, list_cells, parse_params
 
 try:
-    PARAMS = parse_params(config, source=" + ".join(map(str, workflow.configfiles)))
+    PARAMS = parse_params(config, source=" + ".join(dict.fromkeys(map(os.path.relpath, workflow.configfiles))))
 except LeakpipeError as error:
     raise WorkflowError(str(error)) from None
 validate(config, workflow.source_path("../schemas/params.schema.json"), set_default=False)
