@@ -12,7 +12,7 @@ from leakpipe.attacks.presets import PRESETS, resolve_settings
 from leakpipe.data.datasets import DATASETS
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.catalog import MODELS
-from leakpipe.params import Params
+from leakpipe.params import ClientParams, Params
 from leakpipe.params_files import merge, parse_section, read_yaml
 
 
@@ -62,6 +62,11 @@ def _find_conflict(params: Params) -> str | None:
             if class_name not in dataset.classes:
                 known = ", ".join(dataset.classes)
                 return f"federation.clients.{name}.classes: unknown class {class_name!r}; known: {known}"
+        if _has_lone_values(params, client):
+            return (
+                f"federation.clients.{name}: model {params.model.name!r} at data.image_size {params.data.image_size} "
+                f"leaves one value per channel of a batch of one image, which batch normalisation cannot train on"
+            )
     for name, attack in params.attacks.items():
         needed = PRESETS[attack.preset].needs_batch_norm
         needed |= any(resolve_settings(attack, client).batch_norm == "update" for client in attack.targets)
@@ -71,6 +76,13 @@ def _find_conflict(params: Params) -> str | None:
                 f"which model {params.model.name!r} does not have"
             )
     return None
+
+
+def _has_lone_values(params: Params, client: ClientParams) -> bool:
+    """Whether batch normalisation would see one value per channel in one of the client's steps."""
+    model = MODELS[params.model.name]
+    smallest_batch = client.images % client.batch_size or client.batch_size
+    return model.has_batch_norm and smallest_batch == 1 and params.data.image_size <= model.reduction(params.model)
 
 
 def list_cells(params: Params) -> list[Cell]:

@@ -1,5 +1,6 @@
 """params.yaml: what is refused, and how it is said; the generated schema; overlays."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any, get_args
@@ -12,8 +13,8 @@ from leakpipe.data.datasets import DATASETS
 from leakpipe.defenses.compose import DEFENSES
 from leakpipe.errors import LeakpipeError
 from leakpipe.experiment import attacked_clients, list_cells, load_params, parse_params
-from leakpipe.models.catalog import MODELS, ModelEntry
-from leakpipe.params import DatasetName, GaussianParams, ModelName, Params, PresetName
+from leakpipe.models.catalog import MODELS
+from leakpipe.params import DatasetName, GaussianParams, ModelName, ModelParams, Params, PresetName
 from tests.conftest import PROJECT
 
 SCHEMA = PROJECT / "workflow" / "schemas" / "params.schema.json"
@@ -77,7 +78,10 @@ def test_overlays_are_runnable(overlay: Path) -> None:
         ("federation/clients/site-9/size", 1, "federation.clients.site-9.size: unknown key; known here: batch_size"),
         ("attacks/bn-aware/iteration", 1, "attacks.bn-aware.iteration: unknown key; known here: batch_norm"),
         ("data/dataset", "mnist", "data.dataset: 'mnist' is not valid: input should be 'lfw-faces'"),
-        ("model/name", "vgg", "model.name: 'vgg' is not valid: input should be 'convnet-bn'"),
+        ("model/name", "vgg", "model.name: 'vgg' is not valid: input should be 'convnet-bn', 'resnet18' or"),
+        ("model/name", "resnet20", "model.widths: only 'convnet-bn' has widths and strides; both must be null for"),
+        ("model", {"name": "resnet18", "strides": [1]}, "model.strides: only 'convnet-bn' has widths and strides"),
+        ("model", {"name": "resnet18"}, "federation.clients.site-9: model 'resnet18' at data.image_size 32 leaves one"),
         ("attacks/bn-aware/preset", "dlg", "'dlg' is not valid: input should be 'bn-aware' or 'inverting-gradients'"),
         ("defenses/none", [{"kind": "laplace", "sigma0": 1}], "'laplace' is not valid: input should be 'gaussian'"),
         ("federation/learning_rate", -1, "federation.learning_rate: -1 is not valid: input should be greater than 0"),
@@ -112,9 +116,8 @@ def test_a_missing_section_is_named(content: dict[str, Any]) -> None:
 def test_an_attack_that_needs_batch_norm_refuses_a_model_without(
     content: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(
-        MODELS._things, "convnet-bn", ModelEntry(has_batch_norm=False, build=MODELS["convnet-bn"].build)
-    )
+    without = dataclasses.replace(MODELS["convnet-bn"], has_batch_norm=False)
+    monkeypatch.setitem(MODELS._things, "convnet-bn", without)
     with pytest.raises(LeakpipeError, match=r"attacks\.bn-aware: preset 'bn-aware' needs batch normalisation"):
         parse_params(content, source="params.yaml")
 
@@ -130,6 +133,34 @@ def test_null_switches_an_inherited_entry_off(tmp_path: Path) -> None:
     assert list(params.attacks) == ["bn-aware"]
     assert attacked_clients(params) == ["site-9"]
     assert {cell.seed for cell in list_cells(params)} == {7}
+
+
+def test_an_overlay_can_switch_the_model(tmp_path: Path) -> None:
+    overlay = tmp_path / "deeper.yaml"
+    overlay.write_text("model: {name: resnet20, widths: null, strides: null}\n")
+    model = load_params(PROJECT / "params.yaml", overlay).model
+    assert model == ModelParams(name="resnet20")
+    assert ModelParams.model_validate(model.model_dump(mode="json")) == model
+
+
+def test_what_is_stored_of_a_convnet_says_all_of_it() -> None:
+    resolved = ModelParams(name="convnet-bn", widths=(32, 32, 64, 64), strides=(1, 2, 1, 2))
+    assert ModelParams(name="convnet-bn") == ModelParams(name="convnet-bn", widths=None) == resolved
+    assert ModelParams.model_validate(resolved.model_dump(mode="json")) == resolved
+
+
+@pytest.mark.parametrize(("images", "batch_size", "trains"), [(9, 8, False), (10, 8, True), (8, 8, True)])
+def test_a_last_batch_of_one_image_counts(content: dict[str, Any], images: int, batch_size: int, trains: bool) -> None:
+    edit(content, "model", {"name": "resnet18"})
+    clients = {"site-9": {"images": images, "batch_size": batch_size}}
+    edit(content, "federation/clients", clients)
+    for attack in content["attacks"].values():
+        attack["targets"] = {"site-9": {}}
+    if trains:
+        assert parse_params(content, source="params.yaml").model.name == "resnet18"
+    else:
+        with pytest.raises(LeakpipeError, match="leaves one value per channel of a batch of one image"):
+            parse_params(content, source="params.yaml")
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:

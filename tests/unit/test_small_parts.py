@@ -76,6 +76,16 @@ def test_the_engine_imports_no_workflow_tools() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_reading_parameters_imports_no_torch() -> None:
+    """Snakemake does it at every start; importing torch costs seconds."""
+    code = (
+        "import sys, leakpipe.experiment, leakpipe.models.catalog;"
+        "print([m for m in ('torch', 'torchvision') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_attacks_never_import_pandas_or_the_truth() -> None:
     code = (
         "import sys, leakpipe.attacks, leakpipe.attacks.optimise, leakpipe.attacks.presets, leakpipe.attacks.files;"

@@ -12,6 +12,8 @@ from leakpipe.data.files import load_dataset, load_priors, load_split, save_prio
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.files import StoredUpdate, load_model, load_update, save_model, save_update
 from leakpipe.federation.local import LocalSettings, local_update
+from leakpipe.models.catalog import MODELS
+from leakpipe.models.state import build_module, initial_state
 from leakpipe.params import ModelParams
 from leakpipe.storage import read_arrays, read_json, write_arrays, write_atomically, write_json
 from tests.conftest import SETTINGS, small_batches, small_state
@@ -158,6 +160,16 @@ def test_models_and_updates_survive(federation: tuple[Path, Path]) -> None:
     )
     again = local_update(state, small_batches(2, dtype=torch.float32), SETTINGS)
     torch.testing.assert_close(dict(stored.update.weights), dict(again.weights), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_registered_model_survives(name: str, tmp_path: Path) -> None:
+    params = ModelParams(name=name)
+    state = initial_state(build_module(params, classes=3, image_size=32), seed=1)
+    save_model(tmp_path / "global.safetensors", state, params=params, classes=3, image_size=32)
+    read = load_model(tmp_path / "global.safetensors")
+    torch.testing.assert_close(dict(read.weights), dict(state.weights), rtol=0, atol=0)
+    torch.testing.assert_close(dict(read.statistics), dict(state.statistics), rtol=0, atol=0)
 
 
 def rewrite(path: Path, change) -> None:

@@ -1,0 +1,62 @@
+"""`resnet20`: the residual network of 20 layers for small images."""
+
+from torch import Tensor, nn
+
+from leakpipe.models.batchnorm import BatchNorm2d
+from leakpipe.models.preprocessing import normalize_input
+
+
+class ResNet20(nn.Module):
+    """ResNet-20 of He et al. 2015, section 4.2, with our batch normalisation.
+
+    A 3×3 stem, three stages of three basic blocks with 16, 32 and 64 channels (the second and the third
+    stage halve height and width), the average over all pixels, one linear layer. Shortcuts have no
+    parameters (the paper's option A, see `BasicBlock`).
+
+    Takes images of shape (batch, 1 or 3, height, width) in [0, 1]; gives logits of shape (batch, classes).
+    """
+
+    def __init__(self, *, classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1, bias=False), BatchNorm2d(16), nn.ReLU())
+        self.stages = nn.Sequential(_stage(16, 16, stride=1), _stage(16, 32, stride=2), _stage(32, 64, stride=2))
+        self.head = nn.Linear(64, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of `images`."""
+        features = self.stages(self.stem(normalize_input(images)))
+        return self.head(features.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+
+class BasicBlock(nn.Module):
+    """ReLU(shortcut(x) + BN(conv(ReLU(BN(conv(x)))))), both convolutions 3×3 without bias.
+
+    Takes (batch, channels, height, width); gives (batch, width, ⌈height / stride⌉, ⌈width / stride⌉). The
+    shortcut keeps every `stride`-th pixel from the first on and adds channels of zeros after the others.
+    """
+
+    def __init__(self, channels: int, width: int, *, stride: int) -> None:
+        super().__init__()
+        self.added_channels, self.stride = width - channels, stride
+        self.residual = nn.Sequential(
+            nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False),
+            BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            BatchNorm2d(width),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features of the next block."""
+        kept = features[:, :, :: self.stride, :: self.stride]
+        shortcut = nn.functional.pad(kept, (0, 0, 0, 0, 0, self.added_channels))
+        return nn.functional.relu(shortcut + self.residual(features))
+
+
+def _stage(channels: int, width: int, *, stride: int) -> nn.Sequential:
+    """Three blocks, of which the first may halve height and width."""
+    return nn.Sequential(
+        BasicBlock(channels, width, stride=stride),
+        BasicBlock(width, width, stride=1),
+        BasicBlock(width, width, stride=1),
+    )

@@ -1,0 +1,200 @@
+"""Registered networks: nothing left out of their state; ResNets against torchvision and torch's functions."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from leakpipe.federation.local import Batch, local_update, new_running_statistics
+from leakpipe.models.catalog import MODELS
+from leakpipe.models.preprocessing import normalize_input
+from leakpipe.models.state import ModelState, build_module, forward_frozen, forward_training, initial_state
+from leakpipe.params import ModelParams
+from tests.conftest import SETTINGS, small_batches
+
+Forward = Callable[[dict[str, Tensor], Tensor], Tensor]
+
+
+def drawn_state(name: str, *, classes: int = 2, seed: int = 0) -> ModelState:
+    """A state in float64 whose batch normalisation is not the identity, so that mixed-up layers show."""
+    module = build_module(ModelParams(name=name), classes=classes, image_size=32)
+    state = initial_state(module, seed=seed, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed + 1)
+
+    def near(value: Tensor) -> Tensor:
+        return value + torch.rand(value.shape, generator=generator, dtype=value.dtype) / 2
+
+    weights = {tensor: near(value) if value.dim() == 1 else value for tensor, value in state.weights.items()}
+    return state.with_tensors(weights, {tensor: near(value) for tensor, value in state.statistics.items()})
+
+
+def image_gradient(forward: Forward, weights: dict[str, Tensor], batch: Batch, probe: dict[str, Tensor]) -> Tensor:
+    """Gradient of Σ probe·ΔW with respect to the images, for one step of SGD, by autograd alone."""
+    images = batch.images.clone().requires_grad_()
+    leaves = {name: value.clone().requires_grad_() for name, value in weights.items()}
+    loss = F.cross_entropy(forward(leaves, images), batch.labels)
+    gradients = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
+    objective = sum((probe[name] * value).sum() for name, value in zip(leaves, gradients, strict=True))
+    return torch.autograd.grad(-SETTINGS.learning_rate * objective, images)[0]
+
+
+def check_image_gradient(state: ModelState, batch: Batch, reference: Forward) -> None:
+    generator = torch.Generator().manual_seed(2)
+    probe = {
+        name: torch.randn(value.shape, generator=generator, dtype=value.dtype) for name, value in state.weights.items()
+    }
+    candidate = Batch(batch.images.clone().requires_grad_(), batch.labels)
+    update = local_update(state, [candidate], SETTINGS)
+    objective = sum((probe[name] * value).sum() for name, value in update.weights.items())
+    (gradient,) = torch.autograd.grad(objective, candidate.images)
+    expected = image_gradient(reference, dict(state.weights), batch, probe)
+    assert gradient.isfinite().all()
+    assert gradient.any()
+    torch.testing.assert_close(gradient, expected, rtol=1e-7, atol=1e-9 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_state_holds_every_tensor_of_the_module(name: str) -> None:
+    module = build_module(ModelParams(name=name), classes=3, image_size=32)
+    state = initial_state(module, seed=0)
+    buffers = {name: value for name, value in module.named_buffers() if not name.endswith("num_batches_tracked")}
+    for held, own in ((state.weights, dict(module.named_parameters())), (state.statistics, buffers)):
+        assert {name: value.shape for name, value in held.items()} == {name: value.shape for name, value in own.items()}
+        assert all(value.is_meta for value in own.values())
+        assert all(value.isfinite().all() for value in held.values())
+    assert bool(state.statistics) == MODELS[name].has_batch_norm
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_drawing_a_state_leaves_the_global_generator_alone(name: str) -> None:
+    before = torch.get_rng_state()
+    initial_state(build_module(ModelParams(name=name), classes=2, image_size=32), seed=0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_layer_works_in_place(name: str) -> None:
+    module = build_module(ModelParams(name=name), classes=2, image_size=32)
+    assert not any(getattr(layer, "inplace", False) for layer in module.modules())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_one_image_trains_from_where_the_reduction_says(name: str) -> None:
+    """As large as the reduction, the last feature map is one pixel; one more pixel makes it four."""
+    params = ModelParams(name=name)
+    reduction = MODELS[name].reduction(params)
+    for size, trains in ((reduction, False), (reduction + 1, True)):
+        state = initial_state(build_module(params, classes=2, image_size=size), seed=0)
+        image = torch.rand(1, 1, size, size, generator=torch.Generator().manual_seed(1))
+        if trains:
+            assert forward_training(state, image)[0].isfinite().all()
+        else:
+            with pytest.raises(ValueError, match="needs 2 values per channel to train"):
+                forward_training(state, image)
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "count"),
+    [("resnet18", 1000, 11_689_512), ("resnet18", 2, 11_177_538), ("resnet20", 10, 269_722), ("resnet20", 2, 269_202)],
+)
+def test_parameter_counts_are_the_published_ones(name: str, classes: int, count: int) -> None:
+    module = build_module(ModelParams(name=name), classes=classes, image_size=32)
+    assert sum(parameter.numel() for parameter in module.parameters()) == count
+
+
+PREFIX = "network."
+
+
+def torchvision_network(state: ModelState) -> nn.Module:
+    """torchvision's own network, with its own batch normalisation and in-place ReLUs, holding `state`."""
+    network = torchvision.models.resnet18(weights=None, num_classes=2).double()
+    tensors = {name.removeprefix(PREFIX): value for name, value in {**state.weights, **state.statistics}.items()}
+    missing, unexpected = network.load_state_dict(tensors, strict=False)
+    assert all(name.endswith("num_batches_tracked") for name in missing)
+    assert not unexpected
+    return network
+
+
+def test_resnet18_gives_torchvisions_logits() -> None:
+    state, (batch,) = drawn_state("resnet18"), small_batches(2, image_size=32)
+    network = torchvision_network(state)
+    images = normalize_input(batch.images)
+    with torch.no_grad():
+        frozen, expected_frozen = forward_frozen(state, batch.images), network.eval()(images)
+        training, expected_training = forward_training(state, batch.images)[0], network.train()(images)
+    torch.testing.assert_close(frozen, expected_frozen, rtol=1e-10, atol=0)
+    torch.testing.assert_close(training, expected_training, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("size", [32, 64], ids=["two values a channel", "eight"])
+def test_resnet18_trains_as_torchvisions_does(size: int) -> None:
+    state, (batch,) = drawn_state("resnet18"), small_batches(2, image_size=size)
+    network = torchvision_network(state).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=SETTINGS.learning_rate)
+    F.cross_entropy(network(normalize_input(batch.images)), batch.labels).backward()
+    optimizer.step()
+    trained = {PREFIX + name: value.detach() for name, value in network.state_dict().items()}
+    update = local_update(state, [batch], SETTINGS)
+    for name, before in state.weights.items():
+        expected = trained[name] - before
+        assert expected.any(), name
+        torch.testing.assert_close(
+            update.weights[name], expected, rtol=1e-8, atol=1e-8 * float(expected.abs().max()) + 1e-15
+        )
+    for name, after in new_running_statistics(state, update).items():
+        torch.testing.assert_close(after, trained[name], rtol=1e-10, atol=1e-12)
+
+
+def test_resnet18_differentiates_as_torchvisions_does() -> None:
+    state, (batch,) = drawn_state("resnet18"), small_batches(1, image_size=64)
+    network = torchvision_network(state).train()
+
+    def reference(weights: dict[str, Tensor], images: Tensor) -> Tensor:
+        own = {name.removeprefix(PREFIX): value for name, value in weights.items()}
+        return torch.func.functional_call(network, own, (normalize_input(images),))
+
+    check_image_gradient(state, batch, reference)
+
+
+def resnet20_by_hand(weights: dict[str, Tensor], images: Tensor, running: dict[str, Tensor] | None = None) -> Tensor:
+    """ResNet-20 as the paper tells it, option A; normalised with the batch where `running` is not given."""
+
+    def normalized(x: Tensor, layer: str) -> Tensor:
+        scale, shift = weights[f"{layer}.weight"].view(1, -1, 1, 1), weights[f"{layer}.bias"].view(1, -1, 1, 1)
+        if running is None:
+            mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), correction=0, keepdim=True)
+        else:
+            mean, variance = (running[f"{layer}.running_{kind}"].view(1, -1, 1, 1) for kind in ("mean", "var"))
+        return (x - mean) / (variance + 1e-5).sqrt() * scale + shift
+
+    x = F.conv2d(normalize_input(images), weights["stem.0.weight"], padding=1)
+    x = normalized(x, "stem.1").clamp(min=0)
+    for stage, width in enumerate((16, 32, 64)):
+        for block in range(3):
+            name = f"stages.{stage}.{block}.residual"
+            stride = 2 if stage > 0 and block == 0 else 1
+            y = F.conv2d(x, weights[f"{name}.0.weight"], stride=stride, padding=1)
+            y = normalized(y, f"{name}.1").clamp(min=0)
+            y = normalized(F.conv2d(y, weights[f"{name}.3.weight"], padding=1), f"{name}.4")
+            if stride == 2:
+                x = torch.cat([x[:, :, 0::2, 0::2], torch.zeros_like(y[:, width // 2 :])], dim=1)
+            x = (x + y).clamp(min=0)
+    return F.linear(F.adaptive_avg_pool2d(x, 1).flatten(1), weights["head.weight"], weights["head.bias"])
+
+
+@pytest.mark.parametrize("size", [16, 19, 32])
+def test_resnet20_gives_the_logits_of_the_paper(size: int) -> None:
+    state, (batch,) = drawn_state("resnet20", classes=10), small_batches(3, image_size=size)
+    weights, running = dict(state.weights), dict(state.statistics)
+    with torch.no_grad():
+        training, frozen = forward_training(state, batch.images)[0], forward_frozen(state, batch.images)
+    torch.testing.assert_close(training, resnet20_by_hand(weights, batch.images), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(frozen, resnet20_by_hand(weights, batch.images, running), rtol=1e-10, atol=1e-12)
+
+
+def test_resnet20_differentiates_as_by_hand() -> None:
+    (batch,) = small_batches(1, image_size=32)
+    check_image_gradient(drawn_state("resnet20"), batch, resnet20_by_hand)
