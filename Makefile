@@ -40,7 +40,7 @@ schema: $(VENV)/test.installed ## Regenerate workflow/schemas/params.schema.json
 	$(BIN)/pytest -q tests/unit/test_params.py --fix
 
 clean: ## Remove results, logs and caches; keep .venv and mlflow.db
-	rm -rf results/*/ logs benchmarks report.html .snakemake .coverage .pytest_cache .mypy_cache .ruff_cache
+	rm -rf results/*/ logs benchmarks .leakpipe report.html .snakemake .coverage .pytest_cache .mypy_cache .ruff_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

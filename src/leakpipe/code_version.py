@@ -17,7 +17,10 @@ ROOT = Path(__file__).parent
 
 # Values of parameters are tracked one by one by the rules that use them; messages and the version number
 # change no result.
-NOT_FOLLOWED = {PACKAGE, f"{PACKAGE}.params", f"{PACKAGE}.params_files", f"{PACKAGE}.errors"}
+NOT_FOLLOWED = {
+    PACKAGE,
+    *(f"{PACKAGE}.{module}" for module in ("params", "params_attacks", "params_types", "params_files", "errors")),
+}
 
 
 def code_version(module: str) -> str:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leakpipe.attacks.presets import PRESETS, resolve_settings
+from leakpipe.attacks.presets import resolve_settings
 from leakpipe.data.datasets import DATASETS
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.catalog import MODELS
 from leakpipe.params import ClientParams, Params
+from leakpipe.params_attacks import AttackSettings
 from leakpipe.params_files import merge, parse_section, read_yaml
 
 
@@ -68,13 +69,27 @@ def _find_conflict(params: Params) -> str | None:
                 f"leaves one value per channel of a batch of one image, which batch normalisation cannot train on"
             )
     for name, attack in params.attacks.items():
-        needed = PRESETS[attack.preset].needs_batch_norm
-        needed |= any(resolve_settings(attack, client).batch_norm == "update" for client in attack.targets)
-        if needed and not MODELS[params.model.name].has_batch_norm:
-            return (
-                f"attacks.{name}: preset {attack.preset!r} needs batch normalisation, "
-                f"which model {params.model.name!r} does not have"
-            )
+        for target in attack.targets:
+            try:
+                missing = _find_missing_knowledge(params, resolve_settings(attack, target))
+            except LeakpipeError as error:
+                return f"attacks.{name}: {error}"
+            if missing:
+                return f"attacks.{name}: preset {attack.preset!r} {missing}"
+    return None
+
+
+def _find_missing_knowledge(params: Params, settings: AttackSettings) -> str | None:
+    """What an attack needs that model or threat model do not give; None if it has all."""
+    if settings.batch_norm_weight == 0:
+        return None
+    if not MODELS[params.model.name].has_batch_norm:
+        return f"needs batch normalisation, which model {params.model.name!r} does not have"
+    granted = params.threat_model.batch_norm
+    if settings.batch_norm == "update" and granted == "none":
+        return "needs running statistics in the update, which threat_model.batch_norm: none withholds"
+    if settings.batch_norm == "exact" and granted != "exact":
+        return f"needs exact batch statistics, which threat_model.batch_norm: {granted} does not grant"
     return None
 
 

@@ -5,62 +5,16 @@ them (a test fails when it drifts). What can only be checked against data sets, 
 checked in `leakpipe.experiment`.
 """
 
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    GetJsonSchemaHandler,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import CoreSchema
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+
+from leakpipe.params_attacks import AttackParams, ThreatModel
+from leakpipe.params_types import Name, Section, Seeds, Switchable, distinct
 
 DatasetName = Literal["lfw-faces"]
 ModelName = Literal["convnet-bn", "resnet18", "resnet20"]
-PresetName = Literal["bn-aware", "inverting-gradients"]
-
-NAME_PATTERN = r"^[a-zA-Z0-9][a-zA-Z0-9._-]*$"
-Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-
-
-def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if len(set(values)) != len(values):
-        raise ValueError(f"values must differ, got {list(values)}")
-    return values
-
-
-def _drop_switched_off(entries: Any) -> Any:
-    """Remove entries that an overlay set to null: YAML overlays can add and override, not delete."""
-    if isinstance(entries, dict):
-        return {name: entry for name, entry in entries.items() if entry is not None}
-    return entries
-
-
-class _NullableEntries:
-    """Lets the JSON schema of a mapping admit null for an entry."""
-
-    def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        schema = handler(core_schema)
-        entries = schema["patternProperties"]
-        schema["patternProperties"] = {name: {"anyOf": [entry, {"type": "null"}]} for name, entry in entries.items()}
-        return schema
-
-
-Entry = TypeVar("Entry")
-Switchable = Annotated[dict[Name, Entry], BeforeValidator(_drop_switched_off), _NullableEntries()]
-Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)]
-
-
-class Section(BaseModel):
-    """Base of every section: unknown keys are refused, values cannot change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+FigureName = Literal["reconstructions", "rounds", "noise", "attacks"]
 
 
 class DataParams(Section):
@@ -117,6 +71,9 @@ class ClientParams(Section):
     classes: tuple[Name, ...] | None = Field(
         default=None, min_length=1, description="Classes its images come from; null: all, balanced."
     )
+    local_epochs: int | None = Field(
+        default=None, ge=1, le=1000, description="Passes over its images per round; null: federation.local_epochs."
+    )
 
     @model_validator(mode="after")
     def _batch_fits(self) -> Self:
@@ -129,7 +86,7 @@ class FederationParams(Section):
     """Federated averaging: rounds, local training, clients."""
 
     rounds: int = Field(ge=1, le=10_000, description="Rounds of federated averaging.")
-    captured_rounds: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(_distinct)] = Field(
+    captured_rounds: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(distinct)] = Field(
         min_length=1, description="Rounds (the first is 1) in which the attacked clients' updates are kept."
     )
     learning_rate: float = Field(gt=0, le=10, description="Step of the clients' SGD (no momentum).")
@@ -158,55 +115,6 @@ class GaussianParams(Section):
     )
 
 
-class AttackSettings(Section):
-    """Everything the inversion loop can be told. Presets fix these; params.yaml may override each."""
-
-    batch_norm: Literal["frozen", "update"] = Field(
-        default="update",
-        description="What the attacker believes of batch normalisation: `frozen` at the global running "
-        "statistics, or `update`: in training mode, batch statistics recovered from the update.",
-    )
-    optimizer: Literal["adam", "signed-adam"] = Field(default="adam", description="How gradients become steps.")
-    step_size: float = Field(default=0.1, gt=0, le=10, description="First step, in units of the [0, 1] gray range.")
-    schedule: Literal["cosine", "steps"] = Field(
-        default="cosine", description="Decay of the step: to zero as a cosine, or ×0.1 at 3/8, 5/8 and 7/8."
-    )
-    iterations: int = Field(default=200, ge=1, le=10_000_000, description="Optimiser steps.")
-    start: Literal["prior", "noise"] = Field(default="prior", description="Where candidates start.")
-    start_jitter: float = Field(
-        default=0.02, ge=0, le=1, description="Standard deviation of noise that tells several candidates apart."
-    )
-    batch_norm_weight: float = Field(default=1.0, ge=0, description="Weight of the batch-statistics term.")
-    total_variation_weight: float = Field(default=1e-2, ge=0, description="Weight of total variation.")
-
-
-class TargetParams(Section):
-    """Which cells of the design an attack is run on, for one client; unset: all."""
-
-    defenses: tuple[Name, ...] | None = Field(default=None, min_length=1, description="Only under these defences.")
-    seeds: Seeds | None = Field(default=None, description="Only for these seeds.")
-    iterations: int | None = Field(
-        default=None, ge=1, le=10_000_000, description="Optimiser steps for this client instead of the attack's."
-    )
-
-
-class AttackParams(AttackSettings):
-    """One attack: a preset, what it changes of it, and whom it attacks."""
-
-    preset: PresetName = Field(description="Published recipe that unset fields keep the values of.")
-    targets: Switchable[TargetParams] = Field(
-        min_length=1, description="Attacked clients; `{}` attacks in every cell, null switches one off."
-    )
-
-
-class ThreatModel(Section):
-    """What the attacker is granted besides the global model and one update."""
-
-    prior: Literal["all", "class"] = Field(
-        default="all", description="Prior image: mean of all public images, or of those of the victim's class."
-    )
-
-
 class Params(Section):
     """A whole experiment."""
 
@@ -221,6 +129,11 @@ class Params(Section):
     )
     attacks: Switchable[AttackParams] = Field(
         min_length=1, description="Attacks by name; null switches an inherited one off."
+    )
+    figures: Annotated[tuple[FigureName, ...], AfterValidator(distinct)] = Field(
+        default=("reconstructions", "rounds", "noise"),
+        min_length=1,
+        description="Figures to draw, in the order that a reader should see them.",
     )
 
     @model_validator(mode="after")

@@ -1,6 +1,11 @@
 """Every stage through the command line, in a folder of its own, without Snakemake; and what bad input gets."""
 
 import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -51,27 +56,28 @@ def refuse(*arguments: object, code: int = 1) -> str:
     return said[0]
 
 
-def federate(folder: Path, defense: object, out: Path, seed: int = 3) -> Result:
+def federate(folder: Path, defense: object, out: Path, *options: object, seed: int = 3) -> Result:
     return leakpipe(
         "federate", "--model", json.dumps(MODEL), "--federation", json.dumps(FEDERATION),
         "--defense", json.dumps(defense),
         "--images", folder / "images.safetensors", "--split", folder / "split.json",
-        "--attacked", "site-9", "--attacked", "site-1", "--out-dir", out, "--record", out / "record.json",
+        "--attacked", "site-9", "--attacked", "site-1", *options, "--out-dir", out, "--record", out / "record.json",
         "--label", "experiment=tiny", "--label", f"defense={out.name}", "--label", f"seed={seed}",
     )  # fmt: skip
 
 
-def invert_arguments(folder: Path, client: str, out: Path, *, attack: str) -> list[object]:
+def invert_arguments(folder: Path, client: str, out: Path, *, attack: str, threat_model: str = "{}") -> list[object]:
     files: list[object] = []
     for number in FEDERATION["captured_rounds"]:
         source = folder / f"round{number}"
         files += ["--global-model", source / "global.safetensors", "--update", source / client / "update.safetensors"]
         files += ["--out", out / f"round{number}" / client / "test.safetensors"]
-    return ["invert", "--attack", attack, "--name", "test", *files, "--prior", folder.parent / "prior.safetensors",
-            "--record", out / f"{client}.json"]  # fmt: skip
+    return ["invert", "--attack", attack, "--threat-model", threat_model, "--name", "test", *files,
+            "--prior", folder.parent / "prior.safetensors", "--checkpoints", out / "checkpoints",
+            "--checkpoint-seconds", 0, "--record", out / f"{client}.json"]  # fmt: skip
 
 
-SHORT = json.dumps({"batch_norm": "update", "iterations": 3})
+SHORT = json.dumps({"batch_norm": "update", "batch_norm_weight": 1.0, "total_variation_weight": 0.01, "iterations": 3})
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +110,7 @@ def test_the_table_has_a_row_per_true_image(run: Path) -> None:
     split = json.loads((run / "split.json").read_text())
     assert set(table[table.client == "site-1"].image) == set(split["clients"]["site-1"])
     assert (table.iterations == 3).all()
+    assert (table.label_accuracy == 1).all()
     assert (table.seconds > 0).all()
     pd.testing.assert_frame_equal(pd.read_parquet(run / "leakage.parquet"), table)
     assert len(pd.read_csv(run / "accuracy.csv")) == 2
@@ -183,7 +190,7 @@ def test_settings_may_come_from_a_file(run: Path, tmp_path: Path) -> None:
     ("attack", "said", "code"),
     [
         ('{"iterations": 0}', "--attack: iterations: 0 is not valid: input should be greater than or equal to 1", 1),
-        ('{"steps": 3}', "--attack: steps: unknown key; known here: batch_norm, batch_norm_weight", 1),
+        ('{"steps": 3}', "--attack: steps: unknown key; known here: batch_norm, batch_norm_distance", 1),
         ("nowhere.yaml", "nowhere.yaml: cannot be read", 2),
         ('{"iterations": ', "not JSON", 2),
     ],
@@ -192,6 +199,72 @@ def test_bad_settings(run: Path, tmp_path: Path, attack: str, said: str, code: i
     arguments = invert_arguments(run / "gaussian-1", "site-9", tmp_path, attack=attack)
     assert said in refuse(*arguments, code=1 if code == 1 or "nowhere" in attack else 2)
     assert list(tmp_path.rglob("*.safetensors")) == []
+
+
+def test_what_the_attacker_is_granted_is_the_threat_models(run: Path, tmp_path: Path) -> None:
+    """Labels, running statistics and exact statistics reach the attack only where they are granted."""
+    assert federate(run, NOISE, tmp_path / "gaussian-1", "--exact-statistics").exit_code == 0
+    shutil.copy(run / "prior.safetensors", tmp_path)
+    shutil.copy(run / "prior.json", tmp_path)
+
+    def attack(settings: dict[str, object], threat_model: dict[str, object]) -> list[object]:
+        return invert_arguments(
+            tmp_path / "gaussian-1", "site-1", tmp_path / "out", attack=json.dumps({"iterations": 2, **settings}),
+            threat_model=json.dumps(threat_model),
+        )  # fmt: skip
+
+    def notes() -> str:
+        return str(json.loads((tmp_path / "out" / "site-1.json").read_text())["details"]["attacks"][0]["notes"])
+
+    succeed(*attack({}, {"labels": "unknown"}))
+    assert "Labels were recovered" in notes()
+    succeed(*attack({}, {}))
+    assert "Labels were recovered" not in notes()
+    matching: dict[str, object] = {"batch_norm_weight": 1.0}
+    assert "withheld" in refuse(*attack(matching, {"batch_norm": "none"}))
+    said = refuse(*attack({"batch_norm": "exact", **matching}, {}))
+    assert said.startswith(f"Error: {tmp_path}")
+    assert "exact batch statistics, but none are granted" in said
+    succeed(*attack({"batch_norm": "exact", **matching}, {"batch_norm": "exact"}))
+    lacking = invert_arguments(
+        run / "gaussian-1", "site-1", tmp_path / "out",
+        attack=json.dumps({"batch_norm": "exact", **matching}), threat_model='{"batch_norm": "exact"}',
+    )  # fmt: skip
+    assert "run federate with --exact-statistics" in refuse(*lacking)
+
+
+def test_an_attack_needs_no_true_image(run: Path, tmp_path: Path) -> None:
+    """Of the data stage, only the prior image is there when the attack runs."""
+    for name in ("prior.safetensors", "prior.json"):
+        shutil.copy(run / name, tmp_path)
+    shutil.copytree(run / "gaussian-1", tmp_path / "gaussian-1")
+    succeed(*invert_arguments(tmp_path / "gaussian-1", "site-9", tmp_path / "out", attack=SHORT))
+    name = "round1/site-9/test.safetensors"
+    assert (tmp_path / "out" / name).read_bytes() == (run / "out" / name).read_bytes()
+
+
+@pytest.mark.parametrize("signal_sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_attack_says_so_and_continues_to_the_same_bytes(
+    run: Path, tmp_path: Path, signal_sent: signal.Signals
+) -> None:
+    long = json.dumps({**json.loads(SHORT), "iterations": 150})
+    whole = invert_arguments(run / "gaussian-1", "site-1", tmp_path / "whole", attack=long)
+    broken = invert_arguments(run / "gaussian-1", "site-1", tmp_path / "broken", attack=long)
+    succeed(*whole)
+    command = [sys.executable, "-m", "leakpipe", *map(str, broken)]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("broken/checkpoints/round*.safetensors")):
+        assert running.poll() is None, "the attack ended before it could be interrupted"
+        time.sleep(0.01)
+    running.send_signal(signal_sent)
+    assert "Interrupted: the same command continues from the last checkpoint." in running.communicate(timeout=60)[1]
+    assert running.returncode == 130
+    assert not (tmp_path / "broken" / "site-1.json").exists()
+    succeed(*broken)
+    for number in (1, 2):
+        name = f"round{number}/site-1/test.safetensors"
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()
+    assert list((tmp_path / "broken" / "checkpoints").iterdir()) == []
 
 
 def test_bad_names_list_the_known_ones(tmp_path: Path) -> None:
@@ -268,7 +341,7 @@ def test_usage_errors_exit_with_2(run: Path) -> None:
     arguments.remove(run / "prior.safetensors")
     assert "Missing option '--prior'" in refuse(*arguments, code=2)
     arguments = invert_arguments(run / "gaussian-1", "site-9", run, attack=SHORT)
-    del arguments[5:7]
+    del arguments[7:9]
     assert "must be as many" in refuse(*arguments, code=2)
     assert "expected KEY=VALUE" in refuse("collect", "--label", "x", code=2)
 

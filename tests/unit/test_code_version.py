@@ -67,7 +67,7 @@ def test_an_edit_changes_the_stages_that_run_it(source: Path, file: str, old: st
     ("old", "new"),
     [
         ("vertical = ", "# a comment\n    vertical = "),
-        ("Anisotropic total variation: mean", "Anisotropic TV: the mean"),
+        ("Mean absolute difference of vertical", "The mean absolute difference of vertical"),
         ("return vertical + horizontal", "return (vertical  +  horizontal)"),
     ],
     ids=["comment", "docstring", "formatting"],

@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from leakpipe.cli.main import main
 from leakpipe.code_version import imported_modules
 from leakpipe.errors import LeakpipeError
+from leakpipe.figures.attacks import describe_attacks, plot_attacks
 from leakpipe.figures.lines import spread
 from leakpipe.figures.noise import describe_noise, plot_noise
 from leakpipe.figures.reconstructions import Pictures, choose_images, describe_reconstructions, plot_reconstructions
@@ -64,11 +65,54 @@ def leakage_table(seed: int = 0) -> pd.DataFrame:
                                     "ssim_prior": prior,
                                     "psnr": 20.0,
                                     "rdlv": (ssim - prior) / prior,
+                                    "label_accuracy": 1.0,
                                     "iterations": 5,
                                     "seconds": 1.5,
                                 }
                             )
     return pd.DataFrame(rows)
+
+
+ATTACKS = {"attacks": ["main", "other"], "defense": "none", "clients": CLIENTS}
+
+
+def test_attacks_are_drawn_at_their_means() -> None:
+    """A panel per client and round; the large marker is the mean over draws of the means over images."""
+    table = leakage_table()
+    table.loc[table.seed == 1, "seconds"] = 4.0
+    figure = plot_attacks(table, **ATTACKS)
+    panels = [axes for axes in figure.axes if axes.lines]
+    assert [axes.get_title(loc="left") for axes in panels[:2]] == ["one:\n1 image", "eight:\n3 images, batch 2"]
+    rows = table[(table.defense == "none") & (table.client == "eight") & (table["round"] == 7)]
+    assert rows.attack.unique().tolist() == ["main"]
+    (faint, large, prior) = panels[3].lines
+    np.testing.assert_allclose(faint.get_xdata(), [1.5, 4.0])
+    np.testing.assert_allclose(faint.get_ydata(), rows.groupby("seed").ssim.mean())
+    np.testing.assert_allclose(large.get_xydata(), [[2.75, rows.ssim.mean()]])
+    np.testing.assert_allclose(prior.get_ydata(), rows.ssim_prior.mean())
+    assert len(panels[0].lines) == 2 * 2 + 1
+
+
+def test_the_caption_of_attacks_counts_draws() -> None:
+    said = describe_attacks(leakage_table(), **ATTACKS)
+    assert "one: 2 draws; eight: 2 draws. Attacks: main, other." in said
+
+
+def test_the_attacks_command_writes_figure_and_table(tmp_path: Path) -> None:
+    table = leakage_table()
+    write_json(tmp_path / "clients.json", CLIENTS)
+    table.to_csv(tmp_path / "leakage.csv", index=False)
+    arguments = ["plot", "attacks", "--clients", tmp_path / "clients.json", "--leakage", tmp_path / "leakage.csv",
+                 "--attack", "main", "--attack", "other", "--defense", "none", "--table", tmp_path / "attacks.csv",
+                 "--svg", tmp_path / "a.svg", "--png", tmp_path / "a.png", "--caption", tmp_path / "a.txt"]  # fmt: skip
+    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "a.png").stat().st_size > 5000
+    means = pd.read_csv(tmp_path / "attacks.csv").set_index(["attack", "client", "round"])
+    rows = table.query("defense == 'none' and attack == 'main' and client == 'eight' and round == 2")
+    assert means.loc[("main", "eight", 2), "ssim"] == pytest.approx(rows.ssim.mean(), abs=5e-5)
+    assert means.loc[("main", "eight", 2), ["draws", "images"]].tolist() == [2, 6]
+    assert means.loc[("other", "one", 7), ["draws", "images"]].tolist() == [2, 2]
 
 
 def accuracy_table() -> pd.DataFrame:

@@ -1,132 +1,151 @@
-"""The inversion loop: it rebuilds an image, gives the same bytes twice, and survives bad observations."""
+"""The attack, whole: it rebuilds an image, gives the same bytes twice, and survives bad observations."""
+
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from leakpipe.attacks.labels import LabelCounts
 from leakpipe.attacks.observation import Observation
-from leakpipe.attacks.optimise import _Adam, invert, step_size
+from leakpipe.attacks.optimise import invert
 from leakpipe.attacks.presets import PRESETS
 from leakpipe.data.datasets import DATASETS
-from leakpipe.federation.local import ClientUpdate, LocalSettings, local_update, make_batches
+from leakpipe.errors import LeakpipeError
+from leakpipe.federation.local import ClientUpdate
 from leakpipe.metrics.similarity import ssim
-from leakpipe.models.state import ModelState, build_module, initial_state
-from leakpipe.params import AttackSettings, ModelParams
+from leakpipe.models.state import build_module, initial_state
+from leakpipe.params import ModelParams
+from leakpipe.params_attacks import AttackSettings
+from tests.unit.attacking import observe, observe_small, random_images, small_model
 
-SETTINGS = LocalSettings(learning_rate=0.01)
-BN_AWARE = PRESETS["bn-aware"].settings
-
-
-def observe(images: np.ndarray, prior: np.ndarray, state: ModelState, schedule: list[list[int]]) -> Observation:
-    labels = torch.zeros(len(images), dtype=torch.int64)
-    update = local_update(state, make_batches(torch.from_numpy(images), labels, schedule), SETTINGS)
-    start = torch.from_numpy(np.repeat(prior[None], len(images), axis=0))
-    return Observation(before=state, update=update, labels=labels, schedule=schedule, settings=SETTINGS, prior=start)
+LEAKPIPE = PRESETS["leakpipe"].settings
 
 
-@pytest.fixture(scope="module")
-def faces() -> np.ndarray:
-    return DATASETS["lfw-faces"].load(32)[0][:100]
+def leakpipe_with(**changes: Any) -> AttackSettings:
+    return LEAKPIPE.model_copy(update=changes)
 
 
-@pytest.fixture(scope="module")
-def untrained() -> ModelState:
-    return initial_state(build_module(ModelParams(name="convnet-bn"), classes=2, image_size=32), seed=3)
+def told(observation: Observation, **changes: Any) -> Observation:
+    return Observation(**{**vars(observation), **changes})
 
 
-def test_rebuilds_one_face_from_one_update(faces: np.ndarray, untrained: ModelState) -> None:
-    face, prior = faces[7:8], faces[50:].mean(axis=0)
-    result = invert(observe(face, prior, untrained, [[0]]), BN_AWARE, seed=0)
-    assert ssim(prior, face[0], data_range=1.0) < 0.7
-    assert ssim(result.images[0].numpy(), face[0], data_range=1.0) > 0.95
+def test_rebuilds_one_face_from_one_update() -> None:
+    faces = torch.from_numpy(DATASETS["lfw-faces"].load(16)[0][:100])
+    face, prior = faces[7:8], faces[50:].mean(dim=0, keepdim=True)
+    state = initial_state(build_module(ModelParams(name="convnet-bn"), classes=2, image_size=16), seed=3)
+    observation = observe(state, face, [0], prior=prior)
+    result = invert(observation, leakpipe_with(iterations=150, total_variation_weight=1e-4), seed=0)
+    true, start, found = (images[0].numpy() for images in (face, prior, result.images))
+    assert ssim(start, true, data_range=1.0) < 0.7
+    assert ssim(found, true, data_range=1.0) > 0.95
     assert result.curves["update_distance"][-1] < 0.1 * result.curves["update_distance"][0]
+    assert result.notes == []
 
 
-def test_same_seed_same_bytes(faces: np.ndarray, untrained: ModelState) -> None:
-    observation = observe(faces[:2], faces[50:].mean(axis=0), untrained, [[1, 0]])
-    short = BN_AWARE.model_copy(update={"iterations": 5})
-    first, second, other = (invert(observation, short, seed=seed) for seed in (0, 0, 1))
+def test_same_seed_same_bytes() -> None:
+    observation = observe_small(images=2)
+    first, second, other = (invert(observation, leakpipe_with(iterations=5), seed=seed) for seed in (0, 0, 1))
     assert first.images.numpy().tobytes() == second.images.numpy().tobytes() != other.images.numpy().tobytes()
     assert first.curves == second.curves
 
 
-@pytest.mark.parametrize("preset", list(PRESETS))
-def test_every_preset_runs_on_several_steps(preset: str, faces: np.ndarray, untrained: ModelState) -> None:
-    observation = observe(faces[:3], faces[50:].mean(axis=0), untrained, [[0, 2], [1], [1, 2], [0]])
-    result = invert(observation, PRESETS[preset].settings.model_copy(update={"iterations": 4}), seed=0)
-    assert result.images.shape == (3, 1, 32, 32)
-    assert 0 <= result.images.min() <= result.images.max() <= 1
-    assert result.iterations == 4
-    assert result.curves["iteration"] == [1, 2, 3, 4]
+def test_tells_what_each_iteration_reached() -> None:
+    reached: dict[int, float] = {}
+    result = invert(observe_small(images=1), leakpipe_with(iterations=4), seed=0, on_iteration=reached.__setitem__)
+    assert list(reached) == [1, 2, 3, 4]
+    assert list(reached.values()) == pytest.approx(result.curves["objective"])
+    assert result.objective == min(reached.values())
 
 
-def test_keeps_the_best_iterate_by_its_own_objective(faces: np.ndarray, untrained: ModelState) -> None:
-    reached: list[float] = []
-    wild = BN_AWARE.model_copy(update={"iterations": 3, "step_size": 5.0})
-    observation = observe(faces[:1], faces[50:].mean(axis=0), untrained, [[0]])
-    result = invert(observation, wild, seed=0, on_iteration=lambda _, objective: reached.append(objective))
-    assert result.objective == min(reached) < reached[-1]
+def test_labels_are_granted_recovered_or_searched() -> None:
+    images = random_images(3, dtype=torch.float32)
+    observation = observe(small_model(), images, [2, 0, 2])
+    granted = invert(observation, leakpipe_with(iterations=2), seed=0)
+    assert (granted.labels.tolist(), granted.notes) == ([2, 0, 2], [])
+    for settings, seen in (("recovered", observation), ("granted", told(observation, labels=None))):
+        recovered = invert(seen, leakpipe_with(iterations=2, labels=settings), seed=0)
+        assert recovered.labels.tolist() == [0, 2, 2]
+        assert recovered.notes == ["Labels were recovered from the head's gradient: 1 of class 0, 2 of class 2."]
+    joint = invert(told(observation, labels=None), leakpipe_with(iterations=2, labels="joint"), seed=0)
+    assert joint.labels.shape == (3,)
+    assert joint.notes == []
 
 
-def test_a_zero_update_still_uses_batch_statistics(faces: np.ndarray, untrained: ModelState) -> None:
-    """A client whose loss is zero sends ΔW = 0; its running statistics still move."""
-    seen = observe(faces[:1], faces[50:].mean(axis=0), untrained, [[0]])
-    silent = ClientUpdate({k: torch.zeros_like(v) for k, v in seen.update.weights.items()}, seen.update.statistics, 1)
-    observation = Observation(**{**vars(seen), "update": silent})
-    result = invert(observation, BN_AWARE.model_copy(update={"iterations": 20}), seed=0)
+def test_labels_searched_jointly_are_found() -> None:
+    """Deep Leakage from Gradients on one image: the update tells its label."""
+    settings = AttackSettings(labels="joint", iterations=60, start="noise", objective="l2", step_size=0.3)
+    for label in range(3):
+        observation = observe(small_model(), random_images(1, dtype=torch.float32), [label])
+        assert invert(observation, settings, seed=0).labels.tolist() == [label]
+
+
+def test_ambiguous_labels_are_those_that_explain_the_update_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = random_images(3, dtype=torch.float32)
+    observation = told(observe(small_model(), images, [0, 2, 2], prior=images), labels=None)
+    doubtful = LabelCounts(torch.tensor([1.5, 0.2, 1.3]), [(2, 0, 1), (1, 0, 2), (1, 1, 1)])
+    monkeypatch.setattr("leakpipe.attacks.optimise.recover_label_counts", lambda *_: doubtful)
+    result = invert(observation, AttackSettings(iterations=2), seed=0)
+    assert result.labels.tolist() == [0, 2, 2]
+
+
+def silenced(observation: Observation) -> Observation:
+    """Of a client whose loss is zero: ΔW = 0, while its running statistics still move."""
+    silent = {name: torch.zeros_like(value) for name, value in observation.update.weights.items()}
+    update = ClientUpdate(silent, observation.update.statistics, observation.update.steps)
+    return told(observation, update=update)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_a_zero_update_still_uses_batch_statistics(weight: float) -> None:
+    observation = silenced(observe_small(images=1))
+    result = invert(observation, AttackSettings(iterations=60, batch_norm_weight=weight), seed=0)
     assert "all zero" in result.notes[0]
+    assert any("fell back" in note for note in result.notes) == (weight == 0)
     assert "update_distance" not in result.curves
     assert result.curves["batch_statistics"][-1] < 0.5 * result.curves["batch_statistics"][0]
+    assert not torch.equal(result.images, observation.prior)
 
 
-def test_an_objective_that_is_not_finite_ends_the_search(faces: np.ndarray, untrained: ModelState) -> None:
-    seen = observe(faces[:1], faces[50:].mean(axis=0), untrained, [[0]])
-    huge = {name: value * 1e38 for name, value in untrained.weights.items()}
-    observation = Observation(**{**vars(seen), "before": untrained.with_tensors(huge, untrained.statistics)})
-    result = invert(observation, BN_AWARE.model_copy(update={"iterations": 20}), seed=0)
+def test_labels_are_not_recovered_from_a_zero_update() -> None:
+    """It has no sign of any class: no note may claim that labels were recovered, and granted ones are taken."""
+    observation = silenced(observe(small_model(), random_images(1, dtype=torch.float32), [2]))
+    result = invert(observation, AttackSettings(iterations=2, labels="recovered"), seed=0)
+    assert not any("were recovered" in note for note in result.notes)
+    assert result.labels.tolist() == [2]
+
+
+def test_a_zero_update_needs_no_labels() -> None:
+    """What is left to match, batch statistics, does not depend on them."""
+    observation = silenced(observe_small(images=1))
+    blind = invert(told(observation, labels=None), leakpipe_with(iterations=2), seed=0)
+    assert torch.equal(blind.images, invert(observation, leakpipe_with(iterations=2), seed=0).images)
+    assert any("No labels" in note for note in blind.notes)
+
+
+def test_a_zero_update_without_statistics_is_refused() -> None:
+    silent = silenced(observe_small(images=1)).update
+    observation = told(observe_small(images=1), update=ClientUpdate(silent.weights, {}, 1))
+    with pytest.raises(LeakpipeError, match="nothing is left to attack"):
+        invert(observation, LEAKPIPE.model_copy(update={"batch_norm_weight": 0.0}), seed=0)
+
+
+def test_an_objective_that_is_not_finite_ends_the_search() -> None:
+    seen = observe_small(images=1)
+    huge = {name: value * 1e38 for name, value in seen.before.weights.items()}
+    observation = told(seen, before=seen.before.with_tensors(huge, seen.before.statistics))
+    result = invert(observation, leakpipe_with(iterations=20), seed=0)
     assert "Diverged" in result.notes[-1]
+    assert result.stopped == "diverged"
     assert result.iterations < 20
-    assert torch.isfinite(result.images).all()
+    assert result.objective is None
+    assert np.isfinite(result.images.numpy()).all()
 
 
-def test_channels_with_impossible_variance_are_noted(faces: np.ndarray, untrained: ModelState) -> None:
-    seen = observe(faces[:1], faces[50:].mean(axis=0), untrained, [[0]])
+def test_channels_with_impossible_variance_are_noted() -> None:
+    seen = observe_small(images=1)
     noisy = dict(seen.update.statistics)
     noisy["features.1.running_var"] = noisy["features.1.running_var"] - 1.0
-    observation = Observation(**{**vars(seen), "update": ClientUpdate(seen.update.weights, noisy, seen.update.steps)})
-    result = invert(observation, BN_AWARE.model_copy(update={"iterations": 2}), seed=0)
-    assert "recovered variance that is not positive" in result.notes[0]
-
-
-@pytest.mark.parametrize("optimizer", ["adam", "signed-adam"])
-def test_adam_equals_torchs(optimizer: str) -> None:
-    settings = AttackSettings(optimizer=optimizer, step_size=0.1, iterations=10, schedule="cosine")  # type: ignore[arg-type]
-    generator = torch.Generator().manual_seed(0)
-    ours = torch.rand(3, 4, generator=generator, dtype=torch.float64)
-    theirs = ours.clone().requires_grad_()
-    reference = torch.optim.Adam([theirs], lr=0.1)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(reference, 10)
-    stepper = _Adam(settings, ours)
-    for iteration in range(1, 11):
-        gradient = torch.randn(3, 4, generator=generator, dtype=torch.float64)
-        ours = stepper.step(ours, gradient, iteration)
-        theirs.grad = gradient.sign() if optimizer == "signed-adam" else gradient
-        reference.step()
-        decay.step()
-    torch.testing.assert_close(ours, theirs.detach(), rtol=1e-10, atol=1e-12)
-
-
-def test_step_schedule_decays_at_published_milestones() -> None:
-    settings = AttackSettings(schedule="steps", step_size=1.0, iterations=80)
-    sizes = [step_size(settings, iteration) for iteration in range(1, 81)]
-    assert [round(size, 6) for size in (sizes[0], sizes[29], sizes[30], sizes[50], sizes[70])] == [
-        1,
-        1,
-        0.1,
-        0.01,
-        0.001,
-    ]
-
-
-def test_observation_has_no_place_for_true_images() -> None:
-    assert set(Observation.__dataclass_fields__) == {"before", "update", "labels", "schedule", "settings", "prior"}
+    observation = told(seen, update=ClientUpdate(seen.update.weights, noisy, seen.update.steps))
+    result = invert(observation, leakpipe_with(iterations=2), seed=0)
+    assert "3 channels with a recovered variance that is not positive" in result.notes[0]

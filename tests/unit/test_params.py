@@ -14,7 +14,8 @@ from leakpipe.defenses.compose import DEFENSES
 from leakpipe.errors import LeakpipeError
 from leakpipe.experiment import attacked_clients, list_cells, load_params, parse_params
 from leakpipe.models.catalog import MODELS
-from leakpipe.params import DatasetName, GaussianParams, ModelName, ModelParams, Params, PresetName
+from leakpipe.params import DatasetName, GaussianParams, ModelName, ModelParams, Params
+from leakpipe.params_attacks import PresetName
 from tests.conftest import PROJECT
 
 SCHEMA = PROJECT / "workflow" / "schemas" / "params.schema.json"
@@ -76,13 +77,21 @@ def test_overlays_are_runnable(overlay: Path) -> None:
     [
         ("federation/round", 3, "federation.round: unknown key; known here: batch_norm_momentum, captured_rounds"),
         ("federation/clients/site-9/size", 1, "federation.clients.site-9.size: unknown key; known here: batch_size"),
-        ("attacks/bn-aware/iteration", 1, "attacks.bn-aware.iteration: unknown key; known here: batch_norm"),
+        ("attacks/leakpipe/iteration", 1, "attacks.leakpipe.iteration: unknown key; known here: batch_norm"),
         ("data/dataset", "mnist", "data.dataset: 'mnist' is not valid: input should be 'lfw-faces'"),
         ("model/name", "vgg", "model.name: 'vgg' is not valid: input should be 'convnet-bn', 'resnet18' or"),
         ("model/name", "resnet20", "model.widths: only 'convnet-bn' has widths and strides; both must be null for"),
         ("model", {"name": "resnet18", "strides": [1]}, "model.strides: only 'convnet-bn' has widths and strides"),
         ("model", {"name": "resnet18"}, "federation.clients.site-9: model 'resnet18' at data.image_size 32 leaves one"),
-        ("attacks/bn-aware/preset", "dlg", "'dlg' is not valid: input should be 'bn-aware' or 'inverting-gradients'"),
+        ("attacks/leakpipe/preset", "rgap", "'rgap' is not valid: input should be 'leakpipe', 'bn-aware'"),
+        (
+            "attacks/leakpipe/batch_norm",
+            "none",
+            "attacks.leakpipe: preset 'leakpipe' with these settings: batch_norm_w",
+        ),
+        ("attacks/leakpipe/pyramid", [32, 8], "attacks.leakpipe.pyramid: sizes must grow, got [32, 8]"),
+        ("threat_model", {"batch_norm": "none"}, "needs running statistics in the update, which threat_model.batch_no"),
+        ("threat_model", {"prior": "class", "labels": "unknown"}, "threat_model: prior: class needs labels: known"),
         ("defenses/none", [{"kind": "laplace", "sigma0": 1}], "'laplace' is not valid: input should be 'gaussian'"),
         ("federation/learning_rate", -1, "federation.learning_rate: -1 is not valid: input should be greater than 0"),
         ("federation/rounds", 2.5, "federation.rounds: 2.5 is not valid"),
@@ -92,9 +101,9 @@ def test_overlays_are_runnable(overlay: Path) -> None:
         ("federation/clients/site-9/classes", ["cat"], "unknown class 'cat'; known: face, background"),
         ("data/test", 190, "need 323 images but data set 'lfw-faces' has 200"),
         ("seeds", [1, 1], "seeds: values must differ, got [1, 1]"),
-        ("attacks/bn-aware/targets", {"site-7": {}}, "attacks.bn-aware.targets: 'site-7' is not among site-9"),
-        ("attacks/bn-aware/targets", {"site-9": {"seeds": [9]}}, "9 is not among 1, 2, 3, 4, 5"),
-        ("attacks/bn-aware/targets", {"site-9": {"defenses": ["dp"]}}, "'dp' is not among none, gaussian-1"),
+        ("attacks/leakpipe/targets", {"site-7": {}}, "attacks.leakpipe.targets: 'site-7' is not among site-9"),
+        ("attacks/leakpipe/targets", {"site-9": {"seeds": [9]}}, "9 is not among 1, 2, 3, 4, 5"),
+        ("attacks/leakpipe/targets", {"site-9": {"defenses": ["dp"]}}, "'dp' is not among none, gaussian-1"),
         ("model/strides", [1, 2], "model: widths (4) and strides (2) must be as many"),
         ("defenses/bad name", [], "defenses.bad name"),
     ],
@@ -118,7 +127,7 @@ def test_an_attack_that_needs_batch_norm_refuses_a_model_without(
 ) -> None:
     without = dataclasses.replace(MODELS["convnet-bn"], has_batch_norm=False)
     monkeypatch.setitem(MODELS._things, "convnet-bn", without)
-    with pytest.raises(LeakpipeError, match=r"attacks\.bn-aware: preset 'bn-aware' needs batch normalisation"):
+    with pytest.raises(LeakpipeError, match=r"attacks\.leakpipe: preset 'leakpipe' needs batch normalisation"):
         parse_params(content, source="params.yaml")
 
 
@@ -126,11 +135,11 @@ def test_null_switches_an_inherited_entry_off(tmp_path: Path) -> None:
     overlay = tmp_path / "less.yaml"
     overlay.write_text(
         "defenses: {gaussian-5: null}\nattacks: {inverting-gradients: null}\nseeds: [7]\n"
-        "attacks: {bn-aware: {targets: {site-5: null, site-1: null}}, inverting-gradients: null}\n"
+        "attacks: {leakpipe: {targets: {site-5: null, site-1: null}}, bn-aware: null, inverting-gradients: null}\n"
     )
     params = load_params(PROJECT / "params.yaml", overlay)
     assert list(params.defenses) == ["none", "gaussian-1", "gaussian-20"]
-    assert list(params.attacks) == ["bn-aware"]
+    assert list(params.attacks) == ["leakpipe"]
     assert attacked_clients(params) == ["site-9"]
     assert {cell.seed for cell in list_cells(params)} == {7}
 
@@ -181,8 +190,8 @@ def test_cells_respect_targets(content: dict[str, Any]) -> None:
     for cell in list_cells(params):
         counts[cell.attack, cell.client] = counts.get((cell.attack, cell.client), 0) + 1
     seeds, defenses = len(params.seeds), len(params.defenses)
-    assert counts["bn-aware", "site-9"] == seeds * defenses
-    assert counts["bn-aware", "site-1"] == defenses
+    assert counts["leakpipe", "site-9"] == seeds * defenses
+    assert counts["leakpipe", "site-1"] == defenses
     assert counts["inverting-gradients", "site-9"] == seeds
 
 

@@ -54,7 +54,16 @@ def tables(ssim: Mapping[str, float] = SSIM) -> tuple[pd.DataFrame, pd.DataFrame
                     value = float(mean + rng.uniform(-0.02, 0.02))
                     row = {"experiment": "x", "defense": defense, "seed": seed, "round": 3, "client": client}
                     row |= {"attack": attack, "image": image, "reconstruction": 0, "ssim": value, "ssim_prior": 0.3}
-                    rows.append(row | {"psnr": float("inf"), "rdlv": value / 0.3 - 1, "iterations": 5, "seconds": 1.25})
+                    rows.append(
+                        row
+                        | {
+                            "psnr": float("inf"),
+                            "rdlv": value / 0.3 - 1,
+                            "label_accuracy": 1.0,
+                            "iterations": 5,
+                            "seconds": 1.25,
+                        }
+                    )
     accuracy = [
         {"experiment": "x", "defense": defense, "seed": seed, "round": number, "test_accuracy": ACCURACY[defense]}
         for defense in ssim

@@ -214,11 +214,13 @@ def test_metadata_that_lacks_a_field(federation: tuple[Path, Path], which: int) 
 
 def test_reconstructions_survive(tmp_path: Path) -> None:
     images = np.random.default_rng(0).random((2, 1, 8, 8)).astype(np.float32)
-    save_reconstruction(tmp_path / "r.safetensors", images, prior=images / 2, cell={"seed": 1}, iterations=9)
-    rebuilt, prior, metadata = load_reconstruction(tmp_path / "r.safetensors")
-    np.testing.assert_array_equal(rebuilt, images)
-    np.testing.assert_array_equal(prior, images / 2)
-    assert metadata == {"cell": {"seed": 1}, "iterations": 9}
+    path, labels, cell = tmp_path / "r.safetensors", np.array([1, 0]), {"seed": 1}
+    save_reconstruction(path, images, labels=labels, prior=images / 2, cell=cell, iterations=9)
+    found = load_reconstruction(path)
+    np.testing.assert_array_equal(found.images, images)
+    np.testing.assert_array_equal(found.labels, labels)
+    np.testing.assert_array_equal(found.prior, images / 2)
+    assert (found.cell, found.iterations) == (cell, 9)
 
 
 def test_data_files_that_lack_something(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ pytest.importorskip("dvc")
 pytestmark = pytest.mark.xdist_group("dvc")  # with --dist loadgroup, the project is prepared only once
 
 RESULTS = Path("results/default")
-BN_AWARE = RESULTS / "inversion/none/seed0/round2/site-9/bn-aware.safetensors"
-OTHER = BN_AWARE.with_name("inverting-gradients.safetensors")
+LEAKPIPE = RESULTS / "inversion/none/seed0/round2/site-9/leakpipe.safetensors"
+OTHER = LEAKPIPE.with_name("inverting-gradients.safetensors")
 STAGES = ["data", "federation", "inversion", "evaluation"]
 
 
@@ -48,7 +48,7 @@ def tiny(params: dict[str, Any]) -> dict[str, Any]:
     params["defenses"] = {name: params["defenses"][name] for name in ("none", "gaussian-1")}
     for attack in params["attacks"].values():
         attack |= {"iterations": 3, "targets": {"site-9": {"defenses": ["none"]}}}
-    params["attacks"]["bn-aware"]["targets"] = {"site-9": {}}
+    params["attacks"]["leakpipe"]["targets"] = {"site-9": {}}
     return params
 
 
@@ -127,24 +127,24 @@ def test_fresh_clone_runs_nothing(prepared: Path, clone: Path) -> None:
 
 
 def test_touched_old_files_do_not_pass_for_new_ones(clone: Path) -> None:
-    before, old, other = run_ids(clone), (clone / BN_AWARE).read_bytes(), (clone / OTHER).read_bytes()
-    edit_params(clone, lambda params: params["attacks"]["bn-aware"].update(iterations=4))
+    before, old, other = run_ids(clone), (clone / LEAKPIPE).read_bytes(), (clone / OTHER).read_bytes()
+    edit_params(clone, lambda params: params["attacks"]["leakpipe"].update(iterations=4))
     run(clone, "snakemake", "--quiet", "all", "--cores", "1", "--touch", "inversion")
     assert "Nothing to be done" in run(clone, "snakemake", "--dry-run", "inversion"), "Snakemake is deceived"
 
     run(clone, "dvc", "repro", "--single-item", "inversion")
 
     assert ran_again(clone, before) == {
-        "invert/none/seed0/site-9/bn-aware.json",
-        "invert/gaussian-1/seed0/site-9/bn-aware.json",
+        "invert/none/seed0/site-9/leakpipe.json",
+        "invert/gaussian-1/seed0/site-9/leakpipe.json",
     }
-    assert (clone / BN_AWARE).read_bytes() != old
-    assert load_reconstruction(clone / BN_AWARE)[2]["iterations"] == 4
+    assert (clone / LEAKPIPE).read_bytes() != old
+    assert load_reconstruction(clone / LEAKPIPE).iterations == 4
     assert (clone / OTHER).read_bytes() == other
 
 
 def test_changed_attack_code_makes_reconstructions_again_and_nothing_before_them(project: Path) -> None:
-    before, old = run_ids(project), load_reconstruction(project / BN_AWARE)[0]
+    before, old = run_ids(project), load_reconstruction(project / LEAKPIPE).images
     code = project / "src/leakpipe/attacks/files.py"
     code.write_text(
         code.read_text()
@@ -156,7 +156,7 @@ def test_changed_attack_code_makes_reconstructions_again_and_nothing_before_them
 
     assert {path.split("/")[0] for path in ran_again(project, before)} == {"invert"}
     assert len(ran_again(project, before)) == 3
-    np.testing.assert_array_equal(load_reconstruction(project / BN_AWARE)[0], 1 - old)
+    np.testing.assert_array_equal(load_reconstruction(project / LEAKPIPE).images, 1 - old)
 
 
 def test_files_of_a_removed_attack_are_deleted_and_nothing_else(project: Path) -> None:
@@ -175,14 +175,14 @@ def test_files_of_a_removed_attack_are_deleted_and_nothing_else(project: Path) -
 
 
 def test_a_corrupted_output_is_made_again_even_if_touched(project: Path) -> None:
-    before, good = run_ids(project), (project / BN_AWARE).read_bytes()
-    (project / BN_AWARE).write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    before, good = run_ids(project), (project / LEAKPIPE).read_bytes()
+    (project / LEAKPIPE).write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     run(project, "snakemake", "--quiet", "all", "--cores", "1", "--touch", "inversion")
 
     run(project, "leakpipe", "stage", "inversion")
 
-    assert (project / BN_AWARE).read_bytes() == good
-    assert ran_again(project, before) == {"invert/none/seed0/site-9/bn-aware.json"}
+    assert (project / LEAKPIPE).read_bytes() == good
+    assert ran_again(project, before) == {"invert/none/seed0/site-9/leakpipe.json"}
 
 
 # What rules reach through the names of common.smk, beside what they say themselves (PARAMS.…).

@@ -40,6 +40,7 @@ SCORE = f"{RESULTS}/scores/{{defense}}/{{attack}}.csv"
 RECORD = f"{RESULTS}/records"
 LOG = f"logs/{EXPERIMENT}"
 BENCHMARK = f"benchmarks/{EXPERIMENT}"
+CHECKPOINTS = f".leakpipe/checkpoints/{EXPERIMENT}"  # of attacks that run; Snakemake deletes what failed jobs leave
 
 
 wildcard_constraints:

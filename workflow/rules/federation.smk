@@ -26,6 +26,7 @@ rule federate:
         federation=to_json(PARAMS.federation),
         defense=lambda w: to_json(PARAMS.defenses[w.defense]),
         attacked=flags("--attacked", ATTACKED),
+        exact_statistics="--exact-statistics" if PARAMS.threat_model.batch_norm == "exact" else "",
         out_dir=lambda w, output: Path(output.accuracy).parent,
         labels=label_wildcards,
         code=code_version("leakpipe.cli.federate"),
@@ -37,7 +38,7 @@ rule federate:
             --defense {params.defense:q} \
             --images {input.images} \
             --split {input.split} \
-            {params.attacked} \
+            {params.attacked} {params.exact_statistics} \
             --out-dir {params.out_dir} \
             --threads {threads} \
             --record {output.record} {params.labels:q} \

@@ -1,5 +1,6 @@
 # Inputs:  leakage.csv, accuracy.csv; for the reconstructions also the images of the last captured round
-# Outputs: figures/<name>.svg, .png and .txt (the caption), <name> being reconstructions, rounds or noise
+# Outputs: figures/<name>.svg, .png and .txt (the caption), <name> being one of the parameters' `figures`;
+#          attacks.csv, the means behind the figure of that name
 
 from leakpipe.figures.selection import name_defenses
 
@@ -8,7 +9,7 @@ from leakpipe.figures.selection import name_defenses
 ATTACK, *OTHER_ATTACKS = PARAMS.attacks
 UNDEFENDED = next(iter(name_defenses(PARAMS.model_dump()["defenses"])))
 FIGURE = f"{RESULTS}/figures"
-FIGURE_NAMES = ["reconstructions", "rounds", "noise"]  # in the order that a reader should see them
+FIGURE_NAMES = PARAMS.figures
 FIGURES = expand(f"{FIGURE}/{{name}}.{{kind}}", name=FIGURE_NAMES, kind=["svg", "png"])
 LAST_RECONSTRUCTIONS = [RECONSTRUCTION.format(round=max(ROUNDS), **vars(cell)) for cell in cells(attack=ATTACK)]
 
@@ -159,6 +160,54 @@ rule plot_noise:
             --leakage {input.leakage} \
             --accuracy {input.accuracy} \
             --attack {params.attack} \
+            --svg {output.svg} \
+            --png {output.png} \
+            --caption {output.caption} \
+            --record {output.record} {params.labels:q} \
+            2>{log}
+        """
+
+
+rule plot_attacks:
+    input:
+        leakage=LEAKAGE,
+    output:
+        svg=report(
+            f"{FIGURE}/attacks.svg",
+            caption="../report/attacks.rst",
+            category="Figures",
+            labels={"figure": "Attacks by wall time", "format": "SVG"},
+        ),
+        png=report(
+            f"{FIGURE}/attacks.png",
+            caption="../report/attacks.rst",
+            category="Figures",
+            labels={"figure": "Attacks by wall time", "format": "PNG"},
+        ),
+        caption=f"{FIGURE}/attacks.txt",
+        table=f"{RESULTS}/attacks.csv",
+        record=f"{RECORD}/plot_attacks.json",
+    log:
+        f"{LOG}/plot_attacks.log",
+    benchmark:
+        f"{BENCHMARK}/plot_attacks.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        clients=to_json(PARAMS.federation.clients),
+        attacks=flags("--attack", PARAMS.attacks),
+        defense=UNDEFENDED,
+        labels=labels(),
+        code=code_version("leakpipe.cli.plot_attacks"),
+    shell:
+        """
+        leakpipe plot attacks \
+            --clients {params.clients:q} \
+            --leakage {input.leakage} \
+            {params.attacks} \
+            --defense {params.defense} \
+            --table {output.table} \
             --svg {output.svg} \
             --png {output.png} \
             --caption {output.caption} \

@@ -23,7 +23,8 @@ rule invert:
         mem_mb=2000,
     params:
         attack=lambda w: to_json(resolve_settings(PARAMS.attacks[w.attack], w.client)),
-        prior_choice=PARAMS.threat_model.prior,
+        threat_model=to_json(PARAMS.threat_model),
+        checkpoints=f"{CHECKPOINTS}/{{defense}}/seed{{seed}}/{{client}}/{{attack}}",
         models=lambda w, input: flags("--global-model", input.models),
         updates=lambda w, input: flags("--update", input.updates),
         images=lambda w, output: flags("--out", output.images),
@@ -38,7 +39,8 @@ rule invert:
             {params.updates} \
             {params.images} \
             --prior {input.prior} \
-            --prior-choice {params.prior_choice} \
+            --threat-model {params.threat_model:q} \
+            --checkpoints {params.checkpoints} \
             --threads {threads} \
             --record {output.record} {params.labels:q} \
             2>{log}

@@ -1,6 +1,7 @@
 """The file an attack writes: reconstructed images and which cell they are of. Reading it needs no torch."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,45 @@ RECONSTRUCTION = "leakpipe/reconstruction"
 
 
 def save_reconstruction(
-    path: Path, images: np.ndarray, *, prior: np.ndarray, cell: Mapping[str, Any], iterations: int
+    path: Path,
+    images: np.ndarray,
+    *,
+    labels: np.ndarray,
+    prior: np.ndarray,
+    cell: Mapping[str, Any],
+    iterations: int,
 ) -> None:
     """Write reconstructed images and the prior images they are judged against.
 
     Args:
         images: float32 of shape (images, channels, height, width) in [0, 1].
-        prior: Same shape: prior image of each.
+        labels: int64 of shape (images,): class that the attack took each image to have.
+        prior: Same shape as `images`: prior image of each.
         cell: experiment, defense, seed, round, client, attack.
         iterations: Optimiser steps taken.
     """
     metadata = {"cell": dict(cell), "iterations": iterations}
-    write_arrays(path, RECONSTRUCTION, {"images": images, "prior": prior}, metadata)
+    write_arrays(path, RECONSTRUCTION, {"images": images, "labels": labels, "prior": prior}, metadata)
 
 
-def load_reconstruction(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Read images, prior images and metadata (`cell`, `iterations`) as `save_reconstruction` wrote them."""
+@dataclass(frozen=True)
+class StoredReconstruction:
+    """What `save_reconstruction` wrote."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    prior: np.ndarray
+    cell: Mapping[str, Any]
+    iterations: int
+
+
+def load_reconstruction(path: Path) -> StoredReconstruction:
+    """Read a reconstruction."""
     arrays, metadata = read_arrays(path, RECONSTRUCTION)
-    return require_array(path, arrays, "images", 4), require_array(path, arrays, "prior", 4), metadata
+    return StoredReconstruction(
+        images=require_array(path, arrays, "images", 4),
+        labels=require_array(path, arrays, "labels", 1),
+        prior=require_array(path, arrays, "prior", 4),
+        cell=metadata["cell"],
+        iterations=metadata["iterations"],
+    )

@@ -1,9 +1,18 @@
-"""Published attacks as settings of the one inversion loop. Importing this needs no torch."""
+"""Published attacks as settings of the one inversion loop. Importing this needs no torch.
+
+Step sizes and total-variation weights that were published for normalised pixels are given in units of [0, 1]
+(an ImageNet-normalised pixel has a deviation of 0.225). `docs/attacks.md` has a page of each.
+"""
 
 from dataclasses import dataclass
 
-from leakpipe.params import AttackParams, AttackSettings
+from pydantic import ValidationError
+
+from leakpipe.errors import LeakpipeError
+from leakpipe.params_attacks import AttackParams, AttackSettings
 from leakpipe.registry import Registry
+
+PIXEL_DEVIATION = 0.225
 
 
 @dataclass(frozen=True)
@@ -13,48 +22,161 @@ class Preset:
     Attributes:
         paper: Where it was published.
         settings: What it does; params.yaml may override each field.
-        needs_batch_norm: Whether it is meaningless on a model without batch normalisation.
     """
 
     paper: str
     settings: AttackSettings
-    needs_batch_norm: bool
 
 
 PRESETS: Registry[Preset] = Registry("attack preset")
 
 PRESETS.add(
-    "bn-aware",
+    "dlg",
     Preset(
-        paper="Hatamizadeh et al., IEEE TMI 42(7), 2023, with its update-matching term differentiated",
-        settings=AttackSettings(batch_norm="update"),
-        needs_batch_norm=True,
+        paper="Zhu, Liu, Han: Deep Leakage from Gradients, NeurIPS 2019",
+        settings=AttackSettings(
+            batch_norm="none",
+            labels="joint",
+            objective="l2",
+            start="noise",
+            optimizer="lbfgs",
+            step_size=1.0,
+            schedule="constant",
+            iterations=6000,  # published: 300 calls of torch's L-BFGS, each of up to 20 iterations
+            bounds="none",
+        ),
+    ),
+)
+
+PRESETS.add(
+    "idlg",
+    Preset(
+        paper="Zhao, Mopuri, Bilen: iDLG: Improved Deep Leakage from Gradients, 2020",
+        settings=PRESETS["dlg"].settings.model_copy(update={"labels": "recovered"}),
     ),
 )
 
 PRESETS.add(
     "inverting-gradients",
     Preset(
-        paper="Geiping et al., Inverting Gradients, NeurIPS 2020",
+        paper="Geiping, Bauermeister, Dröge, Moeller: Inverting Gradients, NeurIPS 2020",
         settings=AttackSettings(
             batch_norm="frozen",
-            batch_norm_weight=0.0,
             optimizer="signed-adam",
-            step_size=0.0225,  # published: 0.1 in units of normalised pixels, whose deviation is 0.225
+            step_size=0.1 * PIXEL_DEVIATION,
             schedule="steps",
             iterations=4800,
             start="noise",
-            total_variation_weight=0.44,  # published: 1e-1 on normalised pixels
+            total_variation_weight=0.1 / PIXEL_DEVIATION,
         ),
-        needs_batch_norm=False,
+    ),
+)
+
+PRESETS.add(
+    "see-through-gradients",
+    Preset(
+        paper="Yin et al.: See Through Gradients (GradInversion), CVPR 2021",
+        settings=AttackSettings(
+            batch_norm="frozen",
+            objective="layer-norms",
+            objective_weight=1e-3,
+            batch_norm_distance="absolute",
+            batch_norm_weight=0.1,
+            total_variation_weight=1e-4,
+            l2_weight=1e-6,
+            group_weight=0.01,
+            restarts=4,
+            start="noise",
+            step_size=0.1 * PIXEL_DEVIATION,
+            warmup=50,
+            iterations=20_000,
+        ),
+    ),
+)
+
+PRESETS.add(
+    "bn-aware",
+    Preset(
+        paper="Hatamizadeh et al.: Do Gradient Inversion Attacks Make Federated Learning Unsafe?, IEEE TMI 2023",
+        settings=AttackSettings(
+            objective="layer-norms",
+            objective_weight=1e-3,
+            batch_norm_distance="absolute",
+            batch_norm_weight=0.1,
+            total_variation_weight=1e-4,
+            l2_weight=1e-5,
+            step_size=0.1,
+            warmup=100,
+            iterations=20_000,
+        ),
+    ),
+)
+
+PRESETS.add(
+    "published-tool",
+    Preset(
+        paper="The tool released with Hatamizadeh et al. 2023, as its code runs",
+        settings=PRESETS["bn-aware"].settings.model_copy(
+            update={
+                "update_gradient": "detached",
+                "global_model": "drifting",
+                "statistics_model": "updated",
+                "variance": "biased",
+                "local_batches": "single",
+                "client_loss": "saturated-bce",
+                "candidate_input": "raw",
+            }
+        ),
+    ),
+)
+
+PRESETS.add(
+    "modern",
+    Preset(
+        paper="Geiping et al.: breaching, attack `modern`, 2022",
+        settings=AttackSettings(
+            batch_norm="frozen",
+            optimizer="soft-signed-adam",
+            step_size=0.1 * PIXEL_DEVIATION,
+            warmup=50,
+            iterations=24_000,
+            start="pattern",
+            total_variation="double-opponents",
+            total_variation_weight=0.1 / PIXEL_DEVIATION,
+        ),
+    ),
+)
+
+PRESETS.add(
+    "leakpipe",
+    Preset(
+        paper="leakpipe: weighted cosine, normalised batch statistics, surrogate slope of ReLU's step, smooth steps",
+        settings=AttackSettings(
+            layer_weighting=0.5,
+            batch_norm_weight=1.0,
+            total_variation_weight=3e-3,
+            spectrum_decay=0.5,
+            surrogate_slope=4.0,
+            step_size=0.1,
+            iterations=1500,
+        ),
     ),
 )
 
 
 def resolve_settings(attack: AttackParams, client: str) -> AttackSettings:
-    """The preset's settings with those fields replaced that params.yaml sets, for the attack or for `client`."""
+    """The preset's settings with those fields replaced that params.yaml sets, for the attack or for `client`.
+
+    Raises:
+        LeakpipeError: The replaced fields contradict what the preset keeps.
+    """
     chosen = {name: getattr(attack, name) for name in attack.model_fields_set & AttackSettings.model_fields.keys()}
     iterations = attack.targets[client].iterations
     if iterations is not None:
         chosen["iterations"] = iterations
-    return PRESETS[attack.preset].settings.model_copy(update=chosen)
+    preset = PRESETS[attack.preset].settings
+    try:
+        return AttackSettings.model_validate({**preset.model_dump(), **chosen})
+    except ValidationError as error:
+        said = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise LeakpipeError(f"preset {attack.preset!r} with these settings: {said}") from error

@@ -1,53 +1,69 @@
-"""Terms that say what candidates should look like besides explaining the update."""
+"""Terms that say what candidates should look like besides explaining the update.
 
-from collections.abc import Mapping
+Images have shape (images, channels, height, width) and are in [0, 1]; every term is a scalar, at least 0.
+"""
+
+import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from leakpipe.models.batchnorm import BatchStatistics
+from leakpipe.attacks.numerics import TINY, smooth_norm
 
 
-def batch_statistics_distance(
-    candidate: Mapping[str, BatchStatistics], target: Mapping[str, BatchStatistics]
-) -> Tensor:
-    """Squared distance of means and of standard deviations, each over the target's variance.
-
-    Per layer ((μ − μ*)² + (σ − σ*)²) / σ*², averaged over channels, then over layers (after the paper's
-    α_BN term, which sums unscaled norms). Dividing by the target's variance makes layers of different
-    scale comparable. Channels whose target variance is not positive (noise did it) tell nothing and
-    are left out.
-
-    Args:
-        candidate: By layer name; may require a gradient.
-        target: Same layers.
-
-    Returns:
-        A scalar, 0 where all channels of all layers agree or none can be used.
-    """
-    layers = []
-    for name, wanted in target.items():
-        usable = wanted.variance > 0
-        if not usable.any():
-            continue
-        variance = wanted.variance[usable]
-        mean_gap = candidate[name].mean[usable] - wanted.mean[usable]
-        deviation_gap = candidate[name].variance[usable].clamp_min(1e-12).sqrt() - variance.sqrt()
-        layers.append(((mean_gap.square() + deviation_gap.square()) / variance).mean())
-    if not layers:
-        return torch.zeros(())
-    return torch.stack(layers).mean()
-
-
-def total_variation(images: Tensor) -> Tensor:
-    """Anisotropic total variation: mean absolute difference of vertical plus of horizontal neighbours.
-
-    Args:
-        images: Shape (images, channels, height, width).
-
-    Returns:
-        A scalar; 0 for constant images, in the units of the images.
-    """
+def anisotropic_total_variation(images: Tensor) -> Tensor:
+    """Mean absolute difference of vertical plus of horizontal neighbours; 0 for constant images."""
     vertical = (images[..., 1:, :] - images[..., :-1, :]).abs().mean()
     horizontal = (images[..., :, 1:] - images[..., :, :-1]).abs().mean()
     return vertical + horizontal
+
+
+def isotropic_total_variation(images: Tensor) -> Tensor:
+    """Mean length of the gradient (difference to the pixel below, to the right); 0 for constant images.
+
+    Over the pixels that have both neighbours (Rudin, Osher, Fatemi 1992).
+    """
+    corner = images[..., :-1, :-1]
+    vertical, horizontal = images[..., 1:, :-1] - corner, images[..., :-1, 1:] - corner
+    lengths = torch.sqrt(vertical.square() + horizontal.square() + TINY)
+    return (lengths - math.sqrt(TINY)).mean()
+
+
+def double_opponents_total_variation(images: Tensor) -> Tensor:
+    """Isotropic total variation of the colours plus that of their differences (Geiping's later recipe).
+
+    The differences (red − green, green − blue, blue − red) keep edges of the three colours at one place. Gray
+    images have none.
+    """
+    plain = isotropic_total_variation(images)
+    if images.shape[1] == 1:
+        return plain
+    return plain + isotropic_total_variation(images - images.roll(-1, dims=1))
+
+
+TOTAL_VARIATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "anisotropic": anisotropic_total_variation,
+    "isotropic": isotropic_total_variation,
+    "double-opponents": double_opponents_total_variation,
+}
+
+
+def l2_norm(images: Tensor) -> Tensor:
+    """Mean over images of the L2 norm ‖x̂‖₂ (Yin 2021; Hatamizadeh 2023)."""
+    return torch.stack([smooth_norm(image) for image in images]).mean()
+
+
+def prior_distance(images: Tensor, prior: Tensor) -> Tensor:
+    """Mean squared distance to the prior images, of the same shape."""
+    return (images - prior).square().mean()
+
+
+def group_distance(images: Tensor, consensus: Tensor) -> Tensor:
+    """Mean squared distance to the mean over restarts (group consistency, Yin 2021, without registration).
+
+    Args:
+        images: One restart's candidates.
+        consensus: Mean of all restarts' candidates, same shape; a constant.
+    """
+    return (images - consensus).square().mean()

@@ -23,6 +23,11 @@ from leakpipe.cli.options import (
 @click.option("--split", type=InputFile, required=True, help="The split (split-data's output); its seed is used.")
 @click.option("--attacked", multiple=True, required=True, help="Client whose updates are captured; repeatable.")
 @click.option(
+    "--exact-statistics",
+    is_flag=True,
+    help="Keep batch statistics from before any defence, for who is granted them.",
+)
+@click.option(
     "--out-dir",
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
@@ -38,6 +43,7 @@ def federate(
     images: Path,
     split: Path,
     attacked: tuple[str, ...],
+    exact_statistics: bool,
     out_dir: Path,
     threads: int,
     record: Path | None,
@@ -85,7 +91,14 @@ def federate(
             cell = {**labels, "seed": seed, "round": captured.round, "client": captured.client}
             save_update(
                 folder / captured.client / "update.safetensors",
-                StoredUpdate(captured.update, cell, captured.schedule, captured.labels, training),
+                StoredUpdate(
+                    captured.update,
+                    cell,
+                    captured.schedule,
+                    captured.labels,
+                    training,
+                    exact_statistics=captured.exact_statistics if exact_statistics else {},
+                ),
             )
         write_accuracy(out_dir / "accuracy.csv", result.accuracy, cell={**labels, "seed": seed})
         rounds = [accuracy.round for accuracy in result.accuracy]

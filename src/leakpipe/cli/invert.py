@@ -1,8 +1,10 @@
 """`leakpipe invert`: attack one client's updates."""
 
+import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,31 +14,46 @@ from leakpipe.cli.options import (
     progress_bar,
     record_options,
     settings_option,
+    stop_cleanly,
     threads_option,
     use_threads,
 )
 
+if TYPE_CHECKING:
+    from leakpipe.attacks.observation import Observation
+    from leakpipe.federation.files import StoredUpdate
+    from leakpipe.models.state import ModelState
+    from leakpipe.params_attacks import AttackSettings, ThreatModel
+
 
 @click.command()
 @settings_option("attack", "Settings of the attack")
+@settings_option("threat-model", "The `threat_model` section: what the attacker is granted")
 @click.option("--name", required=True, help="What to call the attack in tables.")
 @click.option("--global-model", "models", type=InputFile, multiple=True, required=True, help="Model before the round.")
 @click.option("--update", "updates", type=InputFile, multiple=True, required=True, help="Update to attack.")
 @click.option("--prior", type=InputFile, required=True, help="Prior images (split-data's output).")
-@click.option(
-    "--prior-choice", type=click.Choice(["all", "class"]), default="all", help="Which prior image is granted."
-)
 @click.option("--out", "outputs", type=OutputFile, multiple=True, required=True, help="Where the images go.")
+@click.option(
+    "--checkpoints",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder in which running attacks are saved and continued from; emptied of each that ends.",
+)
+@click.option(
+    "--checkpoint-seconds", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Time between saves."
+)
 @threads_option
 @record_options
 def invert(
     attack: dict[str, Any],
+    threat_model: dict[str, Any],
     name: str,
     models: tuple[Path, ...],
     updates: tuple[Path, ...],
     prior: Path,
-    prior_choice: str,
     outputs: tuple[Path, ...],
+    checkpoints: Path | None,
+    checkpoint_seconds: float,
     threads: int,
     record: Path | None,
     labels: dict[str, Any],
@@ -49,67 +66,148 @@ def invert(
         raise click.UsageError(
             f"--global-model ({len(models)}), --update ({len(updates)}) and --out ({len(outputs)}) must be as many"
         )
-    from leakpipe.params import AttackSettings
+    from leakpipe.params_attacks import AttackSettings, ThreatModel
     from leakpipe.params_files import parse_section
     from leakpipe.provenance import record_run
 
     use_threads(threads)
-    with record_run(record, rule="invert", labels={**labels, "attack": name}, params=attack) as run:
+    params = {**attack, "threat_model": threat_model}
+    with stop_cleanly(), record_run(record, rule="invert", labels={**labels, "attack": name}, params=params) as run:
         settings = parse_section(AttackSettings, attack, source="--attack")
+        granted = parse_section(ThreatModel, threat_model, source="--threat-model")
+        job = _Attack(
+            name=name,
+            settings=settings,
+            granted=granted,
+            prior=prior,
+            checkpoints=checkpoints,
+            checkpoint_seconds=checkpoint_seconds,
+        )
         with progress_bar(settings.iterations * len(updates), f"invert ({name})", "step") as bar:
-            for files in zip(models, updates, outputs, strict=True):
-                result = _invert_update(*files, name=name, settings=settings, prior=prior, choice=prior_choice, bar=bar)
+            for model, update, out in zip(models, updates, outputs, strict=True):
+                result = job.run(model, update, out, bar)
                 run.details.setdefault("attacks", []).append(result.pop("summary"))
                 for curve, values in result["curves"].items():
                     run.add_curve(f"round{result['round']}/{curve}", result["steps"], values)
 
 
-def _invert_update(
-    model: Path, update: Path, out: Path, *, name: str, settings: Any, prior: Path, choice: str, bar: Any
-) -> dict[str, Any]:
-    """Attack one update, write the reconstruction, return its curves and a summary for the run record."""
-    import torch
+@dataclass(frozen=True, kw_only=True)
+class _Attack:
+    """One attack, on any update."""
 
-    from leakpipe.attacks.files import save_reconstruction
-    from leakpipe.attacks.observation import Observation
-    from leakpipe.attacks.optimise import invert as run_attack
-    from leakpipe.data.files import load_priors
-    from leakpipe.data.priors import choose_priors
-    from leakpipe.federation.files import load_model, load_update
-    from leakpipe.randomness import derive_seed
+    name: str
+    settings: "AttackSettings"
+    granted: "ThreatModel"
+    prior: Path
+    checkpoints: Path | None
+    checkpoint_seconds: float
 
-    state = load_model(model)
-    stored = load_update(update, state)
-    priors, _ = load_priors(prior)
-    chosen = choose_priors(priors, choice, stored.labels)
-    cell = {**stored.cell, "attack": name}
+    def run(self, model: Path, update: Path, out: Path, bar: Any) -> dict[str, Any]:
+        """Attack one update, write the reconstruction, return its curves and a summary for the run record."""
+        from leakpipe.attacks.checkpoint import Checkpoint
+        from leakpipe.attacks.files import save_reconstruction
+        from leakpipe.attacks.optimise import invert as run_attack
+        from leakpipe.errors import LeakpipeError
+        from leakpipe.federation.files import load_model, load_update
+        from leakpipe.randomness import derive_seed
 
-    def show(_iteration: int, objective: float) -> None:
-        bar.set_postfix(objective=f"{objective:.4f}", refresh=False)
-        bar.update()
+        state = load_model(model)
+        stored = load_update(update, state)
+        cell = {**stored.cell, "attack": self.name}
+        seed = derive_seed("attack", *cell.values())
+        checkpoint = None
+        if self.checkpoints is not None:
+            path = self.checkpoints / f"round{cell['round']}.safetensors"
+            key = self._key(seed, model, update)
+            checkpoint = Checkpoint(path, key=key, seconds=self.checkpoint_seconds)
+        started = time.perf_counter()
+        try:
+            observation = self._observe(state, stored)
+            result = run_attack(
+                observation, self.settings, seed=seed, on_iteration=_advance(bar), checkpoint=checkpoint
+            )
+        except LeakpipeError as error:
+            raise LeakpipeError(f"{update}: {error}") from error
+        seconds = time.perf_counter() - started
+        save_reconstruction(
+            out,
+            result.images.numpy(),
+            labels=result.labels.numpy(),
+            prior=self._priors(stored),
+            cell=cell,
+            iterations=result.iterations,
+        )
+        if checkpoint is not None:
+            checkpoint.remove()
+        curves = dict(result.curves)
+        summary = {
+            "cell": cell,
+            "seconds": round(seconds, 3),
+            "iterations": result.iterations,
+            "stopped": result.stopped,
+            "objective": result.objective,
+            "notes": list(result.notes),
+        }
+        return {"round": cell["round"], "steps": curves.pop("iteration", []), "curves": curves, "summary": summary}
 
-    started = time.perf_counter()
-    result = run_attack(
-        Observation(
+    def _observe(self, state: "ModelState", stored: "StoredUpdate") -> "Observation":
+        """What the threat model grants of a stored update."""
+        import torch
+
+        from leakpipe.attacks.batch_statistics import recover_batch_statistics
+        from leakpipe.attacks.observation import Observation
+        from leakpipe.errors import LeakpipeError
+        from leakpipe.federation.local import ClientUpdate
+
+        granted, update = self.granted, stored.update
+        exact = None
+        if granted.batch_norm == "exact":
+            if not stored.exact_statistics:
+                raise LeakpipeError("holds no exact statistics; run federate with --exact-statistics")
+            undefended = ClientUpdate(update.weights, stored.exact_statistics, update.steps)
+            exact = recover_batch_statistics(state, undefended, stored.settings.batch_norm_momentum)
+        elif granted.batch_norm == "none":
+            update = ClientUpdate(update.weights, {}, update.steps)
+        prior = torch.from_numpy(self._priors(stored))
+        return Observation(
             before=state,
-            update=stored.update,
-            labels=torch.tensor(stored.labels),
-            schedule=stored.schedule,
+            update=update,
             settings=stored.settings,
-            prior=torch.from_numpy(chosen),
-        ),
-        settings,
-        seed=derive_seed("attack", *cell.values()),
-        on_iteration=show,
-    )
-    seconds = time.perf_counter() - started
-    save_reconstruction(out, result.images.numpy(), prior=chosen, cell=cell, iterations=result.iterations)
-    steps = result.curves.pop("iteration", [])
-    summary = {
-        "cell": cell,
-        "seconds": round(seconds, 3),
-        "iterations": result.iterations,
-        "objective": result.objective,
-        "notes": result.notes,
-    }
-    return {"round": cell["round"], "steps": steps, "curves": result.curves, "summary": summary}
+            images=len(stored.labels),
+            batch_size=len(stored.schedule[0]),
+            epochs=sum(map(len, stored.schedule)) // len(stored.labels),
+            image_shape=(prior.shape[1], prior.shape[2], prior.shape[3]),
+            labels=torch.tensor(stored.labels) if granted.labels == "known" else None,
+            schedule=stored.schedule if granted.batch_order == "known" else None,
+            prior=prior,
+            exact_statistics=exact,
+        )
+
+    def _priors(self, stored: "StoredUpdate") -> Any:
+        from leakpipe.data.files import load_priors
+        from leakpipe.data.priors import choose_priors
+
+        return choose_priors(load_priors(self.prior)[0], self.granted.prior, stored.labels)
+
+    def _key(self, seed: int, model: Path, update: Path) -> str:
+        """All that an attack depends on: a checkpoint of anything else must not be continued."""
+        import torch
+
+        from leakpipe.code_version import code_version
+        from leakpipe.storage import read_json, sidecar_path
+
+        files = [read_json(sidecar_path(path))["sha256"] for path in (model, update, self.prior)]
+        settings = [self.settings.model_dump(mode="json"), self.granted.model_dump(mode="json")]
+        return json.dumps([seed, files, settings, code_version("leakpipe.cli.invert"), torch.__version__])
+
+
+def _advance(bar: Any) -> Any:
+    """Moves the bar with the attack; a continued attack's bar starts where it was."""
+    shown = {"iteration": 0}
+
+    def show(iteration: int, objective: float) -> None:
+        bar.set_postfix(objective=f"{objective:.4f}", refresh=False)
+        bar.update(iteration - shown["iteration"])
+        shown["iteration"] = iteration
+
+    return show

@@ -1,8 +1,10 @@
 """What commands share: option types, the run record, threads, progress bars."""
 
 import json
+import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,3 +86,23 @@ def progress_bar(total: int, description: str, unit: str) -> "tqdm[Any]":
         mininterval=0.2 if on_terminal else 30,
         ascii=not on_terminal,
     )
+
+
+@contextmanager
+def stop_cleanly() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C (Snakemake sends it to its jobs), and say in one sentence what is kept.
+
+    The command ends with 130, as shells report an interrupted program.
+    """
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("Interrupted: the same command continues from the last checkpoint.", err=True)
+        raise SystemExit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

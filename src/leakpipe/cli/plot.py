@@ -2,6 +2,7 @@
 
 import click
 
+from leakpipe.cli.plot_attacks import plot_attacks
 from leakpipe.cli.plot_noise import plot_noise
 from leakpipe.cli.plot_reconstructions import plot_reconstructions
 from leakpipe.cli.plot_rounds import plot_rounds
@@ -12,5 +13,5 @@ def plot() -> None:
     """Draw a figure from the tables, as SVG and PNG, with its caption."""
 
 
-for command in (plot_reconstructions, plot_rounds, plot_noise):
+for command in (plot_reconstructions, plot_rounds, plot_noise, plot_attacks):
     plot.add_command(command)

@@ -73,11 +73,11 @@ def _load_pictures(images: Path, splits: Iterable[Path], reconstructions: Iterab
     by_seed = {seed: split for split, seed in map(load_split, splits)}
     priors, rebuilt = {}, {}
     for path in reconstructions:
-        found, prior, metadata = load_reconstruction(path)
-        cell = metadata["cell"]
+        found = load_reconstruction(path)
+        cell = found.cell
         if cell["seed"] not in by_seed:
             raise LeakpipeError(f"{path}: its seed {cell['seed']} has no --split")
-        rebuilt[cell["defense"], cell["seed"], cell["client"]] = found
-        for image, start in zip(by_seed[cell["seed"]].clients[cell["client"]], prior, strict=True):
+        rebuilt[cell["defense"], cell["seed"], cell["client"]] = found.images
+        for image, start in zip(by_seed[cell["seed"]].clients[cell["client"]], found.prior, strict=True):
             priors[cell["seed"], image] = start
     return Pictures(load_dataset(images).images, priors, rebuilt)

@@ -28,6 +28,7 @@ def score(
     from leakpipe.attacks.files import load_reconstruction
     from leakpipe.data.files import load_dataset, load_split
     from leakpipe.errors import LeakpipeError
+    from leakpipe.metrics.labels import label_accuracy
     from leakpipe.metrics.score import score_images
     from leakpipe.metrics.table import write_scores
     from leakpipe.provenance import record_run
@@ -37,12 +38,14 @@ def score(
         by_seed = {seed: split for split, seed in map(load_split, splits)}
         rows = []
         for path in reconstructions:
-            rebuilt, prior, metadata = load_reconstruction(path)
-            cell = metadata["cell"]
-            if cell["seed"] not in by_seed:
-                raise LeakpipeError(f"{path}: its seed {cell['seed']} has no --split")
-            held = by_seed[cell["seed"]].clients[cell["client"]]
-            for scored in score_images(rebuilt, dataset.images[list(held)], prior):
-                rows.append({**cell, "iterations": metadata["iterations"], **scored, "image": held[scored["position"]]})
+            found = load_reconstruction(path)
+            seed, client = found.cell["seed"], found.cell["client"]
+            if seed not in by_seed:
+                raise LeakpipeError(f"{path}: its seed {seed} has no --split")
+            held = list(by_seed[seed].clients[client])
+            accuracy = label_accuracy(found.labels, dataset.labels[held])
+            for scored in score_images(found.images, dataset.images[held], found.prior):
+                shared = {"label_accuracy": accuracy, "iterations": found.iterations}
+                rows.append({**found.cell, **scored, **shared, "image": held[scored["position"]]})
         write_scores(out, rows)
         run.metrics["images"] = len(rows)

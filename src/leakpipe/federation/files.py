@@ -1,7 +1,7 @@
 """Files of a federation: global models and clients' updates, checked against the architecture when read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from leakpipe.params import ModelParams
 from leakpipe.storage import read_arrays, sidecar_path, write_arrays
 
 MODEL, UPDATE = "leakpipe/model", "leakpipe/update"
-WEIGHTS, STATISTICS = "weights/", "statistics/"
+WEIGHTS, STATISTICS, EXACT = "weights/", "statistics/", "exact_statistics/"
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class StoredUpdate:
         schedule: Positions of the client's images in each local step.
         labels: Class of each image, by position.
         settings: How the client trained.
+        exact_statistics: Differences of its running statistics before any defence; empty unless the threat model
+            grants them.
     """
 
     update: ClientUpdate
@@ -36,6 +38,7 @@ class StoredUpdate:
     schedule: list[list[int]]
     labels: list[int]
     settings: LocalSettings
+    exact_statistics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def save_model(path: Path, state: ModelState, *, params: ModelParams, classes: int, image_size: int) -> None:
@@ -67,7 +70,9 @@ def save_update(path: Path, stored: StoredUpdate) -> None:
         "learning_rate": stored.settings.learning_rate,
         "batch_norm_momentum": stored.settings.batch_norm_momentum,
     }
-    write_arrays(path, UPDATE, _to_arrays(stored.update.weights, stored.update.statistics), metadata)
+    arrays = _to_arrays(stored.update.weights, stored.update.statistics)
+    exact = {EXACT + name: value.numpy() for name, value in stored.exact_statistics.items()}
+    write_arrays(path, UPDATE, {**arrays, **exact}, metadata)
 
 
 def load_update(path: Path, state: ModelState) -> StoredUpdate:
@@ -78,7 +83,9 @@ def load_update(path: Path, state: ModelState) -> StoredUpdate:
             a field.
     """
     arrays, metadata = read_arrays(path, UPDATE)
+    granted = {name.removeprefix(EXACT): arrays.pop(name) for name in list(arrays) if name.startswith(EXACT)}
     weights, statistics = _from_arrays(path, arrays, state)
+    exact = {name: torch.from_numpy(granted[name]) for name in state.statistics if name in granted}
     try:
         return StoredUpdate(
             update=ClientUpdate(weights, statistics, steps=int(metadata["steps"])),
@@ -89,6 +96,7 @@ def load_update(path: Path, state: ModelState) -> StoredUpdate:
                 learning_rate=float(metadata["learning_rate"]),
                 batch_norm_momentum=float(metadata["batch_norm_momentum"]),
             ),
+            exact_statistics=exact,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise LeakpipeError(f"{sidecar_path(path)}: metadata does not describe an update: {error!r}") from error

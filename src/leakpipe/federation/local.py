@@ -4,13 +4,14 @@ The federation calls it to train; attacks call it on candidate images and differ
 that they invert exactly what the client ran.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.autograd.function import FunctionCtx
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from leakpipe.models.batchnorm import BatchStatistics
 from leakpipe.models.state import ModelState, Tensors, forward_frozen, forward_training, mean_name, variance_name
@@ -18,7 +19,12 @@ from leakpipe.models.state import ModelState, Tensors, forward_frozen, forward_t
 
 @dataclass(frozen=True)
 class Batch:
-    """One local step's images, shape (batch, channels, height, width) in [0, 1], and labels, shape (batch,)."""
+    """One local step's data.
+
+    Attributes:
+        images: Shape (batch, channels, height, width) in [0, 1].
+        labels: Class indices of shape (batch,), or a share of each class of shape (batch, classes) in [0, 1].
+    """
 
     images: Tensor
     labels: Tensor
@@ -34,11 +40,17 @@ class LocalSettings:
         batch_norm: "training": normalise with the batch and update the running statistics, as clients
             do; "frozen": normalise with the running statistics and leave them, as attacks published
             before the paper believe.
+        loss: "cross-entropy", as clients train with; "binary-cross-entropy" of every class by itself is what
+            the paper's released tool simulates.
+        recompute_steps: Keep nothing of a differentiable step but its result, and run it again when it is
+            differentiated: the memory of one step instead of all.
     """
 
     learning_rate: float
     batch_norm_momentum: float = 0.1
     batch_norm: Literal["training", "frozen"] = "training"
+    loss: Literal["cross-entropy", "binary-cross-entropy"] = "cross-entropy"
+    recompute_steps: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,46 +70,109 @@ class ClientUpdate:
 
 
 def local_update(state: ModelState, batches: Sequence[Batch], settings: LocalSettings) -> ClientUpdate:
-    """Train one step on each batch, in order, with SGD on the mean cross-entropy.
+    """Train one step on each batch, in order, with SGD on the mean loss.
 
-    Nothing passed in changes. If the images of a batch require a gradient, so does the update: every
-    difference, of weights and of running statistics, can be differentiated with respect to the images
-    (through all steps). Several epochs are the batches of each epoch one after the other.
+    Nothing passed in changes. If the images or labels of a batch require a gradient, so does the update: every
+    difference, of weights and of running statistics, can be differentiated with respect to them (through all
+    steps). Several epochs are the batches of each epoch one after the other.
 
     Args:
         state: The global model W_t.
-        batches: At least one; labels are class indices.
+        batches: At least one.
 
     Returns:
         ΔW = −η Σ_k ∇loss_k, summed step by step, and the differences of the running statistics (the
         running variance takes each batch's UNBIASED variance, as torch does).
     """
-    differentiable = any(batch.images.requires_grad for batch in batches)
-    weight_changes: dict[str, Tensor] = {name: torch.zeros_like(weight) for name, weight in state.weights.items()}
-    running = dict(state.statistics)
+    differentiable = any(batch.images.requires_grad or batch.labels.requires_grad for batch in batches)
+    changes: Tensors = {name: torch.zeros_like(weight) for name, weight in state.weights.items()}
+    running = state.statistics
+    step = _recomputed_step if differentiable and settings.recompute_steps else _step
     with torch.enable_grad():
-        for step, batch in enumerate(batches):
-            weights = _step_weights(state.weights, weight_changes, first=step == 0, differentiable=differentiable)
-            current = state.with_tensors(weights, running)
-            if settings.batch_norm == "training":
-                logits, seen = forward_training(current, batch.images)
-                running = _update_running(running, seen, settings.batch_norm_momentum, differentiable=differentiable)
-            else:
-                logits = forward_frozen(current, batch.images)
-            gradients = torch.autograd.grad(
-                cross_entropy(logits, batch.labels), list(weights.values()), create_graph=differentiable
-            )
-            for name, gradient in zip(weights, gradients, strict=True):
-                weight_changes[name] = weight_changes[name] - settings.learning_rate * gradient
+        for batch in batches:
+            changes, running = step(state, changes, running, batch, settings, differentiable)
     statistic_changes = {name: running[name] - before for name, before in state.statistics.items()}
-    return ClientUpdate(weight_changes, statistic_changes, steps=len(batches))
+    return ClientUpdate(changes, statistic_changes, steps=len(batches))
 
 
-def _step_weights(before: Tensors, changes: Tensors, *, first: bool, differentiable: bool) -> dict[str, Tensor]:
-    """Weights that the step's gradient is taken at, each requiring a gradient."""
-    if first or not differentiable:
-        return {name: (weight + changes[name]).detach().requires_grad_() for name, weight in before.items()}
-    return {name: weight + changes[name] for name, weight in before.items()}
+def _step(
+    state: ModelState, changes: Tensors, running: Tensors, batch: Batch, settings: LocalSettings, differentiable: bool
+) -> tuple[Tensors, Tensors]:
+    """Weight changes and running statistics after one more step."""
+    weights = {name: before + changes[name] for name, before in state.weights.items()}
+    for weight in weights.values():
+        if not weight.requires_grad:
+            weight.requires_grad_()
+    current = state.with_tensors(weights, running)
+    if settings.batch_norm == "training":
+        logits, seen = forward_training(current, batch.images)
+        running = _update_running(running, seen, settings.batch_norm_momentum, differentiable=differentiable)
+    else:
+        logits = forward_frozen(current, batch.images)
+    gradients = torch.autograd.grad(
+        mean_loss(logits, batch.labels, settings), list(weights.values()), create_graph=differentiable
+    )
+    moved = zip(changes.items(), gradients, strict=True)
+    return {name: change - settings.learning_rate * gradient for (name, change), gradient in moved}, running
+
+
+def mean_loss(logits: Tensor, labels: Tensor, settings: LocalSettings) -> Tensor:
+    """The loss that clients take steps on, a scalar.
+
+    Args:
+        logits: Shape (batch, classes).
+        labels: As in `Batch`; binary cross-entropy needs shares of each class.
+    """
+    if settings.loss == "binary-cross-entropy":
+        return binary_cross_entropy_with_logits(logits, labels)
+    return cross_entropy(logits, labels)
+
+
+def _recomputed_step(
+    state: ModelState, changes: Tensors, running: Tensors, batch: Batch, settings: LocalSettings, _differentiable: bool
+) -> tuple[Tensors, Tensors]:
+    """`_step`, of which only the result is kept."""
+    names = list(changes)
+    buffers = list(running) if settings.batch_norm == "training" else []  # frozen ones are constants
+
+    def run(differentiable: bool, images: Tensor, labels: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        given = dict(zip(names, tensors[: len(names)], strict=True))
+        statistics = {**running, **dict(zip(buffers, tensors[len(names) :], strict=True))}
+        after, moved = _step(state, given, statistics, Batch(images, labels), settings, differentiable)
+        return *after.values(), *(moved[name] for name in buffers)
+
+    moving = [running[name] for name in buffers]
+    results = _Recomputed.apply(run, batch.images, batch.labels, *changes.values(), *moving)
+    after = dict(zip(names, results[: len(names)], strict=True))
+    return after, {**running, **dict(zip(buffers, results[len(names) :], strict=True))}
+
+
+class _Recomputed(torch.autograd.Function):
+    """Runs a function without keeping its graph, and once more with it when its gradient is asked for.
+
+    torch's own checkpointing does not nest with the step's inner gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, run: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
+        ctx.run = run  # type: ignore[attr-defined]
+        ctx.save_for_backward(*inputs)
+        with torch.enable_grad():
+            results = run(False, *(value.detach() for value in inputs))
+        return tuple(result.detach() for result in results)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        inputs = [
+            value.detach().requires_grad_(wanted)
+            for value, wanted in zip(ctx.saved_tensors, ctx.needs_input_grad[1:], strict=True)  # type: ignore[attr-defined]
+        ]
+        with torch.enable_grad():
+            results = ctx.run(True, *inputs)  # type: ignore[attr-defined]
+        wanted = [value for value in inputs if value.requires_grad]
+        used = [(result, gradient) for result, gradient in zip(results, gradients, strict=True) if result.requires_grad]
+        found = iter(torch.autograd.grad([r for r, _ in used], wanted, [g for _, g in used], allow_unused=True))
+        return None, *(next(found) if value.requires_grad else None for value in inputs)
 
 
 def _update_running(
@@ -133,3 +208,12 @@ def make_batches(images: Tensor, labels: Tensor, schedule: Sequence[Sequence[int
     if len(schedule) == 1 and list(schedule[0]) == list(range(len(images))):
         return [Batch(images, labels)]
     return [Batch(images[list(positions)], labels[list(positions)]) for positions in schedule]
+
+
+def assume_schedule(images: int, batch_size: int, epochs: int) -> list[list[int]]:
+    """The schedule that an attacker assumes who is not told the order: positions in turn, alike in every epoch.
+
+    For one epoch this is no assumption but a naming of the candidates.
+    """
+    positions = list(range(images))
+    return [positions[start : start + batch_size] for start in range(0, images, batch_size)] * epochs

@@ -18,7 +18,7 @@ from leakpipe.federation.local import (
     schedule_batches,
 )
 from leakpipe.federation.server import average_updates
-from leakpipe.models.state import ModelState, batch_norm_layers, forward_frozen
+from leakpipe.models.state import ModelState, Tensors, batch_norm_layers, forward_frozen
 from leakpipe.params import FederationParams, GaussianParams
 from leakpipe.randomness import derive_seed
 from leakpipe.storage import write_text
@@ -32,6 +32,7 @@ class CapturedUpdate:
         round: First round is 1.
         before: The global model that the client was sent.
         update: What it shared, after defences.
+        exact_statistics: Differences of its running statistics before any defence, which a threat model may grant.
         schedule: Positions of its images in each local step.
         labels: Labels of its images, by position.
     """
@@ -40,6 +41,7 @@ class CapturedUpdate:
     client: str
     before: ModelState
     update: ClientUpdate
+    exact_statistics: Tensors
     schedule: list[list[int]]
     labels: list[int]
 
@@ -97,13 +99,15 @@ def simulate_federation(
         for name, client in params.clients.items():
             client_images, client_labels = held[name]
             order = torch.Generator().manual_seed(derive_seed("batches", seed, round_number, name))
-            schedule = schedule_batches(client.images, client.batch_size, params.local_epochs, order)
+            epochs = client.local_epochs or params.local_epochs
+            schedule = schedule_batches(client.images, client.batch_size, epochs, order)
             trained = local_update(state, make_batches(client_images, client_labels, schedule), settings)
             noise = torch.Generator().manual_seed(derive_seed("defense", seed, round_number, name))
             shared = apply_defenses(trained, defense, generator=noise)
             updates.append(shared)
             if round_number in params.captured_rounds and name in attacked:
-                captured.append(CapturedUpdate(round_number, name, state, shared, schedule, client_labels.tolist()))
+                granted = trained.statistics, schedule, client_labels.tolist()
+                captured.append(CapturedUpdate(round_number, name, state, shared, *granted))
         try:
             state = average_updates(
                 state, updates, [client.images for client in params.clients.values()], batch_norm_layers=layers

@@ -7,7 +7,7 @@ becomes of them (`leakpipe.federation.local`).
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +21,30 @@ class BatchStatistics:
         mean: Per channel, shape (channels,).
         variance: Per channel and UNBIASED, shape (channels,): what torch keeps in `running_var`,
             though it normalises with the biased one.
+        values: How many values per channel that is over; None where it is not of one batch.
     """
 
     mean: Tensor
     variance: Tensor
+    values: int | None = None
+
+    @classmethod
+    def of(cls, values: Tensor) -> "BatchStatistics":
+        """Statistics of a layer's input of shape (batch, channels, height, width).
+
+        Raises `ValueError` for one value per channel, which has no variance.
+        """
+        count = values.numel() // values.shape[1]
+        if count < 2:
+            raise ValueError(f"batch normalisation needs 2 values per channel to train, got {count}")
+        variance, mean = torch.var_mean(values, dim=(0, 2, 3), correction=0)
+        return cls(mean, variance * (count / (count - 1)), count)
+
+    def with_biased_variance(self) -> "BatchStatistics":
+        """The same with the variance that torch normalises with: divided by `values`, not by one less."""
+        if self.values is None:
+            raise ValueError("only statistics of one batch have a biased variance")
+        return replace(self, variance=self.variance * ((self.values - 1) / self.values))
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -36,15 +56,13 @@ class BatchNorm2d(nn.BatchNorm2d):
     """
 
     seen: BatchStatistics | None = None
+    recording = False
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise `input` of shape (batch, channels, height, width)."""
+        if self.recording:
+            self.seen = BatchStatistics.of(input)
         if self.training:
-            values = input.numel() // input.shape[1]
-            if values < 2:
-                raise ValueError(f"batch normalisation needs 2 values per channel to train, got {values}")
-            variance, mean = torch.var_mean(input, dim=(0, 2, 3), correction=0)
-            self.seen = BatchStatistics(mean, variance * (values / (values - 1)))
             return nn.functional.batch_norm(input, None, None, self.weight, self.bias, True, 0.0, self.eps)
         return nn.functional.batch_norm(
             input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
@@ -53,13 +71,15 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 @contextmanager
 def record_batch_statistics(module: nn.Module) -> Iterator[dict[str, BatchStatistics]]:
-    """Collect, by layer name, the batch statistics of the forward pass made inside the block.
+    """Collect, by layer name, the batch statistics of the forward pass made inside the block, in either mode.
 
     The dictionary is filled when the block ends; nothing stays behind in the module (a kept tensor
     would keep its whole graph alive).
     """
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, BatchNorm2d)}
     statistics: dict[str, BatchStatistics] = {}
+    for layer in layers.values():
+        layer.recording = True
     try:
         yield statistics
         for name, layer in layers.items():
@@ -67,4 +87,4 @@ def record_batch_statistics(module: nn.Module) -> Iterator[dict[str, BatchStatis
                 statistics[name] = layer.seen
     finally:
         for layer in layers.values():
-            layer.seen = None
+            layer.seen, layer.recording = None, False

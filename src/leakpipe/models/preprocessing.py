@@ -17,6 +17,22 @@ def normalize_input(images: Tensor) -> Tensor:
     Returns:
         Network input of shape (batch, 3, height, width).
     """
-    mean = images.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
-    std = images.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
+    mean, std = _constants(images)
     return (images.expand(-1, 3, -1, -1) - mean) / std
+
+
+def undo_normalization(network_input: Tensor) -> Tensor:
+    """Inverse of `normalize_input`: images that a model sees as `network_input`.
+
+    Args:
+        network_input: Shape (batch, 1 or 3, height, width); gray is repeated to 3 channels.
+
+    Returns:
+        Shape (batch, 3, height, width).
+    """
+    mean, std = _constants(network_input)
+    return network_input.expand(-1, 3, -1, -1) * std + mean
+
+
+def _constants(like: Tensor) -> tuple[Tensor, Tensor]:
+    return like.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1), like.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)

@@ -91,3 +91,12 @@ def forward_frozen(state: ModelState, images: Tensor) -> Tensor:
     """Logits with batch normalisation at the running statistics (evaluation mode)."""
     state.module.eval()
     return functional_call(state.module, {**state.weights, **state.statistics}, (images,))  # type: ignore[no-any-return]
+
+
+def measure_statistics(state: ModelState, images: Tensor, *, frozen: bool) -> dict[str, BatchStatistics]:
+    """Batch statistics of every layer's input in one forward pass, in training mode or `frozen`."""
+    if not frozen:
+        return forward_training(state, images)[1]
+    with record_batch_statistics(state.module) as statistics:
+        forward_frozen(state, images)
+    return statistics

@@ -1,0 +1,80 @@
+"""The batch-normalisation term: how far candidates' batch statistics are from those the attacker knows."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from leakpipe.attacks.numerics import TINY, smooth_norm
+from leakpipe.federation.local import ClientUpdate
+from leakpipe.models.batchnorm import BatchStatistics
+from leakpipe.models.state import ModelState, Tensors, batch_norm_layers, mean_name, variance_name
+
+StatisticsByLayer = Mapping[str, BatchStatistics]
+
+
+def recover_batch_statistics(before: ModelState, update: ClientUpdate, momentum: float) -> dict[str, BatchStatistics]:
+    """Batch statistics that the running statistics give away, by layer name.
+
+    One local step: batch = (running_{t+1} − (1 − m)·running_t) / m = running_t + Δ/m. With k steps the
+    running value is an exponentially weighted sum of k batch statistics; what is recovered is then
+    their weighted mean, running_t + Δ/(1 − (1 − m)^k). Differentiable in the update, so that the same
+    quantity can be computed of a candidate's update. A defence's noise can make a variance negative.
+    """
+    weight = 1 - (1 - momentum) ** update.steps
+    recovered = {name: running + update.statistics[name] / weight for name, running in before.statistics.items()}
+    return statistics_by_layer(before, recovered)
+
+
+def statistics_by_layer(state: ModelState, statistics: Tensors) -> dict[str, BatchStatistics]:
+    """Tensors by buffer name as statistics by layer."""
+    return {
+        layer: BatchStatistics(statistics[mean_name(layer)], statistics[variance_name(layer)])
+        for layer in batch_norm_layers(state.module)
+    }
+
+
+def normalized_statistics_distance(candidate: StatisticsByLayer, target: StatisticsByLayer) -> Tensor:
+    """Squared distance of means and of standard deviations, each over the target's variance.
+
+    Per layer ((μ − μ*)² + (σ − σ*)²) / σ*², averaged over channels, then over layers. Dividing by the
+    target's variance makes layers of different scale comparable. Channels whose target variance is not
+    positive (noise did it) tell nothing and are left out.
+
+    Args:
+        candidate: By layer name; may require a gradient.
+        target: Same layers.
+
+    Returns:
+        A scalar, 0 where all channels of all layers agree or none can be used.
+    """
+    layers = []
+    for name, wanted in target.items():
+        usable = wanted.variance > 0
+        if not usable.any():
+            continue
+        variance = wanted.variance[usable]
+        mean_gap = candidate[name].mean[usable] - wanted.mean[usable]
+        deviation_gap = candidate[name].variance[usable].clamp_min(TINY).sqrt() - variance.sqrt()
+        layers.append(((mean_gap.square() + deviation_gap.square()) / variance).mean())
+    return torch.stack(layers).mean() if layers else torch.zeros(())
+
+
+def absolute_statistics_distance(candidate: StatisticsByLayer, target: StatisticsByLayer) -> Tensor:
+    """Σ_l ( ‖μ_l − μ_l*‖₂ + ‖σ²_l − σ²_l*‖₂ ), the paper's α_BN term (Hatamizadeh 2023; Yin 2021).
+
+    Arguments as `normalized_statistics_distance`; a target variance that is not positive is matched as if it
+    were 0, so that it stays a length.
+    """
+    total = torch.zeros(())
+    for name, wanted in target.items():
+        mean_gap = candidate[name].mean - wanted.mean
+        variance_gap = candidate[name].variance - wanted.variance.clamp_min(0)
+        total = total + smooth_norm(mean_gap) + smooth_norm(variance_gap)
+    return total
+
+
+STATISTICS_DISTANCES: dict[str, Callable[[StatisticsByLayer, StatisticsByLayer], Tensor]] = {
+    "normalized": normalized_statistics_distance,
+    "absolute": absolute_statistics_distance,
+}

@@ -1,0 +1,98 @@
+"""A running search on disk, so that a killed attack continues where it was."""
+
+import math
+import time
+from pathlib import Path
+
+import torch
+
+from leakpipe.attacks.search import SearchState
+from leakpipe.errors import LeakpipeError
+from leakpipe.storage import read_arrays, sidecar_path, write_arrays
+
+CHECKPOINT = "leakpipe/checkpoint"
+
+
+class Checkpoint:
+    """Where a search is saved.
+
+    Args:
+        path: Ends in `.safetensors`.
+        key: Names all that the search depends on (settings, observation, seed, code); a file of another key is
+            of another search and is ignored.
+        seconds: Least time between two saves.
+    """
+
+    def __init__(self, path: Path, *, key: str, seconds: float = 30.0) -> None:
+        self.path, self.key, self.seconds = path, key, seconds
+        self._saved = time.monotonic()
+
+    def load(self) -> SearchState | None:
+        """The saved state; None if there is none, it is of another search, or it is damaged."""
+        try:
+            arrays, metadata = read_arrays(self.path, CHECKPOINT)
+        except LeakpipeError:  # never written, cut off in the middle, or an older format
+            return None
+        if metadata["key"] != self.key:
+            return None
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return SearchState(
+            iteration=metadata["iteration"],
+            variables=tensors["variables"],
+            slots=_under("slots/", tensors),
+            slots_start=metadata["slots_start"],
+            best=tensors["best"],
+            best_objective=torch.tensor([_float(value) for value in metadata["best_objective"]], dtype=torch.float64),
+            alive=torch.tensor(metadata["alive"]),
+            drift=_under("drift/", tensors),
+            reached=_float(metadata["reached"]),
+            reference=_float(metadata["reference"]),
+            curves=metadata["curves"],
+            notes=tuple(metadata["notes"]),
+            stopped=metadata["stopped"],
+        )
+
+    def save(self, state: SearchState) -> None:
+        """Write the state, whole or not at all."""
+        arrays = {
+            "variables": state.variables.numpy(),
+            "best": state.best.numpy(),
+            **{f"slots/{name}": value.nan_to_num().numpy() for name, value in state.slots.items()},
+            **{f"drift/{name}": value.numpy() for name, value in state.drift.items()},
+        }
+        metadata = {
+            "key": self.key,
+            "iteration": state.iteration,
+            "slots_start": state.slots_start,
+            "best_objective": [_text(value) for value in state.best_objective.tolist()],
+            "alive": state.alive.tolist(),
+            "reached": _text(state.reached),
+            "reference": _text(state.reference),
+            "curves": dict(state.curves),
+            "notes": list(state.notes),
+            "stopped": state.stopped,
+        }
+        write_arrays(self.path, CHECKPOINT, arrays, metadata)
+        self._saved = time.monotonic()
+
+    def save_if_due(self, state: SearchState) -> None:
+        """`save`, unless the last one was less than `seconds` ago."""
+        if time.monotonic() - self._saved >= self.seconds:
+            self.save(state)
+
+    def remove(self) -> None:
+        """Delete the file: the search has ended and its result is written."""
+        for path in (self.path, sidecar_path(self.path)):
+            path.unlink(missing_ok=True)
+
+
+def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _text(value: float) -> str:
+    return value.hex() if math.isfinite(value) else "inf"
+
+
+def _float(text: str) -> float:
+    return math.inf if text == "inf" else float.fromhex(text)

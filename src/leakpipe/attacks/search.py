@@ -1,0 +1,277 @@
+"""One search: from a state of all that changes to the next, so that it can be stopped, saved and continued."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from leakpipe.attacks.labels import count_classes
+from leakpipe.attacks.observation import Observation
+from leakpipe.attacks.optimizers import initial_slots, take_step
+from leakpipe.attacks.spectrum import from_coefficients, to_coefficients
+from leakpipe.attacks.starts import start_candidates
+from leakpipe.attacks.terms import Terms
+from leakpipe.errors import LeakpipeError
+from leakpipe.models.state import Tensors
+from leakpipe.params_attacks import AttackSettings
+
+CURVE_POINTS = 100
+INSIDE = 1e-3  # a sigmoid reaches 0 and 1 at infinity: starts keep this distance
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchState:
+    """All that changes from one iteration to the next.
+
+    Attributes:
+        iteration: Steps taken.
+        variables: Free values of every restart, shape (restarts, variables): images, then labels where these
+            are searched too.
+        slots: What the optimiser remembers.
+        slots_start: Iteration at which it last began anew.
+        best: Variables as images in [0, 1] at full size and labels, at each restart's least objective.
+        best_objective: Float64 of shape (restarts,); infinite before the first evaluation.
+        alive: Restarts that are still finite, shape (restarts,).
+        reached: Least objective of this iteration.
+        drift: How far the simulated client's model has drifted, by weight; empty where it does not.
+        reference: Least objective when progress was last asked for.
+        curves: Value of every term at `curves["iteration"]`, of the restart with the least objective.
+        notes: What a reader must know, in sentences.
+        stopped: "" while running, then "finished", "converged" or "diverged".
+    """
+
+    iteration: int
+    variables: Tensor
+    slots: Mapping[str, Tensor]
+    slots_start: int
+    best: Tensor
+    best_objective: Tensor
+    alive: Tensor
+    drift: Tensors
+    reached: float = math.inf
+    reference: float = math.inf
+    curves: Mapping[str, list[float]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    stopped: str = ""
+
+
+class Search:
+    """The inversion loop of one attack, one call of `advance` an iteration.
+
+    Args:
+        settings: As `leakpipe.attacks.observation.usable_settings` returns them.
+        labels: Class indices of shape (images,); None searches them together with the images.
+        seed: Fixes the starts, and the orders that are averaged over.
+    """
+
+    def __init__(self, observation: Observation, settings: AttackSettings, labels: Tensor | None, *, seed: int) -> None:
+        self.settings, self.labels, self.seed = settings, labels, seed
+        self.terms = Terms(observation, settings, seed=seed)
+        self.observation = observation
+        self.shape = (observation.images, *observation.image_shape)
+        self.classes = count_classes(observation.before)
+        if labels is not None and not (0 <= int(labels.min()) <= int(labels.max()) < self.classes):
+            raise LeakpipeError(f"labels: {labels.tolist()}, expected class indices below {self.classes}")
+        height = observation.image_shape[1]
+        self.heights = settings.pyramid or (height,)
+
+    def start(self) -> SearchState:
+        """The state before the first iteration."""
+        generator = torch.Generator().manual_seed(self.seed)
+        images = start_candidates(self.observation, self.settings, generator)
+        full = images.flatten(1)
+        variables = self._free(self._resize(images, self.heights[0]))
+        if self.labels is None:
+            logits = torch.randn(len(images), self.observation.images * self.classes, generator=generator)
+            variables = torch.cat([variables, logits], dim=1)
+            full = torch.cat([full, self._label_shares(logits).flatten(1)], dim=1)
+        drifts = self.settings.global_model == "drifting"
+        weights = self.observation.before.weights
+        return SearchState(
+            iteration=0,
+            variables=variables,
+            slots=initial_slots(self.settings, variables),
+            slots_start=0,
+            best=full,
+            best_objective=torch.full((len(images),), math.inf, dtype=torch.float64),
+            alive=torch.ones(len(images), dtype=torch.bool),
+            drift={name: torch.zeros_like(weight) for name, weight in weights.items()} if drifts else {},
+        )
+
+    def advance(self, state: SearchState) -> SearchState:
+        """Evaluate all restarts and take one step; a restart that is no longer finite stays where it is."""
+        state = self._enter_level(state)
+        iteration = state.iteration + 1
+        consensus, drift = self._consensus(state), state.drift
+        found = []
+        for variables, alive in zip(state.variables, state.alive.tolist(), strict=True):
+            found.append(self._evaluate(variables, drift, consensus, alive=alive))
+            drift = found[-1].drift
+        moved, slots = take_step(
+            self.settings,
+            state.variables,
+            torch.stack([point.gradient for point in found]),
+            state.slots,
+            iteration=iteration,
+            since_start=iteration - state.slots_start,
+        )
+        moved = self._bounded(moved)
+        reached = torch.stack([point.objective for point in found])
+        remembered = [value.flatten(1).isfinite().all(dim=1) for value in slots.values() if value.dim() > 1]
+        alive = state.alive & reached.isfinite() & torch.stack([moved.isfinite().all(dim=1), *remembered]).all(dim=0)
+        notes = [
+            f"Diverged: not finite at iteration {iteration} (restart {restart})."
+            for restart in (state.alive & ~alive).nonzero().flatten().tolist()
+        ]
+        better = reached < state.best_objective
+        return self._judge_progress(
+            replace(
+                state,
+                iteration=iteration,
+                variables=torch.where(alive[:, None], moved, state.variables),
+                slots=slots,
+                best=torch.where(better[:, None], torch.stack([point.candidates for point in found]), state.best),
+                best_objective=torch.where(better, reached, state.best_objective),
+                alive=alive,
+                drift=drift,
+                reached=float(reached.min()),
+                curves=self._with_point(state.curves, iteration, found[int(reached.argmin())]),
+                notes=(*state.notes, *notes),
+            )
+        )
+
+    def result(self, state: SearchState) -> tuple[Tensor, Tensor, float]:
+        """Images, labels (class indices) and objective of the restart with the least objective."""
+        winner = int(state.best_objective.argmin())
+        size = math.prod(self.shape)
+        images = state.best[winner, :size].view(self.shape)
+        if self.labels is not None:
+            return images, self.labels, float(state.best_objective[winner])
+        shares = state.best[winner, size:].view(-1, self.classes)
+        return images, shares.argmax(dim=1), float(state.best_objective[winner])
+
+    def _evaluate(self, variables: Tensor, drift: Tensors, consensus: Tensor | None, *, alive: bool) -> "_Point":
+        """Objective and gradient at one restart's variables; infinite and zero where they are not finite."""
+        variables = variables.detach().requires_grad_()
+        images, labels = self._candidates(variables)
+        candidates = self._flatten(images, labels).detach()
+        if alive:
+            evaluation = self.terms.evaluate(images, labels, drift=drift or None, consensus=consensus)
+            (gradient,) = torch.autograd.grad(evaluation.objective, variables)
+            if evaluation.objective.isfinite() and gradient.isfinite().all():
+                weights = evaluation.update.weights
+                moved = {name: value + weights[name] for name, value in drift.items()}
+                return _Point(candidates, evaluation.objective.detach(), gradient, moved, evaluation.terms)
+        nowhere = torch.tensor(math.inf, dtype=torch.float64)
+        return _Point(candidates, nowhere, torch.zeros_like(variables).detach(), drift, {})
+
+    def _enter_level(self, state: SearchState) -> SearchState:
+        """Enlarge the candidates where the next level of the pyramid begins; the optimiser begins anew there."""
+        levels, share = len(self.heights), self.settings.iterations / len(self.heights)
+        level = min(levels - 1, int(state.iteration / share))
+        before = min(levels - 1, int(max(0, state.iteration - 1) / share))
+        if level == before:
+            return state
+        images, rest = self._split(state.variables, self.heights[before])
+        larger = torch.cat([self._free(self._resize(self._unfree(images), self.heights[level])), rest], dim=1)
+        return replace(state, variables=larger, slots=initial_slots(self.settings, larger), slots_start=state.iteration)
+
+    def _level_height(self, variables: Tensor) -> int:
+        """Height of the candidates that a row of variables holds."""
+        labels = 0 if self.labels is not None else self.observation.images * self.classes
+        for height in self.heights:
+            if len(variables) - labels == self.shape[0] * self.shape[1] * height * self._width(height):
+                return height
+        raise ValueError(f"{len(variables)} variables fit no level of {self.heights}")
+
+    def _width(self, height: int) -> int:
+        return max(1, round(height * self.shape[3] / self.shape[2]))
+
+    def _split(self, variables: Tensor, height: int) -> tuple[Tensor, Tensor]:
+        images, channels = self.shape[:2]
+        size = images * channels * height * self._width(height)
+        return variables[:, :size].view(-1, images, channels, height, self._width(height)), variables[:, size:]
+
+    def _candidates(self, variables: Tensor) -> tuple[Tensor, Tensor]:
+        """Images at full size and labels of one restart."""
+        images, rest = self._split(variables[None], self._level_height(variables))
+        images = self._resize(self._unfree(images), self.shape[2])[0]
+        if self.settings.client_loss == "saturated-bce":
+            return images, torch.ones(self.shape[0], self.classes)
+        return images, self.labels if self.labels is not None else self._label_shares(rest)[0]
+
+    def _label_shares(self, logits: Tensor) -> Tensor:
+        return torch.softmax(logits.view(len(logits), -1, self.classes), dim=2)
+
+    def _flatten(self, images: Tensor, labels: Tensor) -> Tensor:
+        flat = images.clamp(0, 1).flatten()
+        return flat if self.labels is not None else torch.cat([flat, labels.flatten()])
+
+    def _resize(self, images: Tensor, height: int) -> Tensor:
+        if images.shape[-2] == height:
+            return images
+        size = (height, self._width(height) if height != self.shape[2] else self.shape[3])
+        resized = interpolate(images.flatten(0, 1), size=size, mode="bilinear", antialias=height < images.shape[-2])
+        return resized.view(*images.shape[:2], *resized.shape[1:])
+
+    def _free(self, images: Tensor) -> Tensor:
+        if self.settings.bounds == "sigmoid":
+            images = images.clamp(INSIDE, 1 - INSIDE).logit()
+        if self.settings.spectrum_decay > 0:
+            images = to_coefficients(images, self.settings.spectrum_decay)
+        return images.flatten(1)
+
+    def _unfree(self, free: Tensor) -> Tensor:
+        """Images, not yet at full size, of free values of shape (restarts, images, channels, height, width)."""
+        if self.settings.spectrum_decay > 0:
+            free = from_coefficients(free, self.settings.spectrum_decay)
+        return free.sigmoid() if self.settings.bounds == "sigmoid" else free
+
+    def _bounded(self, variables: Tensor) -> Tensor:
+        if self.settings.bounds != "clamp":
+            return variables
+        images, rest = self._split(variables, self._level_height(variables[0]))
+        return torch.cat([self._free(self._unfree(images).clamp(0, 1)), rest], dim=1)
+
+    def _consensus(self, state: SearchState) -> Tensor | None:
+        if self.settings.group_weight == 0:
+            return None
+        with torch.no_grad():
+            images = [self._candidates(variables)[0] for variables in state.variables[state.alive]]
+        return torch.stack(images).mean(dim=0)
+
+    def _judge_progress(self, state: SearchState) -> SearchState:
+        settings, least = self.settings, float(state.best_objective.min())
+        if not state.alive.any():
+            return replace(state, stopped="diverged")
+        if state.iteration >= settings.iterations:
+            return replace(state, stopped="finished")
+        if settings.tolerance == 0 or state.iteration % settings.patience:
+            return state
+        if math.isfinite(state.reference) and state.reference - least < settings.tolerance * abs(state.reference):
+            return replace(state, stopped="converged")
+        return replace(state, reference=least)
+
+    def _with_point(
+        self, curves: Mapping[str, list[float]], iteration: int, leader: "_Point"
+    ) -> Mapping[str, list[float]]:
+        every = max(1, self.settings.iterations // CURVE_POINTS)
+        due = iteration % every == 0 or iteration in (1, self.settings.iterations)
+        if not (due and leader.objective.isfinite()):
+            return curves
+        point = {"iteration": float(iteration), "objective": float(leader.objective), **leader.terms}
+        return {name: [*curves.get(name, []), value] for name, value in point.items()}
+
+
+@dataclass(frozen=True)
+class _Point:
+    """One restart's candidates (flat, as `SearchState.best`), what they reach, and where that points."""
+
+    candidates: Tensor
+    objective: Tensor
+    gradient: Tensor
+    drift: Tensors
+    terms: Mapping[str, float]

@@ -1,0 +1,198 @@
+"""What an attack minimises: the objective as a function of candidates, and each of its terms by itself."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from leakpipe.attacks.batch_statistics import (
+    STATISTICS_DISTANCES,
+    StatisticsByLayer,
+    recover_batch_statistics,
+    statistics_by_layer,
+)
+from leakpipe.attacks.objectives import DISTANCES
+from leakpipe.attacks.observation import Observation, assumed_schedules
+from leakpipe.attacks.regularizers import TOTAL_VARIATIONS, group_distance, l2_norm, prior_distance
+from leakpipe.attacks.surrogate import with_surrogate_relus
+from leakpipe.errors import LeakpipeError
+from leakpipe.federation.local import ClientUpdate, LocalSettings, local_update, make_batches, mean_loss
+from leakpipe.models.preprocessing import undo_normalization
+from leakpipe.models.state import ModelState, Tensors, forward_training, measure_statistics
+from leakpipe.params_attacks import AttackSettings
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The objective at one point.
+
+    Attributes:
+        objective: Weighted sum of the terms, a scalar.
+        terms: Each term unweighted, by name.
+        update: What the candidates' local training would have sent, without a graph.
+    """
+
+    objective: Tensor
+    terms: Mapping[str, float]
+    update: ClientUpdate
+
+
+class Terms:
+    """The objective of one attack on one observation.
+
+    Over candidates x̂ in [0, 1] and their labels ŷ, with the weights of the settings,
+
+        objective · D(ΔŴ(x̂, ŷ), ΔW) + batch_norm · BN(x̂) + total_variation · TV(x̂) + l2 · ‖x̂‖₂
+        + prior · ‖x̂ − prior‖² + group · ‖x̂ − mean over restarts‖²
+
+    where ΔŴ is `local_update` on the candidates: what the client would have sent for them (Hatamizadeh 2023).
+
+    Args:
+        settings: As `leakpipe.attacks.observation.usable_settings` returns them.
+        seed: Fixes the orders that are averaged over where they are unknown.
+    """
+
+    def __init__(self, observation: Observation, settings: AttackSettings, *, seed: int) -> None:
+        self.observation, self.settings = observation, settings
+        client = observation.settings
+        self.belief = LocalSettings(
+            learning_rate=client.learning_rate,
+            batch_norm_momentum=client.batch_norm_momentum,
+            batch_norm="frozen" if settings.batch_norm == "frozen" else "training",
+            loss="cross-entropy" if settings.client_loss == "cross-entropy" else "binary-cross-entropy",
+            recompute_steps=settings.recompute_steps,
+        )
+        slope = settings.surrogate_slope
+        self.global_model = with_surrogate_relus(observation.before, slope) if slope > 0 else observation.before
+        self.schedules = assumed_schedules(observation, settings, seed=seed)
+        self.scales = self._scale_tensors()
+        self.observed = {name: value * self.scales[name] for name, value in observation.update.weights.items()}
+        self.target = self._known_statistics() if settings.batch_norm_weight > 0 else {}
+        if not (observation.has_signal or any(bool((layer.variance > 0).any()) for layer in self.target.values())):
+            raise LeakpipeError(
+                "the update is all zero and no recovered variance is positive: nothing is left to attack"
+            )
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of the terms."""
+        unusable = sum(int((layer.variance <= 0).sum()) for layer in self.target.values())
+        if not unusable:
+            return []
+        handled = "left out" if self.settings.batch_norm_distance == "normalized" else "matched as 0"
+        return [f"{unusable} channels with a recovered variance that is not positive were {handled}."]
+
+    def evaluate(
+        self, images: Tensor, labels: Tensor, *, drift: Tensors | None = None, consensus: Tensor | None = None
+    ) -> Evaluation:
+        """The objective of one restart's candidates.
+
+        Args:
+            images: Shape (images, channels, height, width); may require a gradient.
+            labels: As in `leakpipe.federation.local.Batch`; may require a gradient.
+            drift: How far the simulated client's model has drifted from the global one (`global_model: drifting`).
+            consensus: Mean of all restarts' candidates, where there is a group term.
+        """
+        settings = self.settings
+        model = self._model_of_the_client(drift)
+        inputs = images if settings.candidate_input == "normalized" else undo_normalization(images)
+        simulated = self._simulate(model, inputs, labels)
+        terms: dict[str, tuple[float, Tensor]] = {}
+        if self.observation.has_signal and settings.objective_weight > 0:
+            distance = self._update_distance(model, inputs, labels, simulated)
+            terms["update_distance"] = settings.objective_weight, distance
+        if settings.batch_norm_weight > 0:
+            statistics = self._candidate_statistics(inputs, simulated)
+            gap = STATISTICS_DISTANCES[settings.batch_norm_distance](statistics, self.target)
+            terms["batch_statistics"] = settings.batch_norm_weight, gap
+        terms["total_variation"] = (
+            settings.total_variation_weight,
+            TOTAL_VARIATIONS[settings.total_variation](images),
+        )
+        if settings.l2_weight > 0:
+            terms["l2_norm"] = settings.l2_weight, l2_norm(images)
+        if settings.prior_weight > 0 and self.observation.prior is not None:
+            terms["prior_distance"] = settings.prior_weight, prior_distance(images, self.observation.prior)
+        if consensus is not None:
+            terms["group_distance"] = settings.group_weight, group_distance(images, consensus)
+        objective = torch.stack([weight * term.double() for weight, term in terms.values()]).sum()
+        return Evaluation(objective, {name: term.item() for name, (_, term) in terms.items()}, _detached(simulated))
+
+    def _model_of_the_client(self, drift: Tensors | None) -> ModelState:
+        if drift is None:
+            return self.global_model
+        moved = {name: weight + drift[name] for name, weight in self.global_model.weights.items()}
+        return self.global_model.with_tensors(moved, self.global_model.statistics)
+
+    def _simulate(self, model: ModelState, images: Tensor, labels: Tensor) -> ClientUpdate:
+        """The update that the candidates explain, averaged over the schedules that are possible."""
+        if self.settings.update_gradient == "detached":
+            images, labels = images.detach(), labels.detach()
+        updates = [
+            local_update(model, make_batches(images, labels, schedule), self.belief) for schedule in self.schedules
+        ]
+        if len(updates) == 1:
+            return updates[0]
+        return ClientUpdate(
+            _mean([update.weights for update in updates]),
+            _mean([update.statistics for update in updates]),
+            updates[0].steps,
+        )
+
+    def _update_distance(self, model: ModelState, images: Tensor, labels: Tensor, simulated: ClientUpdate) -> Tensor:
+        mine = {name: value * self.scales[name] for name, value in simulated.weights.items()}
+        distance = DISTANCES[self.settings.objective](mine, self.observed)
+        if self.settings.update_gradient == "through-update":
+            return distance
+        # The released tool's term has no gradient; what its simulated training leaves behind is that of the loss,
+        # at full size whatever the term's weight.
+        loss = mean_loss(forward_training(model, images)[0], labels, self.belief)
+        return distance.detach() + (loss - loss.detach()) / self.settings.objective_weight
+
+    def _candidate_statistics(self, images: Tensor, simulated: ClientUpdate) -> StatisticsByLayer:
+        settings, before = self.settings, self.global_model
+        frozen = settings.batch_norm == "frozen"
+        deviates = settings.statistics_model == "updated" or settings.variance == "biased"
+        if frozen or deviates or settings.update_gradient == "detached":
+            if settings.statistics_model == "updated":
+                change = self.observation.update
+                moved = {name: weight + change.weights[name] for name, weight in before.weights.items()}
+                before = before.with_tensors(moved, before.statistics)
+            measured = measure_statistics(before, images, frozen=frozen)
+            if settings.variance == "biased":
+                return {layer: statistics.with_biased_variance() for layer, statistics in measured.items()}
+            return measured
+        return recover_batch_statistics(before, simulated, self.belief.batch_norm_momentum)
+
+    def _scale_tensors(self) -> dict[str, float]:
+        """What each tensor of an update is multiplied with before updates are compared."""
+        settings, client = self.settings, self.observation.settings
+        unit = client.learning_rate if settings.objective in ("l2", "layer-norms") else 1.0
+        norms = {name: float(value.double().norm()) for name, value in self.observation.update.weights.items()}
+        largest = max(norms.values())
+        return {
+            name: (norm / largest) ** -settings.layer_weighting / unit if norm > 0 else 1 / unit
+            for name, norm in norms.items()
+        }
+
+    def _known_statistics(self) -> StatisticsByLayer:
+        observation = self.observation
+        if self.settings.batch_norm == "frozen":
+            return statistics_by_layer(observation.before, observation.before.statistics)
+        if self.settings.batch_norm == "exact":
+            assert observation.exact_statistics is not None  # `usable_settings` has seen to it
+            return observation.exact_statistics
+        return recover_batch_statistics(observation.before, observation.update, self.belief.batch_norm_momentum)
+
+
+def _mean(tensors: Sequence[Tensors]) -> dict[str, Tensor]:
+    return {name: torch.stack([each[name] for each in tensors]).mean(dim=0) for name in tensors[0]}
+
+
+def _detached(update: ClientUpdate) -> ClientUpdate:
+    return ClientUpdate(
+        {name: value.detach() for name, value in update.weights.items()},
+        {name: value.detach() for name, value in update.statistics.items()},
+        update.steps,
+    )

@@ -1,0 +1,89 @@
+"""What each attack gets for its time: similarity against wall time, a panel per client and round."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from leakpipe.figures.selection import count, describe_client, order_clients, select
+from leakpipe.figures.style import COLORS, INK, MARKERS, MUTED, in_style
+from leakpipe.metrics.comparison import per_attack_run
+
+LOOKS = [
+    *zip(COLORS, MARKERS, strict=True),
+    (INK, "X"),
+    (MUTED, "*"),
+    (INK, "<"),
+    (MUTED, ">"),
+]
+
+
+@in_style
+def plot_attacks(
+    leakage: pd.DataFrame, *, attacks: Sequence[str], defense: str, clients: Mapping[str, Mapping[str, Any]]
+) -> Figure:
+    """Draw mean SSIM against wall time: a large marker per attack, a faint one per draw, the prior as a line.
+
+    Args:
+        leakage: The leakage table.
+        attacks: Attacks in the order of the legend.
+        defense: Defence whose rows are drawn.
+        clients: The `federation.clients` section of the parameters.
+    """
+    runs = per_attack_run(select(leakage, defense=defense))
+    names, rounds = order_clients(runs, clients), sorted(runs["round"].unique())
+    present = [attack for attack in attacks if attack in set(runs["attack"])]
+    figure = Figure(figsize=(1.0 + 2.1 * len(names), 1.2 + 2.2 * len(rounds)), layout="constrained")
+    panels = figure.subplots(len(rounds), len(names), sharex=True, sharey=True, squeeze=False)
+    for row, captured in enumerate(rounds):
+        for column, client in enumerate(names):
+            chosen = runs[(runs["client"] == client) & (runs["round"] == captured)]
+            _draw_panel(panels[row, column], chosen, present)
+            if row == 0:
+                title = describe_client(client, clients[client]).replace(": ", ":\n")
+                panels[row, column].set_title(title, fontsize=9)
+        panels[row, 0].set_ylabel(f"SSIM, round {captured}")
+    panels[0, 0].set_xscale("log")
+    panels[0, 0].set_ylim(min(-0.05, float(runs["ssim"].min()) - 0.05), 1.02)
+    figure.supxlabel("Wall time of one attack, seconds (log scale)", fontsize=10)
+    handles = [
+        Line2D([], [], color=LOOKS[index][0], marker=LOOKS[index][1], linestyle="none", label=attack)
+        for index, attack in enumerate(present)
+    ]
+    handles.append(Line2D([], [], color=MUTED, linestyle="--", linewidth=1, label="prior image"))
+    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
+    return figure
+
+
+def describe_attacks(
+    leakage: pd.DataFrame, *, attacks: Sequence[str], defense: str, clients: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """Say in words what `plot_attacks` draws for the same arguments: the caption."""
+    runs = per_attack_run(select(leakage, defense=defense))
+    parts = []
+    for client in order_clients(runs, clients):
+        draws = runs[runs["client"] == client].groupby("attack")["seed"].nunique()
+        most, least = int(draws.max()), int(draws.min())
+        parts.append(f"{client}: {count(most, 'draw')}" if most == least else f"{client}: {least} to {most} draws")
+    return (
+        f"Mean SSIM of a client's reconstructed images against the wall time of the attack, under defence {defense}: "
+        f"up and left is better. A large marker is the mean over draws, a small one a draw (its own victims, network "
+        f"and prior), the dashed line the mean SSIM of the prior images. Every attack ran as its settings say, so "
+        f"iterations differ. {'; '.join(parts)}. Attacks: {', '.join(attacks)}."
+    )
+
+
+def _draw_panel(axes: Axes, runs: pd.DataFrame, attacks: Sequence[str]) -> None:
+    for index, attack in enumerate(attacks):
+        rows = runs[runs["attack"] == attack]
+        if rows.empty:
+            continue
+        color, marker = LOOKS[index % len(LOOKS)]
+        axes.plot(rows["seconds"], rows["ssim"], marker, color=color, alpha=0.3, markersize=3.5, zorder=2)
+        axes.plot(rows["seconds"].mean(), rows["ssim"].mean(), marker, color=color, markersize=8, zorder=3)
+    if len(runs):
+        axes.axhline(runs["ssim_prior"].mean(), color=MUTED, linestyle="--", linewidth=1, zorder=1)
+    axes.grid(axis="y", color="#eeeeee")

@@ -1,0 +1,254 @@
+"""The search: levels of the pyramid, bounds, restarts, divergence, convergence, curves."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import interpolate
+
+from leakpipe.attacks.search import Search, SearchState
+from leakpipe.attacks.starts import start_candidates
+from leakpipe.attacks.terms import Evaluation, Terms
+from leakpipe.params_attacks import AttackSettings
+from tests.unit.attacking import observe_small, searching
+
+
+def finish(search: Search, state: SearchState | None = None) -> SearchState:
+    state = state or search.start()
+    while not state.stopped:
+        state = search.advance(state)
+    return state
+
+
+def test_pyramid_levels_share_the_iterations() -> None:
+    search = searching(observe_small(images=2), pyramid=(2, 4, 8), iterations=6, restarts=3)
+    state = search.start()
+    sizes, starts = [], []
+    while not state.stopped:
+        state = search.advance(state)
+        sizes.append(state.variables.shape)
+        starts.append(state.slots_start)
+    assert sizes == [(3, 2 * side * side) for side in (2, 2, 4, 4, 8, 8)]
+    assert starts == [0, 0, 2, 2, 4, 4]  # the optimiser begins anew
+    assert search.result(state)[0].shape == (2, 1, 8, 8)
+    assert state.stopped == "finished"
+
+
+def test_a_coarse_level_enters_the_objective_at_full_size() -> None:
+    observation = observe_small(images=1)
+    search = searching(observation, pyramid=(4,), iterations=1, total_variation_weight=0.3, start="noise")
+    state = search.start()
+    assert state.variables.shape == (1, 16)
+    coarse = state.variables.view(1, 1, 4, 4)
+    full = interpolate(coarse, size=(8, 8), mode="bilinear")
+    expected = Terms(observation, search.settings, seed=0).evaluate(full, observation.labels).objective
+    state = search.advance(state)
+    assert float(state.best_objective[0]) == pytest.approx(expected.item(), rel=1e-6)
+    torch.testing.assert_close(search.result(state)[0], full)
+
+
+@pytest.mark.parametrize("heights", [(1, 2, 3, 5, 8), (3, 8)])
+@pytest.mark.parametrize("iterations", [1, 2, 3, 7])
+def test_levels_that_do_not_divide_the_iterations(heights: tuple[int, ...], iterations: int) -> None:
+    search = searching(observe_small(images=1), pyramid=heights, iterations=iterations, start="noise")
+    state = finish(search)
+    assert state.iteration == iterations
+    assert search.result(state)[0].shape == (1, 1, 8, 8)
+    if iterations >= len(heights):
+        assert state.variables.shape == (1, 64)
+
+
+def test_pyramid_of_labels_searched_too() -> None:
+    observation = observe_small(images=2)
+    search = Search(observation, AttackSettings(pyramid=(4, 8), iterations=4), None, seed=0)
+    state = finish(search)
+    assert state.variables.shape == (1, 2 * 64 + 2 * 3)
+    images, labels, _ = search.result(state)
+    assert images.shape == (2, 1, 8, 8)
+    assert labels.shape == (2,)
+
+
+def test_sigmoid_keeps_candidates_strictly_inside() -> None:
+    search = searching(observe_small(images=1), bounds="sigmoid", step_size=3.0, iterations=4, start="noise")
+    state = finish(search)
+    assert state.variables.abs().max() > 3  # free values leave [0, 1] by far
+    images = search.result(state)[0]
+    assert 0 < images.min() < images.max() < 1
+
+
+def test_sigmoid_starts_where_it_is_told() -> None:
+    search = searching(observe_small(images=1), bounds="sigmoid", start="noise")
+    started = start_candidates(search.observation, search.settings, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        search.start().variables.sigmoid(), started.flatten(1).clamp(1e-3, 1 - 1e-3), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(("bounds", "inside"), [("clamp", True), ("none", False)])
+def test_clamping_keeps_every_iterate_inside_and_no_bounds_only_the_result(bounds: str, inside: bool) -> None:
+    search = searching(observe_small(images=1), bounds=bounds, step_size=2.0, iterations=4, schedule="constant")
+    state = finish(search)
+    assert bool(((state.variables >= 0) & (state.variables <= 1)).all()) == inside
+    assert 0 <= search.result(state)[0].min() <= search.result(state)[0].max() <= 1
+
+
+def alone(state: SearchState, restart: int) -> SearchState:
+    """Only this restart of a search that has not begun."""
+    kept = slice(restart, restart + 1)
+    return replace(
+        state,
+        variables=state.variables[kept],
+        slots={name: value[kept] for name, value in state.slots.items()},
+        best=state.best[kept],
+        best_objective=state.best_objective[kept],
+        alive=state.alive[kept],
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+def test_restarts_are_searches_of_their_own_and_the_best_is_kept(optimizer: str) -> None:
+    search = searching(
+        observe_small(images=1), start="noise", restarts=3, iterations=6, optimizer=optimizer, bounds="none"
+    )
+    together = finish(search)
+    objectives, images = [], []
+    for restart in range(3):
+        state = finish(search, alone(search.start(), restart))
+        objectives.append(search.result(state)[2])
+        images.append(search.result(state)[0])
+    assert together.best_objective.tolist() == pytest.approx(objectives, rel=1e-6)
+    assert len(set(objectives)) == 3
+    winner = min(range(3), key=objectives.__getitem__)
+    torch.testing.assert_close(search.result(together)[0], images[winner])
+    assert search.result(together)[2] == pytest.approx(min(objectives))
+
+
+def test_the_group_term_pulls_restarts_together() -> None:
+    def spread(weight: float) -> float:
+        settings = {"start": "noise", "restarts": 3, "iterations": 25, "group_weight": weight, "step_size": 0.05}
+        return float(finish(searching(observe_small(images=1), **settings)).variables.var(dim=0).mean())
+
+    assert spread(100.0) < 0.2 * spread(0.0)
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, *calls: int) -> None:
+    """Make the objective of these evaluations, counted from 0, not a number."""
+    evaluate, count = Terms.evaluate, iter(range(10**6))
+
+    def poisoned(self: Terms, *args: Any, **given: Any) -> Evaluation:
+        found = evaluate(self, *args, **given)
+        return replace(found, objective=found.objective * math.nan) if next(count) in calls else found
+
+    monkeypatch.setattr(Terms, "evaluate", poisoned)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+def test_a_restart_that_diverges_is_dropped_and_noted_while_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    search = searching(
+        observe_small(images=1), start="noise", restarts=2, iterations=5, optimizer=optimizer, bounds="none"
+    )
+    undisturbed = finish(search, alone(search.start(), 1))
+    poison(monkeypatch, 2)  # second iteration, first restart
+    state = finish(search)
+    assert state.alive.tolist() == [False, True]
+    assert state.notes == ("Diverged: not finite at iteration 2 (restart 0).",)
+    assert state.stopped == "finished"
+    assert state.iteration == 5
+    torch.testing.assert_close(state.variables[1], undisturbed.variables[0])
+    assert float(state.best_objective[1]) == pytest.approx(float(undisturbed.best_objective[0]))
+    assert all(map(math.isfinite, state.curves["objective"]))
+
+
+def test_the_consensus_is_of_the_restarts_that_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once one of two is dropped, the other's distance to the mean is 0."""
+    search = searching(observe_small(images=1), start="noise", restarts=2, iterations=4, group_weight=1.0)
+    poison(monkeypatch, 2)
+    distances = finish(search).curves["group_distance"]
+    assert distances[0] > 0
+    assert distances[2:] == [0, 0]
+
+
+def test_a_search_whose_restarts_all_diverged_ends_with_the_best_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = searching(observe_small(images=1), start="noise", restarts=2, iterations=9)
+    poison(monkeypatch, 3, 4)
+    state = finish(search)
+    assert state.stopped == "diverged"
+    assert state.iteration == 3
+    assert [note.split(":")[0] for note in state.notes] == ["Diverged", "Diverged"]
+    images, _, objective = search.result(state)
+    assert images.isfinite().all()
+    assert math.isfinite(objective)
+
+
+def test_a_search_that_never_was_finite_returns_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = searching(observe_small(images=1), iterations=9)
+    poison(monkeypatch, 0)
+    state = finish(search)
+    assert state.stopped == "diverged"
+    assert torch.equal(search.result(state)[0], search.observation.prior)
+    assert search.result(state)[2] == math.inf
+
+
+def test_no_progress_ends_the_search_early() -> None:
+    search = searching(observe_small(images=1), step_size=1e-6, tolerance=0.01, patience=5, iterations=50)
+    state = finish(search)
+    assert (state.stopped, state.iteration) == ("converged", 10)  # asked at 5 for a reference, at 10 for progress
+
+
+def test_progress_or_no_tolerance_goes_on() -> None:
+    for settings in ({"tolerance": 1e-9, "step_size": 0.02}, {"tolerance": 0.0, "step_size": 1e-6}):
+        state = finish(searching(observe_small(images=1), patience=5, iterations=15, **settings))
+        assert (state.stopped, state.iteration) == ("finished", 15)
+
+
+def test_keeps_the_best_iterate_by_its_own_objective() -> None:
+    search = searching(observe_small(images=1), step_size=5.0, iterations=4, schedule="constant")
+    state, reached = search.start(), []
+    while not state.stopped:
+        state = search.advance(state)
+        reached.append(state.reached)
+    assert search.result(state)[2] == min(reached) < reached[-1]
+
+
+def test_curves_are_thinned_from_first_to_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leakpipe.attacks.search.CURVE_POINTS", 5)
+    curves = finish(searching(observe_small(images=1), iterations=22)).curves
+    assert curves.keys() == {"iteration", "objective", "update_distance", "total_variation"}
+    assert curves["iteration"] == [1, 4, 8, 12, 16, 20, 22]
+    assert {len(curve) for curve in curves.values()} == {7}
+
+
+def test_starts_are_drawn_anew_for_every_restart() -> None:
+    observation = observe_small(images=2)
+
+    def starts(**settings: Any) -> torch.Tensor:
+        return start_candidates(observation, AttackSettings(**settings), torch.Generator().manual_seed(0))
+
+    for kind in ("noise", "pattern", "prior"):
+        drawn = starts(start=kind, restarts=3)
+        assert drawn.shape == (3, 2, 1, 8, 8)
+        assert 0 <= drawn.min() < drawn.max() <= 1
+        assert len({candidate.numpy().tobytes() for candidate in drawn.flatten(0, 1)}) == 6
+    tiled = starts(start="pattern")
+    assert torch.equal(tiled[..., :4, :4], tiled[..., 4:, 4:])
+    assert torch.equal(starts(start="prior", start_jitter=0.0)[0], observation.prior)
+    alone_at_prior = start_candidates(observe_small(images=1), AttackSettings(), torch.Generator())
+    assert torch.equal(alone_at_prior, torch.full((1, 1, 1, 8, 8), 0.5))
+
+
+@pytest.mark.parametrize("bounds", ["clamp", "sigmoid"])
+def test_candidates_searched_as_coefficients_are_images_all_the_same(bounds: str) -> None:
+    """Starts and clamped steps survive the change of variables."""
+    search = searching(observe_small(images=2), spectrum_decay=0.7, bounds=bounds, step_size=0.5, iterations=3)
+    state = search.start()
+    size = math.prod(search.shape)
+    torch.testing.assert_close(search._candidates(state.variables[0])[0].flatten(), state.best[0, :size])
+    for _ in range(3):
+        state = search.advance(state)
+        images = search._candidates(state.variables[0])[0]
+        assert images.max() - images.min() > 0.2
+        assert -1e-5 <= images.min() <= images.max() <= 1 + 1e-5
