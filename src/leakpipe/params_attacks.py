@@ -75,7 +75,7 @@ class AttackSettings(Section):
     total_variation: Literal["anisotropic", "isotropic", "double-opponents"] = Field(
         default="anisotropic",
         description="Absolute differences to the neighbours, length of the gradient, or the latter over colours and "
-        "over their differences.",
+        "their differences.",
     )
     total_variation_weight: float = Field(default=0.0, ge=0, description="Weight of total variation.")
     l2_weight: float = Field(default=0.0, ge=0, description="Weight of the candidates' L2 norm.")
@@ -141,7 +141,7 @@ class AttackSettings(Section):
         "step rather than of all, for about half as much time again.",
     )
 
-    # Deviations of the paper's released tool (shared facts: numbers 1, 2, 3, 5, 6 and 7 in docs/attacks.md).
+    # Deviations of the paper's released tool; docs/attacks/published-tool.md numbers them.
     update_gradient: Literal["through-update", "detached"] = Field(
         default="through-update",
         description="What reaches the candidates: the gradient of the distance of updates, or, where that is "

@@ -71,7 +71,7 @@ def continued(observation: Observation, settings: AttackSettings, path: Path) ->
 def test_continues_with_the_same_bytes_after_an_interrupt_at_every_iteration(
     case: str, observation: Observation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("leakpipe.attacks.optimise.SHORTEST_TRIAL", 2)
+    monkeypatch.setattr("leakpipe.attacks.optimise.TRIAL", (2, 2))
     settings = AttackSettings(iterations=ITERATIONS, **CASES[case])
     undisturbed = invert(observation, settings, seed=3)
     last = undisturbed.iterations

@@ -39,7 +39,7 @@ CLIENTS = {
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_runs(preset: str, client: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("leakpipe.attacks.optimise.SHORTEST_TRIAL", 2)
+    monkeypatch.setattr("leakpipe.attacks.optimise.TRIAL", (2, 2))
     observation = CLIENTS[client]()
     settings = PRESETS[preset].settings.model_copy(update={"iterations": 3})
     result = invert(observation, settings, seed=0)

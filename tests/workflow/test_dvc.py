@@ -195,6 +195,7 @@ HELPERS = {
     "ATTACKED": {"federation", "attacks"},
     "RESULTS": {"experiment"},
     "LOG": {"experiment"},
+    "CHECKPOINTS": {"experiment"},
 }
 
 

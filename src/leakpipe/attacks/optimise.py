@@ -14,7 +14,7 @@ from leakpipe.attacks.search import Search, SearchState
 from leakpipe.params_attacks import AttackSettings
 
 LABEL_ROUNDS = 3  # times that ambiguous labels are counted again with better guesses of the images
-SHORTEST_TRIAL = 100  # iterations that tell one guess of the labels from another (20 were too few in tests)
+TRIAL = (100, 500)  # least and most iterations that tell one guess of the labels from another (20 were too few)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _recover_labels(observation: Observation, settings: AttackSettings, *, seed:
     """Count the labels; where it is a close call, keep the counts whose short attack explains the update best."""
     shape = (observation.images, *observation.image_shape)
     guess = observation.prior if observation.prior is not None else torch.full(shape, 0.5)
-    iterations = max(SHORTEST_TRIAL, settings.iterations // 5)
+    iterations = min(max(TRIAL[0], settings.iterations // 5), TRIAL[1])
     trial = settings.model_copy(update={"iterations": iterations, "restarts": 1, "group_weight": 0.0})
     chosen: tuple[int, ...] = ()
     for _ in range(LABEL_ROUNDS):

@@ -1,7 +1,8 @@
 """Published attacks as settings of the one inversion loop. Importing this needs no torch.
 
-Step sizes and total-variation weights that were published for normalised pixels are given in units of [0, 1]
-(an ImageNet-normalised pixel has a deviation of 0.225). `docs/attacks.md` has a page of each.
+Step sizes, and total-variation weights where the paper says enough, were published for normalised pixels and are
+converted to units of [0, 1] (an ImageNet-normalised pixel has a deviation of 0.225). `docs/attacks/index.md` has a
+page of each.
 """
 
 from dataclasses import dataclass
