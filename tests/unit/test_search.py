@@ -246,9 +246,9 @@ def test_candidates_searched_as_coefficients_are_images_all_the_same(bounds: str
     search = searching(observe_small(images=2), spectrum_decay=0.7, bounds=bounds, step_size=0.5, iterations=3)
     state = search.start()
     size = math.prod(search.shape)
-    torch.testing.assert_close(search._candidates(state.variables[0])[0].flatten(), state.best[0, :size])
+    torch.testing.assert_close(search.variables.candidates(state.variables[0])[0].flatten(), state.best[0, :size])
     for _ in range(3):
         state = search.advance(state)
-        images = search._candidates(state.variables[0])[0]
+        images = search.variables.candidates(state.variables[0])[0]
         assert images.max() - images.min() > 0.2
         assert -1e-5 <= images.min() <= images.max() <= 1 + 1e-5

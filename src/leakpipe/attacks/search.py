@@ -6,20 +6,18 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from leakpipe.attacks.labels import count_classes
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.optimizers import initial_slots, take_step
-from leakpipe.attacks.spectrum import from_coefficients, to_coefficients
 from leakpipe.attacks.starts import start_candidates
 from leakpipe.attacks.terms import Terms
+from leakpipe.attacks.variables import Variables
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.state import Tensors
 from leakpipe.params_attacks import AttackSettings
 
 CURVE_POINTS = 100
-INSIDE = 1e-3  # a sigmoid reaches 0 and 1 at infinity: starts keep this distance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,19 +73,17 @@ class Search:
         self.classes = count_classes(observation.before)
         if labels is not None and not (0 <= int(labels.min()) <= int(labels.max()) < self.classes):
             raise LeakpipeError(f"labels: {labels.tolist()}, expected class indices below {self.classes}")
-        height = observation.image_shape[1]
-        self.heights = settings.pyramid or (height,)
+        self.variables = Variables(settings, self.shape, label_classes=0 if labels is not None else self.classes)
 
     def start(self) -> SearchState:
         """The state before the first iteration."""
         generator = torch.Generator().manual_seed(self.seed)
         images = start_candidates(self.observation, self.settings, generator)
-        full = images.flatten(1)
-        variables = self._free(self._resize(images, self.heights[0]))
+        full, logits = images.flatten(1), None
         if self.labels is None:
             logits = torch.randn(len(images), self.observation.images * self.classes, generator=generator)
-            variables = torch.cat([variables, logits], dim=1)
-            full = torch.cat([full, self._label_shares(logits).flatten(1)], dim=1)
+            full = torch.cat([full, self.variables.label_shares(logits).flatten(1)], dim=1)
+        variables = self.variables.from_images(images, logits, level=0)
         drifts = self.settings.global_model == "drifting"
         weights = self.observation.before.weights
         return SearchState(
@@ -118,7 +114,7 @@ class Search:
             iteration=iteration,
             since_start=iteration - state.slots_start,
         )
-        moved = self._bounded(moved)
+        moved = self.variables.clamped(moved)
         reached = torch.stack([point.objective for point in found])
         remembered = [value.flatten(1).isfinite().all(dim=1) for value in slots.values() if value.dim() > 1]
         alive = state.alive & reached.isfinite() & torch.stack([moved.isfinite().all(dim=1), *remembered]).all(dim=0)
@@ -156,10 +152,11 @@ class Search:
     def _evaluate(self, variables: Tensor, drift: Tensors, consensus: Tensor | None, *, alive: bool) -> "_Point":
         """Objective and gradient at one restart's variables; infinite and zero where they are not finite."""
         variables = variables.detach().requires_grad_()
-        images, labels = self._candidates(variables)
-        candidates = self._flatten(images, labels).detach()
+        images, shares = self.variables.candidates(variables)
+        flat = images.clamp(0, 1).flatten()
+        candidates = (flat if shares is None else torch.cat([flat, shares.flatten()])).detach()
         if alive:
-            evaluation = self.terms.evaluate(images, labels, drift=drift or None, consensus=consensus)
+            evaluation = self.terms.evaluate(images, self._labels(shares), drift=drift or None, consensus=consensus)
             (gradient,) = torch.autograd.grad(evaluation.objective, variables)
             if evaluation.objective.isfinite() and gradient.isfinite().all():
                 weights = evaluation.update.weights
@@ -170,77 +167,28 @@ class Search:
 
     def _enter_level(self, state: SearchState) -> SearchState:
         """Enlarge the candidates where the next level of the pyramid begins; the optimiser begins anew there."""
-        levels, share = len(self.heights), self.settings.iterations / len(self.heights)
+        levels = len(self.variables.heights)
+        share = self.settings.iterations / levels
         level = min(levels - 1, int(state.iteration / share))
         before = min(levels - 1, int(max(0, state.iteration - 1) / share))
         if level == before:
             return state
-        images, rest = self._split(state.variables, self.heights[before])
-        larger = torch.cat([self._free(self._resize(self._unfree(images), self.heights[level])), rest], dim=1)
+        larger = self.variables.enlarged(state.variables, level=level)
         return replace(state, variables=larger, slots=initial_slots(self.settings, larger), slots_start=state.iteration)
 
-    def _level_height(self, variables: Tensor) -> int:
-        """Height of the candidates that a row of variables holds."""
-        labels = 0 if self.labels is not None else self.observation.images * self.classes
-        for height in self.heights:
-            if len(variables) - labels == self.shape[0] * self.shape[1] * height * self._width(height):
-                return height
-        raise ValueError(f"{len(variables)} variables fit no level of {self.heights}")
-
-    def _width(self, height: int) -> int:
-        return max(1, round(height * self.shape[3] / self.shape[2]))
-
-    def _split(self, variables: Tensor, height: int) -> tuple[Tensor, Tensor]:
-        images, channels = self.shape[:2]
-        size = images * channels * height * self._width(height)
-        return variables[:, :size].view(-1, images, channels, height, self._width(height)), variables[:, size:]
-
-    def _candidates(self, variables: Tensor) -> tuple[Tensor, Tensor]:
-        """Images at full size and labels of one restart."""
-        images, rest = self._split(variables[None], self._level_height(variables))
-        images = self._resize(self._unfree(images), self.shape[2])[0]
+    def _labels(self, shares: Tensor | None) -> Tensor:
+        """What the candidates' simulated training takes as labels."""
         if self.settings.client_loss == "saturated-bce":
-            return images, torch.ones(self.shape[0], self.classes)
-        return images, self.labels if self.labels is not None else self._label_shares(rest)[0]
-
-    def _label_shares(self, logits: Tensor) -> Tensor:
-        return torch.softmax(logits.view(len(logits), -1, self.classes), dim=2)
-
-    def _flatten(self, images: Tensor, labels: Tensor) -> Tensor:
-        flat = images.clamp(0, 1).flatten()
-        return flat if self.labels is not None else torch.cat([flat, labels.flatten()])
-
-    def _resize(self, images: Tensor, height: int) -> Tensor:
-        if images.shape[-2] == height:
-            return images
-        size = (height, self._width(height) if height != self.shape[2] else self.shape[3])
-        resized = interpolate(images.flatten(0, 1), size=size, mode="bilinear", antialias=height < images.shape[-2])
-        return resized.view(*images.shape[:2], *resized.shape[1:])
-
-    def _free(self, images: Tensor) -> Tensor:
-        if self.settings.bounds == "sigmoid":
-            images = images.clamp(INSIDE, 1 - INSIDE).logit()
-        if self.settings.spectrum_decay > 0:
-            images = to_coefficients(images, self.settings.spectrum_decay)
-        return images.flatten(1)
-
-    def _unfree(self, free: Tensor) -> Tensor:
-        """Images, not yet at full size, of free values of shape (restarts, images, channels, height, width)."""
-        if self.settings.spectrum_decay > 0:
-            free = from_coefficients(free, self.settings.spectrum_decay)
-        return free.sigmoid() if self.settings.bounds == "sigmoid" else free
-
-    def _bounded(self, variables: Tensor) -> Tensor:
-        if self.settings.bounds != "clamp":
-            return variables
-        images, rest = self._split(variables, self._level_height(variables[0]))
-        return torch.cat([self._free(self._unfree(images).clamp(0, 1)), rest], dim=1)
+            return torch.ones(self.shape[0], self.classes)
+        labels = self.labels if shares is None else shares
+        assert labels is not None  # labels that are not given are searched
+        return labels
 
     def _consensus(self, state: SearchState) -> Tensor | None:
         if self.settings.group_weight == 0:
             return None
         with torch.no_grad():
-            images = [self._candidates(variables)[0] for variables in state.variables[state.alive]]
+            images = [self.variables.candidates(row)[0] for row in state.variables[state.alive]]
         return torch.stack(images).mean(dim=0)
 
     def _judge_progress(self, state: SearchState) -> SearchState:

@@ -1,0 +1,95 @@
+"""The free values that a search moves, and the candidates that they stand for."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from leakpipe.attacks.spectrum import from_coefficients, to_coefficients
+from leakpipe.params_attacks import AttackSettings
+
+INSIDE = 1e-3  # a sigmoid reaches 0 and 1 at infinity: starts keep this distance
+
+
+class Variables:
+    """How images (and labels, where they are searched too) are written as one row of free values per restart.
+
+    A row holds the images at the height of the pyramid's level, as pixels, as values under a sigmoid, as weighted
+    cosine coefficients or as both, and then the logits of the labels.
+
+    Args:
+        settings: Its `pyramid`, `bounds` and `spectrum_decay` say how.
+        shape: Of all images: (images, channels, height, width).
+        label_classes: Classes to search labels over; 0 where labels are not searched.
+    """
+
+    def __init__(self, settings: AttackSettings, shape: tuple[int, int, int, int], *, label_classes: int) -> None:
+        self.settings, self.shape, self.label_classes = settings, shape, label_classes
+        self.heights = settings.pyramid or (shape[2],)
+
+    def from_images(self, images: Tensor, logits: Tensor | None, *, level: int) -> Tensor:
+        """Free values of a level.
+
+        Args:
+            images: Shape (restarts, images, channels, height, width) in [0, 1], of any height.
+            logits: Shape (restarts, images · classes) where labels are searched.
+
+        Returns:
+            Shape (restarts, variables).
+        """
+        free = self._free(self._resize(images, self.heights[level]))
+        return free if logits is None else torch.cat([free, logits], dim=1)
+
+    def candidates(self, row: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Images at full size, shape (images, channels, height, width), and label shares of one restart."""
+        free, logits = self._split(row[None])
+        images = self._resize(self._images(free), self.shape[2])[0]
+        return images, self.label_shares(logits)[0] if self.label_classes else None
+
+    def label_shares(self, logits: Tensor) -> Tensor:
+        """Share of each class, shape (restarts, images, classes), of logits of shape (restarts, images · classes)."""
+        return torch.softmax(logits.view(len(logits), -1, self.label_classes), dim=2)
+
+    def clamped(self, rows: Tensor) -> Tensor:
+        """The free values whose images are clamped to [0, 1] (where `bounds` is `clamp`)."""
+        if self.settings.bounds != "clamp":
+            return rows
+        free, logits = self._split(rows)
+        return torch.cat([self._free(self._images(free).clamp(0, 1)), logits], dim=1)
+
+    def enlarged(self, rows: Tensor, *, level: int) -> Tensor:
+        """The free values of another level whose images look the same."""
+        free, logits = self._split(rows)
+        return self.from_images(self._images(free), logits, level=level)
+
+    def _free(self, images: Tensor) -> Tensor:
+        if self.settings.bounds == "sigmoid":
+            images = images.clamp(INSIDE, 1 - INSIDE).logit()
+        if self.settings.spectrum_decay > 0:
+            images = to_coefficients(images, self.settings.spectrum_decay)
+        return images.flatten(1)
+
+    def _images(self, free: Tensor) -> Tensor:
+        if self.settings.spectrum_decay > 0:
+            free = from_coefficients(free, self.settings.spectrum_decay)
+        return free.sigmoid() if self.settings.bounds == "sigmoid" else free
+
+    def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Images, at the height that fits the number of variables, and logits."""
+        images, channels = self.shape[:2]
+        logits = images * self.label_classes
+        for height in self.heights:
+            size = images * channels * height * self._width(height)
+            if rows.shape[1] == size + logits:
+                return rows[:, :size].view(-1, images, channels, height, self._width(height)), rows[:, size:]
+        raise ValueError(f"{rows.shape[1]} variables fit no level of {self.heights}")
+
+    def _width(self, height: int) -> int:
+        full_height, full_width = self.shape[2:]
+        return full_width if height == full_height else max(1, round(height * full_width / full_height))
+
+    def _resize(self, images: Tensor, height: int) -> Tensor:
+        if images.shape[-2] == height:
+            return images
+        size = (height, self._width(height))
+        resized = interpolate(images.flatten(0, 1), size=size, mode="bilinear", antialias=height < images.shape[-2])
+        return resized.view(*images.shape[:2], *resized.shape[1:])
