@@ -78,6 +78,11 @@ class AttackSettings(Section):
         "their differences.",
     )
     total_variation_weight: float = Field(default=0.0, ge=0, description="Weight of total variation.")
+    total_variation_scale: Literal["fixed", "distance"] = Field(
+        default="fixed",
+        description="Whether total variation is weighted as it is, or times the distance of updates as well: strong "
+        "while the update is badly explained, weak at the end.",
+    )
     l2_weight: float = Field(default=0.0, ge=0, description="Weight of the candidates' L2 norm.")
     prior_weight: float = Field(
         default=0.0, ge=0, description="Weight of the mean squared distance to the prior image."

@@ -11,7 +11,7 @@ from leakpipe.attacks.presets import PRESETS, resolve_settings
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.local import ClientUpdate
 from leakpipe.params_attacks import AttackParams, AttackSettings, PresetName
-from tests.unit.attacking import observe, observe_small, random_images, small_model
+from tests.unit.attacking import observe, observe_small, random_images, small_model, told
 
 DEVIATIONS = {
     "update_gradient",
@@ -40,7 +40,9 @@ CLIENTS = {
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_runs(preset: str, client: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("leakpipe.attacks.optimise.TRIAL", (2, 2))
-    observation = CLIENTS[client]()
+    seen = CLIENTS[client]()
+    prior = random_images(seen.images, channels=seen.image_shape[0], seed=9, dtype=torch.float32)
+    observation = told(seen, prior=prior)
     settings = PRESETS[preset].settings.model_copy(update={"iterations": 3})
     result = invert(observation, settings, seed=0)
     assert result.images.shape == (observation.images, *observation.image_shape)

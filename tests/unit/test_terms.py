@@ -8,6 +8,7 @@ import torch
 
 from leakpipe.attacks.observation import Observation, assumed_schedules
 from leakpipe.attacks.presets import PRESETS
+from leakpipe.attacks.regularizers import anisotropic_total_variation
 from leakpipe.attacks.terms import Terms
 from leakpipe.federation.local import ClientUpdate, LocalSettings, local_update, make_batches
 from leakpipe.models.batchnorm import BatchStatistics
@@ -259,6 +260,26 @@ def test_statistics_by_their_weighted_mean_are_those_of_several_steps() -> None:
     means[1] = forward_training(state, second[None])[1]["features.1"].mean.numpy()
     assert isinstance(target, BatchStatistics)
     assert target.mean.numpy() == pytest.approx(weights[0] * means[0] + weights[1] * means[1], rel=1e-9)
+
+
+def test_total_variation_may_fade_with_the_distance_of_updates() -> None:
+    """D · (1 + w · TV): the term is the product, and it is differentiated as one."""
+    seen = observe(small_model(dtype=torch.float64), random_images(2, dtype=torch.float64), [0, 1])
+    candidates = random_images(2, seed=7, dtype=torch.float64).requires_grad_()
+    assert seen.labels is not None
+    found = []
+    for scale in ("fixed", "distance"):
+        settings = AttackSettings(total_variation_weight=3.0, total_variation_scale=scale)
+        evaluation = Terms(seen, settings, seed=0).evaluate(candidates, seen.labels)
+        found.append((evaluation, torch.autograd.grad(evaluation.objective, candidates)[0]))
+    (fixed, slope), (fading, slope_of_product) = found
+    distance, variation = fixed.terms["update_distance"], fixed.terms["total_variation"]
+    assert fading.terms["total_variation"] == pytest.approx(distance * variation)
+    assert fading.objective.item() == pytest.approx(distance * (1 + 3 * variation))
+    (variation_slope,) = torch.autograd.grad(anisotropic_total_variation(candidates), candidates)
+    distance_slope = slope - 3 * variation_slope
+    expected = distance_slope * (1 + 3 * variation) + 3 * distance * variation_slope
+    torch.testing.assert_close(slope_of_product, expected)
 
 
 @pytest.mark.parametrize("weighting", [0.0, 0.4, 1.0])

@@ -155,11 +155,12 @@ PRESETS.add(
         settings=AttackSettings(
             layer_weighting=0.5,
             batch_norm_weight=1.0,
-            total_variation_weight=3e-3,
+            total_variation_weight=10.0,
+            total_variation_scale="distance",
             spectrum_decay=0.5,
             surrogate_slope=4.0,
             step_size=0.1,
-            iterations=1500,
+            iterations=800,
         ),
     ),
 )

@@ -43,7 +43,7 @@ class Terms:
 
     Over candidates x̂ in [0, 1] and their labels ŷ, with the weights of the settings,
 
-        objective · D(ΔŴ(x̂, ŷ), ΔW) + batch_norm · BN(x̂) + total_variation · TV(x̂) + l2 · ‖x̂‖₂
+        objective · D(ΔŴ(x̂, ŷ), ΔW) + batch_norm · BN(x̂) + total_variation · TV(x̂) [· D] + l2 · ‖x̂‖₂
         + prior · ‖x̂ − prior‖² + group · ‖x̂ − mean over restarts‖²
 
     where ΔŴ is `local_update` on the candidates: what the client would have sent for them (Hatamizadeh 2023).
@@ -106,10 +106,10 @@ class Terms:
             statistics = self._candidate_statistics(inputs, simulated)
             gap = STATISTICS_DISTANCES[settings.batch_norm_distance](statistics, self.target)
             terms["batch_statistics"] = settings.batch_norm_weight, gap
-        terms["total_variation"] = (
-            settings.total_variation_weight,
-            TOTAL_VARIATIONS[settings.total_variation](images),
-        )
+        variation = TOTAL_VARIATIONS[settings.total_variation](images)
+        if settings.total_variation_scale == "distance" and "update_distance" in terms:
+            variation = variation * terms["update_distance"][1]
+        terms["total_variation"] = settings.total_variation_weight, variation
         if settings.l2_weight > 0:
             terms["l2_norm"] = settings.l2_weight, l2_norm(images)
         if settings.prior_weight > 0 and self.observation.prior is not None:
