@@ -118,6 +118,7 @@ def test_the_attacks_command_writes_figure_and_table(tmp_path: Path) -> None:
     assert means.loc[("main", "eight", 2), "ssim"] == pytest.approx(rows.ssim.mean(), abs=5e-5)
     assert means.loc[("main", "eight", 2), ["draws", "images"]].tolist() == [2, 6]
     assert means.loc[("other", "one", 7), ["draws", "images"]].tolist() == [2, 2]
+    assert means[["ssim_low", "ssim_high"]].isna().all(axis=None), "two draws have no interval"
 
 
 def accuracy_table() -> pd.DataFrame:
