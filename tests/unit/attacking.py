@@ -68,3 +68,7 @@ def observe_small(
 
 def searching(observation: Observation, *, seed: int = 0, **settings: Any) -> Search:
     return Search(observation, AttackSettings(**settings), observation.labels, seed=seed)
+
+
+def told(observation: Observation, **changes: Any) -> Observation:
+    return Observation(**{**vars(observation), **changes})

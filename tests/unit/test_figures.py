@@ -63,7 +63,12 @@ def leakage_table(seed: int = 0) -> pd.DataFrame:
                                     "reconstruction": len(images) - 1 - index,
                                     "ssim": ssim,
                                     "ssim_prior": prior,
+                                    "ssim_affine": (1 + ssim) / 2,
+                                    "ssim_min_max": ssim,
                                     "psnr": 20.0,
+                                    "psnr_affine": 21.0,
+                                    "psnr_registered": 20.0,
+                                    "mse": 0.01,
                                     "rdlv": (ssim - prior) / prior,
                                     "label_accuracy": 1.0,
                                     "iterations": 5,
@@ -113,6 +118,7 @@ def test_the_attacks_command_writes_figure_and_table(tmp_path: Path) -> None:
     assert means.loc[("main", "eight", 2), "ssim"] == pytest.approx(rows.ssim.mean(), abs=5e-5)
     assert means.loc[("main", "eight", 2), ["draws", "images"]].tolist() == [2, 6]
     assert means.loc[("other", "one", 7), ["draws", "images"]].tolist() == [2, 2]
+    assert means[["ssim_low", "ssim_high"]].isna().all(axis=None), "two draws have no interval"
 
 
 def accuracy_table() -> pd.DataFrame:

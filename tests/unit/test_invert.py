@@ -17,17 +17,13 @@ from leakpipe.metrics.similarity import ssim
 from leakpipe.models.state import build_module, initial_state
 from leakpipe.params import ModelParams
 from leakpipe.params_attacks import AttackSettings
-from tests.unit.attacking import observe, observe_small, random_images, small_model
+from tests.unit.attacking import observe, observe_small, random_images, small_model, told
 
 LEAKPIPE = PRESETS["leakpipe"].settings
 
 
 def leakpipe_with(**changes: Any) -> AttackSettings:
     return LEAKPIPE.model_copy(update=changes)
-
-
-def told(observation: Observation, **changes: Any) -> Observation:
-    return Observation(**{**vars(observation), **changes})
 
 
 def test_rebuilds_one_face_from_one_update() -> None:

@@ -13,7 +13,7 @@ from leakpipe.metrics.headline import summarize
 from leakpipe.metrics.matching import match_to_originals
 from leakpipe.metrics.rdlv import rdlv
 from leakpipe.metrics.score import score_images
-from leakpipe.metrics.similarity import psnr, ssim
+from leakpipe.metrics.similarity import affine_psnr, affine_ssim, min_max_ssim, mse, psnr, registered_psnr, ssim
 from leakpipe.metrics.table import (
     KEY,
     LEAKAGE_COLUMNS,
@@ -65,8 +65,13 @@ def test_rdlv_closed_forms() -> None:
     assert rdlv(0.9, 0.45) == pytest.approx(1.0)
     assert rdlv(0.45, 0.45) == 0
     assert rdlv(0.0, 0.5) == -1
-    assert math.isnan(rdlv(0.5, 0.0))
-    assert math.isnan(rdlv(0.5, -0.2))
+
+
+@pytest.mark.parametrize("similarity", [0.5, 0.0, -0.2, -1.0])
+@pytest.mark.parametrize("prior", [0.0, -0.0, -1e-9, -0.2, -1.0])
+def test_there_is_no_rdlv_to_a_prior_that_is_not_alike(similarity: float, prior: float) -> None:
+    """0/0 and x/0 among them: neither infinite nor, by two minus signs, a leak."""
+    assert math.isnan(rdlv(similarity, prior))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -90,14 +95,33 @@ def test_scores_undo_a_shuffle() -> None:
         assert row["ssim"] == pytest.approx(naive_ssim(rebuilt[row["reconstruction"]][0], originals[i][0]), abs=1e-12)
         assert row["ssim_prior"] == pytest.approx(naive_ssim(priors[i][0], originals[i][0]), abs=1e-12)
         assert row["rdlv"] == rdlv(row["ssim"], row["ssim_prior"])
+        pair = rebuilt[row["reconstruction"]], originals[i]
+        assert row["mse"] == mse(*pair)
+        assert row["ssim_affine"] == affine_ssim(*pair, data_range=1.0)
+        assert row["ssim_min_max"] == min_max_ssim(*pair, data_range=1.0)
+        assert row["psnr"] == psnr(*pair, data_range=1.0)
+        assert row["psnr_affine"] == affine_psnr(*pair, data_range=1.0)
+        assert row["psnr_registered"] == registered_psnr(*pair, data_range=1.0)
     with pytest.raises(LeakpipeError, match="must have one shape"):
         score_images(rebuilt[:3], originals, priors)
+
+
+def test_scores_forgive_brightness_only_where_they_say_so() -> None:
+    """The prior is less alike than nothing, so there is no RDLV; matching stays on plain SSIM."""
+    original = np.random.default_rng(0).random((1, 1, 16, 16))
+    (row,) = score_images(0.4 + 0.1 * original, original, 1 - original)
+    assert row["ssim"] < 0.5 < 0.999 < min(row["ssim_affine"], row["ssim_min_max"])
+    assert row["psnr"] == row["psnr_registered"] < 20 < 100 < row["psnr_affine"]
+    assert row["ssim_prior"] < 0
+    assert math.isnan(row["rdlv"])
 
 
 def score_table(**changes: object) -> pd.DataFrame:
     row = {
         "experiment": "e", "defense": "none", "seed": 0, "round": 1, "client": "site-9", "attack": "bn-aware",
-        "image": 5, "reconstruction": 0, "ssim": 0.9, "ssim_prior": 0.45, "psnr": 30.0, "rdlv": 1.0, "iterations": 7,
+        "image": 5, "reconstruction": 0, "ssim": 0.9, "ssim_prior": 0.45, "ssim_affine": 0.92,
+        "ssim_min_max": 0.91, "psnr": 30.0, "psnr_affine": 31.0, "psnr_registered": 30.5, "mse": 0.001, "rdlv": 1.0,
+        "iterations": 7,
     }  # fmt: skip
     return pd.DataFrame([{**row, **changes}], columns=SCORE_COLUMNS)
 

@@ -57,7 +57,12 @@ def tables(ssim: Mapping[str, float] = SSIM) -> tuple[pd.DataFrame, pd.DataFrame
                     rows.append(
                         row
                         | {
+                            "ssim_affine": 0.96049,
+                            "ssim_min_max": 0.5,
                             "psnr": float("inf"),
+                            "psnr_affine": float("inf"),
+                            "psnr_registered": float("inf"),
+                            "mse": 0.012345,
                             "rdlv": value / 0.3 - 1,
                             "label_accuracy": 1.0,
                             "iterations": 5,
@@ -227,7 +232,8 @@ def test_every_row_of_the_table_is_on_the_page(tmp_path: Path) -> None:
     assert body.count("<tr>") == len(leakage) + 1
     for value in leakage.ssim:
         assert f"<td>{value:.3f}</td>" in body
-    assert "<td>∞</td>" in body
+    for shown in ("<td>∞</td>", "<td>0.960</td>", "<td>0.500</td>", "<td>0.0123</td>"):
+        assert shown in body
 
 
 def test_what_comes_from_outside_is_escaped(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def score(
     record: Path | None,
     labels: dict[str, Any],
 ) -> None:
-    """Score reconstructions: SSIM, PSNR, RDLV per true image, each matched to its own reconstruction."""
+    """Score reconstructions: SSIM, PSNR, MSE, RDLV per true image, each matched to its own reconstruction."""
     from leakpipe.attacks.files import load_reconstruction
     from leakpipe.data.files import load_dataset, load_split
     from leakpipe.errors import LeakpipeError

@@ -7,7 +7,7 @@ import numpy as np
 from leakpipe.errors import LeakpipeError
 from leakpipe.metrics.matching import match_to_originals
 from leakpipe.metrics.rdlv import rdlv
-from leakpipe.metrics.similarity import psnr, ssim
+from leakpipe.metrics.similarity import affine_psnr, affine_ssim, min_max_ssim, mse, psnr, registered_psnr, ssim
 
 
 def score_images(
@@ -25,8 +25,9 @@ def score_images(
         data_range: Largest minus smallest possible value.
 
     Returns:
-        Rows with `position` (of the original), `reconstruction` (index), `ssim`, `ssim_prior`, `psnr` in
-        dB and `rdlv`.
+        Rows with `position` (of the original), `reconstruction` (index), the measures of
+        `leakpipe.metrics.similarity` (`ssim`, `ssim_affine`, `ssim_min_max`; `psnr`, `psnr_affine` and
+        `psnr_registered` in dB; `mse`), `ssim_prior`, and `rdlv`, which is relative to it.
     """
     if not reconstructions.shape == originals.shape == priors.shape:
         raise LeakpipeError(
@@ -38,14 +39,20 @@ def score_images(
     )
     rows = []
     for position, index in enumerate(match_to_originals(similarity)):
-        prior_similarity = ssim(priors[position], originals[position], data_range=data_range)
+        rebuilt, original = reconstructions[index], originals[position]
+        prior_similarity = ssim(priors[position], original, data_range=data_range)
         rows.append(
             {
                 "position": position,
                 "reconstruction": int(index),
                 "ssim": float(similarity[position, index]),
                 "ssim_prior": prior_similarity,
-                "psnr": psnr(reconstructions[index], originals[position], data_range=data_range),
+                "ssim_affine": affine_ssim(rebuilt, original, data_range=data_range),
+                "ssim_min_max": min_max_ssim(rebuilt, original, data_range=data_range),
+                "psnr": psnr(rebuilt, original, data_range=data_range),
+                "psnr_affine": affine_psnr(rebuilt, original, data_range=data_range),
+                "psnr_registered": registered_psnr(rebuilt, original, data_range=data_range),
+                "mse": mse(rebuilt, original),
                 "rdlv": rdlv(float(similarity[position, index]), prior_similarity),
             }
         )

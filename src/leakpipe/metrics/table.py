@@ -10,7 +10,22 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.storage import write_atomically, write_text
 
 KEY = ["experiment", "defense", "seed", "round", "client", "attack"]
-SCORE_COLUMNS = [*KEY, "image", "reconstruction", "ssim", "ssim_prior", "psnr", "rdlv", "label_accuracy", "iterations"]
+SCORE_COLUMNS = [
+    *KEY,
+    "image",
+    "reconstruction",
+    "ssim",
+    "ssim_prior",
+    "ssim_affine",
+    "ssim_min_max",
+    "psnr",
+    "psnr_affine",
+    "psnr_registered",
+    "mse",
+    "rdlv",
+    "label_accuracy",
+    "iterations",
+]
 LEAKAGE_COLUMNS = [*SCORE_COLUMNS, "seconds"]
 ACCURACY_COLUMNS = ["experiment", "defense", "seed", "round", "test_accuracy", "validation_accuracy"]
 

@@ -22,7 +22,12 @@ HEADINGS = {
     "rounds": "Leakage by round",
     "noise": "What noise hides, and what it costs",
 }
-DIGITS = {"ssim": 3, "ssim_prior": 3, "psnr": 1, "rdlv": 2, "seconds": 1}  # decimals shown; others as they are
+DIGITS = {  # decimals shown; other columns as they are
+    **dict.fromkeys(("ssim", "ssim_prior", "ssim_affine", "ssim_min_max"), 3),
+    **dict.fromkeys(("psnr", "psnr_affine", "psnr_registered", "seconds"), 1),
+    "mse": 4,
+    "rdlv": 2,
+}
 
 
 @dataclass(frozen=True)
