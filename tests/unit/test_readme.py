@@ -13,12 +13,12 @@ BLOCK = re.compile(r"(<!-- results: .*? -->\n).*?(<!-- /results -->)", flags=re.
 
 # Published: read off the plots of Hatamizadeh et al. 2023 (chest X-rays, ResNet-18).
 ROWS = [
-    ("RDLV, 1 image (site-9), no noise", "0.50", ("bn-aware", "site-9", "none", "rdlv_mean")),
-    ("RDLV, 1 image (site-9), σ0 = 5", "0.60", ("bn-aware", "site-9", "gaussian-5", "rdlv_mean")),
-    ("RDLV, 1 image (site-9), σ0 = 20", "0.39", ("bn-aware", "site-9", "gaussian-20", "rdlv_mean")),
-    ("RDLV, 8 images, batch 4 (site-1), no noise", "−0.04", ("bn-aware", "site-1", "none", "rdlv_mean")),
-    ("RDLV, 8 images, batch 8 (site-5), no noise", "−0.09", ("bn-aware", "site-5", "none", "rdlv_mean")),
-    ("SSIM, 1 image, no noise", "", ("bn-aware", "site-9", "none", "ssim_mean")),
+    ("RDLV, 1 image (site-9), no noise", "0.50", ("leakpipe", "site-9", "none", "rdlv_mean")),
+    ("RDLV, 1 image (site-9), σ0 = 5", "0.60", ("leakpipe", "site-9", "gaussian-5", "rdlv_mean")),
+    ("RDLV, 1 image (site-9), σ0 = 20", "0.39", ("leakpipe", "site-9", "gaussian-20", "rdlv_mean")),
+    ("RDLV, 8 images, batch 4 (site-1), no noise", "−0.04", ("leakpipe", "site-1", "none", "rdlv_mean")),
+    ("RDLV, 8 images, batch 8 (site-5), no noise", "−0.09", ("leakpipe", "site-5", "none", "rdlv_mean")),
+    ("SSIM, 1 image, no noise", "", ("leakpipe", "site-9", "none", "ssim_mean")),
     ("SSIM, 1 image, attacker believes BN frozen", "fails", ("inverting-gradients", "site-9", "none", "ssim_mean")),
 ]
 ACCURACY = [("Test accuracy, no noise", "0.97", "none"), ("Test accuracy, σ0 = 20", "0.94", "gaussian-20")]

@@ -57,9 +57,12 @@ def order_clients(table: "pd.DataFrame", clients: Mapping[str, Mapping[str, Any]
 
 
 def describe_client(name: str, client: Mapping[str, Any]) -> str:
-    """`site-9: 1 image`, `site-1: 8 images, batch 4`."""
-    images, batch = int(client["images"]), int(client["batch_size"])
-    return f"{name}: 1 image" if images == 1 else f"{name}: {images} images, batch {batch}"
+    """`site-9: 1 image`, `site-1: 8 images, batch 4`, with `, 2 epochs` where it has a number of its own."""
+    images, epochs = int(client["images"]), client.get("local_epochs")
+    described = f"{name}: {count(images, 'image')}"
+    if images > 1:
+        described += f", batch {int(client['batch_size'])}"
+    return described if epochs is None else f"{described}, {count(int(epochs), 'epoch')}"
 
 
 def count(number: int, noun: str) -> str:
