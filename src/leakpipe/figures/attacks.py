@@ -49,9 +49,10 @@ def plot_attacks(
     panels[0, 0].set_xscale("log")
     panels[0, 0].set_ylim(min(-0.05, float(runs["ssim"].min()) - 0.05), 1.02)
     figure.supxlabel("Wall time of one attack, seconds (log scale)", fontsize=10)
+    looks = [LOOKS[index % len(LOOKS)] for index in range(len(present))]
     handles = [
-        Line2D([], [], color=LOOKS[index][0], marker=LOOKS[index][1], linestyle="none", label=attack)
-        for index, attack in enumerate(present)
+        Line2D([], [], color=color, marker=marker, linestyle="none", label=attack)
+        for attack, (color, marker) in zip(present, looks, strict=True)
     ]
     handles.append(Line2D([], [], color=MUTED, linestyle="--", linewidth=1, label="prior image"))
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
