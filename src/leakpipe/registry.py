@@ -1,6 +1,6 @@
 """Things that users choose by name: data sets, models, defences, attack presets, figures."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 from leakpipe.errors import LeakpipeError
@@ -22,16 +22,11 @@ class Registry(Mapping[str, T]):
         self.kind = kind
         self._things: dict[str, T] = {}
 
-    def add(self, name: str, thing: T) -> T:
-        """Register `thing` under `name` and return it."""
+    def add(self, name: str, thing: T) -> None:
+        """Register `thing` under `name`."""
         if name in self._things:
             raise ValueError(f"{self.kind} {name!r} is registered twice")
         self._things[name] = thing
-        return thing
-
-    def register(self, name: str) -> Callable[[T], T]:
-        """Decorator form of `add`."""
-        return lambda thing: self.add(name, thing)
 
     def __getitem__(self, name: str) -> T:
         if name not in self._things:

@@ -1,25 +1,32 @@
-"""Run records → MLflow. Only this module and `mlflow_store` know MLflow; no stage depends on its being there.
+"""Run records → MLflow.
 
-What is on disk is the truth; MLflow is filled from it by one process, as often as one likes. In the MLflow
-experiment `leakpipe/<experiment>` lies one parent run per set of parameters and below it one child run per
-run record. The tag `leakpipe.key` says which record a run was made of, so a second pass adds nothing; a run
-that is not FINISHED was cut short, and the next pass completes it (times come from the record, so writing
-a metric again changes nothing).
+Only this module, `mlflow_entries` and `mlflow_store` know MLflow; no stage depends on its being there. What is on disk
+is the truth; MLflow is filled from it by one process, as often as one likes. In the MLflow experiment
+`leakpipe/<experiment>` lies one parent run per set of parameters and below it one child run per run record. The tag
+`leakpipe.key` says which record a run was made of, so a second pass adds nothing; a run that is not FINISHED was cut
+short, and the next pass completes it (times come from the record, so writing a metric again changes nothing).
 """
 
 import hashlib
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leakpipe.errors import LeakpipeError
+from leakpipe.mlflow_entries import (
+    TAG_LENGTH,
+    as_params,
+    clean_name,
+    flatten,
+    log_artifacts,
+    log_batches,
+    split_numbers,
+)
 from leakpipe.mlflow_store import artifact_folder, choose_uri, connect, database_file, without_credentials
 from leakpipe.provenance import RECORD_KIND, hash_params, read_record
 from leakpipe.storage import read_json
@@ -30,9 +37,7 @@ if TYPE_CHECKING:
 KEY, KIND, PARENT, CONTENT = "leakpipe.key", "leakpipe.kind", "mlflow.parentRunId", "leakpipe.content"
 LABEL_ORDER = ("defense", "seed", "round", "client", "attack")
 
-# MLflow (3, and servers since 2.8) takes 1000 entries a batch, 100 of them parameters, and values this long.
-METRICS_PER_BATCH, PARAMS_PER_BATCH, RUNS_PER_PAGE = 900, 100, 1000
-NAME_LENGTH, PARAM_LENGTH, TAG_LENGTH = 250, 6000, 5000
+RUNS_PER_PAGE = 1000
 
 
 @dataclass(frozen=True)
@@ -149,14 +154,11 @@ def track_records(
     )
 
 
-# --- runs
-
-
 def _find_experiment(client: "MlflowClient", uri: str, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         database = database_file(uri)
-        folder = artifact_folder(database) / _clean(name.replace("/", "-")) if database else None
+        folder = artifact_folder(database) / clean_name(name.replace("/", "-")) if database else None
         return str(client.create_experiment(name, artifact_location=folder.as_uri() if folder else None))
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
@@ -223,15 +225,15 @@ def _fill_parent(
     if known and known.info.status == "FINISHED" and nothing_new:
         return []
     ended = max(_times(record)[1] for record in records.values())
-    numbers, texts = _split_numbers(_flatten(metrics or {}))
-    text_params, notes = _as_params(params or {})
-    _log_batches(client, parent, [(name, value, ended, 0) for name, value in numbers.items()], text_params)
+    numbers, texts = split_numbers(flatten(metrics or {}))
+    text_params, notes = as_params(params or {})
+    log_batches(client, parent, [(name, value, ended, 0) for name, value in numbers.items()], text_params)
     where = f"; {elsewhere} of them ran before, and lie under an earlier run of this experiment" if elsewhere else ""
     texts["mlflow.note.content"] = f"The whole experiment: {len(records)} jobs{where}."
     for name, value in texts.items():
         client.set_tag(parent, name, value[:TAG_LENGTH])
     base = Path(os.path.commonpath([path.absolute().parent for path in artifacts])) if artifacts else Path()
-    notes += _log_artifacts(client, parent, artifacts, base)
+    notes += log_artifacts(client, parent, artifacts, base)
     client.set_tag(parent, CONTENT, content)
     client.set_terminated(parent, "FINISHED", end_time=ended)
     return notes
@@ -242,7 +244,7 @@ def _create_child(
 ) -> str:
     environment = record["environment"]
     tags = {
-        **{_clean(str(name)): str(value) for name, value in record["labels"].items()},
+        **{clean_name(str(name)): str(value) for name, value in record["labels"].items()},
         **{f"version.{name}": str(value) for name, value in environment.get("versions", {}).items()},
         **{name: str(environment[name]) for name in ("processor", "cores", "system", "python") if name in environment},
         KEY: record["id"],
@@ -280,12 +282,12 @@ def _fill_child(client: "MlflowClient", run_id: str, path: Path, record: Mapping
     environment = record["environment"]
     final = {**record["metrics"], **{n: environment[n] for n in ("seconds", "peak_memory_mib") if n in environment}}
     last_step = {name: max((step for step, _ in curve), default=0) for name, curve in record["curves"].items()}
-    numbers, _ = _split_numbers(_flatten(final))
+    numbers, _ = split_numbers(flatten(final))
     latest = max(ended, started + 1)  # so that a final value counts more than a curve's of the same name
     points += [(name, value, latest, last_step.get(name, 0)) for name, value in numbers.items()]
-    params, notes = _as_params(record["params"])
-    _log_batches(client, run_id, points, params)
-    notes += _log_artifacts(client, run_id, [Path(artifact) for artifact in record["artifacts"]], base=None)
+    params, notes = as_params(record["params"])
+    log_batches(client, run_id, points, params)
+    notes += log_artifacts(client, run_id, [Path(artifact) for artifact in record["artifacts"]], base=None)
     notes = [f"{path}: {note}" for note in notes]
     if notes:
         client.set_tag(run_id, "leakpipe.notes", "\n".join(notes)[:TAG_LENGTH])
@@ -293,80 +295,11 @@ def _fill_child(client: "MlflowClient", run_id: str, path: Path, record: Mapping
     return notes
 
 
-def _log_batches(
-    client: "MlflowClient", run_id: str, points: Sequence[tuple[str, float, int, int]], params: Mapping[str, str]
-) -> None:
-    """Log (name, value, time in ms, step) points and parameters in as few batches as MLflow allows."""
-    from mlflow.entities import Metric, Param
-
-    metrics = [Metric(_clean(name), float(value), when, int(step)) for name, value, when, step in points]
-    settings = [Param(name, value) for name, value in params.items()]
-    chunks = zip_longest(_chunk(metrics, METRICS_PER_BATCH), _chunk(settings, PARAMS_PER_BATCH), fillvalue=())
-    for some_metrics, some_params in chunks:
-        client.log_batch(run_id, metrics=some_metrics, params=some_params)
-
-
-def _chunk(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-def _log_artifacts(client: "MlflowClient", run_id: str, paths: Sequence[Path], base: Path | None) -> list[str]:
-    """Upload files, below `base` in their own folders; returns a note for each that is missing."""
-    notes = []
-    for path in paths:
-        if not path.exists():
-            notes.append(f"artifact {path} is missing and was left out")
-            continue
-        folder = path.absolute().parent.relative_to(base).as_posix() if base else "."
-        client.log_artifact(run_id, str(path), None if folder == "." else folder)
-    return notes
-
-
-# --- records as MLflow takes them
-
-
 def _times(record: Mapping[str, Any]) -> tuple[int, int]:
     """Start and end of a run in milliseconds since 1970."""
     environment = record["environment"]
     started = round(datetime.fromisoformat(environment["started"]).timestamp() * 1000)
     return started, started + round(float(environment["seconds"]) * 1000)
-
-
-def _flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} → {"a.b": 1}; lists and empty mappings are values."""
-    flat: dict[str, Any] = {}
-    for name, value in nested.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
-def _split_numbers(flat: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
-    """Numbers, and everything else as text; None is nothing."""
-    numbers = {name: float(value) for name, value in flat.items() if isinstance(value, int | float)}
-    texts = {_clean(name): _as_text(value) for name, value in flat.items() if name not in numbers and value is not None}
-    return numbers, texts
-
-
-def _as_params(params: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
-    """Flat parameters as text, cut to what MLflow takes; and a note for each that was cut."""
-    texts = {_clean(name): _as_text(value) for name, value in _flatten(params).items()}
-    notes = [
-        f"parameter {name} is cut to {PARAM_LENGTH} characters" for name in texts if len(texts[name]) > PARAM_LENGTH
-    ]
-    return {name: text[:PARAM_LENGTH] for name, text in texts.items()}, notes
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _clean(name: str) -> str:
-    """`name` with the characters that MLflow allows, and no longer than it allows."""
-    allowed = re.sub(r"[^\w.\- /]", "_", name)
-    return re.sub(r"/(\.*/)+", "/", allowed).strip("/. ")[:NAME_LENGTH] or "_"
 
 
 def _digest(content: Any, files: Iterable[Path]) -> str:

@@ -20,6 +20,8 @@ from leakpipe.cli.options import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from leakpipe.attacks.observation import Observation
     from leakpipe.federation.files import StoredUpdate
     from leakpipe.models.state import ModelState
@@ -122,7 +124,8 @@ class _Attack:
             checkpoint = Checkpoint(path, key=key, seconds=self.checkpoint_seconds)
         started = time.perf_counter()
         try:
-            observation = self._observe(state, stored)
+            priors = self._priors(stored)
+            observation = self._observe(state, stored, priors)
             result = run_attack(
                 observation, self.settings, seed=seed, on_iteration=_advance(bar), checkpoint=checkpoint
             )
@@ -133,7 +136,7 @@ class _Attack:
             out,
             result.images.numpy(),
             labels=result.labels.numpy(),
-            prior=self._priors(stored),
+            prior=priors,
             cell=cell,
             iterations=result.iterations,
         )
@@ -150,7 +153,7 @@ class _Attack:
         }
         return {"round": cell["round"], "steps": curves.pop("iteration", []), "curves": curves, "summary": summary}
 
-    def _observe(self, state: "ModelState", stored: "StoredUpdate") -> "Observation":
+    def _observe(self, state: "ModelState", stored: "StoredUpdate", priors: "np.ndarray") -> "Observation":
         """What the threat model grants of a stored update."""
         import torch
 
@@ -168,7 +171,7 @@ class _Attack:
             exact = recover_batch_statistics(state, undefended, stored.settings.batch_norm_momentum)
         elif granted.batch_norm == "none":
             update = ClientUpdate(update.weights, {}, update.steps)
-        prior = torch.from_numpy(self._priors(stored))
+        prior = torch.from_numpy(priors)
         return Observation(
             before=state,
             update=update,
@@ -183,7 +186,7 @@ class _Attack:
             exact_statistics=exact,
         )
 
-    def _priors(self, stored: "StoredUpdate") -> Any:
+    def _priors(self, stored: "StoredUpdate") -> "np.ndarray":
         from leakpipe.data.files import load_priors
         from leakpipe.data.priors import choose_priors
 
