@@ -14,6 +14,7 @@ from leakpipe.params_types import Name, Section, Seeds, Switchable, distinct
 
 DatasetName = Literal["lfw-faces"]
 ModelName = Literal["convnet-bn", "resnet18", "resnet20"]
+AssignmentName = Literal["optimal", "per-image-maximum"]
 FigureName = Literal["reconstructions", "rounds", "noise", "attacks"]
 
 
@@ -115,6 +116,20 @@ class GaussianParams(Section):
     )
 
 
+class ScoringParams(Section):
+    """How reconstructions are held against the true images."""
+
+    assignment: AssignmentName = Field(
+        default="optimal",
+        description="Which reconstruction an image is held against, by SSIM: each its own, so that all together are "
+        "most alike (`optimal`), or the one most like it, however often (`per-image-maximum`, as the paper's tool).",
+    )
+    lpips: bool = Field(
+        default=False,
+        description="Also measure LPIPS, from 31×31 pixels on; its weights have to lie in torch's checkpoints folder.",
+    )
+
+
 class Params(Section):
     """A whole experiment."""
 
@@ -130,6 +145,7 @@ class Params(Section):
     attacks: Switchable[AttackParams] = Field(
         min_length=1, description="Attacks by name; null switches an inherited one off."
     )
+    scoring: ScoringParams = ScoringParams()
     figures: Annotated[tuple[FigureName, ...], AfterValidator(distinct)] = Field(
         default=("reconstructions", "rounds", "noise"),
         min_length=1,

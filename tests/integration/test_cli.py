@@ -95,7 +95,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         succeed(*invert_arguments(folder / "gaussian-1", client, folder / "out", attack=SHORT))
         scored += ["--reconstruction", folder / "out" / "round1" / client / "test.safetensors"]
         scored += ["--reconstruction", folder / "out" / "round2" / client / "test.safetensors"]
-    succeed("score", "--images", images, "--split", split, *scored, "--out", folder / "score.csv")
+    succeed("score", "--images", images, "--split", split, *scored, "--scoring", "{}",
+            "--out", folder / "score.csv")  # fmt: skip
     succeed("collect", "--score", folder / "score.csv", "--attack-record", folder / "out" / "site-9.json",
             "--attack-record", folder / "out" / "site-1.json", "--accuracy", folder / "gaussian-1" / "accuracy.csv",
             "--leakage-csv", folder / "leakage.csv", "--leakage-parquet", folder / "leakage.parquet",
@@ -351,7 +352,7 @@ def test_a_reconstruction_without_its_split(run: Path, tmp_path: Path) -> None:
     (tmp_path / "split.json").write_text(json.dumps({**split, "seed": 9}))
     said = refuse("score", "--images", run / "images.safetensors", "--split", tmp_path / "split.json",
                   "--reconstruction", run / "out/round1/site-9/test.safetensors",
-                  "--out", tmp_path / "s.csv")  # fmt: skip
+                  "--scoring", "{}", "--out", tmp_path / "s.csv")  # fmt: skip
     assert "its seed 3 has no --split" in said
 
 

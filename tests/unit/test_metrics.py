@@ -10,7 +10,7 @@ from scipy.ndimage import correlate1d
 
 from leakpipe.errors import LeakpipeError
 from leakpipe.metrics.headline import summarize
-from leakpipe.metrics.matching import match_to_originals
+from leakpipe.metrics.matching import ASSIGNMENTS, match_to_originals, take_most_alike
 from leakpipe.metrics.rdlv import rdlv
 from leakpipe.metrics.score import score_images
 from leakpipe.metrics.similarity import affine_psnr, affine_ssim, min_max_ssim, mse, psnr, registered_psnr, ssim
@@ -80,6 +80,43 @@ def test_matching_is_the_best_of_all_permutations(seed: int) -> None:
     chosen = match_to_originals(similarity)
     best = max(permutations(range(5)), key=lambda order: sum(similarity[i, j] for i, j in enumerate(order)))
     assert tuple(chosen) == best
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_published_tool_takes_each_images_most_alike(seed: int) -> None:
+    similarity = np.random.default_rng(seed).random((5, 4))
+    assert take_most_alike(similarity).tolist() == [max(range(4), key=list(row).__getitem__) for row in similarity]
+
+
+def test_one_find_counts_once_unless_the_assignment_says_otherwise() -> None:
+    """Two originals that are alike, one found well, the other not at all."""
+    rng = np.random.default_rng(0)
+    first, noise = rng.random((2, 1, 16, 16))
+    originals = np.stack([first, np.clip(first + 0.1 * rng.standard_normal(first.shape), 0, 1)])
+    rebuilt, priors = np.stack([noise, first]), np.full_like(originals, 0.5)
+    by_name = {name: score_images(rebuilt, originals, priors, assignment=name) for name in ASSIGNMENTS}
+    matched = {name: [row["reconstruction"] for row in rows] for name, rows in by_name.items()}
+    assert matched == {"optimal": [1, 0], "per-image-maximum": [1, 1]}
+    for rows in by_name.values():
+        for row in rows:
+            expected = naive_ssim(rebuilt[row["reconstruction"]][0], originals[row["position"]][0])
+            assert row["ssim"] == pytest.approx(expected, abs=1e-12)
+    with pytest.raises(LeakpipeError, match="unknown assignment 'best'; known: optimal, per-image-maximum"):
+        score_images(rebuilt[:1], originals[:1], priors[:1], assignment="best")
+
+
+def test_a_perceptual_distance_is_of_the_matched_pair() -> None:
+    originals = np.random.default_rng(0).random((3, 1, 16, 16))
+    rows = score_images(
+        originals[::-1],
+        originals,
+        originals,
+        data_range=2.0,
+        lpips=lambda x, y, *, data_range: np.sum(x + y) + data_range,
+    )
+    assert [row["lpips"] for row in rows] == [2 * original.sum() + 2 for original in originals]
+    (row,) = score_images(originals[:1], originals[:1], originals[:1])
+    assert math.isnan(row["lpips"])
 
 
 def test_scores_undo_a_shuffle() -> None:

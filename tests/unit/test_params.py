@@ -13,8 +13,9 @@ from leakpipe.data.datasets import DATASETS
 from leakpipe.defenses.compose import DEFENSES
 from leakpipe.errors import LeakpipeError
 from leakpipe.experiment import attacked_clients, list_cells, load_params, parse_params
+from leakpipe.metrics.matching import ASSIGNMENTS
 from leakpipe.models.catalog import MODELS
-from leakpipe.params import DatasetName, GaussianParams, ModelName, ModelParams, Params
+from leakpipe.params import AssignmentName, DatasetName, GaussianParams, ModelName, ModelParams, Params
 from leakpipe.params_attacks import PresetName
 from tests.conftest import PROJECT
 
@@ -56,8 +57,8 @@ def test_every_field_says_what_it_is() -> None:
 
 @pytest.mark.parametrize(
     ("names", "registry"),
-    [(DatasetName, DATASETS), (ModelName, MODELS), (PresetName, PRESETS)],
-    ids=["data sets", "models", "presets"],
+    [(DatasetName, DATASETS), (ModelName, MODELS), (PresetName, PRESETS), (AssignmentName, ASSIGNMENTS)],
+    ids=["data sets", "models", "presets", "assignments"],
 )
 def test_names_that_params_admit_are_those_registered(names: Any, registry: Any) -> None:
     assert set(get_args(names)) == set(registry)
@@ -105,6 +106,7 @@ def test_overlays_are_runnable(overlay: Path) -> None:
         ("attacks/leakpipe/targets", {"site-9": {"seeds": [9]}}, "9 is not among 1, 2, 3, 4, 5"),
         ("attacks/leakpipe/targets", {"site-9": {"defenses": ["dp"]}}, "'dp' is not among none, gaussian-1"),
         ("model/strides", [1, 2], "model: widths (4) and strides (2) must be as many"),
+        ("scoring", {"assignment": "best"}, "scoring.assignment: 'best' is not valid: input should be 'optimal' or"),
         ("defenses/bad name", [], "defenses.bad name"),
     ],
 )

@@ -166,6 +166,27 @@ def test_a_picture_beside_its_place_is_found_up_to_the_radius(by: tuple[int, int
     assert registered_psnr(moved, original, data_range=1.0, radius=max(map(abs, by)) - 1) < 15
 
 
+def test_a_faint_picture_on_a_bright_ground_is_not_lost_to_rounding() -> None:
+    """Its variance is 1e-13 of its squares: what is left of that must still be its variance."""
+    original = np.random.default_rng(0).random((1, 32, 32))
+    gain, offset = fit_gain_and_offset(100 + 1e-5 * original, original)
+    assert gain == pytest.approx(1e5, rel=1e-8)
+    assert affine_ssim(100 + 1e-5 * original, original, data_range=1.0) == pytest.approx(1, abs=1e-8)
+    fitted = gain * (100 + 1e-5 * original) + offset
+    assert affine_ssim(100 + 1e-5 * original, original, data_range=1.0) == pytest.approx(
+        skimage_ssim(fitted, original, 1.0), abs=1e-8
+    )
+
+
+def test_images_of_other_shapes_are_refused() -> None:
+    gray, colour = np.zeros((1, 16, 16)), np.zeros((3, 16, 16))
+    for measure in (ssim, affine_ssim, min_max_ssim, psnr, affine_psnr, registered_psnr):
+        with pytest.raises(LeakpipeError, match="must have one shape"):
+            measure(gray, colour, data_range=1.0)
+    with pytest.raises(LeakpipeError, match="must have one shape"):
+        mse(gray, colour)
+
+
 def test_images_that_are_too_small_are_named_in_a_sentence() -> None:
     small, enough = np.zeros((1, 10, 32)), np.zeros((1, 11, 11))
     for measure in (ssim, affine_ssim, min_max_ssim):

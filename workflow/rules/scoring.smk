@@ -33,6 +33,7 @@ rule score:
     params:
         splits=lambda w, input: flags("--split", input.splits),
         reconstructions=lambda w, input: flags("--reconstruction", input.reconstructions),
+        scoring=to_json(PARAMS.scoring),
         labels=label_wildcards,
         code=code_version("leakpipe.cli.score"),
     shell:
@@ -41,6 +42,7 @@ rule score:
             --images {input.images} \
             {params.splits} \
             {params.reconstructions} \
+            --scoring {params.scoring:q} \
             --out {output.scores} \
             --record {output.record} {params.labels:q} \
             2>{log}

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from leakpipe.cli.options import InputFile, OutputFile, record_options
+from leakpipe.cli.options import InputFile, OutputFile, record_options, settings_option
 
 
 @click.command()
@@ -14,26 +14,42 @@ from leakpipe.cli.options import InputFile, OutputFile, record_options
 @click.option(
     "--reconstruction", "reconstructions", type=InputFile, multiple=True, required=True, help="Attack's output."
 )
+@settings_option("scoring", "The `scoring` section")
+@click.option(
+    "--lpips-weights",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder with the weights of LPIPS, if not torch's own.",
+)
 @click.option("--out", type=OutputFile, required=True, help="Table (.csv), one row per true image.")
 @record_options
 def score(
     images: Path,
     splits: tuple[Path, ...],
     reconstructions: tuple[Path, ...],
+    scoring: dict[str, Any],
+    lpips_weights: Path | None,
     out: Path,
     record: Path | None,
     labels: dict[str, Any],
 ) -> None:
-    """Score reconstructions: SSIM, PSNR, MSE, RDLV per true image, each matched to its own reconstruction."""
+    """Score reconstructions: SSIM, PSNR, MSE, RDLV per true image, each held against one reconstruction."""
     from leakpipe.attacks.files import load_reconstruction
     from leakpipe.data.files import load_dataset, load_split
     from leakpipe.errors import LeakpipeError
     from leakpipe.metrics.labels import label_accuracy
     from leakpipe.metrics.score import score_images
     from leakpipe.metrics.table import write_scores
+    from leakpipe.params import ScoringParams
+    from leakpipe.params_files import parse_section
     from leakpipe.provenance import record_run
 
-    with record_run(record, rule="score", labels=labels, params={}) as run:
+    with record_run(record, rule="score", labels=labels, params=scoring) as run:
+        settings = parse_section(ScoringParams, scoring, source="--scoring")
+        lpips = None
+        if settings.lpips:
+            from leakpipe.metrics.lpips import load_lpips  # and torch, which takes seconds
+
+            lpips = load_lpips(lpips_weights)
         dataset = load_dataset(images)
         by_seed = {seed: split for split, seed in map(load_split, splits)}
         rows = []
@@ -44,7 +60,10 @@ def score(
                 raise LeakpipeError(f"{path}: its seed {seed} has no --split")
             held = list(by_seed[seed].clients[client])
             accuracy = label_accuracy(found.labels, dataset.labels[held])
-            for scored in score_images(found.images, dataset.images[held], found.prior):
+            scores = score_images(
+                found.images, dataset.images[held], found.prior, assignment=settings.assignment, lpips=lpips
+            )
+            for scored in scores:
                 shared = {"label_accuracy": accuracy, "iterations": found.iterations}
                 rows.append({**found.cell, **scored, **shared, "image": held[scored["position"]]})
         write_scores(out, rows)

@@ -18,6 +18,8 @@ SCORE_COLUMNS = [
     "ssim_prior",
     "ssim_affine",
     "ssim_min_max",
+    "ms_ssim",
+    "lpips",
     "psnr",
     "psnr_affine",
     "psnr_registered",

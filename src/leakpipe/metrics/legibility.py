@@ -1,0 +1,87 @@
+"""How much burned-in text can be read in a reconstruction."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from leakpipe.burned_text import ALPHABET, BurnedText, render_glyphs
+
+UNREADABLE = "?"
+
+
+@dataclass(frozen=True)
+class Legibility:
+    """What was read of a text.
+
+    Attributes:
+        read: The reader's guess for each character that is not a space; `?` where there was nothing to see.
+        accuracy: Share of characters that were read right, in [0, 1].
+        prior_accuracy: The same of the prior image: what could be read before the attack.
+        chance: Accuracy that the same guesses would have in random order, the mean over all permutations: high where
+            the reader says a letter that the text is full of, whatever it sees.
+    """
+
+    read: str
+    accuracy: float
+    prior_accuracy: float
+    chance: float
+
+
+def measure_legibility(reconstruction: np.ndarray, prior: np.ndarray, text: BurnedText) -> Legibility:
+    """Read the text that is known to be in the original, in the reconstruction and in the prior image.
+
+    Args:
+        reconstruction: Shape (channels, height, width).
+        prior: Same shape: the image that the attack started from.
+        text: What the original says, and where.
+
+    Raises:
+        LeakpipeError: Where the text does not lie whole inside the images.
+    """
+    read = read_text(reconstruction, text)
+    return Legibility(
+        read=read,
+        accuracy=_agreement(read, text.characters),
+        prior_accuracy=_agreement(read_text(prior, text), text.characters),
+        chance=_chance(read, text.characters),
+    )
+
+
+def read_text(image: np.ndarray, text: BurnedText) -> str:
+    """Read an image where the text is, by the glyph of the known font that correlates best with each cell.
+
+    A reader who knows font and place: an upper limit of what a person sees, and blind to text that the attack found a
+    pixel beside its place. Letters are brighter than their ground; channels are averaged.
+
+    Args:
+        image: Shape (channels, height, width), values of any range.
+        text: Its places are looked at, not its letters.
+
+    Returns:
+        A guess for each character that is not a space; `?` for a cell of one value.
+    """
+    cells = _standardize(text.cut_cells(image.astype(np.float64)).mean(axis=1))
+    glyphs = _standardize(render_glyphs(text.size))
+    correlation = np.einsum("nyx,gyx->ng", cells, glyphs)
+    guesses = correlation.argmax(axis=1)
+    return "".join(ALPHABET[guess] if cell.any() else UNREADABLE for guess, cell in zip(guesses, cells, strict=True))
+
+
+def _standardize(cells: np.ndarray) -> np.ndarray:
+    """Mean 0 and norm 1 for each cell, so that products of cells are correlations; all 0 for a cell of one value."""
+    centred = cells - cells[:, :1, :1]  # exactly 0 where all values are equal
+    centred -= centred.mean(axis=(1, 2), keepdims=True)
+    norms = np.sqrt((centred**2).sum(axis=(1, 2), keepdims=True))
+    standard: np.ndarray = np.divide(centred, norms, out=np.zeros_like(centred), where=norms > 0)
+    return standard
+
+
+def _agreement(read: str, written: str) -> float:
+    return sum(guess == character for guess, character in zip(read, written, strict=True)) / len(written)
+
+
+def _chance(read: str, written: str) -> float:
+    """Mean agreement over all orders of the guesses: each meets each character equally often."""
+    guesses, characters = Counter(read), Counter(written)
+    return sum(guesses[character] * count for character, count in characters.items()) / len(written) ** 2
