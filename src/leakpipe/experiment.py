@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leakpipe.attacks.presets import resolve_settings
+from leakpipe.attacks.presets import resolve_settings, resolve_threat_model
 from leakpipe.data.datasets import DATASETS
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.catalog import MODELS
 from leakpipe.params import ClientParams, Params
-from leakpipe.params_attacks import AttackSettings
+from leakpipe.params_attacks import AttackSettings, ThreatModel
 from leakpipe.params_files import merge, parse_section, read_yaml
 
 
@@ -71,7 +71,8 @@ def _find_conflict(params: Params) -> str | None:
     for name, attack in params.attacks.items():
         for target in attack.targets:
             try:
-                missing = _find_missing_knowledge(params, resolve_settings(attack, target))
+                granted = resolve_threat_model(attack, params.threat_model)
+                missing = _find_missing_knowledge(params, resolve_settings(attack, target), granted)
             except LeakpipeError as error:
                 return f"attacks.{name}: {error}"
             if missing:
@@ -79,17 +80,16 @@ def _find_conflict(params: Params) -> str | None:
     return None
 
 
-def _find_missing_knowledge(params: Params, settings: AttackSettings) -> str | None:
+def _find_missing_knowledge(params: Params, settings: AttackSettings, granted: ThreatModel) -> str | None:
     """What an attack needs that model or threat model do not give; None if it has all."""
     if settings.batch_norm_weight == 0:
         return None
     if not MODELS[params.model.name].has_batch_norm:
         return f"needs batch normalisation, which model {params.model.name!r} does not have"
-    granted = params.threat_model.batch_norm
-    if settings.batch_norm == "update" and granted == "none":
+    if settings.batch_norm == "update" and granted.batch_norm == "none":
         return "needs running statistics in the update, which threat_model.batch_norm: none withholds"
-    if settings.batch_norm == "exact" and granted != "exact":
-        return f"needs exact batch statistics, which threat_model.batch_norm: {granted} does not grant"
+    if settings.batch_norm == "exact" and granted.batch_norm != "exact":
+        return f"needs exact batch statistics, which threat_model.batch_norm: {granted.batch_norm} does not grant"
     return None
 
 

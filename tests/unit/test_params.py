@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from leakpipe.attacks.presets import PRESETS, resolve_settings
+from leakpipe.attacks.presets import PRESETS, resolve_settings, resolve_threat_model
 from leakpipe.data.datasets import DATASETS
 from leakpipe.defenses.compose import DEFENSES
 from leakpipe.errors import LeakpipeError
@@ -92,6 +92,8 @@ def test_overlays_are_runnable(overlay: Path) -> None:
         ("attacks/leakpipe/pyramid", [32, 8], "attacks.leakpipe.pyramid: sizes must grow, got [32, 8]"),
         ("threat_model", {"batch_norm": "none"}, "needs running statistics in the update, which threat_model.batch_no"),
         ("threat_model", {"prior": "class", "labels": "unknown"}, "threat_model: prior: class needs labels: known"),
+        ("attacks/leakpipe/threat_model", {"batch_norm": "none"}, "attacks.leakpipe: preset 'leakpipe' needs running"),
+        ("attacks/leakpipe/threat_model", {"prior": "mine"}, "attacks.leakpipe.threat_model.prior: 'mine' is not"),
         ("defenses/none", [{"kind": "laplace", "sigma0": 1}], "'laplace' is not valid: input should be 'gaussian'"),
         ("federation/learning_rate", -1, "federation.learning_rate: -1 is not valid: input should be greater than 0"),
         ("federation/rounds", 2.5, "federation.rounds: 2.5 is not valid"),
@@ -203,3 +205,23 @@ def test_settings_come_from_preset_then_attack_then_client(content: dict[str, An
     assert resolve_settings(attack, "site-5").iterations == 7
     assert resolve_settings(attack, "site-9").step_size == published.step_size
     assert resolve_settings(attack, "site-9").batch_norm == "frozen"
+
+
+def test_an_attack_may_be_granted_something_else(content: dict[str, Any]) -> None:
+    edit(content, "threat_model", {"prior": "class", "batch_order": "known"})
+    edit(content, "attacks/bn-aware/threat_model", {"prior": "gray"})
+    edit(content, "attacks/inverting-gradients/threat_model", {"prior": "all", "labels": "unknown"})
+    params = parse_params(content, source="params.yaml")
+    granted = {name: resolve_threat_model(attack, params.threat_model) for name, attack in params.attacks.items()}
+    assert granted["leakpipe"] == params.threat_model
+    assert granted["bn-aware"] == params.threat_model.model_copy(update={"prior": "gray"})
+    assert granted["inverting-gradients"].labels == "unknown"
+    assert granted["inverting-gradients"].batch_order == "known"
+
+
+def test_what_an_attack_is_granted_must_fit_the_experiments(content: dict[str, Any]) -> None:
+    edit(content, "threat_model", {"prior": "class"})
+    edit(content, "attacks/bn-aware/threat_model", {"labels": "unknown"})
+    said = r"attacks\.bn-aware: threat_model together with the experiment's: prior: class needs labels: known$"
+    with pytest.raises(LeakpipeError, match=said):
+        parse_params(content, source="params.yaml")

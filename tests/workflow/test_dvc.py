@@ -193,6 +193,7 @@ HELPERS = {
     "ROUNDS": {"federation"},
     "in_captured_rounds": {"federation"},
     "ATTACKED": {"federation", "attacks"},
+    "granted_to": {"threat_model", "attacks"},
     "RESULTS": {"experiment"},
     "LOG": {"experiment"},
     "CHECKPOINTS": {"experiment"},
