@@ -204,7 +204,7 @@ RULES = {
     "data": ["data"],
     "federation": ["federation"],
     "inversion": ["inversion"],
-    "evaluation": ["scoring", "figures", "reporting"],
+    "evaluation": ["scoring", "judging", "figures", "reporting"],
 }
 
 
