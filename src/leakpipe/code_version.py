@@ -19,7 +19,10 @@ ROOT = Path(__file__).parent
 # change no result.
 NOT_FOLLOWED = {
     PACKAGE,
-    *(f"{PACKAGE}.{module}" for module in ("params", "params_attacks", "params_types", "params_files", "errors")),
+    *(
+        f"{PACKAGE}.{module}"
+        for module in ("params", "params_attacks", "params_claims", "params_types", "params_files", "errors")
+    ),
 }
 
 

@@ -3,17 +3,19 @@
 Everything here is cheap to import (no torch): the Snakefile uses it on every start.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
-from leakpipe.attacks.presets import resolve_settings
+from leakpipe.attacks.presets import resolve_settings, resolve_threat_model
 from leakpipe.data.datasets import DATASETS
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.catalog import MODELS
 from leakpipe.params import ClientParams, Params
-from leakpipe.params_attacks import AttackSettings
+from leakpipe.params_attacks import AttackSettings, ThreatModel
+from leakpipe.params_claims import ClaimsParams
 from leakpipe.params_files import merge, parse_section, read_yaml
 
 
@@ -71,26 +73,48 @@ def _find_conflict(params: Params) -> str | None:
     for name, attack in params.attacks.items():
         for target in attack.targets:
             try:
-                missing = _find_missing_knowledge(params, resolve_settings(attack, target))
+                granted = resolve_threat_model(attack, params.threat_model)
+                missing = _find_missing_knowledge(params, resolve_settings(attack, target), granted)
             except LeakpipeError as error:
                 return f"attacks.{name}: {error}"
             if missing:
                 return f"attacks.{name}: preset {attack.preset!r} {missing}"
-    return None
+    return _find_false_contrast(params)
 
 
-def _find_missing_knowledge(params: Params, settings: AttackSettings) -> str | None:
+def _find_missing_knowledge(params: Params, settings: AttackSettings, granted: ThreatModel) -> str | None:
     """What an attack needs that model or threat model do not give; None if it has all."""
     if settings.batch_norm_weight == 0:
         return None
     if not MODELS[params.model.name].has_batch_norm:
         return f"needs batch normalisation, which model {params.model.name!r} does not have"
-    granted = params.threat_model.batch_norm
-    if settings.batch_norm == "update" and granted == "none":
+    if settings.batch_norm == "update" and granted.batch_norm == "none":
         return "needs running statistics in the update, which threat_model.batch_norm: none withholds"
-    if settings.batch_norm == "exact" and granted != "exact":
-        return f"needs exact batch statistics, which threat_model.batch_norm: {granted} does not grant"
+    if settings.batch_norm == "exact" and granted.batch_norm != "exact":
+        return f"needs exact batch statistics, which threat_model.batch_norm: {granted.batch_norm} does not grant"
     return None
+
+
+def _find_false_contrast(params: Params) -> str | None:
+    """Which two clients do not differ as their role in the claims says; None if all do."""
+    if params.claims is None:
+        return None
+    wanted: dict[str, Callable[[ClientParams, ClientParams], bool]] = {
+        "more_images": lambda less, more: more.images > less.images,
+        "larger_batches": lambda less, more: more.images == less.images and more.batch_size > less.batch_size,
+        "more_steps": lambda less, more: more.images == less.images and _steps(params, more) > _steps(params, less),
+    }
+    for role, differ in wanted.items():
+        pair = getattr(params.claims, role)
+        if pair and not differ(*(params.federation.clients[name] for name in pair)):
+            expected = ClaimsParams.model_fields[role].description
+            return f"claims.{role}: {pair[0]!r} and {pair[1]!r} do not differ so; expected: {expected}"
+    return None
+
+
+def _steps(params: Params, client: ClientParams) -> int:
+    """Local steps of a client in one round."""
+    return ceil(client.images / client.batch_size) * (client.local_epochs or params.federation.local_epochs)
 
 
 def _has_lone_values(params: Params, client: ClientParams) -> bool:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from leakpipe.params_attacks import AttackParams, ThreatModel
+from leakpipe.params_claims import ClaimsParams
 from leakpipe.params_types import Name, Section, Seeds, Switchable, distinct
 
 DatasetName = Literal["lfw-faces"]
@@ -152,6 +153,10 @@ class Params(Section):
         description="Figures to draw, in the order that a reader should see them.",
     )
 
+    claims: ClaimsParams | None = Field(
+        default=None, description="Roles in the paper's claims; null: no claim is judged."
+    )
+
     @model_validator(mode="after")
     def _targets_exist(self) -> Self:
         for name, attack in self.attacks.items():
@@ -162,6 +167,16 @@ class Params(Section):
                     _known(f"{where}.{client}.defenses", defense, self.defenses)
                 for seed in target.seeds or ():
                     _known(f"{where}.{client}.seeds", seed, self.seeds)
+        return self
+
+    @model_validator(mode="after")
+    def _roles_are_played(self) -> Self:
+        if self.claims is None:
+            return self
+        attacks, clients = self.claims.attack_roles(), self.claims.client_roles()
+        for roles, known in ((attacks, self.attacks), (clients, self.federation.clients)):
+            for role, name in roles:
+                _known(f"claims.{role}", name, known)
         return self
 
 

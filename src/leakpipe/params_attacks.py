@@ -197,20 +197,13 @@ class TargetParams(Section):
     )
 
 
-class AttackParams(AttackSettings):
-    """One attack: a preset, what it changes of it, and whom it attacks."""
-
-    preset: PresetName = Field(description="Published recipe that unset fields keep the values of.")
-    targets: Switchable[TargetParams] = Field(
-        min_length=1, description="Attacked clients; `{}` attacks in every cell, null switches one off."
-    )
-
-
 class ThreatModel(Section):
     """What the attacker is granted besides the global model and one update."""
 
-    prior: Literal["all", "class"] = Field(
-        default="all", description="Prior image: mean of all public images, or of those of the victim's class."
+    prior: Literal["all", "class", "gray"] = Field(
+        default="all",
+        description="Prior image: mean of all public images, of those of the victim's class, or plain gray (0.5) "
+        "where the attacker has none.",
     )
     labels: Literal["known", "unknown"] = Field(
         default="known", description="Whether the attacker is told the labels of the client's images."
@@ -231,3 +224,16 @@ class ThreatModel(Section):
         if self.prior == "class" and self.labels == "unknown":
             raise ValueError("prior: class needs labels: known")
         return self
+
+
+class AttackParams(AttackSettings):
+    """One attack: a preset, what it changes of it, and whom it attacks."""
+
+    preset: PresetName = Field(description="Published recipe that unset fields keep the values of.")
+    targets: Switchable[TargetParams] = Field(
+        min_length=1, description="Attacked clients; `{}` attacks in every cell, null switches one off."
+    )
+    threat_model: ThreatModel = Field(
+        default=ThreatModel(),
+        description="What this attack is granted instead; fields that are not set are the experiment's.",
+    )

@@ -88,6 +88,8 @@ def test_priors_are_means_of_public_images_only() -> None:
     np.testing.assert_allclose(priors["class0"], np.mean(faces, axis=0), atol=1e-6)
     assert choose_priors(priors, "all", [0, 1]).shape == (2, 1, 24, 24)
     np.testing.assert_array_equal(choose_priors(priors, "class", [1, 0])[0], priors["class1"])
+    gray = choose_priors(priors, "gray", [1, 0])
+    assert (gray.shape, gray.dtype, gray.min(), gray.max()) == ((2, 1, 24, 24), np.float32, 0.5, 0.5)
 
 
 def test_a_class_without_public_images_is_said() -> None:

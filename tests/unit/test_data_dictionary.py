@@ -5,16 +5,22 @@ import re
 import pytest
 
 from leakpipe.metrics.comparison import COMPARISON_COLUMNS
+from leakpipe.metrics.pairwise import PAIR_COLUMNS
 from leakpipe.metrics.table import ACCURACY_COLUMNS, LEAKAGE_COLUMNS
 from tests.conftest import PROJECT
 
 TEXT = (PROJECT / "docs" / "data-dictionary.md").read_text(encoding="utf-8")
-TABLES = {"leakage.csv": LEAKAGE_COLUMNS, "accuracy.csv": ACCURACY_COLUMNS, "attacks.csv": COMPARISON_COLUMNS}
+TABLES = {
+    "leakage.csv": LEAKAGE_COLUMNS,
+    "accuracy.csv": ACCURACY_COLUMNS,
+    "attacks.csv": COMPARISON_COLUMNS,
+    "comparisons.csv": PAIR_COLUMNS,
+}
 
 
 def cells_of(table: str) -> list[list[str]]:
     """Rows of the table under the heading `table`, without its two header lines."""
-    (section,) = re.findall(rf"^## {re.escape(table)}\n(.*?)(?=^## |\Z)", TEXT, flags=re.DOTALL | re.MULTILINE)
+    (section,) = re.findall(rf"^## {re.escape(table)}\n(.*?)(?=^##? |\Z)", TEXT, flags=re.DOTALL | re.MULTILINE)
     lines = [line for line in section.splitlines() if line.startswith("|")]
     assert lines[0] == "| column | meaning | unit | range | empty |"
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]

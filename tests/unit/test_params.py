@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from leakpipe.attacks.presets import PRESETS, resolve_settings
+from leakpipe.attacks.presets import PRESETS, resolve_settings, resolve_threat_model
 from leakpipe.data.datasets import DATASETS
 from leakpipe.defenses.compose import DEFENSES
 from leakpipe.errors import LeakpipeError
@@ -93,6 +93,8 @@ def test_overlays_are_runnable(overlay: Path) -> None:
         ("attacks/leakpipe/pyramid", [32, 8], "attacks.leakpipe.pyramid: sizes must grow, got [32, 8]"),
         ("threat_model", {"batch_norm": "none"}, "needs running statistics in the update, which threat_model.batch_no"),
         ("threat_model", {"prior": "class", "labels": "unknown"}, "threat_model: prior: class needs labels: known"),
+        ("attacks/leakpipe/threat_model", {"batch_norm": "none"}, "attacks.leakpipe: preset 'leakpipe' needs running"),
+        ("attacks/leakpipe/threat_model", {"prior": "mine"}, "attacks.leakpipe.threat_model.prior: 'mine' is not"),
         ("defenses/none", [{"kind": "laplace", "sigma0": 1}], "'laplace' is not valid: input should be 'gaussian'"),
         ("federation/learning_rate", -1, "federation.learning_rate: -1 is not valid: input should be greater than 0"),
         ("federation/rounds", 2.5, "federation.rounds: 2.5 is not valid"),
@@ -105,6 +107,15 @@ def test_overlays_are_runnable(overlay: Path) -> None:
         ("attacks/leakpipe/targets", {"site-7": {}}, "attacks.leakpipe.targets: 'site-7' is not among site-9"),
         ("attacks/leakpipe/targets", {"site-9": {"seeds": [9]}}, "9 is not among 1, 2, 3, 4, 5"),
         ("attacks/leakpipe/targets", {"site-9": {"defenses": ["dp"]}}, "'dp' is not among none, gaussian-1"),
+        ("claims/paper_attack", "bn-awere", "claims.paper_attack: 'bn-awere' is not among leakpipe, bn-aware, inve"),
+        ("claims/earlier_attacks", ["dlg"], "claims.earlier_attacks: 'dlg' is not among leakpipe, bn-aware, invert"),
+        ("claims/low_risk", ["site-1", "site-7"], "claims.low_risk: 'site-7' is not among site-9, site-5, site-1"),
+        ("claims/low_risk", ["site-1", "site-1"], "claims.low_risk: values must differ, got ['site-1', 'site-1']"),
+        ("claims/more_images", ["site-9"], "claims.more_images.1: required, but missing"),
+        ("claims/more_images", ["site-5", "site-1"], "claims.more_images: 'site-5' and 'site-1' do not differ so; exp"),
+        ("claims/larger_batches", ["site-2", "site-5"], "claims.larger_batches: 'site-2' and 'site-5' do not differ"),
+        ("claims/larger_batches", ["site-5", "site-1"], "expected: Two clients with as many images: the second has la"),
+        ("claims/more_steps", ["site-1", "site-5"], "claims.more_steps: 'site-1' and 'site-5' do not differ so"),
         ("model/strides", [1, 2], "model: widths (4) and strides (2) must be as many"),
         ("scoring", {"assignment": "best"}, "scoring.assignment: 'best' is not valid: input should be 'optimal' or"),
         ("defenses/bad name", [], "defenses.bad name"),
@@ -137,7 +148,8 @@ def test_null_switches_an_inherited_entry_off(tmp_path: Path) -> None:
     overlay = tmp_path / "less.yaml"
     overlay.write_text(
         "defenses: {gaussian-5: null}\nattacks: {inverting-gradients: null}\nseeds: [7]\n"
-        "attacks: {leakpipe: {targets: {site-5: null, site-1: null}}, bn-aware: null, inverting-gradients: null}\n"
+        "attacks: {leakpipe: {targets: {site-5: null, site-1: null}}, bn-aware: null, inverting-gradients: null,\n"
+        "  leakpipe-weights: null, leakpipe-statistics: null}\nclaims: null\n"
     )
     params = load_params(PROJECT / "params.yaml", overlay)
     assert list(params.defenses) == ["none", "gaussian-1", "gaussian-20"]
@@ -163,6 +175,7 @@ def test_what_is_stored_of_a_convnet_says_all_of_it() -> None:
 @pytest.mark.parametrize(("images", "batch_size", "trains"), [(9, 8, False), (10, 8, True), (8, 8, True)])
 def test_a_last_batch_of_one_image_counts(content: dict[str, Any], images: int, batch_size: int, trains: bool) -> None:
     edit(content, "model", {"name": "resnet18"})
+    edit(content, "claims", None)
     clients = {"site-9": {"images": images, "batch_size": batch_size}}
     edit(content, "federation/clients", clients)
     for attack in content["attacks"].values():
@@ -205,3 +218,38 @@ def test_settings_come_from_preset_then_attack_then_client(content: dict[str, An
     assert resolve_settings(attack, "site-5").iterations == 7
     assert resolve_settings(attack, "site-9").step_size == published.step_size
     assert resolve_settings(attack, "site-9").batch_norm == "frozen"
+
+
+def test_an_attack_may_be_granted_something_else(content: dict[str, Any]) -> None:
+    edit(content, "threat_model", {"prior": "class", "batch_order": "known"})
+    edit(content, "attacks/bn-aware/threat_model", {"prior": "gray"})
+    edit(content, "attacks/inverting-gradients/threat_model", {"prior": "all", "labels": "unknown"})
+    params = parse_params(content, source="params.yaml")
+    granted = {name: resolve_threat_model(attack, params.threat_model) for name, attack in params.attacks.items()}
+    assert granted["leakpipe"] == params.threat_model
+    assert granted["bn-aware"] == params.threat_model.model_copy(update={"prior": "gray"})
+    assert granted["inverting-gradients"].labels == "unknown"
+    assert granted["inverting-gradients"].batch_order == "known"
+
+
+def test_what_an_attack_is_granted_must_fit_the_experiments(content: dict[str, Any]) -> None:
+    edit(content, "threat_model", {"prior": "class"})
+    edit(content, "attacks/bn-aware/threat_model", {"labels": "unknown"})
+    said = r"attacks\.bn-aware: threat_model together with the experiment's: prior: class needs labels: known$"
+    with pytest.raises(LeakpipeError, match=said):
+        parse_params(content, source="params.yaml")
+
+
+def test_roles_may_be_played_by_clients_that_differ_as_they_say(content: dict[str, Any]) -> None:
+    pairs = {
+        "more_images": ["site-9", "site-5"],
+        "larger_batches": ["site-1", "site-5"],
+        "more_steps": ["site-5", "site-1"],
+    }
+    for role, pair in pairs.items():
+        edit(content, f"claims/{role}", pair)
+    claims = parse_params(content, source="params.yaml").claims
+    assert claims is not None
+    assert [getattr(claims, role) for role in pairs] == [tuple(pair) for pair in pairs.values()]
+    edit(content, "claims", None)
+    assert parse_params(content, source="params.yaml").claims is None

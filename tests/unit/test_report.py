@@ -36,6 +36,33 @@ PARAMS: dict[str, Any] = {
 }
 SSIM = {"none": 0.95, "quiet": 0.6, "loud": 0.1}
 ACCURACY = {"none": 0.9, "quiet": 0.8, "loud": 0.7}
+CLAIMS: dict[str, Any] = {
+    "definitions": {"draw": "A seed.", "interval": "Of the mean.", "gain": "SSIM over the prior.", "margins": "0.05."},
+    "claims": [
+        {
+            "id": "main-leaks",
+            "sentence": "The client <alone> leaks.",
+            "source": "Somebody.",
+            "statistic": "SSIM gain of main.",
+            "rule": "reproduced: above 0.05",
+            "verdict": "reproduced",
+            "estimate": {"of": "main on alone", "mean": 0.61, "low": -0.52, "high": 0.7, "draws": 8},
+            "others": [{"of": "main, round 1", "mean": 0.45, "low": 0.4, "high": 0.5, "draws": 7}],
+            "missing": None,
+        },
+        {
+            "id": "noise-stops-main",
+            "sentence": "Noise removes it.",
+            "source": "Somebody.",
+            "statistic": "SSIM gain of main.",
+            "rule": "reproduced: at or below 0.05",
+            "verdict": "not tested",
+            "estimate": None,
+            "others": [],
+            "missing": "attack main under noise",
+        },
+    ],
+}
 
 
 def tables(ssim: Mapping[str, float] = SSIM) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -106,6 +133,7 @@ def page(tmp_path: Path, params: Mapping[str, Any] = PARAMS, **changes: Any) -> 
         "leakage": leakage,
         "accuracy": accuracy,
         "metrics": summarize(leakage, accuracy),
+        "claims": CLAIMS,
         "params": params,
         "records": [run_record()],
         "figures": [load_figure("rounds", tmp_path / "rounds.svg", tmp_path / "rounds.txt")],
@@ -190,6 +218,40 @@ def test_noise_that_leaves_one_image_open_does_not_stop_the_attack() -> None:
     assert "noise of σ₀ = 20 stops it" in find(leakage, summarize(leakage, accuracy), PARAMS).sentence.replace(
         "\u00a0", " "
     )
+
+
+def test_claims_are_shown_with_number_interval_verdict_and_rule(tmp_path: Path) -> None:
+    first, second = page(tmp_path).split('<h2 id="claims">')[1].split('<h2 id="numbers">')[0].split("</details>")[:2]
+    for shown in (
+        '<span class="verdict">reproduced</span> The client &lt;alone&gt; leaks.',
+        "0.61 [−0.52, 0.70], n = 8",
+        "main, round 1: 0.45 [0.40, 0.50], n = 7",
+        "<dd>reproduced: above 0.05.</dd>",
+        "<dd>Somebody.</dd>",
+    ):
+        assert shown in first
+    assert "Missing" not in first
+    assert '<span class="verdict">not tested</span> Noise removes it.' in second
+    assert "<dt>Missing</dt><dd>attack main under noise</dd>" in second
+    assert "Numbers" not in second
+    assert 'id="claims"' not in page(tmp_path, claims=CLAIMS | {"claims": []})
+
+
+def test_intervals_are_shown_where_there_are_three_seeds(tmp_path: Path) -> None:
+    leakage, accuracy = tables()
+    three = pd.concat([leakage, leakage.query("seed == 0").assign(seed=2, ssim=0.5)])
+    found = find(three, summarize(three, accuracy), PARAMS)
+    assert [cell.seeds for cell in found.cells] == [3] * 9
+    for cell in found.cells:
+        rows = three.query("attack == @cell.attack and client == @cell.client and defense == @cell.defense")
+        draws = rows.groupby("seed")["ssim"].mean()
+        assert (cell.ssim_low, cell.ssim_high) == pytest.approx((draws.min(), draws.max()))
+    worst = found.highlights[0]
+    shown = f"[{worst.ssim_low:.2f}, {worst.ssim_high:.2f}]"
+    assert f"95 % interval {shown}, prior" in page(tmp_path, leakage=three, metrics=summarize(three, accuracy))
+    few = page(tmp_path)
+    assert "95 % interval [" not in few
+    assert "<td>–</td>" in few
 
 
 def test_few_images_are_said_to_be_few(tmp_path: Path) -> None:
@@ -296,12 +358,13 @@ def test_the_command_writes_the_page(tmp_path: Path) -> None:
     write_table(tmp_path / "accuracy.csv", accuracy)
     write_json(tmp_path / "metrics.json", summarize(leakage, accuracy))
     write_json(tmp_path / "params.json", PARAMS)
+    write_json(tmp_path / "claims.json", CLAIMS)
     write_json(tmp_path / "run.json", run_record())
     write_text(tmp_path / "rounds.svg", "<svg/>")
     write_text(tmp_path / "rounds.txt", "Caption.")
     arguments = ["report", "--record-file", str(tmp_path / "run.json"), "--out", str(tmp_path / "report.html")]
     arguments += ["--figure", f"rounds={tmp_path}/rounds.svg", "--record", str(tmp_path / "record.json")]
-    for name in ("leakage.csv", "accuracy.csv", "metrics.json", "params.json"):
+    for name in ("leakage.csv", "accuracy.csv", "metrics.json", "claims.json", "params.json"):
         arguments += [f"--{Path(name).stem}", str(tmp_path / name)]
     refused = CliRunner().invoke(main, arguments)
     assert refused.exit_code == 2

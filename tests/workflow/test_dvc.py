@@ -42,7 +42,7 @@ def run(project: Path, *command: str) -> str:
 
 
 def tiny(params: dict[str, Any]) -> dict[str, Any]:
-    """The default experiment, cut to one seed, two defences, three attacks on one client, three iterations."""
+    """The default experiment, cut to one seed, two defences, five attacks on one client, three iterations."""
     params["seeds"] = [0]
     params["federation"] |= {"rounds": 2, "captured_rounds": [1, 2]}
     params["defenses"] = {name: params["defenses"][name] for name in ("none", "gaussian-1")}
@@ -155,7 +155,7 @@ def test_changed_attack_code_makes_reconstructions_again_and_nothing_before_them
     run(project, "dvc", "repro", "--single-item", "inversion")
 
     assert {path.split("/")[0] for path in ran_again(project, before)} == {"invert"}
-    assert len(ran_again(project, before)) == 4
+    assert len(ran_again(project, before)) == 6
     np.testing.assert_array_equal(load_reconstruction(project / LEAKPIPE).images, 1 - old)
 
 
@@ -193,6 +193,7 @@ HELPERS = {
     "ROUNDS": {"federation"},
     "in_captured_rounds": {"federation"},
     "ATTACKED": {"federation", "attacks"},
+    "granted_to": {"threat_model", "attacks"},
     "RESULTS": {"experiment"},
     "LOG": {"experiment"},
     "CHECKPOINTS": {"experiment"},
@@ -203,7 +204,7 @@ RULES = {
     "data": ["data"],
     "federation": ["federation"],
     "inversion": ["inversion"],
-    "evaluation": ["scoring", "figures", "reporting"],
+    "evaluation": ["scoring", "judging", "figures", "reporting"],
 }
 
 

@@ -10,7 +10,9 @@ from tests.workflow.conftest import QUICK, Edit, planned_jobs, snakemake
 
 pytestmark = pytest.mark.xdist_group("quick")  # one worker, so that the quick experiment runs once
 
-AFTER_COLLECT = {"collect": 1, "plot_reconstructions": 1, "plot_rounds": 1, "plot_noise": 1, "report": 1, "track": 1}
+JUDGED = {"compare": 1, "judge_claims": 1}
+DRAWN = {"plot_reconstructions": 1, "plot_rounds": 1, "plot_noise": 1}
+AFTER_COLLECT = {"collect": 1, **JUDGED, **DRAWN, "report": 1, "track": 1}
 
 
 def test_everything_is_there_after_a_run(finished: Path) -> None:
@@ -49,6 +51,20 @@ def test_one_figure(project: Path) -> None:
     with (project / "src/leakpipe/figures/rounds.py").open("a") as source:
         source.write("\nEDITED = True\n")
     assert planned_jobs(project) == {"plot_rounds": 1, "report": 1, "track": 1}
+
+
+def test_who_plays_a_role(project: Path, edit: Edit) -> None:
+    edit("params.yaml", "low_risk: [site-5, site-1]", "low_risk: [site-1]")
+    assert planned_jobs(project) == {"judge_claims": 1, "report": 1, "track": 1}
+
+
+def test_what_one_attack_is_granted(project: Path, edit: Edit) -> None:
+    edit(
+        "experiments/quick.yaml",
+        "inverting-gradients:\n    iterations: 20",
+        "inverting-gradients:\n    iterations: 20\n    threat_model: {prior: class}",
+    )
+    assert planned_jobs(project) == {"invert": 1, "score": 1, **AFTER_COLLECT}
 
 
 def test_comments(project: Path, edit: Edit) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from leakpipe.attacks.presets import resolve_settings
+from leakpipe.attacks.presets import resolve_settings, resolve_threat_model
 from leakpipe.code_version import code_version
 from leakpipe.errors import LeakpipeError
 from leakpipe.experiment import attacked_clients, list_cells, parse_params
@@ -49,6 +49,11 @@ wildcard_constraints:
     defense="|".join(map(re.escape, PARAMS.defenses)),
     client="|".join(map(re.escape, PARAMS.federation.clients)),
     attack="|".join(map(re.escape, PARAMS.attacks)),
+
+
+def granted_to(attack):
+    """The threat model of one attack."""
+    return resolve_threat_model(PARAMS.attacks[attack], PARAMS.threat_model)
 
 
 def to_json(section):

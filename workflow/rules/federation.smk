@@ -1,6 +1,8 @@
 # Inputs:  data/images and one seed's split
 # Outputs: per (defence, seed): accuracy, and of the captured rounds global models and attacked clients' updates
 
+EXACT_STATISTICS = any(granted_to(attack).batch_norm == "exact" for attack in PARAMS.attacks)
+
 
 rule federate:
     input:
@@ -26,7 +28,7 @@ rule federate:
         federation=to_json(PARAMS.federation),
         defense=lambda w: to_json(PARAMS.defenses[w.defense]),
         attacked=flags("--attacked", ATTACKED),
-        exact_statistics="--exact-statistics" if PARAMS.threat_model.batch_norm == "exact" else "",
+        exact_statistics="--exact-statistics" if EXACT_STATISTICS else "",
         out_dir=lambda w, output: Path(output.accuracy).parent,
         labels=label_wildcards,
         code=code_version("leakpipe.cli.federate"),

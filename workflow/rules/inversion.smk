@@ -23,7 +23,7 @@ rule invert:
         mem_mb=2000,
     params:
         attack=lambda w: to_json(resolve_settings(PARAMS.attacks[w.attack], w.client)),
-        threat_model=to_json(PARAMS.threat_model),
+        threat_model=lambda w: to_json(granted_to(w.attack)),
         checkpoints=f"{CHECKPOINTS}/{{defense}}/seed{{seed}}/{{client}}/{{attack}}",
         models=lambda w, input: flags("--global-model", input.models),
         updates=lambda w, input: flags("--update", input.updates),

@@ -1,4 +1,4 @@
-# Inputs:  the tables, the figures and their captions, run records of all federations and attacks
+# Inputs:  the tables, the verdicts on the claims, the figures and their captions, run records of all federations and attacks
 # Outputs: report.html
 
 REPORT = f"{RESULTS}/report.html"
@@ -10,6 +10,7 @@ rule report:
         leakage=TABLES["leakage"],
         accuracy=TABLES["accuracy"],
         metrics=TABLES["metrics"],
+        claims=CLAIMS,
         figures=expand(f"{FIGURE}/{{name}}.svg", name=FIGURE_NAMES),
         captions=expand(f"{FIGURE}/{{name}}.txt", name=FIGURE_NAMES),
         federations=expand(rules.federate.output.record, defense=PARAMS.defenses, seed=PARAMS.seeds),
@@ -44,6 +45,7 @@ rule report:
             --leakage {input.leakage} \
             --accuracy {input.accuracy} \
             --metrics {input.metrics} \
+            --claims {input.claims} \
             {params.figures} \
             {params.captions} \
             {params.records} \
@@ -57,5 +59,7 @@ rule report:
 rule evaluation:
     input:
         list(TABLES.values()),
+        COMPARISONS,
+        CLAIMS,
         FIGURES,
         REPORT,

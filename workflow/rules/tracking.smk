@@ -9,6 +9,8 @@ RECORDS = [
     *[rules.invert.output.record.format(**vars(cell)) for cell in CELLS],
     *[rules.score.output.record.format(defense=defense, attack=attack) for defense, attack in SCORED],
     rules.collect.output.record,
+    rules.compare.output.record,
+    rules.judge_claims.output.record,
     *expand(f"{RECORD}/plot_{{name}}.json", name=FIGURE_NAMES),
     rules.report.output.record,
 ]
@@ -18,7 +20,7 @@ rule track:
     input:
         records=RECORDS,
         metrics=TABLES["metrics"],
-        artifacts=[TABLES["leakage"], TABLES["accuracy"], *FIGURES, REPORT],
+        artifacts=[TABLES["leakage"], TABLES["accuracy"], COMPARISONS, CLAIMS, *FIGURES, REPORT],
     output:
         tracked=TRACKED,
     log:

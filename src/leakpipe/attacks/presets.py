@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.params_attacks import AttackParams, AttackSettings
+from leakpipe.params_attacks import AttackParams, AttackSettings, ThreatModel
 from leakpipe.registry import Registry
 
 PIXEL_DEVIATION = 0.225
@@ -180,5 +180,21 @@ def resolve_settings(attack: AttackParams, client: str) -> AttackSettings:
     try:
         return AttackSettings.model_validate({**preset.model_dump(), **chosen})
     except ValidationError as error:
-        said = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
-        raise LeakpipeError(f"preset {attack.preset!r} with these settings: {said}") from error
+        raise LeakpipeError(f"preset {attack.preset!r} with these settings: {_first_problem(error)}") from error
+
+
+def resolve_threat_model(attack: AttackParams, experiment: ThreatModel) -> ThreatModel:
+    """What one attack is granted: the experiment's threat model with those fields replaced that the attack sets.
+
+    Raises:
+        LeakpipeError: The replaced fields contradict what the experiment keeps.
+    """
+    granted = {**experiment.model_dump(), **attack.threat_model.model_dump(exclude_unset=True)}
+    try:
+        return ThreatModel.model_validate(granted)
+    except ValidationError as error:
+        raise LeakpipeError(f"threat_model together with the experiment's: {_first_problem(error)}") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    return error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")

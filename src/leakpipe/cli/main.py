@@ -7,8 +7,10 @@ import click
 from leakpipe import __version__
 from leakpipe.cli.check import check
 from leakpipe.cli.collect import collect
+from leakpipe.cli.compare import compare
 from leakpipe.cli.federate import federate
 from leakpipe.cli.invert import invert
+from leakpipe.cli.judge_claims import judge_claims
 from leakpipe.cli.plot import plot
 from leakpipe.cli.prepare_data import prepare_data
 from leakpipe.cli.report import report
@@ -42,5 +44,19 @@ def main() -> None:
     """
 
 
-for command in (check, prepare_data, split_data, federate, invert, score, collect, plot, report, track, stage):
+for command in (
+    check,
+    prepare_data,
+    split_data,
+    federate,
+    invert,
+    score,
+    collect,
+    compare,
+    judge_claims,
+    plot,
+    report,
+    track,
+    stage,
+):
     main.add_command(command)

@@ -28,6 +28,7 @@ class NamedFile(click.ParamType[Any]):
 @click.option("--leakage", type=InputFile, required=True, help="The leakage table (collect's output).")
 @click.option("--accuracy", type=InputFile, required=True, help="The accuracy table (collect's output).")
 @click.option("--metrics", type=InputFile, required=True, help="Headline numbers (collect's output).")
+@click.option("--claims", type=InputFile, required=True, help="Verdicts on the claims (judge-claims' output).")
 @click.option(
     "--figure", "figures", type=NamedFile(), multiple=True, help="SVG or PNG, in the order shown; repeatable."
 )
@@ -43,6 +44,7 @@ def report(
     leakage: Path,
     accuracy: Path,
     metrics: Path,
+    claims: Path,
     figures: tuple[tuple[str, Path], ...],
     captions: tuple[tuple[str, Path], ...],
     records: tuple[Path, ...],
@@ -66,6 +68,7 @@ def report(
             leakage=read_table(leakage, LEAKAGE_COLUMNS),
             accuracy=read_table(accuracy, ACCURACY_COLUMNS),
             metrics=read_json(metrics),
+            claims=read_json(claims),
             params=params,
             records=[read_record(path) for path in records],
             figures=[load_figure(name, path, caption_of[name]) for name, path in figures],

@@ -1,10 +1,12 @@
-"""The prior image: the attacker's guess before it sees an update, made of public images only."""
+"""The prior image: the attacker's guess before it sees an update, made of public images or of none."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from leakpipe.errors import LeakpipeError
+
+GRAY = 0.5  # the middle of [0, 1]: what is left to guess without public images
 
 
 def average_public_images(
@@ -38,10 +40,12 @@ def choose_priors(priors: Mapping[str, np.ndarray], choice: str, labels: Sequenc
 
     Args:
         priors: "all", then one per class in the order of the labels (`average_public_images`).
-        choice: "all" or "class" (the mean of the image's own class).
+        choice: "all", "class" (the mean of the image's own class) or "gray" (0.5 everywhere).
         labels: Class of each image.
 
     Returns:
         float32 of shape (images, channels, height, width).
     """
+    if choice == "gray":
+        return np.full((len(labels), *priors["all"].shape), GRAY, dtype=np.float32)
     return np.stack([priors["all"] if choice == "all" else priors[f"class{label}"] for label in labels])

@@ -8,6 +8,8 @@ import pandas as pd
 
 from leakpipe.errors import LeakpipeError
 from leakpipe.figures.selection import count, describe_client, name_defenses, noise_multipliers, select
+from leakpipe.metrics.uncertainty import bootstrap_mean
+from leakpipe.randomness import derive_seed
 
 FEW_IMAGES = 30  # fewer different images of a client than this are called few
 ALMOST_EXACT = 0.9  # mean SSIM from which an image is called almost exactly rebuilt
@@ -22,6 +24,8 @@ class Cell:
         images: How many different images those are of.
         seeds: Over how many seeds.
         rounds: Over how many captured rounds.
+        ssim_low: Lower end of the 95 % interval of `ssim_mean` over seeds, NaN for fewer than three.
+        ssim_high: Upper end of the same.
     """
 
     attack: str
@@ -34,6 +38,8 @@ class Cell:
     seeds: int
     rounds: int
     ssim_mean: float | None
+    ssim_low: float
+    ssim_high: float
     ssim_min: float | None
     ssim_max: float | None
     prior_mean: float
@@ -96,6 +102,8 @@ def _list_cells(leakage: pd.DataFrame, metrics: Mapping[str, Any], params: Mappi
                 if numbers is None:
                     continue
                 rows = select(leakage, attack=attack, client=client, defense=defense)
+                seed = derive_seed("ssim interval", attack, client, defense)
+                low, high = bootstrap_mean(rows["ssim"], clusters=rows["seed"], seed=seed)
                 cells.append(
                     Cell(
                         attack=attack,
@@ -108,6 +116,8 @@ def _list_cells(leakage: pd.DataFrame, metrics: Mapping[str, Any], params: Mappi
                         seeds=rows["seed"].nunique(),
                         rounds=rows["round"].nunique(),
                         ssim_mean=numbers["ssim_mean"],
+                        ssim_low=low,
+                        ssim_high=high,
                         ssim_min=numbers["ssim_min"],
                         ssim_max=numbers["ssim_max"],
                         prior_mean=float(rows["ssim_prior"].mean()),

@@ -57,6 +57,7 @@ def render_page(
     leakage: pd.DataFrame,
     accuracy: pd.DataFrame,
     metrics: Mapping[str, Any],
+    claims: Mapping[str, Any],
     params: Mapping[str, Any],
     records: Sequence[Mapping[str, Any]],
     figures: Sequence[PageFigure],
@@ -68,6 +69,7 @@ def render_page(
         leakage: The leakage table; all its rows are on the page.
         accuracy: The accuracy table.
         metrics: Headline numbers of both (`leakpipe.metrics.headline.summarize`).
+        claims: Verdicts on the paper's claims (`leakpipe.claims.judge.judge_claims`); no section where there are none.
         params: All parameters, merged.
         records: Run records of the jobs that the tables came from.
         figures: In the order that they are shown in.
@@ -90,6 +92,7 @@ def render_page(
         accuracy_seeds=accuracy["seed"].nunique(),
         accuracy_round=int(accuracy["round"].max()),
         figures=figures,
+        claims=claims,
         columns=columns,
         rows=[_format_row(row) for row in leakage[columns].to_dict("records")],
         runs=summarize_runs(records),

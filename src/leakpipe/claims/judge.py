@@ -1,0 +1,76 @@
+"""From tables to verdicts: every question answered, as JSON."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from leakpipe.claims.evidence import FEWEST_DRAWS, Estimate, Evidence, UntestedError
+from leakpipe.claims.paper import list_paper_claims
+from leakpipe.claims.parts import list_part_questions
+from leakpipe.claims.questions import Question
+from leakpipe.claims.rules import ACCURACY_MARGIN, LEAK_MARGIN, NOT_TESTED
+from leakpipe.params_claims import ClaimsParams
+
+DIGITS = 4
+DEFINITIONS = {
+    "gain": "SSIM of the reconstruction minus SSIM of the prior image, both against the true image.",
+    "draw": "A seed: its own split, victims, initial network and noise. Each draw counts once, with its mean over "
+    "images and captured rounds.",
+    "interval": "95 % interval of the mean over draws, by a bootstrap of draws. It speaks of other draws from the same "
+    f"data set, and is not corrected for the number of claims. Fewer than {FEWEST_DRAWS} draws give no verdict.",
+    "margins": f"A gain counts above {LEAK_MARGIN:g} SSIM, a loss of accuracy above {ACCURACY_MARGIN:g}. Both come "
+    "from what the paper's figures call hidden and costly; they are not tuned to these results.",
+}
+
+
+def list_questions(roles: ClaimsParams) -> list[Question]:
+    """Everything that the roles let one ask, in the order that a reader should see it; no number is known yet."""
+    return [*list_paper_claims(roles), *list_part_questions(roles)]
+
+
+def judge_claims(
+    leakage: pd.DataFrame,
+    accuracy: pd.DataFrame,
+    *,
+    roles: ClaimsParams | None,
+    defenses: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> dict[str, Any]:
+    """Judge every claim.
+
+    Args:
+        leakage: The leakage table.
+        accuracy: The accuracy table.
+        roles: Which attack and client plays which role; None judges nothing.
+        defenses: The `defenses` section of the parameters.
+
+    Returns:
+        JSON-serialisable: `definitions`, and `claims`, each with `id`, `sentence`, `source`, `statistic`, `rule`,
+        `verdict`, `estimate` (`of`, `mean`, `low`, `high`, `draws`; null where it was not tested), `others` (more of
+        these) and `missing` (what it would take; null where it was tested). The same tables give the same.
+    """
+    evidence = Evidence(leakage, accuracy, defenses)
+    questions = list_questions(roles) if roles else []
+    return {"definitions": DEFINITIONS, "claims": [_judge(question, evidence) for question in questions]}
+
+
+def _judge(question: Question, evidence: Evidence) -> dict[str, Any]:
+    said = {name: getattr(question, name) for name in ("id", "sentence", "source", "statistic", "rule")}
+    try:
+        answer = question.answer(evidence)
+    except UntestedError as error:
+        return {**said, "verdict": NOT_TESTED, "estimate": None, "others": [], "missing": str(error)}
+    return {
+        **said,
+        "verdict": answer.verdict,
+        "estimate": _as_json(answer.estimate),
+        "others": [_as_json(each) for each in answer.others],
+        "missing": None,
+    }
+
+
+def _as_json(estimate: Estimate) -> dict[str, Any]:
+    return {
+        name: round(value, DIGITS) if isinstance(value, float) else value for name, value in asdict(estimate).items()
+    }

@@ -1,0 +1,42 @@
+"""What is asked of the tables: each claim with its statistic and its rule, written down before there is a number."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from leakpipe.claims.evidence import Estimate, Evidence
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the tables say to a question.
+
+    Attributes:
+        verdict: In the words of its rule.
+        estimate: The number that it rests on.
+        others: Further numbers for the reader, which the verdict may rest on as well.
+    """
+
+    verdict: str
+    estimate: Estimate
+    others: Sequence[Estimate] = ()
+
+
+@dataclass(frozen=True)
+class Question:
+    """A claim or an open question.
+
+    Attributes:
+        id: Short name, unique.
+        sentence: What is claimed or asked.
+        source: Who says so, with published numbers where there are any.
+        statistic: What is computed, on which rows.
+        rule: How the verdict follows from it.
+        answer: Computes it; raises `UntestedError` where the tables do not hold what it takes.
+    """
+
+    id: str
+    sentence: str
+    source: str
+    statistic: str
+    rule: str
+    answer: Callable[[Evidence], Answer]

@@ -1,0 +1,290 @@
+"""The paper's claims as checks: tables whose verdicts are known by construction, and what the rules promise."""
+
+import json
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from leakpipe.claims.evidence import FEWEST_DRAWS, Estimate
+from leakpipe.claims.judge import judge_claims, list_questions
+from leakpipe.claims.rules import INCONCLUSIVE, LEAK_MARGIN, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, Rule, TwoSidedRule
+from leakpipe.cli.main import main
+from leakpipe.metrics.table import LEAKAGE_COLUMNS, write_table
+from leakpipe.metrics.uncertainty import bootstrap_mean
+from leakpipe.params_claims import ClaimsParams
+from leakpipe.storage import write_json
+
+ROLES = ClaimsParams(
+    attack="ours",
+    paper_attack="paper",
+    earlier_attacks=("old",),
+    weights_attack="weights",
+    statistics_attack="statistics",
+    high_risk="one",
+    low_risk=("four", "eight"),
+    more_images=("one", "four"),
+    larger_batches=("four", "eight"),
+    more_steps=("one", "one-twice"),
+)
+DEFENSES: dict[str, list[dict[str, Any]]] = {
+    "loud": [{"kind": "gaussian", "sigma0": 20}],
+    "none": [],
+    "quiet": [{"kind": "gaussian", "sigma0": 1}],
+    "mixed": [{"kind": "gaussian", "sigma0": 1}, {"kind": "gaussian", "sigma0": 1}],
+}
+Levels = Mapping[tuple[str, str, str], float]
+LEVELS: Levels = {  # mean gain by attack, client, defence
+    ("old", "one", "none"): 0.0,
+    ("paper", "one", "none"): 0.3,
+    ("paper", "four", "none"): 0.0,
+    ("paper", "eight", "none"): -0.1,
+    ("ours", "one", "none"): 0.6,
+    ("ours", "one", "quiet"): 0.4,
+    ("ours", "one", "loud"): -0.2,
+    ("ours", "four", "none"): 0.3,
+    ("ours", "eight", "none"): 0.3,
+    ("ours", "one-twice", "none"): 0.6,
+    ("weights", "one", "none"): 0.5,
+    ("weights", "one", "quiet"): 0.2,
+    ("statistics", "one", "none"): 0.1,
+    ("statistics", "one", "quiet"): 0.1,
+}
+ACCURACY = {"none": 0.95, "quiet": 0.95, "loud": 0.85}
+
+
+def leakage_table(levels: Levels = LEVELS, *, draws: int = 8, scatter: float = 0.03) -> pd.DataFrame:
+    """Two captured rounds, one image; gains scatter about their level, but have exactly this mean over draws."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for (attack, client, defense), level in levels.items():
+        noise = scatter * rng.standard_normal(draws)
+        for seed, number in product(range(draws), (1, 12)):
+            gain = level + noise[seed] - noise.mean()
+            row = {"seed": seed, "round": number, "attack": attack, "client": client, "defense": defense}
+            rows.append(row | {"ssim": 0.3 + gain, "ssim_prior": 0.3, "iterations": 100})
+    return pd.DataFrame(rows)
+
+
+def accuracy_table(accuracy: Mapping[str, float] = ACCURACY) -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    return pd.DataFrame(
+        [
+            {"defense": defense, "seed": seed, "round": number, "test_accuracy": level * (number == 12) + 0.01 * noise}
+            for defense, level in accuracy.items()
+            for seed, noise in enumerate(rng.standard_normal(8))
+            for number in (1, 12)
+        ]
+    )
+
+
+def judge(leakage: pd.DataFrame, accuracy: pd.DataFrame | None = None, **roles: Any) -> dict[str, dict[str, Any]]:
+    accuracy = accuracy_table() if accuracy is None else accuracy
+    judged = judge_claims(leakage, accuracy, roles=ROLES.model_copy(update=roles), defenses=DEFENSES)
+    return {claim["id"]: claim for claim in judged["claims"]}
+
+
+VERDICTS = {
+    "old-fails": REPRODUCED,
+    "paper-leaks": REPRODUCED,
+    "ours-leaks": REPRODUCED,
+    "paper-beats-old": REPRODUCED,
+    "paper-leaks-in-every-round": REPRODUCED,
+    "ours-leaks-in-every-round": REPRODUCED,
+    "paper-low-risk-hidden": REPRODUCED,
+    "ours-low-risk-hidden": NOT_REPRODUCED,
+    "paper-more-images-hide": REPRODUCED,
+    "paper-larger-batches-hide": REPRODUCED,
+    "paper-more-local-steps-hide": NOT_TESTED,
+    "ours-more-images-hide": REPRODUCED,
+    "ours-larger-batches-hide": NOT_REPRODUCED,
+    "ours-more-local-steps-hide": NOT_REPRODUCED,
+    "noise-stops-paper": NOT_TESTED,
+    "noise-stops-ours": REPRODUCED,
+    "noise-costs-accuracy": REPRODUCED,
+    "weights-alone": "leaks",
+    "statistics-alone": "leaks",
+    "which-part-leaks-more": "weights",
+    "statistics-add": "statistics add to the leak",
+    "statistics-add-under-noise": "statistics add to the leak",
+}
+
+
+def test_verdicts_are_those_built_into_the_tables() -> None:
+    assert {name: claim["verdict"] for name, claim in judge(leakage_table()).items()} == VERDICTS
+
+
+@pytest.mark.parametrize(
+    ("changed", "verdicts"),
+    [
+        ({("old", "one", "none"): 0.3}, {"old-fails": NOT_REPRODUCED, "paper-beats-old": NOT_REPRODUCED}),
+        ({("old", "one", "none"): LEAK_MARGIN}, {"old-fails": INCONCLUSIVE}),
+        ({("paper", "one", "none"): 0.0}, {"paper-leaks": NOT_REPRODUCED, "paper-more-images-hide": NOT_REPRODUCED}),
+        ({("ours", "one", "none"): 0.04}, {"noise-stops-ours": NOT_TESTED, "noise-costs-accuracy": NOT_TESTED}),
+        ({("ours", "one", "loud"): 0.2}, {"noise-stops-ours": NOT_REPRODUCED, "noise-costs-accuracy": NOT_TESTED}),
+        ({("ours", "one", "loud"): 0.05}, {"noise-stops-ours": INCONCLUSIVE, "noise-costs-accuracy": NOT_TESTED}),
+        ({("ours", "one", "quiet"): -0.2}, {"noise-stops-ours": REPRODUCED, "noise-costs-accuracy": NOT_REPRODUCED}),
+        ({("ours", "four", "none"): 0.0}, {"ours-low-risk-hidden": NOT_REPRODUCED}),
+        ({("ours", name, "none"): 0.0 for name in ("four", "eight")}, {"ours-low-risk-hidden": REPRODUCED}),
+        ({("ours", "four", "none"): 0.0, ("ours", "eight", "none"): 0.05}, {"ours-low-risk-hidden": INCONCLUSIVE}),
+        ({("weights", "one", "none"): 0.1}, {"which-part-leaks-more": "alike"}),
+        ({("weights", "one", "none"): 0.0}, {"which-part-leaks-more": "statistics", "weights-alone": "does not leak"}),
+        ({("weights", "one", "none"): 0.15}, {"which-part-leaks-more": INCONCLUSIVE}),
+        ({("weights", "one", "none"): 0.6}, {"statistics-add": "statistics add nothing"}),
+        ({("weights", "one", "quiet"): 0.4}, {"statistics-add-under-noise": "statistics add nothing"}),
+    ],
+)  # fmt: skip
+def test_other_tables_have_other_verdicts(changed: Levels, verdicts: Mapping[str, str]) -> None:
+    judged = judge(leakage_table({**LEVELS, **changed}))
+    assert {name: judged[name]["verdict"] for name in verdicts} == verdicts
+
+
+def test_the_number_is_the_mean_over_draws_and_its_interval() -> None:
+    rng = np.random.default_rng(5)
+    leakage = leakage_table({("ours", "one", "none"): 0.5})
+    leakage["ssim"] += 0.01 * rng.standard_normal(len(leakage))
+    found = judge(leakage)["ours-leaks"]["estimate"]
+    gains = [(rows["ssim"] - rows["ssim_prior"]).mean() for _, rows in leakage.groupby("seed")]
+    low, high = bootstrap_mean(gains, seed=0)
+    assert found["of"] == "ours (100 iterations) on one without noise"
+    assert found["draws"] == 8
+    assert [found["mean"], found["low"], found["high"]] == pytest.approx([np.mean(gains), low, high], abs=0.005)
+
+
+def test_differences_are_taken_within_draws() -> None:
+    """Both attacks vary by 0.5 from draw to draw, but together: the difference is known all the same."""
+    leakage = leakage_table({("paper", "one", "none"): 0.3, ("old", "one", "none"): 0.1}, scatter=0.0)
+    leakage["ssim"] += np.linspace(-0.8, 0.8, 8)[leakage["seed"]]
+    judged = judge(leakage)
+    assert judged["paper-leaks"]["verdict"] == INCONCLUSIVE
+    assert judged["paper-beats-old"]["verdict"] == REPRODUCED
+    found = judged["paper-beats-old"]["estimate"]
+    assert (found["mean"], found["low"], found["high"]) == pytest.approx((0.2, 0.2, 0.2))
+
+
+def test_one_silent_round_refutes_a_leak_in_every_round() -> None:
+    leakage = leakage_table()
+    late = (leakage["attack"] == "paper") & (leakage["client"] == "one") & (leakage["round"] == 12)
+    leakage.loc[late, "ssim"] -= 0.3
+    judged = judge(leakage)
+    assert judged["paper-leaks"]["verdict"] == REPRODUCED
+    assert judged["paper-leaks-in-every-round"]["verdict"] == NOT_REPRODUCED
+    assert judged["paper-leaks-in-every-round"]["estimate"]["of"].endswith("round 12")
+    assert judged["ours-leaks-in-every-round"]["verdict"] == REPRODUCED
+
+
+def test_the_smallest_noise_that_stops_the_attack_is_named() -> None:
+    judged = judge(leakage_table())
+    assert judged["noise-stops-ours"]["estimate"]["of"].endswith("at σ0 = 20")
+    assert judged["noise-costs-accuracy"]["estimate"]["of"].endswith("at σ0 = 20")
+    assert judged["noise-costs-accuracy"]["estimate"]["mean"] == pytest.approx(0.1, abs=0.01)
+    both = judge(leakage_table({**LEVELS, ("ours", "one", "quiet"): 0.0}))
+    assert both["noise-stops-ours"]["estimate"]["of"].endswith("at σ0 = 1")
+    not_monotone = judge(leakage_table({**LEVELS, ("ours", "one", "quiet"): 0.0, ("ours", "one", "loud"): 0.3}))
+    assert not_monotone["noise-stops-ours"]["verdict"] == NOT_REPRODUCED
+
+
+def test_too_few_draws_give_no_verdict() -> None:
+    for claim in judge(leakage_table(draws=FEWEST_DRAWS - 1)).values():
+        assert claim["verdict"] == NOT_TESTED, claim["id"]
+        assert claim["estimate"] is None
+        assert claim["missing"]
+    few = judge(leakage_table(draws=FEWEST_DRAWS - 1))["ours-leaks"]["missing"]
+    assert few == "5 draws of ours (100 iterations) on one without noise: there are 4 draws"
+    assert judge(leakage_table(draws=FEWEST_DRAWS))["ours-leaks"]["verdict"] == REPRODUCED
+
+
+def test_what_is_missing_is_said() -> None:
+    missing = {name: claim["missing"] for name, claim in judge(leakage_table()).items() if claim["missing"]}
+    assert missing == {
+        "paper-more-local-steps-hide": "attack paper on one-twice without noise",
+        "noise-stops-paper": "attack paper on one under noise",
+    }
+
+
+def test_roles_that_nobody_plays_ask_nothing() -> None:
+    bare = ClaimsParams(attack="ours", high_risk="one")
+    asked = [question.id for question in list_questions(bare)]
+    assert asked == ["ours-leaks", "ours-leaks-in-every-round", "noise-stops-ours", "noise-costs-accuracy"]
+    judged = judge_claims(leakage_table(), accuracy_table(), roles=None, defenses=DEFENSES)
+    assert judged["claims"] == []
+    assert judged["definitions"]
+
+
+def test_rules_are_stated_without_a_number() -> None:
+    questions = list_questions(ROLES)
+    assert len({question.id for question in questions}) == len(questions)
+    judged = judge(leakage_table({**LEVELS, ("ours", "one", "none"): 0.1}, scatter=0.2))
+    for question in questions:
+        for field in ("sentence", "source", "statistic", "rule"):
+            assert getattr(question, field) == judged[question.id][field]
+        assert question.sentence.endswith((".", "?"))
+        assert judged[question.id]["verdict"] in (*question.rule.replace(";", ":").split(": "), NOT_TESTED), question.id
+
+
+def estimate(low: float, high: float) -> Estimate:
+    return Estimate("x", (low + high) / 2, low, high, 8)
+
+
+def test_a_rule_draws_its_line_at_the_margin() -> None:
+    rule = Rule(0.05, above="yes", below="no")
+    assert [rule.judge(estimate(*ends)) for ends in ((0.06, 0.2), (0.05, 0.2), (-1, 0.05), (-1, 0.06))] == [
+        "yes", INCONCLUSIVE, "no", INCONCLUSIVE,
+    ]  # fmt: skip
+    high, low, across = estimate(0.1, 0.2), estimate(-0.2, 0.0), estimate(0.0, 0.1)
+    for hoped, estimates, verdict in (
+        ("yes", [high, high], "yes"), ("yes", [high, across], INCONCLUSIVE), ("yes", [high, across, low], "no"),
+        ("no", [low, low], "no"), ("no", [low, across], INCONCLUSIVE), ("no", [low, high], "yes"),
+    ):  # fmt: skip
+        assert rule.judge_all(estimates, hoped=hoped) == verdict
+
+
+def test_a_two_sided_rule_has_three_answers() -> None:
+    rule = TwoSidedRule(0.05, first="a", second="b", alike="same")
+    ends = ((0.06, 0.2), (-0.2, -0.06), (-0.05, 0.05), (-0.2, 0.0), (0.04, 0.2))
+    assert [rule.judge(estimate(*each)) for each in ends] == ["a", "b", "same", INCONCLUSIVE, INCONCLUSIVE]
+
+
+def test_an_effect_at_the_margin_is_rarely_called_reproduced() -> None:
+    """The mean gain is exactly the margin: a verdict either way is an error, wanted in at most 5 % of tables."""
+    rng = np.random.default_rng(0)
+    rule, verdicts = Rule(LEAK_MARGIN, above="yes", below="no"), []
+    for seed in range(1000):
+        values = LEAK_MARGIN + 0.1 * rng.standard_normal(8)
+        low, high = bootstrap_mean(values, resamples=1000, seed=seed)
+        verdicts.append(rule.judge(estimate(low, high)))
+    assert verdicts.count(INCONCLUSIVE) / 1000 == pytest.approx(0.95, abs=0.025)
+
+
+def test_the_command_writes_the_same_verdicts_twice(tmp_path: Path) -> None:
+    leakage = leakage_table().reindex(columns=LEAKAGE_COLUMNS)
+    write_table(tmp_path / "leakage.csv", leakage)
+    write_table(tmp_path / "accuracy.csv", accuracy_table().assign(experiment="x", validation_accuracy=0.5))
+    arguments = ["judge-claims", "--defenses", json.dumps(DEFENSES)]
+    arguments += ["--leakage", str(tmp_path / "leakage.csv"), "--accuracy", str(tmp_path / "accuracy.csv")]
+    for name in ("a", "b"):
+        given = [
+            "--claims",
+            ROLES.model_dump_json(),
+            "--out",
+            str(tmp_path / name),
+            "--record",
+            str(tmp_path / "r.json"),
+        ]
+        done = CliRunner().invoke(main, [*arguments, *given])
+        assert done.exit_code == 0, done.output
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    found = {claim["id"]: claim["verdict"] for claim in json.loads((tmp_path / "a").read_text())["claims"]}
+    assert found == VERDICTS
+    assert json.loads((tmp_path / "r.json").read_text())["rule"] == "judge_claims"
+    write_json(tmp_path / "roles.json", {"attack": "ours"})
+    refused = CliRunner().invoke(
+        main, [*arguments, "--claims", str(tmp_path / "roles.json"), "--out", str(tmp_path / "c")]
+    )
+    assert refused.output == "Error: --claims: high_risk: required, but missing\n"
+    assert not (tmp_path / "c").exists()

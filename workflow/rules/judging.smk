@@ -1,0 +1,77 @@
+# Inputs:  leakage.csv, accuracy.csv
+# Outputs: comparisons.csv: attacks, clients and defences draw by draw; claims.json: the paper's claims and verdicts
+
+from leakpipe.figures.selection import name_defenses
+
+COMPARISONS = f"{RESULTS}/comparisons.csv"
+CLAIMS = f"{RESULTS}/claims.json"
+
+
+rule compare:
+    input:
+        leakage=LEAKAGE,
+    output:
+        comparisons=COMPARISONS,
+        record=f"{RECORD}/compare.json",
+    log:
+        f"{LOG}/compare.log",
+    benchmark:
+        f"{BENCHMARK}/compare.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        attacks=flags("--attack", PARAMS.attacks),
+        clients=flags("--client", ATTACKED),
+        defenses=flags("--defense", name_defenses(PARAMS.model_dump()["defenses"])),
+        labels=labels(),
+        code=code_version("leakpipe.cli.compare"),
+    shell:
+        """
+        leakpipe compare \
+            --leakage {input.leakage} \
+            {params.attacks} \
+            {params.clients} \
+            {params.defenses} \
+            --out {output.comparisons} \
+            --record {output.record} {params.labels:q} \
+            2>{log}
+        """
+
+
+rule judge_claims:
+    input:
+        leakage=LEAKAGE,
+        accuracy=TABLES["accuracy"],
+    output:
+        claims=CLAIMS,
+        record=f"{RECORD}/judge_claims.json",
+    log:
+        f"{LOG}/judge_claims.log",
+    benchmark:
+        f"{BENCHMARK}/judge_claims.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        claims=flags("--claims", [to_json(PARAMS.claims)] if PARAMS.claims else []),
+        defenses=to_json(PARAMS.defenses),
+        labels=labels(),
+        code=code_version("leakpipe.cli.judge_claims"),
+    shell:
+        """
+        leakpipe judge-claims \
+            {params.claims:q} \
+            --defenses {params.defenses:q} \
+            --leakage {input.leakage} \
+            --accuracy {input.accuracy} \
+            --out {output.claims} \
+            --record {output.record} {params.labels:q} \
+            2>{log}
+        """
+
+
+rule judging:
+    input:
+        COMPARISONS,
+        CLAIMS,
