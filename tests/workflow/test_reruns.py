@@ -47,6 +47,11 @@ def test_iterations_of_one_attack(project: Path, edit: Edit) -> None:
     assert planned_jobs(project) == {"invert": 1, "score": 1, **AFTER_COLLECT}
 
 
+def test_another_assignment_scores_again(project: Path, edit: Edit) -> None:
+    edit("params.yaml", "assignment: optimal", "assignment: per-image-maximum")
+    assert planned_jobs(project) == {"score": 3, **AFTER_COLLECT}
+
+
 def test_one_figure(project: Path) -> None:
     with (project / "src/leakpipe/figures/rounds.py").open("a") as source:
         source.write("\nEDITED = True\n")

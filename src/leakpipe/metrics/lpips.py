@@ -84,9 +84,6 @@ def load_lpips(folder: Path | None = None) -> Lpips:
     linear = _read_weights(folder / LINEAR_FILE, LINEAR_SOURCE)
     with torch.device("meta"):  # no weights are drawn that are replaced at once
         features: nn.Sequential = alexnet(weights=None).features[:-1]  # no layer follows its last pooling
-    for module in features:
-        if isinstance(module, nn.ReLU):
-            module.inplace = False  # what a layer gave is still needed
     prefix = "features."
     state = {name.removeprefix(prefix): tensor for name, tensor in whole.items() if name.startswith(prefix)}
     try:
