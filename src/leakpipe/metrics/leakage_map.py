@@ -1,0 +1,28 @@
+"""Where in an image the leak is."""
+
+import numpy as np
+
+from leakpipe.metrics.moments import BORDER, PairMoments, measure
+
+
+def leakage_map(
+    reconstruction: np.ndarray, original: np.ndarray, prior: np.ndarray, *, data_range: float
+) -> np.ndarray:
+    """How much more of each place the attack shows than the prior did: local SSIM(T, I) − local SSIM(P, I).
+
+    Args:
+        reconstruction: Shape (channels, height, width), at least 11×11 pixels.
+        original: Same shape.
+        prior: Same shape: the image that the attack started from.
+        data_range: Largest minus smallest possible value, 1.0 for images in [0, 1].
+
+    Returns:
+        float64 of shape (height, width), in [−2, 2], averaged over channels: above 0 where the attack tells more than
+        the prior. Each value is of the Gaussian window of 11×11 pixels around it. No window lies whole inside the
+        image around its outer 5 pixels: they are NaN, and the others' mean (`np.nanmean`) is exactly what SSIM gained,
+        `ssim` − `ssim_prior`.
+    """
+    truth = measure(original)
+    local = [PairMoments(measure(image), truth).ssim_map(data_range=data_range) for image in (reconstruction, prior)]
+    gain = (local[0] - local[1]).mean(axis=0)
+    return np.pad(gain, BORDER, constant_values=np.nan)
