@@ -25,6 +25,7 @@ rule all:
     default_target: True
     input:
         list(TABLES.values()),
+        COMPARISON,
         FIGURES,
         REPORT,
         TRACKED,

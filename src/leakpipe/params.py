@@ -14,7 +14,9 @@ from leakpipe.params_types import Name, Section, Seeds, Switchable, distinct
 
 DatasetName = Literal["lfw-faces"]
 ModelName = Literal["convnet-bn", "resnet18", "resnet20"]
-FigureName = Literal["reconstructions", "rounds", "noise", "attacks"]
+FigureName = Literal[
+    "overview", "reconstructions", "maps", "rounds", "noise", "clients", "tradeoff", "effects", "attacks"
+]
 
 
 class DataParams(Section):
@@ -115,6 +117,19 @@ class GaussianParams(Section):
     )
 
 
+class ComparisonParams(Section):
+    """Attacks that differ in one thing, to be drawn side by side."""
+
+    title: str = Field(min_length=1, description="What the figure is about: 'Which part of the update leaks'.")
+    attacks: dict[Name, str | float] = Field(
+        min_length=1,
+        description="Label of each attack, in the order drawn; a line against iterations if all are numbers.",
+    )
+    clients: Annotated[tuple[Name, ...], AfterValidator(distinct)] = Field(
+        min_length=1, description="Clients that all of these attacks target: a panel each."
+    )
+
+
 class Params(Section):
     """A whole experiment."""
 
@@ -135,6 +150,21 @@ class Params(Section):
         min_length=1,
         description="Figures to draw, in the order that a reader should see them.",
     )
+
+    comparisons: Switchable[ComparisonParams] = Field(
+        default={}, description="Comparisons by name: a figure effect-<name> each, where figures hold `effects`."
+    )
+
+    @model_validator(mode="after")
+    def _comparisons_can_be_drawn(self) -> Self:
+        if "effects" in self.figures and not self.comparisons:
+            raise ValueError("figures: 'effects' draws the comparisons, of which there are none")
+        for name, comparison in self.comparisons.items():
+            for attack in comparison.attacks:
+                _known(f"comparisons.{name}.attacks", attack, self.attacks)
+                for client in comparison.clients:
+                    _known(f"comparisons.{name}.clients (attack {attack!r})", client, self.attacks[attack].targets)
+        return self
 
     @model_validator(mode="after")
     def _targets_exist(self) -> Self:

@@ -9,7 +9,8 @@ RECORDS = [
     *[rules.invert.output.record.format(**vars(cell)) for cell in CELLS],
     *[rules.score.output.record.format(defense=defense, attack=attack) for defense, attack in SCORED],
     rules.collect.output.record,
-    *expand(f"{RECORD}/plot_{{name}}.json", name=FIGURE_NAMES),
+    *COMPARISON_RECORD,
+    *expand(f"{RECORD}/plot/{{name}}.json", name=FIGURE_NAMES),
     rules.report.output.record,
 ]
 

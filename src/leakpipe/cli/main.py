@@ -7,6 +7,7 @@ import click
 from leakpipe import __version__
 from leakpipe.cli.check import check
 from leakpipe.cli.collect import collect
+from leakpipe.cli.compare_attacks import compare_attacks
 from leakpipe.cli.federate import federate
 from leakpipe.cli.invert import invert
 from leakpipe.cli.plot import plot
@@ -42,5 +43,18 @@ def main() -> None:
     """
 
 
-for command in (check, prepare_data, split_data, federate, invert, score, collect, plot, report, track, stage):
+for command in (
+    check,
+    prepare_data,
+    split_data,
+    federate,
+    invert,
+    score,
+    collect,
+    compare_attacks,
+    plot,
+    report,
+    track,
+    stage,
+):
     main.add_command(command)
