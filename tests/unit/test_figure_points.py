@@ -81,11 +81,10 @@ def test_compared_attacks_stand_in_order_with_a_dot_per_draw() -> None:
     assert axes.yaxis_inverted()
     for place, attack in enumerate(comparison["attacks"]):
         rows = table[(table.defense == "none") & (table.client == "one") & (table.attack == attack)]
-        faint, large = axes.lines[2 * place : 2 * place + 2]
+        faint, large, prior = axes.lines[3 * place : 3 * place + 3]
         np.testing.assert_allclose(faint.get_xdata(), rows.groupby("seed").ssim.mean())
         np.testing.assert_allclose(large.get_xydata(), [[rows.ssim.mean(), place]])
-    rows = table[(table.defense == "none") & (table.client == "one")]
-    np.testing.assert_allclose(axes.lines[-1].get_xdata(), rows.ssim_prior.mean())
+        np.testing.assert_allclose(prior.get_xdata(), rows.ssim_prior.mean())
     assert "one: 4 images, 4 seeds" in drawn.caption
     assert "with it (main)" in drawn.caption
     assert "95 % interval" in drawn.caption

@@ -193,6 +193,7 @@ HELPERS = {
     "ROUNDS": {"federation"},
     "in_captured_rounds": {"federation"},
     "ATTACKED": {"federation", "attacks"},
+    "UNDEFENDED": {"defenses"},
     "RESULTS": {"experiment"},
     "LOG": {"experiment"},
     "CHECKPOINTS": {"experiment"},

@@ -49,7 +49,7 @@ def draw_attacks(
                 panels[row, column].set_title(title, fontsize=9)
         panels[row, 0].set_ylabel(f"SSIM, round {captured}")
     use_log_scale(panels[0, 0])
-    panels[0, 0].set_ylim(min(-0.05, float(runs["ssim"].min()) - 0.05), 1.02)
+    panels[0, 0].set_ylim(min(-0.05, float(runs["ssim"].min()) - 0.05), 1.05)
     figure.supxlabel("Wall time of one attack, seconds (log scale)", fontsize=10)
     looks = [LOOKS[index % len(LOOKS)] for index in range(len(present))]
     handles = [

@@ -15,6 +15,7 @@ from leakpipe.figures.means import INTERVAL, Mean, mean_over_draws
 from leakpipe.figures.selection import count_sample, describe_client, select
 from leakpipe.figures.style import COLORS, MARKERS, MUTED, Drawing, in_style
 
+PRIOR: dict[str, Any] = {"color": MUTED, "linestyle": "--", "linewidth": 1, "zorder": 1}
 WIDE = 10  # from this ratio of the largest to the smallest number of iterations on, their axis is logarithmic
 
 
@@ -54,8 +55,9 @@ def draw_effect(
             axes.set_ylabel("" if index else "SSIM to the original")
         else:
             axes.set_xlabel("SSIM to the original")
-    prior = Line2D([], [], color=MUTED, linestyle="--", linewidth=1, label="prior image: the start of the attack")
-    figure.legend(handles=[prior], loc="outside lower right", frameon=False, fontsize=9)
+    figure.legend(
+        handles=[Line2D([], [], label="prior image", **PRIOR)], loc="outside lower right", frameon=False, fontsize=9
+    )
     figure.suptitle(comparison["title"], weight="bold", fontsize=11, x=0.01, ha="left")
     return Drawing(figure, _describe(rows, comparison, defense))
 
@@ -78,8 +80,8 @@ def _describe(rows: pd.DataFrame, comparison: Mapping[str, Any], defense: str) -
     return (
         f"{comparison['title']}: mean SSIM of the reconstructed images, of {attacks}, under defence {defense}, over "
         f"{count_sample(rows, 'round')}. A faint dot is the mean of one draw (its own victims, network and prior), the "
-        f"large marker the mean over images, the dashed line the mean SSIM of the prior images. {INTERVAL} "
-        f"{'; '.join(parts)}."
+        f"large marker the mean over images, the dashed line the mean SSIM of the prior images of the same attack. "
+        f"{INTERVAL} {'; '.join(parts)}."
     )
 
 
@@ -96,30 +98,27 @@ def _draw_rows(axes: Axes, samples: Sequence[pd.DataFrame], labels: Sequence[obj
         if not math.isnan(mean.low):
             axes.hlines(place, mean.low, mean.high, color=color, linewidth=1.5, zorder=3)
         axes.plot(mean.value, place, marker, color=color, markersize=8, zorder=3)
-    axes.axvline(_prior(samples), color=MUTED, linestyle="--", linewidth=1, zorder=1)
+        axes.plot([rows["ssim_prior"].mean()] * 2, [place - 0.5, place + 0.5], **PRIOR)
     axes.set_yticks(range(len(labels)), [str(label) for label in labels])
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-    axes.set_xlim(min(0.0, *(float(_per_draw(rows).min()) for rows in samples)) - 0.03, 1.03)
+    axes.set_xlim(min(0.0, *(float(_per_draw(rows).min()) for rows in samples)) - 0.05, 1.05)
     axes.grid(axis="x", color="#eeeeee")
 
 
 def _draw_line(axes: Axes, samples: Sequence[pd.DataFrame], _labels: Sequence[object]) -> None:
     """SSIM against the iterations that the attacks ran."""
     means: dict[float, Mean] = {}
+    priors: dict[float, float] = {}
     for rows in samples:
         draws, iterations = _per_draw(rows), float(rows["iterations"].mean())
-        means[iterations] = mean_over_draws(rows, "ssim")
+        means[iterations], priors[iterations] = mean_over_draws(rows, "ssim"), float(rows["ssim_prior"].mean())
         axes.plot(np.full(len(draws), iterations), draws, "o", color=COLORS[1], alpha=0.3, markersize=4.5, zorder=2)
         draw_interval(axes, iterations, means[iterations], color=COLORS[1])
     places = sorted(means)
     axes.plot(places, [means[place].value for place in places], "o-", color=COLORS[1], zorder=3)
-    axes.axhline(_prior(samples), color=MUTED, linestyle="--", linewidth=1, zorder=1)
+    axes.plot(places, [priors[place] for place in places], **PRIOR)
     if places[0] > 0 and places[-1] >= WIDE * places[0]:
         use_log_scale(axes)
-    axes.set_ylim(-0.05, 1.02)
+    axes.set_ylim(-0.05, 1.05)
     axes.grid(axis="y", color="#eeeeee")
-
-
-def _prior(samples: Sequence[pd.DataFrame]) -> float:
-    return float(pd.concat(samples)["ssim_prior"].mean())

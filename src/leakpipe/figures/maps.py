@@ -11,16 +11,14 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from leakpipe.errors import LeakpipeError
 from leakpipe.figures.pictures import Pictures, Sheet, choose_images, describe_shown
 from leakpipe.figures.selection import select, stack_description, write_gain
-from leakpipe.figures.style import COLORS, MUTED, Drawing, in_style
+from leakpipe.figures.style import COLORS, FAINT, MUTED, Drawing, in_style
 from leakpipe.metrics.leakage_map import leakage_map
 
 PICTURE, GAP, GROUP_GAP, LEFT, TOP, CAPTION, BOTTOM = 1.0, 0.12, 0.14, 1.05, 0.85, 0.24, 0.6  # inches
 LARGEST = 1.0  # gain at which the colours end
-GAINED, UNKNOWN = COLORS[0], "#bdbdbd"
+GAINED = COLORS[0]
 # The blue is dark, so that in gray print what was lost is darker than what was gained.
-COLOR_MAP = LinearSegmentedColormap.from_list("gain", ["#003b5c", COLORS[1], "white", COLORS[4], GAINED]).with_extremes(
-    bad=UNKNOWN
-)
+COLOR_MAP = LinearSegmentedColormap.from_list("gain", ["#003b5c", COLORS[1], "white", COLORS[4], GAINED])
 COLUMNS = ("original", "prior\n(the start)", "reconstruction", "local gain\nin SSIM")
 
 
@@ -66,7 +64,7 @@ def draw_maps(
         f"For each image the original, the prior image that attack {attack} starts from, what it rebuilds from the "
         f"update of round {captured_round} under defence {defense}, and the local SSIM of the reconstruction minus "
         f"that of the prior: orange where the attack shows more of the image than the prior did, blue where less. Each "
-        f"value is of the 11×11 pixels around it; the outer 5 pixels (gray) have none. The mean of a map is what SSIM "
+        f"value is of the 11×11 pixels around it; the outer 5 pixels (blank) have none. The mean of a map is what SSIM "
         f"gained, written below it. Each client shows those images that leak most, most leaked first "
         f"({describe_shown(rows, shown)}). Single images: no interval."
     )
@@ -89,7 +87,8 @@ def _draw_row(sheet: Sheet, pictures: Pictures, score: Mapping[Any, Any], top: f
     axes = sheet.add_axes(_left(3), top, PICTURE, PICTURE)
     gain = leakage_map(rebuilt, original, prior, data_range=1.0)
     axes.imshow(np.ma.masked_invalid(gain), cmap=COLOR_MAP, vmin=-LARGEST, vmax=LARGEST, interpolation="nearest")
-    axes.set_axis_off()
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(visible=True, color=FAINT)
     total = score["ssim"] - score["ssim_prior"]
     texts = (f"SSIM {score['ssim_prior']:.2f}", f"SSIM {score['ssim']:.2f}", write_gain(total))
     for column, text in enumerate(texts, start=1):
