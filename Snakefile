@@ -25,7 +25,7 @@ rule all:
     default_target: True
     input:
         list(TABLES.values()),
-        COMPARISON,
+        ATTACKS_TABLE,
         FIGURES,
         REPORT,
         TRACKED,

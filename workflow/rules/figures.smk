@@ -7,21 +7,27 @@ from leakpipe.figures.catalog import EFFECT, describe_figure, list_figures, name
 # a seed under which most clients were attacked.
 ATTACK, *OTHER_ATTACKS = PARAMS.attacks
 OVERVIEW_SEED = max(PARAMS.seeds, key=lambda seed: len(cells(seed=seed, attack=ATTACK, defense=UNDEFENDED)))
-COMPARISONS = PARAMS.model_dump()["comparisons"]
+COMPARED = PARAMS.model_dump()["comparisons"]
 FIGURE = f"{RESULTS}/figures"
-FIGURE_NAMES = list_figures(PARAMS.figures, COMPARISONS)
+FIGURE_NAMES = list_figures(PARAMS.figures, COMPARED)
 FIGURES = expand(f"{FIGURE}/{{name}}.{{kind}}", name=FIGURE_NAMES, kind=["svg", "png"])
 
-# What each figure reads and is told, beside the leakage table and the clients: options of `leakpipe plot <name>`.
-ACCURACY_TABLE = {"accuracy": TABLES["accuracy"]}
-DEFENSES = to_json(PARAMS.defenses)
+# What each figure reads and is told, beside the clients: options of `leakpipe plot <name>`.
+LEAKS = {"leakage": LEAKAGE}
+LEAKS_AND_ACCURACY = {**LEAKS, "accuracy": TABLES["accuracy"]}
+SPLIT_IMAGES = {"images": IMAGES, "split": SPLIT.format(seed=OVERVIEW_SEED), "sidecars": sidecars(IMAGES)}
 READS = {
-    "overview": {"images": IMAGES, "split": SPLIT.format(seed=OVERVIEW_SEED), "sidecars": sidecars(IMAGES)},
-    "reconstructions": pictures(cells(attack=ATTACK)),
-    "maps": pictures(cells(attack=ATTACK, defense=UNDEFENDED)),
-    "noise": ACCURACY_TABLE,
-    "tradeoff": ACCURACY_TABLE,
+    "overview": {**LEAKS, **SPLIT_IMAGES},
+    "reconstructions": {**LEAKS, **pictures(cells(attack=ATTACK))},
+    "maps": {**LEAKS, **pictures(cells(attack=ATTACK, defense=UNDEFENDED))},
+    "rounds": LEAKS,
+    "noise": LEAKS_AND_ACCURACY,
+    "clients": LEAKS,
+    "tradeoff": LEAKS_AND_ACCURACY,
+    "attacks": LEAKS,
+    **{f"{EFFECT}{name}": LEAKS for name in COMPARED},
 }
+DEFENSES = to_json(PARAMS.defenses)
 SETTINGS = {
     "overview": {"attack": ATTACK, "defense": UNDEFENDED, "round": max(ROUNDS)},
     "reconstructions": {"attack": ATTACK, "defenses": DEFENSES, "round": max(ROUNDS)},
@@ -31,26 +37,25 @@ SETTINGS = {
     "clients": {"attack": ATTACK, "defense": UNDEFENDED, "local-epochs": PARAMS.federation.local_epochs},
     "tradeoff": {"attack": ATTACK, "defenses": DEFENSES},
     "attacks": {"attack": [*PARAMS.attacks], "defense": UNDEFENDED},
-    **{f"{EFFECT}{name}": {"comparison": to_json(entry), "defense": UNDEFENDED} for name, entry in COMPARISONS.items()},
+    **{f"{EFFECT}{name}": {"comparison": to_json(entry), "defense": UNDEFENDED} for name, entry in COMPARED.items()},
 }
 
 
 rule plot:
     input:
-        unpack(lambda w: READS.get(w.figure, {})),
-        leakage=LEAKAGE,
+        unpack(lambda w: READS[w.figure]),
     output:
         svg=report(
             f"{FIGURE}/{{figure}}.svg",
             caption="../report/figure.rst",
             category="Figures",
-            labels=lambda w: {"figure": describe_figure(w.figure, COMPARISONS).heading, "format": "SVG"},
+            labels=lambda w: {"figure": describe_figure(w.figure, COMPARED).heading, "format": "SVG"},
         ),
         png=report(
             f"{FIGURE}/{{figure}}.png",
             caption="../report/figure.rst",
             category="Figures",
-            labels=lambda w: {"figure": describe_figure(w.figure, COMPARISONS).heading, "format": "PNG"},
+            labels=lambda w: {"figure": describe_figure(w.figure, COMPARED).heading, "format": "PNG"},
         ),
         caption=f"{FIGURE}/{{figure}}.txt",
         record=f"{RECORD}/plot/{{figure}}.json",
@@ -65,7 +70,7 @@ rule plot:
         mem_mb=1000,
     params:
         name=lambda w: name_command(w.figure),
-        about=lambda w: describe_figure(w.figure, COMPARISONS).about,
+        about=lambda w: describe_figure(w.figure, COMPARED).about,
         clients=to_json(PARAMS.federation.clients),
         files=lambda w, input: options({name: path for name, path in input.items() if name != "sidecars"}),
         settings=lambda w: options(SETTINGS[w.figure]),

@@ -57,6 +57,6 @@ rule report:
 rule evaluation:
     input:
         list(TABLES.values()),
-        COMPARISON,
+        ATTACKS_TABLE,
         FIGURES,
         REPORT,

@@ -13,7 +13,7 @@ TABLES = {
     "metrics": f"{RESULTS}/metrics.json",
 }
 # The means behind the figure of that name.
-COMPARISON, COMPARISON_RECORD = (
+ATTACKS_TABLE, ATTACKS_RECORD = (
     ([f"{RESULTS}/attacks.csv"], [f"{RECORD}/compare_attacks.json"]) if "attacks" in PARAMS.figures else ([], [])
 )
 
@@ -119,4 +119,4 @@ rule compare_attacks:
 rule scoring:
     input:
         list(TABLES.values()),
-        COMPARISON,
+        ATTACKS_TABLE,

@@ -9,7 +9,7 @@ RECORDS = [
     *[rules.invert.output.record.format(**vars(cell)) for cell in CELLS],
     *[rules.score.output.record.format(defense=defense, attack=attack) for defense, attack in SCORED],
     rules.collect.output.record,
-    *COMPARISON_RECORD,
+    *ATTACKS_RECORD,
     *expand(f"{RECORD}/plot/{{name}}.json", name=FIGURE_NAMES),
     rules.report.output.record,
 ]

@@ -1,4 +1,4 @@
-"""What the `plot` commands share: they read the leakage table, draw, save the figure, write the run record."""
+"""What the `plot` commands share: they read a table, draw, save the figure, write the run record."""
 
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -16,14 +16,13 @@ if TYPE_CHECKING:
 def figure_command(name: str) -> Callable[[Callable[..., "Drawing"]], click.Command]:
     """Make `leakpipe plot NAME` of a function that returns what is drawn.
 
-    The function gets the leakage table, `clients` (that section of the parameters), and the values of the options
-    that it has of its own, by keyword.
+    The function gets `clients` (that section of the parameters) and the values of the options that it has of its own,
+    by keyword.
     """
 
     def decorate(draw: Callable[..., "Drawing"]) -> click.Command:
         @click.command(name)
         @settings_option("clients", "The `federation.clients` section")
-        @click.option("--leakage", type=InputFile, required=True, help="The leakage table (collect's output).")
         @click.option("--svg", type=OutputFile, required=True, help="Where the figure goes as SVG.")
         @click.option("--png", type=OutputFile, required=True, help="Where the figure goes as PNG.")
         @click.option("--caption", type=OutputFile, required=True, help="Where the caption (plain text) goes.")
@@ -31,7 +30,6 @@ def figure_command(name: str) -> Callable[[Callable[..., "Drawing"]], click.Comm
         @wraps(draw)
         def command(
             *,
-            leakage: Path,
             svg: Path,
             png: Path,
             caption: Path,
@@ -39,17 +37,29 @@ def figure_command(name: str) -> Callable[[Callable[..., "Drawing"]], click.Comm
             labels: Mapping[str, Any],
             **settings: Any,
         ) -> None:
-            from leakpipe.metrics.table import LEAKAGE_COLUMNS, read_table
             from leakpipe.provenance import record_run
 
             with record_run(record, rule="plot", labels=labels, params=_plain(settings)) as run:
-                drawing = draw(read_table(leakage, LEAKAGE_COLUMNS), **settings)
+                drawing = draw(**settings)
                 drawing.save(svg=svg, png=png, caption=caption)
                 run.artifacts += [str(svg), str(png)]
 
         return command
 
     return decorate
+
+
+def reads_leakage(draw: Callable[..., "Drawing"]) -> Callable[..., "Drawing"]:
+    """Add `--leakage`; the function gets the table as its first argument."""
+
+    @click.option("--leakage", type=InputFile, required=True, help="The leakage table (collect's output).")
+    @wraps(draw)
+    def with_table(*, leakage: Path, **settings: Any) -> "Drawing":
+        from leakpipe.metrics.table import LEAKAGE_COLUMNS, read_table
+
+        return draw(read_table(leakage, LEAKAGE_COLUMNS), **settings)
+
+    return with_table
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

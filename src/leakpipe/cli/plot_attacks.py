@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from leakpipe.cli.figure_command import figure_command
+from leakpipe.cli.figure_command import figure_command, reads_leakage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 @figure_command("attacks")
+@reads_leakage
 @click.option("--attack", "attacks", multiple=True, required=True, help="Attack, in the legend's order; repeatable.")
 @click.option("--defense", required=True, help="Defence whose rows are drawn.")
 def plot_attacks(leakage: "pd.DataFrame", **settings: Any) -> "Drawing":

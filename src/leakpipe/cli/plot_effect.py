@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from leakpipe.cli.figure_command import figure_command
+from leakpipe.cli.figure_command import figure_command, reads_leakage
 from leakpipe.cli.options import settings_option
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 @figure_command("effect")
+@reads_leakage
 @settings_option("comparison", "One entry of the `comparisons` section")
 @click.option("--defense", required=True, help="Defence whose rows are drawn.")
 def plot_effect(leakage: "pd.DataFrame", **settings: Any) -> "Drawing":

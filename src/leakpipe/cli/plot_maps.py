@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from leakpipe.cli.figure_command import figure_command
+from leakpipe.cli.figure_command import figure_command, reads_leakage
 from leakpipe.cli.picture_files import load_pictures, picture_options
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 @figure_command("maps")
+@reads_leakage
 @picture_options
 @click.option("--attack", required=True, help="Attack to draw.")
 @click.option("--defense", required=True, help="Defence whose reconstructions are shown.")

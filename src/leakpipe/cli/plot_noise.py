@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from leakpipe.cli.figure_command import figure_command
+from leakpipe.cli.figure_command import figure_command, reads_leakage
 from leakpipe.cli.options import InputFile, settings_option
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 @figure_command("noise")
+@reads_leakage
 @settings_option("defenses", "The `defenses` section; those that are nothing but Gaussian noise are drawn")
 @click.option("--accuracy", type=InputFile, required=True, help="The accuracy table (collect's output).")
 @click.option("--attack", required=True, help="Attack to draw.")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from leakpipe.cli.figure_command import figure_command
+from leakpipe.cli.figure_command import figure_command, reads_leakage
 from leakpipe.cli.options import InputFile
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 @figure_command("overview")
+@reads_leakage
 @click.option("--images", type=InputFile, required=True, help="The data set (prepare-data's output).")
 @click.option("--split", type=InputFile, required=True, help="Split of the seed that is drawn.")
 @click.option("--attack", required=True, help="Attack to draw.")

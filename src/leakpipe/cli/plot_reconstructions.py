@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from leakpipe.cli.figure_command import figure_command
+from leakpipe.cli.figure_command import figure_command, reads_leakage
 from leakpipe.cli.options import settings_option
 from leakpipe.cli.picture_files import load_pictures, picture_options
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 @figure_command("reconstructions")
+@reads_leakage
 @settings_option("defenses", "The `defenses` section: the columns")
 @picture_options
 @click.option("--attack", required=True, help="Attack to draw.")

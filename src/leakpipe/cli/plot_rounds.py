@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from leakpipe.cli.figure_command import figure_command
+from leakpipe.cli.figure_command import figure_command, reads_leakage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 @figure_command("rounds")
+@reads_leakage
 @click.option("--attack", required=True, help="Attack to draw with full lines.")
 @click.option("--compare", multiple=True, help="Attack to draw dashed beside it; repeatable.")
 @click.option("--defense", required=True, help="Defence whose rows are drawn.")
