@@ -80,11 +80,11 @@ def test_a_defence_that_an_image_was_not_attacked_under_is_said_so() -> None:
 
 def test_maps_show_where_ssim_grew() -> None:
     table, shown = leakage_table(), textured_pictures()
-    drawn = draw_maps(table, shown, images_per_client=1, **MAPS)
+    drawn = draw_maps(table, shown, images_per_client=3, **MAPS)
     rows = table[(table["round"] == 7) & (table.attack == "main") & (table.defense == "none")]
     pictures = images_of(drawn.figure)
-    assert len(pictures) == 2 * 4
-    for place, row in enumerate(choose_images(rows, ["none"], CLIENTS, 1).itertuples()):
+    assert len(pictures) == (2 + 3) * 4
+    for place, row in enumerate(choose_images(rows, ["none"], CLIENTS, 3).itertuples()):
         cell = rows[(rows.seed == row.seed) & (rows.image == row.image)].iloc[0]
         original, prior = shown.originals[row.image][0], shown.priors[row.seed, row.image][0]
         rebuilt = shown.rebuilt["none", row.seed, row.client][cell.reconstruction][0]
@@ -99,7 +99,7 @@ def test_maps_show_where_ssim_grew() -> None:
         gain = pictures[4 * place + 3]
         np.testing.assert_allclose(gain[5:-5, 5:-5], (local[0] - local[1])[5:-5, 5:-5], atol=1e-10)
         assert write_gain(cell.ssim - cell.ssim_prior) in texts_of(drawn.figure)
-    assert "one: 1 of 2 attacked images; eight: 1 of 3 attacked images" in drawn.caption
+    assert "one: 2 of 2 attacked images; eight: 3 of 3 attacked images" in drawn.caption
     assert "no interval" in drawn.caption
 
 
