@@ -86,7 +86,7 @@ def test_compared_attacks_stand_in_order_with_a_dot_per_draw() -> None:
         np.testing.assert_allclose(large.get_xydata(), [[rows.ssim.mean(), place]])
         np.testing.assert_allclose(prior.get_xdata(), rows.ssim_prior.mean())
     assert "one: 4 images, 4 seeds" in drawn.caption
-    assert "with it (main)" in drawn.caption
+    assert "“with it” (main)" in drawn.caption
     assert "95 % interval" in drawn.caption
 
 

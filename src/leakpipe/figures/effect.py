@@ -72,7 +72,7 @@ def is_number(label: object) -> bool:
 
 
 def _describe(rows: pd.DataFrame, comparison: Mapping[str, Any], defense: str) -> str:
-    attacks = ", ".join(f"{label} ({attack})" for attack, label in comparison["attacks"].items())
+    attacks = ", ".join(f"“{label}” ({attack})" for attack, label in comparison["attacks"].items())
     parts = []
     for client in comparison["clients"]:
         samples = {count_sample(part, "image", "seed") for _, part in rows[rows["client"] == client].groupby("attack")}
