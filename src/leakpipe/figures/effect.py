@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,8 @@ def draw_effect(
     rows = rows[rows["attack"].isin(list(labels)) & rows["client"].isin(names)]
     by_iterations = all(is_number(label) for label in labels.values())
     height = 3.2 if by_iterations else 1.7 + 0.4 * len(labels)
-    figure = Figure(figsize=(max(4.6, 2.0 + 2.3 * len(names)), height), layout="constrained")
+    width = max(5.6, 2.4 + 2.1 * len(names))
+    figure = Figure(figsize=(width, height), layout="constrained")
     panels = figure.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0]
     for index, (client, axes) in enumerate(zip(names, panels, strict=True)):
         chosen = {attack: select(rows, client=client, attack=attack) for attack in labels}
@@ -58,7 +60,7 @@ def draw_effect(
     figure.legend(
         handles=[Line2D([], [], label="prior image", **PRIOR)], loc="outside lower right", frameon=False, fontsize=9
     )
-    figure.suptitle(comparison["title"], weight="bold", fontsize=11, x=0.01, ha="left")
+    figure.suptitle(fill(comparison["title"], int(10 * width)), weight="bold", fontsize=11, x=0.01, ha="left")
     return Drawing(figure, _describe(rows, comparison, defense))
 
 
@@ -99,7 +101,7 @@ def _draw_rows(axes: Axes, samples: Sequence[pd.DataFrame], labels: Sequence[obj
             axes.hlines(place, mean.low, mean.high, color=color, linewidth=1.5, zorder=3)
         axes.plot(mean.value, place, marker, color=color, markersize=8, zorder=3)
         axes.plot([rows["ssim_prior"].mean()] * 2, [place - 0.5, place + 0.5], **PRIOR)
-    axes.set_yticks(range(len(labels)), [str(label) for label in labels])
+    axes.set_yticks(range(len(labels)), [fill(str(label), 26) for label in labels])
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     axes.set_xlim(min(0.0, *(float(_per_draw(rows).min()) for rows in samples)) - 0.05, 1.05)
