@@ -26,8 +26,9 @@ rule all:
     default_target: True
     input:
         list(TABLES.values()),
-        COMPARISONS,
+        DIFFERENCES,
         CLAIMS,
+        ATTACKS_TABLE,
         FIGURES,
         REPORT,
         TRACKED,

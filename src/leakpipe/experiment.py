@@ -12,6 +12,7 @@ from typing import Any
 from leakpipe.attacks.presets import resolve_settings, resolve_threat_model
 from leakpipe.data.datasets import DATASETS
 from leakpipe.errors import LeakpipeError
+from leakpipe.figures.selection import name_defenses
 from leakpipe.models.catalog import MODELS
 from leakpipe.params import ClientParams, Params
 from leakpipe.params_attacks import AttackSettings, ThreatModel
@@ -79,7 +80,22 @@ def _find_conflict(params: Params) -> str | None:
                 return f"attacks.{name}: {error}"
             if missing:
                 return f"attacks.{name}: preset {attack.preset!r} {missing}"
-    return _find_false_contrast(params)
+    return _find_false_contrast(params) or _find_undrawn(params)
+
+
+def _find_undrawn(params: Params) -> str | None:
+    """Say which attack of a comparison is not run where comparisons are drawn; None if all are."""
+    defense = undefended(params)
+    run = {(cell.attack, cell.client) for cell in list_cells(params) if cell.defense == defense}
+    for name, comparison in params.comparisons.items():
+        for attack in comparison.attacks:
+            for client in comparison.clients:
+                if (attack, client) not in run:
+                    return (
+                        f"comparisons.{name}: attack {attack!r} is not run on client {client!r} under defence "
+                        f"{defense!r}, which comparisons are drawn under"
+                    )
+    return None
 
 
 def _find_missing_knowledge(params: Params, settings: AttackSettings, granted: ThreatModel) -> str | None:
@@ -134,6 +150,11 @@ def list_cells(params: Params) -> list[Cell]:
         for client, target in attack.targets.items()
         if (target.defenses is None or defense in target.defenses) and (target.seeds is None or seed in target.seeds)
     ]
+
+
+def undefended(params: Params) -> str:
+    """The defence with the least noise: the one that attacks are compared under."""
+    return next(iter(name_defenses(params.model_dump()["defenses"])))
 
 
 def attacked_clients(params: Params) -> list[str]:

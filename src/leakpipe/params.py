@@ -16,7 +16,9 @@ from leakpipe.params_types import Name, Section, Seeds, Switchable, distinct
 DatasetName = Literal["lfw-faces"]
 ModelName = Literal["convnet-bn", "resnet18", "resnet20"]
 AssignmentName = Literal["optimal", "per-image-maximum"]
-FigureName = Literal["reconstructions", "rounds", "noise", "attacks"]
+FigureName = Literal[
+    "overview", "reconstructions", "maps", "rounds", "noise", "clients", "tradeoff", "effects", "attacks"
+]
 
 
 class DataParams(Section):
@@ -131,6 +133,19 @@ class ScoringParams(Section):
     )
 
 
+class ComparisonParams(Section):
+    """Attacks that differ in one thing, to be drawn side by side."""
+
+    title: str = Field(min_length=1, description="What the figure is about: 'Which part of the update leaks'.")
+    attacks: dict[Name, str | float] = Field(
+        min_length=1,
+        description="Label of each attack, in the order drawn; a line against iterations if all are numbers.",
+    )
+    clients: Annotated[tuple[Name, ...], AfterValidator(distinct)] = Field(
+        min_length=1, description="Clients that all of these attacks target: a panel each."
+    )
+
+
 class Params(Section):
     """A whole experiment."""
 
@@ -156,6 +171,21 @@ class Params(Section):
     claims: ClaimsParams | None = Field(
         default=None, description="Roles in the paper's claims; null: no claim is judged."
     )
+
+    comparisons: Switchable[ComparisonParams] = Field(
+        default={}, description="Comparisons by name: a figure effect-<name> each, where figures hold `effects`."
+    )
+
+    @model_validator(mode="after")
+    def _comparisons_can_be_drawn(self) -> Self:
+        if "effects" in self.figures and not self.comparisons:
+            raise ValueError("figures: 'effects' draws the comparisons, of which there are none")
+        for name, comparison in self.comparisons.items():
+            for attack in comparison.attacks:
+                _known(f"comparisons.{name}.attacks", attack, self.attacks)
+                for client in comparison.clients:
+                    _known(f"comparisons.{name}.clients (attack {attack!r})", client, self.attacks[attack].targets)
+        return self
 
     @model_validator(mode="after")
     def _targets_exist(self) -> Self:

@@ -14,7 +14,7 @@ TABLES = {
     "leakage.csv": LEAKAGE_COLUMNS,
     "accuracy.csv": ACCURACY_COLUMNS,
     "attacks.csv": COMPARISON_COLUMNS,
-    "comparisons.csv": PAIR_COLUMNS,
+    "differences.csv": PAIR_COLUMNS,
 }
 
 

@@ -12,7 +12,7 @@ from leakpipe.attacks.presets import PRESETS, resolve_settings, resolve_threat_m
 from leakpipe.data.datasets import DATASETS
 from leakpipe.defenses.compose import DEFENSES
 from leakpipe.errors import LeakpipeError
-from leakpipe.experiment import attacked_clients, list_cells, load_params, parse_params
+from leakpipe.experiment import attacked_clients, list_cells, load_params, parse_params, undefended
 from leakpipe.metrics.matching import ASSIGNMENTS
 from leakpipe.models.catalog import MODELS
 from leakpipe.params import AssignmentName, DatasetName, GaussianParams, ModelName, ModelParams, Params
@@ -22,9 +22,15 @@ from tests.conftest import PROJECT
 SCHEMA = PROJECT / "workflow" / "schemas" / "params.schema.json"
 
 
+def comparison(**changes: Any) -> dict[str, Any]:
+    known = {"title": "What it knows", "attacks": {"leakpipe": "much", "bn-aware": 2}, "clients": ["site-9"]}
+    return {**known, **changes}
+
+
 @pytest.fixture
 def content() -> dict[str, Any]:
-    return yaml.safe_load((PROJECT / "params.yaml").read_text())
+    params: dict[str, Any] = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    return {**params, "comparisons": {}}
 
 
 def edit(content: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
@@ -119,9 +125,23 @@ def test_overlays_are_runnable(overlay: Path) -> None:
         ("model/strides", [1, 2], "model: widths (4) and strides (2) must be as many"),
         ("scoring", {"assignment": "best"}, "scoring.assignment: 'best' is not valid: input should be 'optimal' or"),
         ("defenses/bad name", [], "defenses.bad name"),
+        ("figures", ["effects"], "figures: 'effects' draws the comparisons, of which there are none"),
+        ("comparisons/x", comparison(attacks={"absent": "a"}), "comparisons.x.attacks: 'absent' is not among leakpipe"),
+        (
+            "comparisons/x",
+            comparison(attacks={"bn-aware": "a"}, clients=["site-1"]),
+            "comparisons.x.clients (attack 'bn-aware'): 'site-1' is not among site-9",
+        ),
+        (
+            "attacks/bn-aware/targets",
+            {"site-9": {"defenses": ["gaussian-1"]}},
+            "comparisons.known: attack 'bn-aware' is not run on client 'site-9' under defence 'none'",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(content: dict[str, Any], path: str, value: Any, said: str) -> None:
+    if "comparisons.known" in said:
+        content["comparisons"]["known"] = comparison()
     with pytest.raises(LeakpipeError) as caught:
         parse_params(edit(content, path, value), source="params.yaml")
     assert said in str(caught.value)
@@ -197,6 +217,14 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
         assert str(path) in str(caught.value)
         assert said in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_comparisons_name_attacks_that_run_on_their_clients(content: dict[str, Any]) -> None:
+    content |= {"comparisons": {"known": comparison(), "off": None}, "figures": ["noise", "effects"]}
+    params = parse_params(content, source="params.yaml")
+    assert list(params.comparisons) == ["known"]
+    assert params.comparisons["known"].attacks == {"leakpipe": "much", "bn-aware": 2}
+    assert undefended(params) == "none"
 
 
 def test_cells_respect_targets(content: dict[str, Any]) -> None:

@@ -5,37 +5,53 @@ import re
 
 import pytest
 
+from leakpipe.figures.published import ACCURACY_BY_NOISE, RDLV_BY_NOISE
 from tests.conftest import PROJECT
 
 README = PROJECT / "README.md"
 METRICS = PROJECT / "results" / "default" / "metrics.json"
 BLOCK = re.compile(r"(<!-- results: .*? -->\n).*?(<!-- /results -->)", flags=re.DOTALL)
 
-# Published: read off the plots of Hatamizadeh et al. 2023 (chest X-rays, ResNet-18).
-ROWS = [
-    ("RDLV, 1 image (site-9), no noise", "0.50", ("leakpipe", "site-9", "none", "rdlv_mean")),
-    ("RDLV, 1 image (site-9), σ0 = 5", "0.60", ("leakpipe", "site-9", "gaussian-5", "rdlv_mean")),
-    ("RDLV, 1 image (site-9), σ0 = 20", "0.39", ("leakpipe", "site-9", "gaussian-20", "rdlv_mean")),
-    ("RDLV, 8 images, batch 4 (site-1), no noise", "−0.04", ("leakpipe", "site-1", "none", "rdlv_mean")),
-    ("RDLV, 8 images, batch 8 (site-5), no noise", "−0.09", ("leakpipe", "site-5", "none", "rdlv_mean")),
-    ("SSIM, 1 image, no noise", "", ("leakpipe", "site-9", "none", "ssim_mean")),
-    ("SSIM, 1 image, attacker believes BN frozen", "fails", ("inverting-gradients", "site-9", "none", "ssim_mean")),
-]
-ACCURACY = [("Test accuracy, no noise", "0.97", "none"), ("Test accuracy, σ0 = 20", "0.94", "gaussian-20")]
-
 
 def signed(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
 
 
+def published(client: str, sigma0: float) -> str:
+    return signed(RDLV_BY_NOISE[client][sigma0])
+
+
+ROWS = [
+    ("RDLV, 1 image (site-9), no noise", published("site-9", 0), ("leakpipe", "site-9", "none", "rdlv_mean")),
+    ("RDLV, 1 image (site-9), σ0 = 5", published("site-9", 5), ("leakpipe", "site-9", "gaussian-5", "rdlv_mean")),
+    ("RDLV, 1 image (site-9), σ0 = 20", published("site-9", 20), ("leakpipe", "site-9", "gaussian-20", "rdlv_mean")),
+    (
+        "RDLV, 8 images, batch 4 (site-1), no noise",
+        published("site-1", 0),
+        ("leakpipe", "site-1", "none", "rdlv_mean"),
+    ),
+    (
+        "RDLV, 8 images, batch 8 (site-5), no noise",
+        published("site-5", 0),
+        ("leakpipe", "site-5", "none", "rdlv_mean"),
+    ),
+    ("SSIM, 1 image, no noise", "", ("leakpipe", "site-9", "none", "ssim_mean")),
+    ("SSIM, 1 image, attacker believes BN frozen", "fails", ("inverting-gradients", "site-9", "none", "ssim_mean")),
+]
+ACCURACY = [
+    ("Test accuracy, no noise", signed(ACCURACY_BY_NOISE[0]), "none"),
+    ("Test accuracy, σ0 = 20", signed(ACCURACY_BY_NOISE[20]), "gaussian-20"),
+]
+
+
 def results_table() -> str:
     metrics = json.loads(METRICS.read_text())
     lines = ["| | published | here, mean | n |", "|---|---|---|---|"]
-    for name, published, (attack, client, defense, field) in ROWS:
+    for name, paper, (attack, client, defense, field) in ROWS:
         cell = metrics["leakage"][attack][client][defense]
-        lines.append(f"| {name} | {published} | {signed(cell[field])} | {cell['images']} |")
-    for name, published, defense in ACCURACY:
-        lines.append(f"| {name} | {published} | {signed(metrics['accuracy'][defense])} | |")
+        lines.append(f"| {name} | {paper} | {signed(cell[field])} | {cell['images']} |")
+    for name, paper, defense in ACCURACY:
+        lines.append(f"| {name} | {paper} | {signed(metrics['accuracy'][defense])} | |")
     return "\n".join(lines) + "\n"
 
 

@@ -136,7 +136,7 @@ def page(tmp_path: Path, params: Mapping[str, Any] = PARAMS, **changes: Any) -> 
         "claims": CLAIMS,
         "params": params,
         "records": [run_record()],
-        "figures": [load_figure("rounds", tmp_path / "rounds.svg", tmp_path / "rounds.txt")],
+        "figures": [load_figure("rounds", tmp_path / "rounds.svg", tmp_path / "rounds.txt", heading="By round")],
         "config_files": ["params.yaml"],
     }
     return render_page(**(arguments | changes))
@@ -336,9 +336,9 @@ def test_overlays_are_named_in_the_command(tmp_path: Path) -> None:
 
 def test_figures_that_are_missing_or_of_another_kind_are_named(tmp_path: Path) -> None:
     with pytest.raises(LeakpipeError, match=r"a\.svg: cannot be read"):
-        load_figure("a", tmp_path / "a.svg", tmp_path / "a.txt")
+        load_figure("a", tmp_path / "a.svg", tmp_path / "a.txt", heading="A")
     with pytest.raises(LeakpipeError, match=r"a\.pdf: a figure of the page ends in \.svg or \.png"):
-        load_figure("a", tmp_path / "a.pdf", tmp_path / "a.txt")
+        load_figure("a", tmp_path / "a.pdf", tmp_path / "a.txt", heading="A")
 
 
 def test_numbers_are_shown_as_a_reader_expects() -> None:
@@ -371,5 +371,7 @@ def test_the_command_writes_the_page(tmp_path: Path) -> None:
     assert "--figure rounds=… has no --caption rounds=…" in refused.output
     done = CliRunner().invoke(main, [*arguments, "--caption", f"rounds={tmp_path}/rounds.txt"])
     assert done.exit_code == 0, done.output
-    assert "almost exactly" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "almost exactly" in page
+    assert "Leakage by round" in page
     assert (tmp_path / "record.json").is_file()

@@ -194,6 +194,7 @@ HELPERS = {
     "in_captured_rounds": {"federation"},
     "ATTACKED": {"federation", "attacks"},
     "granted_to": {"threat_model", "attacks"},
+    "UNDEFENDED": {"defenses"},
     "RESULTS": {"experiment"},
     "LOG": {"experiment"},
     "CHECKPOINTS": {"experiment"},

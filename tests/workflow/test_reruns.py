@@ -11,15 +11,15 @@ from tests.workflow.conftest import QUICK, Edit, planned_jobs, snakemake
 pytestmark = pytest.mark.xdist_group("quick")  # one worker, so that the quick experiment runs once
 
 JUDGED = {"compare": 1, "judge_claims": 1}
-DRAWN = {"plot_reconstructions": 1, "plot_rounds": 1, "plot_noise": 1}
-AFTER_COLLECT = {"collect": 1, **JUDGED, **DRAWN, "report": 1, "track": 1}
+FIGURES = ("overview", "reconstructions", "maps", "rounds", "noise", "clients", "tradeoff")
+AFTER_COLLECT = {"collect": 1, **JUDGED, "plot": len(FIGURES), "report": 1, "track": 1}
 
 
 def test_everything_is_there_after_a_run(finished: Path) -> None:
     results = finished / "results" / "quick"
     table = pd.read_csv(results / "leakage.csv")
     assert len(table) == 2 * (2 + 16 + 1)  # 2 rounds x (site-9 x 2 defences, 8 images x 2 defences, frozen belief)
-    for name in ("reconstructions", "rounds", "noise"):
+    for name in FIGURES:
         assert (results / "figures" / f"{name}.svg").stat().st_size > 1000
         assert (results / "figures" / f"{name}.png").stat().st_size > 1000
     assert "http" not in "".join(
@@ -55,7 +55,8 @@ def test_another_assignment_scores_again(project: Path, edit: Edit) -> None:
 def test_one_figure(project: Path) -> None:
     with (project / "src/leakpipe/figures/rounds.py").open("a") as source:
         source.write("\nEDITED = True\n")
-    assert planned_jobs(project) == {"plot_rounds": 1, "report": 1, "track": 1}
+    assert planned_jobs(project) == {"plot": 1, "report": 1, "track": 1}
+    assert "wildcards: figure=rounds" in snakemake(project, "-n", *QUICK).stdout
 
 
 def test_who_plays_a_role(project: Path, edit: Edit) -> None:
@@ -74,7 +75,7 @@ def test_what_one_attack_is_granted(project: Path, edit: Edit) -> None:
 
 def test_comments(project: Path, edit: Edit) -> None:
     edit("src/leakpipe/attacks/regularizers.py", "    vertical = ", "    # a comment\n    vertical = ")
-    edit("src/leakpipe/figures/rounds.py", "\ndef plot_rounds", "\n# a comment\ndef plot_rounds")
+    edit("src/leakpipe/figures/rounds.py", "\ndef draw_rounds", "\n# a comment\ndef draw_rounds")
     edit("params.yaml", "federation:", "# a comment\nfederation:")
     assert planned_jobs(project) == {}
 
@@ -119,4 +120,5 @@ def test_rule_graph_and_report_can_be_drawn(project: Path) -> None:
     assert "report.html" in done.stderr
     page = (project / "report.html").read_text()
     assert "RDLV" in page
-    assert "Reconstructions" in page or "reconstructions" in page
+    assert "What the attack rebuilds" in page
+    assert "framed and numbered by how much SSIM" in page

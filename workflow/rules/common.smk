@@ -10,7 +10,7 @@ from snakemake.exceptions import WorkflowError
 from leakpipe.attacks.presets import resolve_settings, resolve_threat_model
 from leakpipe.code_version import code_version
 from leakpipe.errors import LeakpipeError
-from leakpipe.experiment import attacked_clients, list_cells, parse_params
+from leakpipe.experiment import attacked_clients, list_cells, parse_params, undefended
 
 try:
     PARAMS = parse_params(config, source=" + ".join(dict.fromkeys(map(os.path.relpath, workflow.configfiles))))
@@ -25,6 +25,7 @@ EXPERIMENT = PARAMS.experiment
 CELLS = list_cells(PARAMS)
 ROUNDS = PARAMS.federation.captured_rounds
 ATTACKED = attacked_clients(PARAMS)
+UNDEFENDED = undefended(PARAMS)
 
 RESULTS = f"results/{EXPERIMENT}"
 FEDERATION = f"{RESULTS}/federation/{{defense}}/seed{{seed}}"
@@ -66,6 +67,12 @@ def flags(option, values):
     return [part for value in values for part in (option, str(value))]
 
 
+def options(values):
+    """`--name value` for each; an option whose value is a list is given once per part."""
+    parts = {name: [value] if isinstance(value, (str, int)) else value for name, value in values.items()}
+    return [option for name, value in parts.items() for option in flags(f"--{name}", value)]
+
+
 def labels(**values):
     """What a job is for, for its run record."""
     return flags("--label", [f"{name}={value}" for name, value in {"experiment": EXPERIMENT, **values}.items()])
@@ -101,6 +108,17 @@ def splits_to_score(wildcards):
     """The splits of the seeds that one attack was run on under one defence."""
     seeds = {cell.seed for cell in cells(defense=wildcards.defense, attack=wildcards.attack)}
     return expand(SPLIT, seed=sorted(seeds))
+
+
+def pictures(chosen):
+    """Images, splits and reconstructions of the last captured round, of the cells that are drawn."""
+    rebuilt = [RECONSTRUCTION.format(round=max(ROUNDS), **vars(cell)) for cell in chosen]
+    return {
+        "images": IMAGES,
+        "split": expand(SPLIT, seed=PARAMS.seeds),
+        "reconstruction": rebuilt,
+        "sidecars": sidecars([IMAGES, *rebuilt]),
+    }
 
 
 def count_attempts(tracked):

@@ -1,213 +1,87 @@
-# Inputs:  leakage.csv, accuracy.csv; for the reconstructions also the images of the last captured round
-# Outputs: figures/<name>.svg, .png and .txt (the caption), <name> being one of the parameters' `figures`;
-#          attacks.csv, the means behind the figure of that name
+# Inputs:  leakage.csv, accuracy.csv; for figures with pictures also the images of the last captured round
+# Outputs: figures/<name>.svg, .png and .txt (the caption), <name> being one of the parameters' `figures`
 
-from leakpipe.figures.selection import name_defenses
+from leakpipe.figures.catalog import EFFECT, describe_figure, list_figures, name_command
 
-# The first attack is what the experiment is about, the others are what it is compared with; the first
-# defence is the one with the least noise.
+# The first attack is what the experiment is about, the others are what it is compared with; the overview is of
+# a seed under which most clients were attacked.
 ATTACK, *OTHER_ATTACKS = PARAMS.attacks
-UNDEFENDED = next(iter(name_defenses(PARAMS.model_dump()["defenses"])))
+OVERVIEW_SEED = max(PARAMS.seeds, key=lambda seed: len(cells(seed=seed, attack=ATTACK, defense=UNDEFENDED)))
+COMPARED = PARAMS.model_dump()["comparisons"]
 FIGURE = f"{RESULTS}/figures"
-FIGURE_NAMES = PARAMS.figures
+FIGURE_NAMES = list_figures(PARAMS.figures, COMPARED)
 FIGURES = expand(f"{FIGURE}/{{name}}.{{kind}}", name=FIGURE_NAMES, kind=["svg", "png"])
-LAST_RECONSTRUCTIONS = [RECONSTRUCTION.format(round=max(ROUNDS), **vars(cell)) for cell in cells(attack=ATTACK)]
+
+# What each figure reads and is told, beside the clients: options of `leakpipe plot <name>`.
+LEAKS = {"leakage": LEAKAGE}
+LEAKS_AND_ACCURACY = {**LEAKS, "accuracy": TABLES["accuracy"]}
+SPLIT_IMAGES = {"images": IMAGES, "split": SPLIT.format(seed=OVERVIEW_SEED), "sidecars": sidecars(IMAGES)}
+READS = {
+    "overview": {**LEAKS, **SPLIT_IMAGES},
+    "reconstructions": {**LEAKS, **pictures(cells(attack=ATTACK))},
+    "maps": {**LEAKS, **pictures(cells(attack=ATTACK, defense=UNDEFENDED))},
+    "rounds": LEAKS,
+    "noise": LEAKS_AND_ACCURACY,
+    "clients": LEAKS,
+    "tradeoff": LEAKS_AND_ACCURACY,
+    "attacks": LEAKS,
+    **{f"{EFFECT}{name}": LEAKS for name in COMPARED},
+}
+DEFENSES = to_json(PARAMS.defenses)
+SETTINGS = {
+    "overview": {"attack": ATTACK, "defense": UNDEFENDED, "round": max(ROUNDS)},
+    "reconstructions": {"attack": ATTACK, "defenses": DEFENSES, "round": max(ROUNDS)},
+    "maps": {"attack": ATTACK, "defense": UNDEFENDED, "round": max(ROUNDS)},
+    "rounds": {"attack": ATTACK, "compare": OTHER_ATTACKS, "defense": UNDEFENDED},
+    "noise": {"attack": ATTACK, "defenses": DEFENSES},
+    "clients": {"attack": ATTACK, "defense": UNDEFENDED, "local-epochs": PARAMS.federation.local_epochs},
+    "tradeoff": {"attack": ATTACK, "defenses": DEFENSES},
+    "attacks": {"attack": [*PARAMS.attacks], "defense": UNDEFENDED},
+    **{f"{EFFECT}{name}": {"comparison": to_json(entry), "defense": UNDEFENDED} for name, entry in COMPARED.items()},
+}
 
 
-rule plot_reconstructions:
+rule plot:
     input:
-        leakage=LEAKAGE,
-        images=IMAGES,
-        sidecar=sidecars(IMAGES),
-        splits=expand(SPLIT, seed=PARAMS.seeds),
-        reconstructions=LAST_RECONSTRUCTIONS,
-        reconstruction_sidecars=sidecars(LAST_RECONSTRUCTIONS),
+        unpack(lambda w: READS[w.figure]),
     output:
         svg=report(
-            f"{FIGURE}/reconstructions.svg",
-            caption="../report/reconstructions.rst",
+            f"{FIGURE}/{{figure}}.svg",
+            caption="../report/figure.rst",
             category="Figures",
-            labels={"figure": "Reconstructions", "format": "SVG"},
+            labels=lambda w: {"figure": describe_figure(w.figure, COMPARED).heading, "format": "SVG"},
         ),
         png=report(
-            f"{FIGURE}/reconstructions.png",
-            caption="../report/reconstructions.rst",
+            f"{FIGURE}/{{figure}}.png",
+            caption="../report/figure.rst",
             category="Figures",
-            labels={"figure": "Reconstructions", "format": "PNG"},
+            labels=lambda w: {"figure": describe_figure(w.figure, COMPARED).heading, "format": "PNG"},
         ),
-        caption=f"{FIGURE}/reconstructions.txt",
-        record=f"{RECORD}/plot_reconstructions.json",
+        caption=f"{FIGURE}/{{figure}}.txt",
+        record=f"{RECORD}/plot/{{figure}}.json",
     log:
-        f"{LOG}/plot_reconstructions.log",
+        f"{LOG}/plot/{{figure}}.log",
     benchmark:
-        f"{BENCHMARK}/plot_reconstructions.tsv"
+        f"{BENCHMARK}/plot/{{figure}}.tsv"
+    wildcard_constraints:
+        figure="|".join(map(re.escape, FIGURE_NAMES)),
     threads: 1
     resources:
         mem_mb=1000,
     params:
+        name=lambda w: name_command(w.figure),
+        about=lambda w: describe_figure(w.figure, COMPARED).about,
         clients=to_json(PARAMS.federation.clients),
-        defenses=to_json(PARAMS.defenses),
-        splits=lambda w, input: flags("--split", input.splits),
-        reconstructions=lambda w, input: flags("--reconstruction", input.reconstructions),
-        attack=ATTACK,
-        round=max(ROUNDS),
-        labels=labels(),
-        code=code_version("leakpipe.cli.plot_reconstructions"),
+        files=lambda w, input: options({name: path for name, path in input.items() if name != "sidecars"}),
+        settings=lambda w: options(SETTINGS[w.figure]),
+        labels=label_wildcards,
+        code=lambda w: code_version(f"leakpipe.cli.plot_{name_command(w.figure)}"),
     shell:
         """
-        leakpipe plot reconstructions \
+        leakpipe plot {params.name} \
             --clients {params.clients:q} \
-            --defenses {params.defenses:q} \
-            --leakage {input.leakage} \
-            --images {input.images} \
-            {params.splits} \
-            {params.reconstructions} \
-            --attack {params.attack} \
-            --round {params.round} \
-            --svg {output.svg} \
-            --png {output.png} \
-            --caption {output.caption} \
-            --record {output.record} {params.labels:q} \
-            2>{log}
-        """
-
-
-rule plot_rounds:
-    input:
-        leakage=LEAKAGE,
-    output:
-        svg=report(
-            f"{FIGURE}/rounds.svg",
-            caption="../report/rounds.rst",
-            category="Figures",
-            labels={"figure": "Leakage by round", "format": "SVG"},
-        ),
-        png=report(
-            f"{FIGURE}/rounds.png",
-            caption="../report/rounds.rst",
-            category="Figures",
-            labels={"figure": "Leakage by round", "format": "PNG"},
-        ),
-        caption=f"{FIGURE}/rounds.txt",
-        record=f"{RECORD}/plot_rounds.json",
-    log:
-        f"{LOG}/plot_rounds.log",
-    benchmark:
-        f"{BENCHMARK}/plot_rounds.tsv"
-    threads: 1
-    resources:
-        mem_mb=1000,
-    params:
-        clients=to_json(PARAMS.federation.clients),
-        attack=ATTACK,
-        compare=flags("--compare", OTHER_ATTACKS),
-        defense=UNDEFENDED,
-        labels=labels(),
-        code=code_version("leakpipe.cli.plot_rounds"),
-    shell:
-        """
-        leakpipe plot rounds \
-            --clients {params.clients:q} \
-            --leakage {input.leakage} \
-            --attack {params.attack} \
-            {params.compare} \
-            --defense {params.defense} \
-            --svg {output.svg} \
-            --png {output.png} \
-            --caption {output.caption} \
-            --record {output.record} {params.labels:q} \
-            2>{log}
-        """
-
-
-rule plot_noise:
-    input:
-        leakage=LEAKAGE,
-        accuracy=TABLES["accuracy"],
-    output:
-        svg=report(
-            f"{FIGURE}/noise.svg",
-            caption="../report/noise.rst",
-            category="Figures",
-            labels={"figure": "Leakage and accuracy by noise", "format": "SVG"},
-        ),
-        png=report(
-            f"{FIGURE}/noise.png",
-            caption="../report/noise.rst",
-            category="Figures",
-            labels={"figure": "Leakage and accuracy by noise", "format": "PNG"},
-        ),
-        caption=f"{FIGURE}/noise.txt",
-        record=f"{RECORD}/plot_noise.json",
-    log:
-        f"{LOG}/plot_noise.log",
-    benchmark:
-        f"{BENCHMARK}/plot_noise.tsv"
-    threads: 1
-    resources:
-        mem_mb=1000,
-    params:
-        clients=to_json(PARAMS.federation.clients),
-        defenses=to_json(PARAMS.defenses),
-        attack=ATTACK,
-        labels=labels(),
-        code=code_version("leakpipe.cli.plot_noise"),
-    shell:
-        """
-        leakpipe plot noise \
-            --clients {params.clients:q} \
-            --defenses {params.defenses:q} \
-            --leakage {input.leakage} \
-            --accuracy {input.accuracy} \
-            --attack {params.attack} \
-            --svg {output.svg} \
-            --png {output.png} \
-            --caption {output.caption} \
-            --record {output.record} {params.labels:q} \
-            2>{log}
-        """
-
-
-rule plot_attacks:
-    input:
-        leakage=LEAKAGE,
-    output:
-        svg=report(
-            f"{FIGURE}/attacks.svg",
-            caption="../report/attacks.rst",
-            category="Figures",
-            labels={"figure": "Attacks by wall time", "format": "SVG"},
-        ),
-        png=report(
-            f"{FIGURE}/attacks.png",
-            caption="../report/attacks.rst",
-            category="Figures",
-            labels={"figure": "Attacks by wall time", "format": "PNG"},
-        ),
-        caption=f"{FIGURE}/attacks.txt",
-        table=f"{RESULTS}/attacks.csv",
-        record=f"{RECORD}/plot_attacks.json",
-    log:
-        f"{LOG}/plot_attacks.log",
-    benchmark:
-        f"{BENCHMARK}/plot_attacks.tsv"
-    threads: 1
-    resources:
-        mem_mb=1000,
-    params:
-        clients=to_json(PARAMS.federation.clients),
-        attacks=flags("--attack", PARAMS.attacks),
-        defense=UNDEFENDED,
-        labels=labels(),
-        code=code_version("leakpipe.cli.plot_attacks"),
-    shell:
-        """
-        leakpipe plot attacks \
-            --clients {params.clients:q} \
-            --leakage {input.leakage} \
-            {params.attacks} \
-            --defense {params.defense} \
-            --table {output.table} \
+            {params.files} \
+            {params.settings:q} \
             --svg {output.svg} \
             --png {output.png} \
             --caption {output.caption} \

@@ -1,9 +1,9 @@
 # Inputs:  leakage.csv, accuracy.csv
-# Outputs: comparisons.csv: attacks, clients and defences draw by draw; claims.json: the paper's claims and verdicts
+# Outputs: differences.csv: attacks, clients and defences draw by draw; claims.json: the paper's claims and verdicts
 
 from leakpipe.figures.selection import name_defenses
 
-COMPARISONS = f"{RESULTS}/comparisons.csv"
+DIFFERENCES = f"{RESULTS}/differences.csv"
 CLAIMS = f"{RESULTS}/claims.json"
 
 
@@ -11,7 +11,7 @@ rule compare:
     input:
         leakage=LEAKAGE,
     output:
-        comparisons=COMPARISONS,
+        differences=DIFFERENCES,
         record=f"{RECORD}/compare.json",
     log:
         f"{LOG}/compare.log",
@@ -33,7 +33,7 @@ rule compare:
             {params.attacks} \
             {params.clients} \
             {params.defenses} \
-            --out {output.comparisons} \
+            --out {output.differences} \
             --record {output.record} {params.labels:q} \
             2>{log}
         """
@@ -73,5 +73,5 @@ rule judge_claims:
 
 rule judging:
     input:
-        COMPARISONS,
+        DIFFERENCES,
         CLAIMS,

@@ -59,7 +59,8 @@ rule report:
 rule evaluation:
     input:
         list(TABLES.values()),
-        COMPARISONS,
+        DIFFERENCES,
         CLAIMS,
+        ATTACKS_TABLE,
         FIGURES,
         REPORT,

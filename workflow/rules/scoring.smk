@@ -1,5 +1,6 @@
 # Inputs:  reconstructions, true images, run records of attacks, accuracy histories
-# Outputs: scores/<defence>/<attack>.csv, then leakage.csv, leakage.parquet, accuracy.csv, metrics.json
+# Outputs: scores/<defence>/<attack>.csv, then leakage.csv, leakage.parquet, accuracy.csv, metrics.json;
+#          attacks.csv where there is a figure of that name
 
 
 SCORED = sorted({(cell.defense, cell.attack) for cell in CELLS})
@@ -11,6 +12,10 @@ TABLES = {
     "accuracy": f"{RESULTS}/accuracy.csv",
     "metrics": f"{RESULTS}/metrics.json",
 }
+# The means behind the figure of that name.
+ATTACKS_TABLE, ATTACKS_RECORD = (
+    ([f"{RESULTS}/attacks.csv"], [f"{RECORD}/compare_attacks.json"]) if "attacks" in PARAMS.figures else ([], [])
+)
 
 
 rule score:
@@ -85,6 +90,35 @@ rule collect:
         """
 
 
+rule compare_attacks:
+    input:
+        leakage=LEAKAGE,
+    output:
+        table=f"{RESULTS}/attacks.csv",
+        record=f"{RECORD}/compare_attacks.json",
+    log:
+        f"{LOG}/compare_attacks.log",
+    benchmark:
+        f"{BENCHMARK}/compare_attacks.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        defense=UNDEFENDED,
+        labels=labels(),
+        code=code_version("leakpipe.cli.compare_attacks"),
+    shell:
+        """
+        leakpipe compare-attacks \
+            --leakage {input.leakage} \
+            --defense {params.defense} \
+            --out {output.table} \
+            --record {output.record} {params.labels:q} \
+            2>{log}
+        """
+
+
 rule scoring:
     input:
         list(TABLES.values()),
+        ATTACKS_TABLE,

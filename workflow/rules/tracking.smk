@@ -11,7 +11,8 @@ RECORDS = [
     rules.collect.output.record,
     rules.compare.output.record,
     rules.judge_claims.output.record,
-    *expand(f"{RECORD}/plot_{{name}}.json", name=FIGURE_NAMES),
+    *ATTACKS_RECORD,
+    *expand(f"{RECORD}/plot/{{name}}.json", name=FIGURE_NAMES),
     rules.report.output.record,
 ]
 
@@ -20,7 +21,7 @@ rule track:
     input:
         records=RECORDS,
         metrics=TABLES["metrics"],
-        artifacts=[TABLES["leakage"], TABLES["accuracy"], COMPARISONS, CLAIMS, *FIGURES, REPORT],
+        artifacts=[TABLES["leakage"], TABLES["accuracy"], DIFFERENCES, CLAIMS, *FIGURES, REPORT],
     output:
         tracked=TRACKED,
     log:

@@ -8,6 +8,7 @@ from leakpipe import __version__
 from leakpipe.cli.check import check
 from leakpipe.cli.collect import collect
 from leakpipe.cli.compare import compare
+from leakpipe.cli.compare_attacks import compare_attacks
 from leakpipe.cli.federate import federate
 from leakpipe.cli.invert import invert
 from leakpipe.cli.judge_claims import judge_claims
@@ -54,6 +55,7 @@ for command in (
     collect,
     compare,
     judge_claims,
+    compare_attacks,
     plot,
     report,
     track,

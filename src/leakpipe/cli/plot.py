@@ -3,9 +3,14 @@
 import click
 
 from leakpipe.cli.plot_attacks import plot_attacks
+from leakpipe.cli.plot_clients import plot_clients
+from leakpipe.cli.plot_effect import plot_effect
+from leakpipe.cli.plot_maps import plot_maps
 from leakpipe.cli.plot_noise import plot_noise
+from leakpipe.cli.plot_overview import plot_overview
 from leakpipe.cli.plot_reconstructions import plot_reconstructions
 from leakpipe.cli.plot_rounds import plot_rounds
+from leakpipe.cli.plot_tradeoff import plot_tradeoff
 
 
 @click.group()
@@ -13,5 +18,15 @@ def plot() -> None:
     """Draw a figure from the tables, as SVG and PNG, with its caption."""
 
 
-for command in (plot_reconstructions, plot_rounds, plot_noise, plot_attacks):
+for command in (
+    plot_overview,
+    plot_reconstructions,
+    plot_maps,
+    plot_rounds,
+    plot_noise,
+    plot_clients,
+    plot_tradeoff,
+    plot_effect,
+    plot_attacks,
+):
     plot.add_command(command)

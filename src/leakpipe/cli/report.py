@@ -58,11 +58,13 @@ def report(
     missing = [name for name, _ in figures if name not in caption_of]
     if missing:
         raise click.UsageError(f"--figure {missing[0]}=… has no --caption {missing[0]}=…")
+    from leakpipe.figures.catalog import describe_figure
     from leakpipe.metrics.table import ACCURACY_COLUMNS, LEAKAGE_COLUMNS, read_table
     from leakpipe.provenance import read_record, record_run
     from leakpipe.report.page import load_figure, render_page
     from leakpipe.storage import read_json, write_text
 
+    comparisons = params.get("comparisons", {})
     with record_run(record, rule="report", labels=labels, params={}) as run:
         page = render_page(
             leakage=read_table(leakage, LEAKAGE_COLUMNS),
@@ -71,7 +73,10 @@ def report(
             claims=read_json(claims),
             params=params,
             records=[read_record(path) for path in records],
-            figures=[load_figure(name, path, caption_of[name]) for name, path in figures],
+            figures=[
+                load_figure(name, path, caption_of[name], heading=describe_figure(name, comparisons).heading)
+                for name, path in figures
+            ],
             config_files=config_files,
         )
         write_text(out, page)

@@ -8,8 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from leakpipe.figures.lines import draw_interval, use_log_scale
+from leakpipe.figures.means import INTERVAL, mean_over_draws
 from leakpipe.figures.selection import count, describe_client, order_clients, select
-from leakpipe.figures.style import COLORS, INK, MARKERS, MUTED, in_style
+from leakpipe.figures.style import COLORS, INK, MARKERS, MUTED, Drawing, in_style
 from leakpipe.metrics.comparison import per_attack_run
 
 LOOKS = [
@@ -22,9 +24,9 @@ LOOKS = [
 
 
 @in_style
-def plot_attacks(
+def draw_attacks(
     leakage: pd.DataFrame, *, attacks: Sequence[str], defense: str, clients: Mapping[str, Mapping[str, Any]]
-) -> Figure:
+) -> Drawing:
     """Draw mean SSIM against wall time: a large marker per attack, a faint one per draw, the prior as a line.
 
     Args:
@@ -46,8 +48,8 @@ def plot_attacks(
                 title = describe_client(client, clients[client]).replace(": ", ":\n")
                 panels[row, column].set_title(title, fontsize=9)
         panels[row, 0].set_ylabel(f"SSIM, round {captured}")
-    panels[0, 0].set_xscale("log")
-    panels[0, 0].set_ylim(min(-0.05, float(runs["ssim"].min()) - 0.05), 1.02)
+    use_log_scale(panels[0, 0])
+    panels[0, 0].set_ylim(min(-0.05, float(runs["ssim"].min()) - 0.05), 1.05)
     figure.supxlabel("Wall time of one attack, seconds (log scale)", fontsize=10)
     looks = [LOOKS[index % len(LOOKS)] for index in range(len(present))]
     handles = [
@@ -56,14 +58,12 @@ def plot_attacks(
     ]
     handles.append(Line2D([], [], color=MUTED, linestyle="--", linewidth=1, label="prior image"))
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
-    return figure
+    return Drawing(figure, _describe(runs, attacks, defense, clients))
 
 
-def describe_attacks(
-    leakage: pd.DataFrame, *, attacks: Sequence[str], defense: str, clients: Mapping[str, Mapping[str, Any]]
+def _describe(
+    runs: pd.DataFrame, attacks: Sequence[str], defense: str, clients: Mapping[str, Mapping[str, Any]]
 ) -> str:
-    """Say in words what `plot_attacks` draws for the same arguments: the caption."""
-    runs = per_attack_run(select(leakage, defense=defense))
     parts = []
     for client in order_clients(runs, clients):
         draws = runs[runs["client"] == client].groupby("attack")["seed"].nunique()
@@ -73,7 +73,7 @@ def describe_attacks(
         f"Mean SSIM of a client's reconstructed images against the wall time of the attack, under defence {defense}: "
         f"up and left is better. A large marker is the mean over draws, a small one a draw (its own victims, network "
         f"and prior), the dashed line the mean SSIM of the prior images. Every attack ran as its settings say, so "
-        f"iterations differ. {'; '.join(parts)}. Attacks: {', '.join(attacks)}."
+        f"iterations differ. {INTERVAL} {'; '.join(parts)}. Attacks: {', '.join(attacks)}."
     )
 
 
@@ -84,7 +84,9 @@ def _draw_panel(axes: Axes, runs: pd.DataFrame, attacks: Sequence[str]) -> None:
             continue
         color, marker = LOOKS[index % len(LOOKS)]
         axes.plot(rows["seconds"], rows["ssim"], marker, color=color, alpha=0.3, markersize=3.5, zorder=2)
-        axes.plot(rows["seconds"].mean(), rows["ssim"].mean(), marker, color=color, markersize=8, zorder=3)
+        seconds, mean = float(rows["seconds"].mean()), mean_over_draws(rows, "ssim")
+        axes.plot(seconds, mean.value, marker, color=color, markersize=8, zorder=3)
+        draw_interval(axes, seconds, mean, color=color)
     if len(runs):
         axes.axhline(runs["ssim_prior"].mean(), color=MUTED, linestyle="--", linewidth=1, zorder=1)
     axes.grid(axis="y", color="#eeeeee")

@@ -1,11 +1,18 @@
 """Lines of means over faint dots, one per client: what the figures of RDLV have in common."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
 
+from leakpipe.figures.means import Mean, mean_over_draws
 from leakpipe.figures.style import COLORS, MARKERS, MUTED
+
+PUBLISHED: dict[str, Any] = {"linestyle": ":", "linewidth": 0.9, "marker": "x", "markersize": 5}
 
 
 @dataclass(frozen=True)
@@ -22,20 +29,23 @@ class Look:
         return cls(COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)], dashed)
 
 
-def draw_means(axes: Axes, places: pd.Series, values: pd.Series, *, shift: float, label: str, look: Look) -> None:
-    """Draw a line through the mean of the values at each place, and a faint dot for each value.
+def draw_means(
+    axes: Axes, rows: pd.DataFrame, column: str, *, place: str, shift: float, label: str, look: Look
+) -> None:
+    """Draw a line through the mean at each place, with its interval over draws, and a faint dot for each value.
 
     Args:
         axes: Where to draw.
-        places: Place of each value on the x axis.
-        values: As many values.
+        rows: Rows with the columns `column`, `place` and `seed`.
+        column: Column of the values.
+        place: Column of their places on the x axis.
         shift: Moves everything sideways, so that lines do not hide each other's dots.
         label: Name of the line.
         look: How it looks.
     """
     axes.plot(
-        places + shift,
-        values,
+        rows[place] + shift,
+        rows[column],
         look.marker,
         color=look.color,
         markerfacecolor="none" if look.dashed else look.color,
@@ -44,10 +54,11 @@ def draw_means(axes: Axes, places: pd.Series, values: pd.Series, *, shift: float
         markersize=4,
         zorder=2,
     )
-    means = values.groupby(places).mean()
+    places = sorted(rows[place].unique())
+    means = {where + shift: mean_over_draws(rows[rows[place] == where], column) for where in places}
     axes.plot(
-        means.index.to_numpy() + shift,
-        means.to_numpy(),
+        list(means),
+        [mean.value for mean in means.values()],
         linestyle="--" if look.dashed else "-",
         marker=look.marker,
         markerfacecolor="white" if look.dashed else look.color,
@@ -55,12 +66,33 @@ def draw_means(axes: Axes, places: pd.Series, values: pd.Series, *, shift: float
         label=label,
         zorder=3,
     )
+    for where, mean in means.items():
+        draw_interval(axes, where, mean, color=look.color)
+
+
+def draw_interval(axes: Axes, x: float, mean: Mean, *, color: str) -> None:
+    """Draw the interval of a mean as an upright bar; nothing where there is none."""
+    if not math.isnan(mean.low):
+        axes.vlines(x, mean.low, mean.high, color=color, linewidth=1.5, zorder=2.5)
+
+
+def draw_published(axes: Axes, values: Mapping[float, float], *, shift: float, color: str) -> None:
+    """Draw values that the paper published (place on the x axis → value): thin, dotted, with crosses."""
+    axes.plot([place + shift for place in values], list(values.values()), color=color, zorder=2, **PUBLISHED)
 
 
 def mark_zero(axes: Axes) -> None:
     """Draw the line above which an image leaked, and say at its tick what it means."""
     axes.axhline(0, color=MUTED, linewidth=1, zorder=1)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−") if value else "no leak:\nprior   0")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−") if value else "prior: 0")
+
+
+def use_log_scale(axes: Axes) -> None:
+    """Make the x axis logarithmic, with plain numbers (1, 2, 5, 10, …) also where it spans less than a decade."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def label_ends(axes: Axes, ends: list[tuple[float, str, str]]) -> None:

@@ -6,23 +6,26 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.figures.lines import Look, draw_means, mark_zero
-from leakpipe.figures.selection import count, describe_client, order_clients, select
-from leakpipe.figures.style import INK, in_style
+from leakpipe.figures import published
+from leakpipe.figures.lines import PUBLISHED, Look, draw_means, draw_published, mark_zero
+from leakpipe.figures.means import INTERVAL
+from leakpipe.figures.selection import count_draws, describe_client, order_clients, select
+from leakpipe.figures.style import INK, MUTED, Drawing, in_style
 
 
 @in_style
-def plot_noise(
+def draw_noise(
     leakage: pd.DataFrame,
     accuracy: pd.DataFrame,
     *,
     attack: str,
     sigma0: Mapping[str, float],
     clients: Mapping[str, Mapping[str, Any]],
-) -> Figure:
-    """Draw RDLV of each client, and below it test accuracy, against the noise multiplier.
+) -> Drawing:
+    """Draw RDLV of each client, and below it test accuracy, against the noise multiplier, beside the published values.
 
     The values of σ0 stand evenly spaced: 0 and 20 fit on no common scale that shows 1 as well.
 
@@ -33,73 +36,71 @@ def plot_noise(
         sigma0: Noise multiplier of each defence drawn (`noise_multipliers`).
         clients: The `federation.clients` section of the parameters.
     """
-    leaks, kept, places = _drawn(leakage, accuracy, attack, sigma0)
-    figure = Figure(figsize=(7.2, 5.4), layout="constrained")
+    levels = sorted(set(sigma0.values()))
+    leaks, kept = _place(leakage, accuracy, attack, {name: levels.index(value) for name, value in sigma0.items()})
+    figure = Figure(figsize=(7.2, 5.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
-    _draw_leakage(upper, leaks, clients)
-    _draw_accuracy(lower, kept)
-    lower.set_xticks(range(len(places)), [f"{value:g}" if value else "0\n(no noise)" for value in places])
-    lower.set_xlim(-0.35, len(places) - 0.65)
+    _draw_leakage(upper, leaks, clients, levels)
+    _draw_accuracy(lower, kept, levels)
+    lower.set_xticks(range(len(levels)), [f"{value:g}" if value else "0\n(no noise)" for value in levels])
+    lower.set_xlim(-0.35, len(levels) - 0.65)
     lower.set_xlabel("Noise multiplier σ₀")
-    return figure
+    return Drawing(figure, _describe(leaks, kept, attack, clients))
 
 
-def describe_noise(
-    leakage: pd.DataFrame,
-    accuracy: pd.DataFrame,
-    *,
-    attack: str,
-    sigma0: Mapping[str, float],
-    clients: Mapping[str, Mapping[str, Any]],
-) -> str:
-    """Say in words what `plot_noise` draws for the same arguments: the caption."""
-    leaks, kept, _ = _drawn(leakage, accuracy, attack, sigma0)
-    parts = []
-    for client in order_clients(leaks, clients):
-        rows = leaks[leaks["client"] == client]
-        numbers = {"image": rows["image"].nunique(), "seed": rows["seed"].nunique(), "round": rows["round"].nunique()}
-        parts.append(f"{client}: {', '.join(count(number, noun) for noun, number in numbers.items())}")
-    last = int(kept["round"].max())
+def _describe(leaks: pd.DataFrame, kept: pd.DataFrame, attack: str, clients: Mapping[str, Mapping[str, Any]]) -> str:
     return (
         f"Above: RDLV of attack {attack} against the noise multiplier σ₀; a faint dot is one image in one "
-        f"captured round, the line their mean, and 0 means no more than the prior image told. {'; '.join(parts)}. "
-        f"Below: test accuracy of the global model after round {last}; a faint dot is one seed "
-        f"(of {kept['seed'].nunique()}), the line their mean. Values of σ₀ are evenly spaced."
+        f"captured round, the line their mean, and 0 means no more than the prior image told. "
+        f"{count_draws(leaks, clients)}. Below: test accuracy of the global model after round "
+        f"{int(kept['round'].max())}; a faint dot is one seed (of {kept['seed'].nunique()}), the line their mean. "
+        f"{INTERVAL} {published.SOURCE}, at those σ₀ that both have. Values of σ₀ are evenly spaced."
     )
 
 
-def _drawn(
-    leakage: pd.DataFrame, accuracy: pd.DataFrame, attack: str, sigma0: Mapping[str, float]
-) -> tuple[pd.DataFrame, pd.DataFrame, list[float]]:
-    """Rows of both tables that have a σ0, with its place on the axis, and the values at those places."""
-    places = sorted(set(sigma0.values()))
-    place_of = {name: places.index(value) for name, value in sigma0.items()}
+def _place(
+    leakage: pd.DataFrame, accuracy: pd.DataFrame, attack: str, place_of: Mapping[str, int]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of both tables that have a σ0, with its place on the axis."""
     leaks = select(leakage, attack=attack).dropna(subset=["rdlv"])
     leaks = leaks.assign(place=leaks["defense"].map(place_of)).dropna(subset=["place"])
     kept = accuracy[accuracy["round"] == accuracy["round"].max()]
     kept = kept.assign(place=kept["defense"].map(place_of)).dropna(subset=["place"])
     if leaks.empty or kept.empty:
-        raise LeakpipeError(f"the tables have no rows for any of the defences {', '.join(sigma0) or '(none)'}")
-    return leaks, kept, places
+        raise LeakpipeError(f"the tables have no rows for any of the defences {', '.join(place_of) or '(none)'}")
+    return leaks, kept
 
 
-def _draw_leakage(axes: Axes, leaks: pd.DataFrame, clients: Mapping[str, Mapping[str, Any]]) -> None:
+def _draw_leakage(
+    axes: Axes, leaks: pd.DataFrame, clients: Mapping[str, Mapping[str, Any]], levels: list[float]
+) -> None:
     names = order_clients(leaks, clients)
+    handles = []
     for index, client in enumerate(names):
-        rows = leaks[leaks["client"] == client]
-        shift = 0.09 * (index - (len(names) - 1) / 2)
+        shift, look = 0.09 * (index - (len(names) - 1) / 2), Look.of(index)
         label = describe_client(client, clients[client])
-        draw_means(axes, rows["place"], rows["rdlv"], shift=shift, label=label, look=Look.of(index))
+        draw_means(axes, leaks[leaks["client"] == client], "rdlv", place="place", shift=shift, label=label, look=look)
+        handles.append(axes.lines[-1])
+        known = _at(levels, published.RDLV_BY_NOISE.get(client, {}))
+        draw_published(axes, known, shift=shift, color=look.color)
     mark_zero(axes)
     axes.set_title("Noise on the update: what it hides, and what it costs")
     axes.set_ylabel("RDLV\n(relative gain over the prior)")
-    axes.legend(loc="best", frameon=False)
+    handles.append(Line2D([], [], color=MUTED, label=published.LABEL, **PUBLISHED))
+    axes.legend(handles=handles, loc="best", frameon=False)
 
 
-def _draw_accuracy(axes: Axes, kept: pd.DataFrame) -> None:
-    draw_means(axes, kept["place"], kept["test_accuracy"], shift=0.0, label="test accuracy", look=Look(INK, marker="o"))
+def _draw_accuracy(axes: Axes, kept: pd.DataFrame, levels: list[float]) -> None:
+    look = Look(INK, marker="o")
+    draw_means(axes, kept, "test_accuracy", place="place", shift=0.0, label="test accuracy", look=look)
+    draw_published(axes, _at(levels, published.ACCURACY_BY_NOISE), shift=0.0, color=MUTED)
     for place, values in kept.groupby("place")["test_accuracy"]:
         text = f"{values.mean():.2f}"
         axes.annotate(text, (place, values.max()), (0, 6), textcoords="offset points", ha="center", fontsize=9)
     axes.set_ylabel("Test accuracy\n(mean of seeds)")
     axes.margins(y=0.3)
+
+
+def _at(levels: list[float], values: Mapping[float, float]) -> dict[float, float]:
+    """Place on the axis → published value, for those σ0 that are on it."""
+    return {levels.index(level): value for level, value in values.items() if level in levels}

@@ -6,23 +6,26 @@ from itertools import pairwise
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from leakpipe.figures.lines import Look, draw_means, label_ends, mark_zero
-from leakpipe.figures.selection import count, describe_client, order_clients, select
-from leakpipe.figures.style import in_style
+from leakpipe.figures import published
+from leakpipe.figures.lines import Look, draw_means, draw_published, label_ends, mark_zero
+from leakpipe.figures.means import INTERVAL
+from leakpipe.figures.selection import add_gain, count_sample, describe_client, order_clients, select
+from leakpipe.figures.style import Drawing, in_style
 
 
 @in_style
-def plot_rounds(
+def draw_rounds(
     leakage: pd.DataFrame,
     *,
     attack: str,
     defense: str,
     clients: Mapping[str, Mapping[str, Any]],
     compare: Sequence[str] = (),
-) -> Figure:
-    """Draw RDLV against the captured rounds: a line of means per client, a faint dot per image.
+) -> Drawing:
+    """Draw RDLV and the gain in SSIM against the captured rounds: a line of means per client, a faint dot per image.
 
     Args:
         leakage: The leakage table; rows whose RDLV is undefined are left out.
@@ -33,42 +36,42 @@ def plot_rounds(
     """
     lines = _lines(leakage, attack, defense, clients, compare)
     rounds = sorted({int(value) for line in lines for value in line.rows["round"]})
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(7.2, 5.8), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[1.7, 1])
     gap = min((later - earlier for earlier, later in pairwise(rounds)), default=1)
-    for index, line in enumerate(lines):
-        shift = 0.07 * gap * (index - (len(lines) - 1) / 2)
-        draw_means(axes, line.rows["round"], line.rows["rdlv"], shift=shift, label=line.name, look=line.look)
-    mark_zero(axes)
-    axes.set_title("Leakage of each client, round by round")
-    axes.set_xlabel("Round of federated averaging")
-    axes.set_ylabel("RDLV (relative gain over the prior)")
+    shifts = [0.07 * gap * (index - (len(lines) - 1) / 2) for index in range(len(lines))]
+    for axes, column in ((upper, "rdlv"), (lower, "gain")):
+        for line, shift in zip(lines, shifts, strict=True):
+            draw_means(axes, line.rows, column, place="round", shift=shift, label=line.name, look=line.look)
+        mark_zero(axes)
+    for line, shift in zip(lines, shifts, strict=True):
+        if line.published:
+            draw_published(upper, line.published, shift=shift, color=line.look.color)
+    upper.set_title("Leakage of each client, round by round")
+    upper.set_ylabel("RDLV\n(relative gain over the prior)")
+    lower.set_ylabel("SSIM gained\nover the prior")
+    lower.set_xlabel("Round of federated averaging")
+    _label(upper, lines, rounds, gap)
+    return Drawing(figure, _describe(lines, attack, defense, compare))
+
+
+def _label(axes: Axes, lines: Sequence["_Line"], rounds: Sequence[int], gap: int) -> None:
     axes.set_xticks(rounds)
     margin = max(0.35 * gap, 0.05 * (rounds[-1] - rounds[0]))
     axes.set_xlim(rounds[0] - margin, rounds[-1] + margin)
     last = [float(line.rows.groupby("round")["rdlv"].mean().iloc[-1]) for line in lines]
     label_ends(axes, [(end, line.label, line.look.color) for end, line in zip(last, lines, strict=True)])
-    return figure
 
 
-def describe_rounds(
-    leakage: pd.DataFrame,
-    *,
-    attack: str,
-    defense: str,
-    clients: Mapping[str, Mapping[str, Any]],
-    compare: Sequence[str] = (),
-) -> str:
-    """Say in words what `plot_rounds` draws for the same arguments: the caption."""
-    lines = _lines(leakage, attack, defense, clients, compare)
-    parts = []
-    for line in lines:
-        images, seeds = line.rows["image"].nunique(), line.rows["seed"].nunique()
-        parts.append(f"{line.name}: {count(images, 'image')}, {count(seeds, 'seed')}")
+def _describe(lines: Sequence["_Line"], attack: str, defense: str, compare: Sequence[str]) -> str:
+    samples = "; ".join(f"{line.name}: {count_sample(line.rows, 'image', 'seed')}" for line in lines)
     dashed = f", dashed {', '.join(compare)}" if any(line.look.dashed for line in lines) else ""
+    drawn = any(line.published for line in lines)
+    source = f" {published.SOURCE}, where it has a value for a captured round." if drawn else ""
     return (
-        f"RDLV in each captured round under defence {defense}, attack {attack}{dashed}. A faint dot is one image, "
-        f"the line their mean; 0 means that the attack told no more than its prior image. {'; '.join(parts)}."
+        f"RDLV (above) and the gain in SSIM over the prior image (below) in each captured round under defence "
+        f"{defense}, attack {attack}{dashed}. A faint dot is one image, the line their mean; 0 means that the attack "
+        f"told no more than its prior image. {INTERVAL} {samples}.{source}"
     )
 
 
@@ -78,6 +81,7 @@ class _Line:
     name: str
     label: str
     look: Look
+    published: Mapping[float, float]
 
 
 def _lines(
@@ -88,16 +92,18 @@ def _lines(
     compare: Sequence[str],
 ) -> list[_Line]:
     """What is drawn: `attack` on all clients, then each compared attack on those that it was run on."""
-    chosen = select(leakage, defense=defense).dropna(subset=["rdlv"])
+    chosen = add_gain(select(leakage, defense=defense).dropna(subset=["rdlv"]))
     names = order_clients(select(chosen, attack=attack), clients)
     lines = []
     for client in names:
         label = describe_client(client, clients[client]).replace(", ", ",\n")
         rows = select(chosen, attack=attack, client=client)
-        lines.append(_Line(rows, client, label, Look.of(names.index(client))))
+        known = published.RDLV_BY_ROUND.get(client, {})
+        shown = {place: value for place, value in known.items() if place in set(rows["round"])}
+        lines.append(_Line(rows, client, label, Look.of(names.index(client)), shown))
     for other in compare:
         for client in order_clients(chosen[chosen["attack"] == other], clients):
             look = Look.of(names.index(client) if client in names else len(names), dashed=True)
             rows = select(chosen, attack=other, client=client)
-            lines.append(_Line(rows, f"{client}, {other}", f"{client}, attack\n{other}", look))
+            lines.append(_Line(rows, f"{client}, {other}", f"{client}, attack\n{other}", look, {}))
     return lines

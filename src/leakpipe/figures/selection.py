@@ -20,6 +20,11 @@ def select(table: "pd.DataFrame", **chosen: object) -> "pd.DataFrame":
     return rows
 
 
+def add_gain(leakage: "pd.DataFrame") -> "pd.DataFrame":
+    """The leakage table with a column `gain`: how much higher SSIM is than the prior's, in [−2, 2]."""
+    return leakage.assign(gain=leakage["ssim"] - leakage["ssim_prior"])
+
+
 def noise_multipliers(defenses: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
     """σ0 of every defence that has one, smallest first: no step at all is 0, one Gaussian step is its own.
 
@@ -63,6 +68,31 @@ def describe_client(name: str, client: Mapping[str, Any]) -> str:
     if images > 1:
         described += f", batch {int(client['batch_size'])}"
     return described if epochs is None else f"{described}, {count(int(epochs), 'epoch')}"
+
+
+def stack_description(name: str, client: Mapping[str, Any]) -> str:
+    """`describe_client` for a narrow place: every part on a line of its own."""
+    return describe_client(name, client).replace(": ", "\n").replace(", ", ",\n")
+
+
+def count_sample(rows: "pd.DataFrame", *nouns: str) -> str:
+    """`2 images, 5 seeds`: how many different values the columns of these names (`image`, `seed`) hold."""
+    return ", ".join(count(rows[noun].nunique(), noun) for noun in nouns)
+
+
+def count_draws(rows: "pd.DataFrame", clients: Mapping[str, Mapping[str, Any]]) -> str:
+    """`site-9: 5 images, 5 seeds, 3 rounds; …`: what the numbers of each client are over."""
+    samples = rows.groupby("client")
+    return "; ".join(
+        f"{name}: {count_sample(samples.get_group(name), 'image', 'seed', 'round')}"
+        for name in order_clients(rows, clients)
+    )
+
+
+def write_gain(gain: float) -> str:
+    """`+0.72`, `−0.16`, `0.00`."""
+    rounded = round(gain, 2)
+    return f"{rounded:+.2f}".replace("-", "−") if rounded else "0.00"
 
 
 def count(number: int, noun: str) -> str:

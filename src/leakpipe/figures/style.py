@@ -1,12 +1,13 @@
-"""What all figures share: colours, fonts, and how a figure is saved so that its bytes repeat."""
+"""What all figures share: colours, fonts, what a drawing is, and how it is saved so that its bytes repeat."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from leakpipe.storage import write_atomically
+from leakpipe.storage import write_atomically, write_text
 
 # Okabe and Ito's colours for colour-blind readers, the strongest first; markers tell them apart in gray print.
 COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -43,10 +44,18 @@ PNG_DOTS_PER_INCH = 200
 in_style = matplotlib.rc_context(STYLE)
 
 
-def save_figure(figure: Figure, *, svg: Path, png: Path) -> None:
-    """Save as SVG and PNG, each whole or not at all; the same bytes for the same figure."""
-    with matplotlib.rc_context(STYLE):
-        with write_atomically(svg) as stream:
-            figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-        with write_atomically(png) as stream:
-            figure.savefig(stream, format="png", dpi=PNG_DOTS_PER_INCH, metadata={"Software": None})
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, and its caption: what is shown, of how many, and what the intervals are."""
+
+    figure: Figure
+    caption: str
+
+    def save(self, *, svg: Path, png: Path, caption: Path) -> None:
+        """Save as SVG, PNG and plain text, each whole or not at all; the same bytes for the same drawing."""
+        with matplotlib.rc_context(STYLE):
+            with write_atomically(svg) as stream:
+                self.figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+            with write_atomically(png) as stream:
+                self.figure.savefig(stream, format="png", dpi=PNG_DOTS_PER_INCH, metadata={"Software": None})
+        write_text(caption, self.caption + "\n")

@@ -17,11 +17,6 @@ from leakpipe.report.runs import summarize_runs
 
 TEMPLATE = "template.html.j2"
 MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
-HEADINGS = {
-    "reconstructions": "What the attack rebuilds",
-    "rounds": "Leakage by round",
-    "noise": "What noise hides, and what it costs",
-}
 DIGITS = {  # decimals shown; other columns as they are
     **dict.fromkeys(("ssim", "ssim_prior", "ssim_affine", "ssim_min_max"), 3),
     **dict.fromkeys(("psnr", "psnr_affine", "psnr_registered", "seconds"), 1),
@@ -40,7 +35,7 @@ class PageFigure:
     caption: str
 
 
-def load_figure(name: str, path: Path, caption: Path) -> PageFigure:
+def load_figure(name: str, path: Path, caption: Path, *, heading: str) -> PageFigure:
     """Read a figure (.svg or .png) and its caption (plain text)."""
     if path.suffix not in MEDIA_TYPES:
         raise LeakpipeError(f"{path}: a figure of the page ends in {' or '.join(MEDIA_TYPES)}")
@@ -49,7 +44,7 @@ def load_figure(name: str, path: Path, caption: Path) -> PageFigure:
     except OSError as error:
         raise LeakpipeError(f"{error.filename}: cannot be read: {error.strerror or error}") from error
     source = f"data:{MEDIA_TYPES[path.suffix]};base64,{base64.b64encode(content).decode()}"
-    return PageFigure(name, HEADINGS.get(name, name.replace("-", " ").capitalize()), source, text.strip())
+    return PageFigure(name, heading, source, text.strip())
 
 
 def render_page(

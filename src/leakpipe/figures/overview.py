@@ -1,0 +1,167 @@
+"""Every client's training images, framed by how much of them leaked: page one for a privacy officer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+
+from leakpipe.figures.pictures import Sheet
+from leakpipe.figures.selection import add_gain, count, select, stack_description, write_gain
+from leakpipe.figures.style import COLORS, INK, MUTED, Drawing, in_style
+
+# Ever darker, so that gray print shows it too; what is not above the prior is as light as it gets.
+COLOR_MAP = LinearSegmentedColormap.from_list("leaked", ["#eeeeee", COLORS[4], COLORS[0], "#5c2800"])
+LEFT, WIDTH, TOP, GROUP_GAP = 1.2, 7.2, 0.9, 0.16  # inches
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """How a client's images are laid out, in inches."""
+
+    side: float
+    frame: float
+    below: float
+    most_rows: int
+
+    @property
+    def columns(self) -> int:
+        return int((WIDTH - LEFT) / self.pitch)
+
+    @property
+    def pitch(self) -> float:
+        return self.side + 2 * self.frame + 0.06
+
+    @property
+    def row(self) -> float:
+        return self.pitch + self.below
+
+
+ATTACKED = _Grid(side=0.56, frame=0.05, below=0.16, most_rows=3)
+UNATTACKED = _Grid(side=0.3, frame=0.0, below=0.0, most_rows=2)
+
+
+@in_style
+def draw_overview(
+    leakage: pd.DataFrame,
+    images: np.ndarray,
+    *,
+    holdings: Mapping[str, Sequence[int]],
+    seed: int,
+    attack: str,
+    defense: str,
+    captured_round: int,
+    clients: Mapping[str, Mapping[str, Any]],
+) -> Drawing:
+    """Draw the images of all clients of one seed: large and framed where attacked, small and pale elsewhere.
+
+    Args:
+        leakage: The leakage table.
+        images: The data set, (N, channels, height, width) in [0, 1].
+        holdings: Index into the data set of each client's images.
+        seed: Seed whose split this is.
+        attack: Attack whose gain over the prior frames an image.
+        defense: Defence whose rows are drawn.
+        captured_round: Round whose rows are drawn.
+        clients: The `federation.clients` section of the parameters.
+    """
+    rows = add_gain(select(leakage, attack=attack, defense=defense, round=captured_round, seed=seed))
+    keys = zip(rows["client"].tolist(), rows["image"].tolist(), strict=True)
+    gains = dict(zip(keys, rows["gain"].tolist(), strict=True))
+    blocks = [_Block.of(name, holdings[name], gains) for name in _order(holdings, gains)]
+    sheet = Sheet(width=WIDTH, height=TOP + sum(block.height + GROUP_GAP for block in blocks))
+    sheet.write("Which training images leaked from one shared update", 0.1, 0.17, weight="bold", fontsize=11)
+    leaked, attacked = sum(gain > 0 for gain in gains.values()), count(len(gains), "attacked image")
+    sheet.write(f"the attack shows {leaked} of {attacked} better than the prior does", 0.1, 0.42, fontsize=9.5)
+    _draw_scale(sheet)
+    top = TOP
+    for block in blocks:
+        _name_block(sheet, block, stack_description(block.client, clients[block.client]), top)
+        _draw_block(sheet, block, images, top)
+        top += block.height + GROUP_GAP
+    return Drawing(sheet.figure, _describe(blocks, seed, attack, defense, captured_round))
+
+
+@dataclass(frozen=True)
+class _Block:
+    """One client's images: those with a gain, most leaked first, or all of one that was not attacked."""
+
+    client: str
+    images: tuple[int, ...]
+    gains: tuple[float, ...]
+    grid: _Grid
+
+    @classmethod
+    def of(cls, client: str, held: Sequence[int], gains: Mapping[tuple[str, int], float]) -> "_Block":
+        found = sorted(((gains[client, image], image) for image in held if (client, image) in gains), reverse=True)
+        if not found:
+            return cls(client, tuple(held), (), UNATTACKED)
+        return cls(client, tuple(image for _, image in found), tuple(gain for gain, _ in found), ATTACKED)
+
+    @property
+    def attacked(self) -> bool:
+        return bool(self.gains)
+
+    @property
+    def shown(self) -> int:
+        """How many images fit."""
+        return min(len(self.images), self.grid.columns * self.grid.most_rows)
+
+    @property
+    def height(self) -> float:
+        rows = -(-self.shown // self.grid.columns)
+        return max(rows * self.grid.row, 0.55)
+
+
+def _order(holdings: Mapping[str, Sequence[int]], gains: Mapping[tuple[str, int], float]) -> list[str]:
+    """Attacked clients first, then those with the fewest images."""
+    attacked = {client for client, _ in gains}
+    return sorted(holdings, key=lambda name: (name not in attacked, len(holdings[name]), name))
+
+
+def _name_block(sheet: Sheet, block: _Block, description: str, top: float) -> None:
+    """Write what the client is at the left, and what is not shown of it."""
+    look = {"weight": "bold", "color": INK} if block.attacked else {"color": MUTED}
+    hidden = len(block.images) - block.shown
+    lines = [description, *([] if block.attacked else ["not attacked"]), *([f"({hidden} not shown)"] if hidden else [])]
+    sheet.write("\n".join(lines), 0.1, top, va="top", fontsize=9, **look)
+
+
+def _draw_block(sheet: Sheet, block: _Block, images: np.ndarray, top: float) -> None:
+    grid = block.grid
+    for index, image in enumerate(block.images[: block.shown]):
+        x = LEFT + (index % grid.columns) * grid.pitch
+        y = top + (index // grid.columns) * grid.row
+        if block.attacked:
+            gain = block.gains[index]
+            outer = grid.side + 2 * grid.frame
+            sheet.fill(x, y, outer, outer, COLOR_MAP(min(max(gain, 0.0), 1.0)))
+            look = {"weight": "bold"} if gain > 0 else {"color": MUTED}
+            sheet.write(write_gain(gain), x + outer / 2, y + outer + 0.09, ha="center", fontsize=7.5, **look)
+        sheet.show(images[image], x + grid.frame, y + grid.frame, side=grid.side, fade=0.0 if block.attacked else 0.6)
+
+
+def _draw_scale(sheet: Sheet) -> None:
+    axes = sheet.add_axes(5.1, 0.3, 1.9, 0.12)
+    bar = sheet.figure.colorbar(ScalarMappable(Normalize(0, 1), COLOR_MAP), cax=axes, orientation="horizontal")
+    bar.set_ticks([0, 0.5, 1], labels=["0: prior", "0.5", "1"])
+    bar.ax.tick_params(labelsize=8)
+    bar.ax.set_title("SSIM gained over the prior", fontsize=8.5, weight="normal", loc="center", pad=3)
+
+
+def _describe(blocks: Sequence[_Block], seed: int, attack: str, defense: str, captured_round: int) -> str:
+    parts = []
+    for block in blocks:
+        some = f", {block.shown} shown" if block.shown < len(block.images) else ""
+        leaked = f", {sum(gain > 0 for gain in block.gains)} above the prior" if block.attacked else ", not attacked"
+        parts.append(f"{block.client}: {count(len(block.images), 'image')}{some}{leaked}")
+    return (
+        f"The training images of all clients in the draw of seed {seed}. A frame, and the number below it, is how much "
+        f"SSIM attack {attack} gained over the prior image from the update of round {captured_round} under defence "
+        f"{defense}: the darker, the more leaked; at 0 or below, the attack told no more than the prior did. Most "
+        f"leaked first. Pale images belong to clients that were not attacked, of which nothing is known. "
+        f"{'; '.join(parts)}. Single images of one draw: no interval."
+    )

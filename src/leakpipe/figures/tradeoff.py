@@ -1,0 +1,138 @@
+"""What each defence hides against what it costs: leakage of the worst client against test accuracy."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from leakpipe.errors import LeakpipeError
+from leakpipe.figures.lines import draw_interval, mark_zero, spread
+from leakpipe.figures.means import INTERVAL, Mean, mean_over_draws
+from leakpipe.figures.selection import add_gain, count, count_sample, order_clients, select
+from leakpipe.figures.style import COLORS, MUTED, Drawing, in_style
+
+
+@dataclass(frozen=True)
+class Point:
+    """One defence: what the client that leaks most under it gives away, and the accuracy that is left."""
+
+    name: str
+    client: str
+    gain: Mean
+    accuracy: Mean
+
+
+@in_style
+def draw_tradeoff(
+    leakage: pd.DataFrame,
+    accuracy: pd.DataFrame,
+    *,
+    attack: str,
+    defenses: Mapping[str, str],
+    clients: Mapping[str, Mapping[str, Any]],
+) -> Drawing:
+    """Draw a point per defence, and a line through those that no other defence beats in both.
+
+    Args:
+        leakage: The leakage table: all captured rounds, seeds and images of `attack` count.
+        accuracy: The accuracy table: the last round counts.
+        attack: Attack that leaks.
+        defenses: What to call each defence.
+        clients: The `federation.clients` section of the parameters.
+    """
+    rows = add_gain(select(leakage, attack=attack))
+    kept = accuracy[accuracy["round"] == accuracy["round"].max()]
+    points = [
+        _locate(rows[rows["defense"] == name], select(kept, defense=name), text, clients)
+        for name, text in defenses.items()
+        if name in set(rows["defense"])
+    ]
+    if not points:
+        raise LeakpipeError(f"the tables have no rows for any of the defences {', '.join(defenses)}")
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    best = find_front([(point.accuracy.value, point.gain.value) for point in points])
+    front = sorted((points[index].accuracy.value, points[index].gain.value) for index in best)
+    axes.plot(*zip(*front, strict=True), color=MUTED, linewidth=1, linestyle="--", zorder=1)
+    for point in points:
+        draw_interval(axes, point.accuracy.value, point.gain, color=COLORS[0])
+        if not math.isnan(point.accuracy.low):
+            axes.hlines(point.gain.value, point.accuracy.low, point.accuracy.high, color=COLORS[0], linewidth=1.5)
+        axes.plot(point.accuracy.value, point.gain.value, "o", color=COLORS[0], markersize=8, zorder=4)
+    mark_zero(axes)
+    axes.margins(0.12)
+    _name_points(axes, points)
+    _mark_better(axes)
+    axes.set_title("Privacy against accuracy, defence by defence")
+    axes.set_xlabel(f"Test accuracy after round {int(kept['round'].max())}")
+    axes.set_ylabel("Leakage of the worst client\n(SSIM gained over the prior)")
+    worst = ", ".join(f"{point.name}: {point.client}" for point in points)
+    caption = (
+        f"One point per defence: mean SSIM that attack {attack} gains over the prior image, of the client that leaks "
+        f"most under that defence ({worst}), against mean test accuracy; down and right is better, and 0 means no more "
+        f"than the prior image told. The dashed line joins the defences that no other beats in both. {INTERVAL} The "
+        f"worst client is chosen by the same numbers. Leakage over {count_sample(rows, 'seed', 'round')}; accuracy "
+        f"over {count(kept['seed'].nunique(), 'seed')}."
+    )
+    return Drawing(figure, caption)
+
+
+def find_front(points: list[tuple[float, float]]) -> list[int]:
+    """Which points no other beats: none has at least the accuracy and at most the leakage, and differs.
+
+    Args:
+        points: Accuracy and leakage of each.
+
+    Returns:
+        Indices, ascending.
+    """
+    return [
+        index
+        for index, (accuracy, leak) in enumerate(points)
+        if not any(other != (accuracy, leak) and other[0] >= accuracy and other[1] <= leak for other in points)
+    ]
+
+
+def _locate(rows: pd.DataFrame, kept: pd.DataFrame, name: str, clients: Mapping[str, Mapping[str, Any]]) -> Point:
+    means = {client: mean_over_draws(rows[rows["client"] == client], "gain") for client in order_clients(rows, clients)}
+    worst = max(means, key=lambda client: means[client].value)
+    return Point(name, worst, means[worst], mean_over_draws(kept, "test_accuracy"))
+
+
+def _name_points(axes: Axes, points: list[Point]) -> None:
+    """Write each name beside its point, towards the middle, moved apart where points are close."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    heights = spread([point.gain.value + 0.03 * (high - low) for point in points], gap=0.07 * (high - low))
+    for point, height in zip(points, heights, strict=True):
+        on_right = point.accuracy.value > (left + right) / 2
+        axes.annotate(
+            f"{point.name} ({point.client})",
+            (point.accuracy.value, height),
+            xytext=(-9 if on_right else 9, 0),
+            textcoords="offset points",
+            ha="right" if on_right else "left",
+            va="center",
+            fontsize=9,
+            zorder=5,
+            path_effects=[withStroke(linewidth=3, foreground="white")],
+        )
+
+
+def _mark_better(axes: Axes) -> None:
+    """An arrow down and right, where only a useless defence would have its point."""
+    axes.annotate(
+        "better",
+        xy=(0.15, 0.8),
+        xytext=(0.06, 0.95),
+        xycoords="axes fraction",
+        textcoords="axes fraction",
+        color=MUTED,
+        fontsize=10,
+        ha="center",
+        arrowprops={"arrowstyle": "->", "color": MUTED, "linewidth": 1.5},
+    )

@@ -1,0 +1,108 @@
+"""Figures of clients, defences and comparisons: a mean and its interval for each."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from leakpipe.errors import LeakpipeError
+from leakpipe.figures.clients import describe_training, draw_clients
+from leakpipe.figures.effect import draw_effect, is_number
+from leakpipe.figures.selection import name_defenses
+from leakpipe.figures.tradeoff import draw_tradeoff, find_front
+from leakpipe.metrics.uncertainty import bootstrap_mean
+from tests.unit.figure_tables import CLIENTS, DEFENSES, accuracy_table, bars, leakage_table, line
+
+EFFECT = {"title": "Effect of a thing", "attacks": {"main": "with it", "other": "without"}, "clients": ["one"]}
+
+
+@pytest.mark.parametrize(("images", "batch_size", "epochs"), [(1, 1, 1), (8, 4, 1), (8, 3, 2), (5, 5, 7)])
+def test_local_steps_are_the_batches_that_a_client_goes_through(images: int, batch_size: int, epochs: int) -> None:
+    steps = sum(len(range(0, images, batch_size)) for _ in range(epochs))
+    client: dict[str, Any] = {"images": images, "batch_size": batch_size}
+    expected = {"images": images, "batch_size": batch_size, "steps": steps}
+    assert describe_training(client, local_epochs=epochs) == expected
+    assert describe_training({**client, "local_epochs": epochs}, local_epochs=99) == expected
+    assert describe_training({**client, "local_epochs": None}, local_epochs=epochs) == expected
+
+
+def test_clients_stand_at_their_images_batch_size_and_steps() -> None:
+    table = leakage_table(draws=4)
+    drawn = draw_clients(table, attack="main", defense="none", local_epochs=3, clients=CLIENTS)
+    panels = drawn.figure.axes
+    ticks = [[text.get_text() for text in axes.get_xticklabels()] for axes in panels[3:]]
+    assert ticks == [["1", "3"], ["1", "2"], ["3", "6"]]
+    rows = table[(table.defense == "none") & (table.client == "eight")]
+    for axes, values in ((panels[0], rows.ssim - rows.ssim_prior), (panels[5], rows.rdlv)):
+        (mean,) = line(axes, "eight: 3 images, batch 2").get_xydata()
+        np.testing.assert_allclose(mean, [1, values.mean()], atol=1e-9)
+        low, high = bootstrap_mean(values, clusters=rows.seed, seed=1)
+        assert any(bar == pytest.approx((1, low, high), rel=0.03) for bar in bars(axes))
+    assert "one: 4 images, 4 seeds, 2 rounds; eight: 3 images, 4 seeds, 2 rounds" in drawn.caption
+    assert "95 % interval" in drawn.caption
+
+
+def test_a_defence_stands_at_its_accuracy_and_its_worst_clients_leakage() -> None:
+    table, accuracy = leakage_table(draws=4), accuracy_table(draws=4)
+    names = name_defenses(DEFENSES)
+    drawn = draw_tradeoff(table, accuracy, attack="main", defenses=names, clients=CLIENTS)
+    (axes,) = drawn.figure.axes
+    points = [tuple(one.get_xydata()[0]) for one in axes.lines if one.get_marker() == "o"]
+    rows = table[table.attack == "main"]
+    gains = (rows.ssim - rows.ssim_prior).groupby([rows.defense, rows.client]).mean()
+    last = accuracy[accuracy["round"] == 7].groupby("defense").test_accuracy.mean()
+    np.testing.assert_allclose(points, [(last[name], gains[name].max()) for name in names])
+    for name, text in names.items():
+        assert f"{text} ({gains[name].idxmax()})" in {one.get_text() for one in axes.texts}
+        assert f"{text}: {gains[name].idxmax()}" in drawn.caption
+    assert len(bars(axes)) == len(names)
+    assert "95 % interval" in drawn.caption
+
+
+def test_the_front_is_what_no_other_point_beats() -> None:
+    points = [(0.9, 0.5), (0.9, 0.3), (0.5, 0.3), (0.4, -0.1), (0.4, -0.1), (0.95, 0.6)]
+    assert find_front(points) == [1, 3, 4, 5]
+    drawn = [tuple(pair) for pair in np.random.default_rng(0).uniform(size=(60, 2))]
+    front = find_front(drawn)
+    for index, (accuracy, leak) in enumerate(drawn):
+        beaten = [other for other in drawn if other[0] > accuracy and other[1] < leak]
+        assert (index in front) == (not beaten)
+    ordered = sorted(drawn[index] for index in front)
+    assert all(earlier[1] < later[1] for earlier, later in pairwise(ordered)), "along the front, accuracy costs privacy"
+
+
+def test_compared_attacks_stand_in_order_with_a_dot_per_draw() -> None:
+    table = leakage_table(draws=4)
+    comparison = {**EFFECT, "attacks": {"other": "without", "main": "with it"}}
+    drawn = draw_effect(table, comparison=comparison, defense="none", clients=CLIENTS)
+    (axes,) = drawn.figure.axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["without", "with it"]
+    assert axes.yaxis_inverted()
+    for place, attack in enumerate(comparison["attacks"]):
+        rows = table[(table.defense == "none") & (table.client == "one") & (table.attack == attack)]
+        faint, large, prior = axes.lines[3 * place : 3 * place + 3]
+        np.testing.assert_allclose(faint.get_xdata(), rows.groupby("seed").ssim.mean())
+        np.testing.assert_allclose(large.get_xydata(), [[rows.ssim.mean(), place]])
+        np.testing.assert_allclose(prior.get_xdata(), rows.ssim_prior.mean())
+    assert "one: 4 images, 4 seeds" in drawn.caption
+    assert "“with it” (main)" in drawn.caption
+    assert "95 % interval" in drawn.caption
+
+
+def test_labels_that_are_numbers_make_a_line_against_iterations() -> None:
+    table = leakage_table(draws=4)
+    comparison = {**EFFECT, "attacks": {"other": "50", "main": 5}}
+    (axes,) = draw_effect(table, comparison=comparison, defense="none", clients=CLIENTS).figure.axes
+    rows = table[(table.defense == "none") & (table.client == "one")]
+    means = rows.groupby("iterations").ssim.mean()
+    (joined,) = [one for one in axes.lines if one.get_linestyle() == "-"]
+    np.testing.assert_allclose(joined.get_xydata(), [(5, means[5]), (50, means[50])])
+    assert axes.get_xscale() == "log"
+    assert [place for place, _, _ in bars(axes)] == [50, 5]
+    assert [is_number(label) for label in (3, "1e3", "3 steps", "")] == [True, True, False, False]
+
+
+def test_an_attack_that_was_not_run_on_a_client_is_named() -> None:
+    with pytest.raises(LeakpipeError, match="client 'eight', attack 'other'"):
+        draw_effect(leakage_table(), comparison={**EFFECT, "clients": ["eight"]}, defense="none", clients=CLIENTS)
