@@ -65,6 +65,8 @@ def leakage_table(seed: int = 0) -> pd.DataFrame:
                                     "ssim_prior": prior,
                                     "ssim_affine": (1 + ssim) / 2,
                                     "ssim_min_max": ssim,
+                                    "ms_ssim": np.nan,
+                                    "lpips": np.nan,
                                     "psnr": 20.0,
                                     "psnr_affine": 21.0,
                                     "psnr_registered": 20.0,
