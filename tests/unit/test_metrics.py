@@ -157,8 +157,8 @@ def score_table(**changes: object) -> pd.DataFrame:
     row = {
         "experiment": "e", "defense": "none", "seed": 0, "round": 1, "client": "site-9", "attack": "bn-aware",
         "image": 5, "reconstruction": 0, "ssim": 0.9, "ssim_prior": 0.45, "ssim_affine": 0.92,
-        "ssim_min_max": 0.91, "psnr": 30.0, "psnr_affine": 31.0, "psnr_registered": 30.5, "mse": 0.001, "rdlv": 1.0,
-        "iterations": 7,
+        "ssim_min_max": 0.91, "ms_ssim": 0.93, "lpips": 0.1, "psnr": 30.0, "psnr_affine": 31.0,
+        "psnr_registered": 30.5, "mse": 0.001, "rdlv": 1.0, "iterations": 7,
     }  # fmt: skip
     return pd.DataFrame([{**row, **changes}], columns=SCORE_COLUMNS)
 

@@ -86,6 +86,8 @@ def tables(ssim: Mapping[str, float] = SSIM) -> tuple[pd.DataFrame, pd.DataFrame
                         | {
                             "ssim_affine": 0.96049,
                             "ssim_min_max": 0.5,
+                            "ms_ssim": np.nan,
+                            "lpips": np.nan,
                             "psnr": float("inf"),
                             "psnr_affine": float("inf"),
                             "psnr_registered": float("inf"),
