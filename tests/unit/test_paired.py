@@ -81,7 +81,12 @@ def test_sampled_signs_agree_with_all_of_them() -> None:
 def test_the_smallest_p_is_that_of_equal_signs(draws: int) -> None:
     assert sign_flip_p(np.linspace(0.1, 0.7, draws), seed=0) == 2 / 2**draws
     assert sign_flip_p(np.zeros(draws), seed=0) == 1.0
-    assert sign_flip_p([0.1] * draws, seed=0) == 2 / 2**draws, "ties by rounding count"
+
+
+def test_sums_that_only_rounding_tells_apart_are_ties() -> None:
+    """Whole numbers add up exactly; a tenth of them does not, and must give the same p."""
+    for whole in np.random.default_rng(0).integers(-9, 10, (50, 8)):
+        assert sign_flip_p(0.1 * whole, seed=0) == sign_flip_p(whole, seed=0)
 
 
 def test_many_draws_never_have_a_p_of_zero() -> None:

@@ -223,7 +223,10 @@ def test_noise_that_leaves_one_image_open_does_not_stop_the_attack() -> None:
 
 
 def test_claims_are_shown_with_number_interval_verdict_and_rule(tmp_path: Path) -> None:
-    first, second = page(tmp_path).split('<h2 id="claims">')[1].split('<h2 id="numbers">')[0].split("</details>")[:2]
+    section = page(tmp_path).split('<h2 id="claims">')[1].split('<h2 id="numbers">')[0]
+    words, first, second, _ = section.split("</details>")
+    assert "1 not tested, 1 reproduced." in words
+    assert "<dt>Gain</dt><dd>SSIM over the prior.</dd>" in words
     for shown in (
         '<span class="verdict">reproduced</span> The client &lt;alone&gt; leaks.',
         "0.61 [−0.52, 0.70], n = 8",

@@ -163,7 +163,11 @@ def test_files_of_a_removed_attack_are_deleted_and_nothing_else(project: Path) -
     before = run_ids(project)
     stranger = project / RESULTS / "notes.txt"
     stranger.write_text("not in any stage's outs")
-    edit_params(project, lambda params: params["attacks"].pop("inverting-gradients") and None)
+
+    def remove(params: dict[str, Any]) -> None:
+        del params["attacks"]["inverting-gradients"], params["claims"]["earlier_attacks"]
+
+    edit_params(project, remove)
 
     run(project, "dvc", "repro", "--single-item", "inversion")
 

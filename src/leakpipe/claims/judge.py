@@ -65,7 +65,7 @@ def _judge(question: Question, evidence: Evidence) -> dict[str, Any]:
         **said,
         "verdict": answer.verdict,
         "estimate": _as_json(answer.estimate),
-        "others": [_as_json(each) for each in answer.others],
+        "others": [_as_json(each) for each in answer.others if each != answer.estimate],
         "missing": None,
     }
 
