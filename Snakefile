@@ -16,6 +16,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/federation.smk"
 include: "workflow/rules/inversion.smk"
 include: "workflow/rules/scoring.smk"
+include: "workflow/rules/identification.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/reporting.smk"
 include: "workflow/rules/tracking.smk"
@@ -25,6 +26,7 @@ rule all:
     default_target: True
     input:
         list(TABLES.values()),
+        IDENTIFIED,
         FIGURES,
         REPORT,
         TRACKED,

@@ -14,7 +14,8 @@ from leakpipe.params_types import Name, Section, Seeds, Switchable, distinct
 
 DatasetName = Literal["lfw-faces"]
 ModelName = Literal["convnet-bn", "resnet18", "resnet20"]
-FigureName = Literal["reconstructions", "rounds", "noise", "attacks"]
+FigureName = Literal["reconstructions", "rounds", "noise", "attacks", "identifiability"]
+EmbedderName = Literal["pixels", "pixel-correlation", "global-model", "imagenet-resnet50", "imgsim-resnet50"]
 
 
 class DataParams(Section):
@@ -115,6 +116,25 @@ class GaussianParams(Section):
     )
 
 
+class IdentifiabilityParams(Section):
+    """Which training image a reconstruction came from, looked up among those of all clients."""
+
+    embedders: Annotated[tuple[EmbedderName, ...], AfterValidator(distinct)] = Field(
+        default=("pixels", "global-model"),
+        description="Networks (or the pixels themselves) that say how alike two images are; `[]` measures nothing.",
+    )
+    top: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(distinct)] = Field(
+        default=(1, 5), min_length=1, description="Found means: the true image is among so many nearest ones."
+    )
+
+    @field_validator("top")
+    @classmethod
+    def _holds_one(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if 1 not in value:
+            raise ValueError(f"top {list(value)} must hold 1, which is what the figure shows")
+        return value
+
+
 class Params(Section):
     """A whole experiment."""
 
@@ -130,11 +150,18 @@ class Params(Section):
     attacks: Switchable[AttackParams] = Field(
         min_length=1, description="Attacks by name; null switches an inherited one off."
     )
+    identifiability: IdentifiabilityParams = IdentifiabilityParams()
     figures: Annotated[tuple[FigureName, ...], AfterValidator(distinct)] = Field(
         default=("reconstructions", "rounds", "noise"),
         min_length=1,
         description="Figures to draw, in the order that a reader should see them.",
     )
+
+    @model_validator(mode="after")
+    def _identifiability_is_measured(self) -> Self:
+        if "identifiability" in self.figures and not self.identifiability.embedders:
+            raise ValueError("figures: 'identifiability' needs at least one of identifiability.embedders, which is []")
+        return self
 
     @model_validator(mode="after")
     def _targets_exist(self) -> Self:

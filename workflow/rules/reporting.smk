@@ -57,5 +57,6 @@ rule report:
 rule evaluation:
     input:
         list(TABLES.values()),
+        IDENTIFIED,
         FIGURES,
         REPORT,

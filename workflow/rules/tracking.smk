@@ -9,6 +9,7 @@ RECORDS = [
     *[rules.invert.output.record.format(**vars(cell)) for cell in CELLS],
     *[rules.score.output.record.format(defense=defense, attack=attack) for defense, attack in SCORED],
     rules.collect.output.record,
+    *IDENTIFICATION_RECORDS,
     *expand(f"{RECORD}/plot_{{name}}.json", name=FIGURE_NAMES),
     rules.report.output.record,
 ]
@@ -18,7 +19,7 @@ rule track:
     input:
         records=RECORDS,
         metrics=TABLES["metrics"],
-        artifacts=[TABLES["leakage"], TABLES["accuracy"], *FIGURES, REPORT],
+        artifacts=[TABLES["leakage"], TABLES["accuracy"], *IDENTIFIED, *FIGURES, REPORT],
     output:
         tracked=TRACKED,
     log:

@@ -7,7 +7,9 @@ import click
 from leakpipe import __version__
 from leakpipe.cli.check import check
 from leakpipe.cli.collect import collect
+from leakpipe.cli.collect_identifiability import collect_identifiability
 from leakpipe.cli.federate import federate
+from leakpipe.cli.identify import identify
 from leakpipe.cli.invert import invert
 from leakpipe.cli.plot import plot
 from leakpipe.cli.prepare_data import prepare_data
@@ -42,5 +44,10 @@ def main() -> None:
     """
 
 
-for command in (check, prepare_data, split_data, federate, invert, score, collect, plot, report, track, stage):
+COMMANDS = (
+    *(check, prepare_data, split_data, federate, invert),
+    *(score, collect, identify, collect_identifiability),
+    *(plot, report, track, stage),
+)
+for command in COMMANDS:
     main.add_command(command)
