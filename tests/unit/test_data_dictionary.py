@@ -5,11 +5,17 @@ import re
 import pytest
 
 from leakpipe.metrics.comparison import COMPARISON_COLUMNS
+from leakpipe.metrics.identifiability import identifiability_columns
 from leakpipe.metrics.table import ACCURACY_COLUMNS, LEAKAGE_COLUMNS
 from tests.conftest import PROJECT
 
 TEXT = (PROJECT / "docs" / "data-dictionary.md").read_text(encoding="utf-8")
-TABLES = {"leakage.csv": LEAKAGE_COLUMNS, "accuracy.csv": ACCURACY_COLUMNS, "attacks.csv": COMPARISON_COLUMNS}
+TABLES = {
+    "leakage.csv": LEAKAGE_COLUMNS,
+    "accuracy.csv": ACCURACY_COLUMNS,
+    "identifiability.csv": identifiability_columns((1, 5)),
+    "attacks.csv": COMPARISON_COLUMNS,
+}
 
 
 def cells_of(table: str) -> list[list[str]]:

@@ -203,7 +203,7 @@ RULES = {
     "data": ["data"],
     "federation": ["federation"],
     "inversion": ["inversion"],
-    "evaluation": ["scoring", "figures", "reporting"],
+    "evaluation": ["scoring", "identification", "figures", "reporting"],
 }
 
 

@@ -10,14 +10,18 @@ from tests.workflow.conftest import QUICK, Edit, planned_jobs, snakemake
 
 pytestmark = pytest.mark.xdist_group("quick")  # one worker, so that the quick experiment runs once
 
-AFTER_COLLECT = {"collect": 1, "plot_reconstructions": 1, "plot_rounds": 1, "plot_noise": 1, "report": 1, "track": 1}
+AFTER_COLLECT = {
+    **{"collect": 1, "plot_reconstructions": 1, "plot_rounds": 1, "plot_noise": 1, "report": 1, "track": 1},
+    **{"collect_identifiability": 1, "plot_identifiability": 1},
+}
 
 
 def test_everything_is_there_after_a_run(finished: Path) -> None:
     results = finished / "results" / "quick"
     table = pd.read_csv(results / "leakage.csv")
     assert len(table) == 2 * (2 + 16 + 1)  # 2 rounds x (site-9 x 2 defences, 8 images x 2 defences, frozen belief)
-    for name in ("reconstructions", "rounds", "noise"):
+    assert len(pd.read_csv(results / "identifiability.csv")) == 2 * len(table), "a row for each of two embedders"
+    for name in ("reconstructions", "rounds", "noise", "identifiability"):
         assert (results / "figures" / f"{name}.svg").stat().st_size > 1000
         assert (results / "figures" / f"{name}.png").stat().st_size > 1000
     assert "http" not in "".join(
@@ -35,20 +39,40 @@ def test_attack_code(project: Path, edit: Edit) -> None:
     edit(
         "src/leakpipe/attacks/regularizers.py", "return vertical + horizontal", "return (vertical + horizontal) * 1.01"
     )
-    assert planned_jobs(project) == {"invert": 5, "score": 3, **AFTER_COLLECT}
+    assert planned_jobs(project) == {"invert": 5, "score": 3, "identify": 3, **AFTER_COLLECT}
 
 
 def test_iterations_of_one_attack(project: Path, edit: Edit) -> None:
     edit(
         "experiments/quick.yaml", "inverting-gradients:\n    iterations: 20", "inverting-gradients:\n    iterations: 21"
     )
-    assert planned_jobs(project) == {"invert": 1, "score": 1, **AFTER_COLLECT}
+    assert planned_jobs(project) == {"invert": 1, "score": 1, "identify": 1, **AFTER_COLLECT}
 
 
 def test_one_figure(project: Path) -> None:
     with (project / "src/leakpipe/figures/rounds.py").open("a") as source:
         source.write("\nEDITED = True\n")
     assert planned_jobs(project) == {"plot_rounds": 1, "report": 1, "track": 1}
+
+
+def test_how_images_are_embedded(project: Path, edit: Edit) -> None:
+    edit("src/leakpipe/metrics/embedders.py", "BATCH = 32", "BATCH = 16")
+    after = {"collect_identifiability": 1, "plot_identifiability": 1, "report": 1, "track": 1}
+    assert planned_jobs(project) == {"identify": 3, **after}
+
+
+def test_without_embedders_nothing_is_looked_up(project: Path, edit: Edit) -> None:
+    edit("params.yaml", "embedders: [pixels, global-model]", "embedders: []")
+    edit("params.yaml", "noise, identifiability]", "noise]")
+    assert planned_jobs(project) == {"report": 1, "track": 1}
+
+
+def test_weights_that_are_missing_are_said_before_anything_runs(project: Path, edit: Edit) -> None:
+    edit("params.yaml", "embedders: [pixels, global-model]", "embedders: [imagenet-resnet50]")
+    done = snakemake(project, "-n", *QUICK, TORCH_HOME=str(project / "empty"), LEAKPIPE_WEIGHTS="")
+    assert done.returncode == 1
+    assert "the weights of 'imagenet-resnet50' are not on this machine" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_comments(project: Path, edit: Edit) -> None:

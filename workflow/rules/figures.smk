@@ -216,6 +216,54 @@ rule plot_attacks:
         """
 
 
+rule plot_identifiability:
+    input:
+        table=IDENTIFIABILITY,
+    output:
+        svg=report(
+            f"{FIGURE}/identifiability.svg",
+            caption="../report/identifiability.rst",
+            category="Figures",
+            labels={"figure": "Images recognised", "format": "SVG"},
+        ),
+        png=report(
+            f"{FIGURE}/identifiability.png",
+            caption="../report/identifiability.rst",
+            category="Figures",
+            labels={"figure": "Images recognised", "format": "PNG"},
+        ),
+        caption=f"{FIGURE}/identifiability.txt",
+        record=f"{RECORD}/plot_identifiability.json",
+    log:
+        f"{LOG}/plot_identifiability.log",
+    benchmark:
+        f"{BENCHMARK}/plot_identifiability.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        identifiability=to_json(PARAMS.identifiability),
+        clients=to_json(PARAMS.federation.clients),
+        attack=ATTACK,
+        defense=UNDEFENDED,
+        labels=labels(),
+        code=code_version("leakpipe.cli.plot_identifiability"),
+    shell:
+        """
+        leakpipe plot identifiability \
+            --identifiability {params.identifiability:q} \
+            --clients {params.clients:q} \
+            --table {input.table} \
+            --attack {params.attack} \
+            --defense {params.defense} \
+            --svg {output.svg} \
+            --png {output.png} \
+            --caption {output.caption} \
+            --record {output.record} {params.labels:q} \
+            2>{log}
+        """
+
+
 rule figures:
     input:
         FIGURES,

@@ -6,6 +6,7 @@ Where likeness is the cosine, vectors have unit length: Euclidean distance then 
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -101,8 +102,8 @@ def _load_resnet50(name: str, *, classes: int, prefix: str) -> "nn.Module":
             network: nn.Module = resnet50(weights=None, num_classes=classes)
         named = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
         network.load_state_dict(named, assign=True)
-    except (RuntimeError, AttributeError) as error:
-        raise LeakpipeError(f"the weights of embedder {name!r} do not fit torchvision's ResNet-50: {error}") from error
+    except (RuntimeError, AttributeError, UnpicklingError) as error:
+        raise LeakpipeError(f"the weights of embedder {name!r} are not those of a ResNet-50") from error
     return network.eval()
 
 

@@ -21,6 +21,7 @@ HEADINGS = {
     "reconstructions": "What the attack rebuilds",
     "rounds": "Leakage by round",
     "noise": "What noise hides, and what it costs",
+    "identifiability": "Which image it is",
 }
 DIGITS = {  # decimals shown; other columns as they are
     **dict.fromkeys(("ssim", "ssim_prior", "ssim_affine", "ssim_min_max"), 3),
