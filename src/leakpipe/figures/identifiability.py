@@ -38,7 +38,7 @@ def plot_identifiability(
     """
     rows = select(table, attack=attack, defense=defense)
     names = _by_size(rows, clients)
-    figure = Figure(figsize=(max(4.6, 1.0 + 0.95 * len(names) * len(embedders)), 3.9), layout="constrained")
+    figure = Figure(figsize=(max(6.4, 1.0 + 0.95 * len(names) * len(embedders)), 3.9), layout="constrained")
     panels = figure.subplots(1, len(embedders), sharey=True, squeeze=False)[0]
     for axes, embedder in zip(panels, embedders, strict=True):
         shares = [_share(rows, embedder, client) for client in names]
