@@ -17,6 +17,7 @@ include: "workflow/rules/federation.smk"
 include: "workflow/rules/inversion.smk"
 include: "workflow/rules/scoring.smk"
 include: "workflow/rules/judging.smk"
+include: "workflow/rules/identification.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/reporting.smk"
 include: "workflow/rules/tracking.smk"
@@ -29,6 +30,7 @@ rule all:
         DIFFERENCES,
         CLAIMS,
         ATTACKS_TABLE,
+        IDENTIFIED,
         FIGURES,
         REPORT,
         TRACKED,

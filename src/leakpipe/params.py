@@ -17,8 +17,18 @@ DatasetName = Literal["lfw-faces"]
 ModelName = Literal["convnet-bn", "resnet18", "resnet20"]
 AssignmentName = Literal["optimal", "per-image-maximum"]
 FigureName = Literal[
-    "overview", "reconstructions", "maps", "rounds", "noise", "clients", "tradeoff", "effects", "attacks"
+    "overview",
+    "reconstructions",
+    "maps",
+    "rounds",
+    "noise",
+    "clients",
+    "identifiability",
+    "tradeoff",
+    "effects",
+    "attacks",
 ]
+EmbedderName = Literal["pixels", "pixel-correlation", "global-model", "imagenet-resnet50", "imgsim-resnet50"]
 
 
 class DataParams(Section):
@@ -146,6 +156,25 @@ class ComparisonParams(Section):
     )
 
 
+class IdentifiabilityParams(Section):
+    """Which training image a reconstruction came from, looked up among those of all clients."""
+
+    embedders: Annotated[tuple[EmbedderName, ...], AfterValidator(distinct)] = Field(
+        default=("pixels", "global-model"),
+        description="Networks (or the pixels themselves) that say how alike two images are; `[]` measures nothing.",
+    )
+    top: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(distinct)] = Field(
+        default=(1, 5), min_length=1, description="Found means: the true image is among so many nearest ones."
+    )
+
+    @field_validator("top")
+    @classmethod
+    def _holds_one(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if 1 not in value:
+            raise ValueError(f"top {list(value)} must hold 1, which is what the figure shows")
+        return value
+
+
 class Params(Section):
     """A whole experiment."""
 
@@ -162,6 +191,7 @@ class Params(Section):
         min_length=1, description="Attacks by name; null switches an inherited one off."
     )
     scoring: ScoringParams = ScoringParams()
+    identifiability: IdentifiabilityParams = IdentifiabilityParams()
     figures: Annotated[tuple[FigureName, ...], AfterValidator(distinct)] = Field(
         default=("reconstructions", "rounds", "noise"),
         min_length=1,
@@ -185,6 +215,12 @@ class Params(Section):
                 _known(f"comparisons.{name}.attacks", attack, self.attacks)
                 for client in comparison.clients:
                     _known(f"comparisons.{name}.clients (attack {attack!r})", client, self.attacks[attack].targets)
+        return self
+
+    @model_validator(mode="after")
+    def _identifiability_is_measured(self) -> Self:
+        if "identifiability" in self.figures and not self.identifiability.embedders:
+            raise ValueError("figures: 'identifiability' needs at least one of identifiability.embedders, which is []")
         return self
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from leakpipe.metrics.comparison import COMPARISON_COLUMNS
+from leakpipe.metrics.identifiability import identifiability_columns
 from leakpipe.metrics.pairwise import PAIR_COLUMNS
 from leakpipe.metrics.table import ACCURACY_COLUMNS, LEAKAGE_COLUMNS
 from tests.conftest import PROJECT
@@ -15,6 +16,7 @@ TABLES = {
     "accuracy.csv": ACCURACY_COLUMNS,
     "attacks.csv": COMPARISON_COLUMNS,
     "differences.csv": PAIR_COLUMNS,
+    "identifiability.csv": identifiability_columns((1, 5)),
 }
 
 

@@ -13,9 +13,11 @@ from leakpipe.data.datasets import DATASETS
 from leakpipe.defenses.compose import DEFENSES
 from leakpipe.errors import LeakpipeError
 from leakpipe.experiment import attacked_clients, list_cells, load_params, parse_params, undefended
+from leakpipe.metrics.embedders import EMBEDDERS
 from leakpipe.metrics.matching import ASSIGNMENTS
+from leakpipe.metrics.weights import WEIGHTS
 from leakpipe.models.catalog import MODELS
-from leakpipe.params import AssignmentName, DatasetName, GaussianParams, ModelName, ModelParams, Params
+from leakpipe.params import AssignmentName, DatasetName, EmbedderName, GaussianParams, ModelName, ModelParams, Params
 from leakpipe.params_attacks import PresetName
 from tests.conftest import PROJECT
 
@@ -63,11 +65,21 @@ def test_every_field_says_what_it_is() -> None:
 
 @pytest.mark.parametrize(
     ("names", "registry"),
-    [(DatasetName, DATASETS), (ModelName, MODELS), (PresetName, PRESETS), (AssignmentName, ASSIGNMENTS)],
-    ids=["data sets", "models", "presets", "assignments"],
+    [
+        (DatasetName, DATASETS),
+        (ModelName, MODELS),
+        (PresetName, PRESETS),
+        (AssignmentName, ASSIGNMENTS),
+        (EmbedderName, EMBEDDERS),
+    ],
+    ids=["data sets", "models", "presets", "assignments", "embedders"],
 )
 def test_names_that_params_admit_are_those_registered(names: Any, registry: Any) -> None:
     assert set(get_args(names)) == set(registry)
+
+
+def test_weights_are_of_embedders() -> None:
+    assert set(WEIGHTS) < set(EMBEDDERS)
 
 
 def test_defences_that_params_admit_are_those_registered() -> None:
@@ -137,6 +149,11 @@ def test_overlays_are_runnable(overlay: Path) -> None:
             {"site-9": {"defenses": ["gaussian-1"]}},
             "comparisons.known: attack 'bn-aware' is not run on client 'site-9' under defence 'none'",
         ),
+        ("identifiability/embedders", ["eyes"], "'eyes' is not valid: input should be 'pixels', 'pixel-correlation'"),
+        ("identifiability/embedders", [], "figures: 'identifiability' needs at least one of identifiability.embedders"),
+        ("identifiability/top", [5], "identifiability.top: top [5] must hold 1"),
+        ("identifiability/top", [1, 0], "0 is not valid: input should be greater than or equal to 1"),
+        ("identifiability/k", 1, "identifiability.k: unknown key; known here: embedders, top"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(content: dict[str, Any], path: str, value: Any, said: str) -> None:

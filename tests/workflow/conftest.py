@@ -26,11 +26,11 @@ def environment(project: Path) -> dict[str, str]:
     }
 
 
-def snakemake(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def snakemake(project: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "snakemake", *arguments],
         cwd=project,
-        env=environment(project),
+        env=environment(project) | variables,
         capture_output=True,
         text=True,
         check=False,

@@ -11,14 +11,16 @@ from tests.workflow.conftest import QUICK, Edit, planned_jobs, snakemake
 pytestmark = pytest.mark.xdist_group("quick")  # one worker, so that the quick experiment runs once
 
 JUDGED = {"compare": 1, "judge_claims": 1}
-FIGURES = ("overview", "reconstructions", "maps", "rounds", "noise", "clients", "tradeoff")
-AFTER_COLLECT = {"collect": 1, **JUDGED, "plot": len(FIGURES), "report": 1, "track": 1}
+FIGURES = ("overview", "reconstructions", "maps", "rounds", "noise", "clients", "identifiability", "tradeoff")
+LOOKED_UP = {"collect_identifiability": 1}
+AFTER_COLLECT = {"collect": 1, **LOOKED_UP, **JUDGED, "plot": len(FIGURES), "report": 1, "track": 1}
 
 
 def test_everything_is_there_after_a_run(finished: Path) -> None:
     results = finished / "results" / "quick"
     table = pd.read_csv(results / "leakage.csv")
     assert len(table) == 2 * (2 + 16 + 1)  # 2 rounds x (site-9 x 2 defences, 8 images x 2 defences, frozen belief)
+    assert len(pd.read_csv(results / "identifiability.csv")) == 2 * len(table), "a row for each of two embedders"
     for name in FIGURES:
         assert (results / "figures" / f"{name}.svg").stat().st_size > 1000
         assert (results / "figures" / f"{name}.png").stat().st_size > 1000
@@ -37,19 +39,19 @@ def test_attack_code(project: Path, edit: Edit) -> None:
     edit(
         "src/leakpipe/attacks/regularizers.py", "return vertical + horizontal", "return (vertical + horizontal) * 1.01"
     )
-    assert planned_jobs(project) == {"invert": 5, "score": 3, **AFTER_COLLECT}
+    assert planned_jobs(project) == {"invert": 5, "score": 3, "identify": 3, **AFTER_COLLECT}
 
 
 def test_iterations_of_one_attack(project: Path, edit: Edit) -> None:
     edit(
         "experiments/quick.yaml", "inverting-gradients:\n    iterations: 20", "inverting-gradients:\n    iterations: 21"
     )
-    assert planned_jobs(project) == {"invert": 1, "score": 1, **AFTER_COLLECT}
+    assert planned_jobs(project) == {"invert": 1, "score": 1, "identify": 1, **AFTER_COLLECT}
 
 
 def test_another_assignment_scores_again(project: Path, edit: Edit) -> None:
     edit("params.yaml", "assignment: optimal", "assignment: per-image-maximum")
-    assert planned_jobs(project) == {"score": 3, **AFTER_COLLECT}
+    assert planned_jobs(project) == {"score": 3, "identify": 3, **AFTER_COLLECT}
 
 
 def test_one_figure(project: Path) -> None:
@@ -70,7 +72,26 @@ def test_what_one_attack_is_granted(project: Path, edit: Edit) -> None:
         "inverting-gradients:\n    iterations: 20",
         "inverting-gradients:\n    iterations: 20\n    threat_model: {prior: class}",
     )
-    assert planned_jobs(project) == {"invert": 1, "score": 1, **AFTER_COLLECT}
+    assert planned_jobs(project) == {"invert": 1, "score": 1, "identify": 1, **AFTER_COLLECT}
+
+
+def test_how_images_are_embedded(project: Path, edit: Edit) -> None:
+    edit("src/leakpipe/metrics/embedders.py", "BATCH = 32", "BATCH = 16")
+    assert planned_jobs(project) == {"identify": 3, **LOOKED_UP, "plot": 1, "report": 1, "track": 1}
+
+
+def test_without_embedders_nothing_is_looked_up(project: Path, edit: Edit) -> None:
+    edit("params.yaml", "embedders: [pixels, global-model]", "embedders: []")
+    edit("params.yaml", "clients, identifiability, tradeoff", "clients, tradeoff")
+    assert planned_jobs(project) == {"report": 1, "track": 1}
+
+
+def test_weights_that_are_missing_are_said_before_anything_runs(project: Path, edit: Edit) -> None:
+    edit("params.yaml", "embedders: [pixels, global-model]", "embedders: [imagenet-resnet50]")
+    done = snakemake(project, "-n", *QUICK, TORCH_HOME=str(project / "empty"), LEAKPIPE_WEIGHTS="")
+    assert done.returncode == 1
+    assert "the weights of 'imagenet-resnet50' are not on this machine" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_comments(project: Path, edit: Edit) -> None:

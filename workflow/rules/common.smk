@@ -98,10 +98,15 @@ def cells(**chosen):
     return [cell for cell in CELLS if all(str(getattr(cell, name)) == str(value) for name, value in chosen.items())]
 
 
+def in_scored_cells(path, wildcards):
+    """`path` for every captured round of every cell of one attack under one defence."""
+    chosen = cells(defense=wildcards.defense, attack=wildcards.attack)
+    return [made for cell in chosen for made in expand(path, round=ROUNDS, **vars(cell))]
+
+
 def reconstructions_to_score(wildcards):
     """All reconstructions of one attack under one defence."""
-    chosen = cells(defense=wildcards.defense, attack=wildcards.attack)
-    return [path for cell in chosen for path in expand(RECONSTRUCTION, round=ROUNDS, **vars(cell))]
+    return in_scored_cells(RECONSTRUCTION, wildcards)
 
 
 def splits_to_score(wildcards):
@@ -119,6 +124,12 @@ def pictures(chosen):
         "reconstruction": rebuilt,
         "sidecars": sidecars([IMAGES, *rebuilt]),
     }
+
+
+def models_to_identify(wildcards):
+    """The global model that each of `reconstructions_to_score` was attacked at, if an embedder needs it."""
+    needed = "global-model" in PARAMS.identifiability.embedders
+    return in_scored_cells(GLOBAL_MODEL, wildcards) if needed else []
 
 
 def count_attempts(tracked):

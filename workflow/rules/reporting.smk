@@ -62,5 +62,6 @@ rule evaluation:
         DIFFERENCES,
         CLAIMS,
         ATTACKS_TABLE,
+        IDENTIFIED,
         FIGURES,
         REPORT,

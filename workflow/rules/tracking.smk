@@ -13,6 +13,7 @@ RECORDS = [
     rules.judge_claims.output.record,
     *ATTACKS_RECORD,
     *expand(f"{RECORD}/plot/{{name}}.json", name=FIGURE_NAMES),
+    *IDENTIFICATION_RECORDS,
     rules.report.output.record,
 ]
 
@@ -21,7 +22,7 @@ rule track:
     input:
         records=RECORDS,
         metrics=TABLES["metrics"],
-        artifacts=[TABLES["leakage"], TABLES["accuracy"], DIFFERENCES, CLAIMS, *FIGURES, REPORT],
+        artifacts=[TABLES["leakage"], TABLES["accuracy"], *IDENTIFIED, DIFFERENCES, CLAIMS, *FIGURES, REPORT],
     output:
         tracked=TRACKED,
     log:

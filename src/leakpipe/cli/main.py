@@ -7,9 +7,11 @@ import click
 from leakpipe import __version__
 from leakpipe.cli.check import check
 from leakpipe.cli.collect import collect
+from leakpipe.cli.collect_identifiability import collect_identifiability
 from leakpipe.cli.compare import compare
 from leakpipe.cli.compare_attacks import compare_attacks
 from leakpipe.cli.federate import federate
+from leakpipe.cli.identify import identify
 from leakpipe.cli.invert import invert
 from leakpipe.cli.judge_claims import judge_claims
 from leakpipe.cli.plot import plot
@@ -45,20 +47,10 @@ def main() -> None:
     """
 
 
-for command in (
-    check,
-    prepare_data,
-    split_data,
-    federate,
-    invert,
-    score,
-    collect,
-    compare,
-    judge_claims,
-    compare_attacks,
-    plot,
-    report,
-    track,
-    stage,
-):
+COMMANDS = (
+    *(check, prepare_data, split_data, federate, invert),
+    *(score, collect, identify, collect_identifiability, compare, judge_claims, compare_attacks),
+    *(plot, report, track, stage),
+)
+for command in COMMANDS:
     main.add_command(command)

@@ -5,6 +5,7 @@ import click
 from leakpipe.cli.plot_attacks import plot_attacks
 from leakpipe.cli.plot_clients import plot_clients
 from leakpipe.cli.plot_effect import plot_effect
+from leakpipe.cli.plot_identifiability import plot_identifiability
 from leakpipe.cli.plot_maps import plot_maps
 from leakpipe.cli.plot_noise import plot_noise
 from leakpipe.cli.plot_overview import plot_overview
@@ -25,6 +26,7 @@ for command in (
     plot_rounds,
     plot_noise,
     plot_clients,
+    plot_identifiability,
     plot_tradeoff,
     plot_effect,
     plot_attacks,

@@ -47,6 +47,11 @@ ENTRIES = {
         "Leakage by images, batch size and local steps",
         "Leakage of each client against the number of its images, its batch size and its local steps in a round.",
     ),
+    "identifiability": Entry(
+        "Which image it is",
+        "Share of reconstructions whose nearest image, among the training images of all clients, is the one that they "
+        "came from; hollow for the prior image, a gray band for chance.",
+    ),
     "tradeoff": Entry(
         "Privacy against accuracy",
         "Leakage of the client that leaks most against test accuracy, a point per defence; down and right is better.",

@@ -1,0 +1,158 @@
+"""`leakpipe identify`: look reconstructions up among all clients' training images."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from leakpipe.cli.options import (
+    InputFile,
+    OutputFile,
+    progress_bar,
+    record_options,
+    settings_option,
+    threads_option,
+    use_threads,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from leakpipe.data.partition import Split
+    from leakpipe.metrics.embedders import Embed
+    from leakpipe.params import IdentifiabilityParams
+
+
+@click.command()
+@settings_option("identifiability", "The `identifiability` section")
+@click.option("--images", type=InputFile, required=True, help="The data set (prepare-data's output).")
+@click.option("--split", "splits", type=InputFile, multiple=True, required=True, help="Split of a seed; repeatable.")
+@click.option("--scores", type=InputFile, required=True, help="Which image each reconstruction is of (score's output).")
+@click.option(
+    "--reconstruction", "reconstructions", type=InputFile, multiple=True, required=True, help="Attack's output."
+)
+@click.option("--global-model", "models", type=InputFile, multiple=True, help="Model before the attacked round.")
+@click.option("--out", type=OutputFile, required=True, help="Table (.csv), one row per true image and embedder.")
+@threads_option
+@record_options
+def identify(
+    identifiability: dict[str, Any],
+    images: Path,
+    splits: tuple[Path, ...],
+    scores: Path,
+    reconstructions: tuple[Path, ...],
+    models: tuple[Path, ...],
+    out: Path,
+    threads: int,
+    record: Path | None,
+    labels: dict[str, Any],
+) -> None:
+    """Say whether the nearest of all clients' training images is the one that a reconstruction came from.
+
+    --reconstruction and --global-model go together: give each as often, in the same order. Only the embedder
+    `global-model` needs --global-model.
+    """
+    if models and len(models) != len(reconstructions):
+        raise click.UsageError(
+            f"--reconstruction ({len(reconstructions)}) and --global-model ({len(models)}) must be as many"
+        )
+    import pandas as pd
+
+    from leakpipe.data.files import load_dataset, load_split
+    from leakpipe.metrics.identifiability import identifiability_columns
+    from leakpipe.metrics.table import SCORE_COLUMNS, read_table, write_table
+    from leakpipe.params import IdentifiabilityParams
+    from leakpipe.params_files import parse_section
+    from leakpipe.provenance import record_run
+
+    use_threads(threads)
+    with record_run(record, rule="identify", labels=labels, params=identifiability) as run:
+        settings = parse_section(IdentifiabilityParams, identifiability, source="--identifiability")
+        look_up = _LookUp(
+            settings=settings,
+            pixels=load_dataset(images).images,
+            splits={seed: split for split, seed in map(load_split, splits)},
+            scores=read_table(scores, SCORE_COLUMNS),
+        )
+        rows: list[dict[str, Any]] = []
+        with progress_bar(len(reconstructions), "identify", "client") as bar:
+            for path, model in zip(reconstructions, models or [None] * len(reconstructions), strict=True):
+                rows += look_up.rows(path, model)
+                bar.update()
+        write_table(out, pd.DataFrame(rows, columns=identifiability_columns(settings.top)))
+        run.metrics["look_ups"] = len(rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _LookUp:
+    """Looks up any reconstruction; what many of them share is embedded once."""
+
+    settings: "IdentifiabilityParams"
+    pixels: "np.ndarray"
+    splits: Mapping[int, "Split"]
+    scores: "pd.DataFrame"
+    embeds: dict[tuple[str, Path | None], "Embed"] = field(default_factory=dict)
+    known: dict[tuple[str, Path | None, int], "np.ndarray"] = field(default_factory=dict)
+
+    def rows(self, path: Path, model: Path | None) -> Iterator[dict[str, Any]]:
+        """Rows of the table for one client's reconstructions."""
+        import numpy as np
+
+        from leakpipe.attacks.files import load_reconstruction
+        from leakpipe.errors import LeakpipeError
+        from leakpipe.metrics.identifiability import identify as look_up
+
+        found = load_reconstruction(path)
+        seed = found.cell["seed"]
+        if seed not in self.splits:
+            raise LeakpipeError(f"{path}: its seed {seed} has no --split")
+        clients = self.splits[seed].clients
+        candidates = sorted(index for held in clients.values() for index in held)
+        images, taken = self._matching(path, found.cell)
+        own = [clients[found.cell["client"]].index(image) for image in images]  # priors stand in the client's order
+        for name in self.settings.embedders:
+            embed = self._embed(name, model)
+            results = look_up(
+                embed(found.images[taken]),
+                embed(found.prior[own]),
+                self._candidates(name, model, seed, candidates),
+                true=np.searchsorted(candidates, images),
+                top=self.settings.top,
+            )
+            for image, reconstruction, result in zip(images, taken, results, strict=True):
+                named = {"image": image, "reconstruction": reconstruction, "embedder": name}
+                yield {**found.cell, **named, **result}
+
+    def _matching(self, path: Path, cell: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+        """True image and reconstruction of each pair that the scores of this attack match."""
+        from leakpipe.errors import LeakpipeError
+        from leakpipe.metrics.table import KEY
+
+        rows = self.scores[(self.scores[KEY] == [cell[name] for name in KEY]).all(axis=1)]
+        if rows.empty:
+            raise LeakpipeError(f"{path}: --scores has no rows for {', '.join(f'{k} {cell[k]!r}' for k in KEY)}")
+        return rows["image"].tolist(), rows["reconstruction"].tolist()
+
+    def _embed(self, name: str, model: Path | None) -> "Embed":
+        from leakpipe.federation.files import load_model
+        from leakpipe.metrics.embedders import EMBEDDERS
+
+        key = _, model = self._key(name, model)
+        if key not in self.embeds:
+            self.embeds[key] = EMBEDDERS[name].build(None if model is None else load_model(model))
+        return self.embeds[key]
+
+    def _candidates(self, name: str, model: Path | None, seed: int, indices: list[int]) -> "np.ndarray":
+        key = (*self._key(name, model), seed)
+        if key not in self.known:
+            self.known[key] = self._embed(name, model)(self.pixels[indices])
+        return self.known[key]
+
+    @staticmethod
+    def _key(name: str, model: Path | None) -> tuple[str, Path | None]:
+        from leakpipe.metrics.embedders import EMBEDDERS
+
+        return name, model if EMBEDDERS[name].uses_global_model else None

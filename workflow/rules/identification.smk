@@ -1,0 +1,95 @@
+# Inputs:  reconstructions, their scores, true images, for the embedder `global-model` the captured global models
+# Outputs: identification/<defence>/<attack>.csv, then identifiability.csv; nothing without identifiability.embedders
+
+from leakpipe.metrics.weights import require_weights
+
+IDENTIFICATION = f"{RESULTS}/identification/{{defense}}/{{attack}}.csv"
+IDENTIFIABILITY = f"{RESULTS}/identifiability.csv"
+IDENTIFIED = [IDENTIFIABILITY] if PARAMS.identifiability.embedders else []
+
+try:
+    require_weights(PARAMS.identifiability.embedders)
+except LeakpipeError as error:
+    raise WorkflowError(str(error)) from None
+
+
+rule identify:
+    input:
+        images=IMAGES,
+        sidecar=sidecars(IMAGES),
+        splits=splits_to_score,
+        scores=SCORE,
+        reconstructions=reconstructions_to_score,
+        reconstruction_sidecars=lambda w: sidecars(reconstructions_to_score(w)),
+        models=models_to_identify,
+        model_sidecars=lambda w: sidecars(models_to_identify(w)),
+    output:
+        table=IDENTIFICATION,
+        record=f"{RECORD}/identify/{{defense}}/{{attack}}.json",
+    log:
+        f"{LOG}/identify/{{defense}}/{{attack}}.log",
+    benchmark:
+        f"{BENCHMARK}/identify/{{defense}}/{{attack}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        identifiability=to_json(PARAMS.identifiability),
+        splits=lambda w, input: flags("--split", input.splits),
+        reconstructions=lambda w, input: flags("--reconstruction", input.reconstructions),
+        models=lambda w, input: flags("--global-model", input.models),
+        labels=label_wildcards,
+        code=code_version("leakpipe.cli.identify"),
+    shell:
+        """
+        leakpipe identify \
+            --identifiability {params.identifiability:q} \
+            --images {input.images} \
+            {params.splits} \
+            --scores {input.scores} \
+            {params.reconstructions} \
+            {params.models} \
+            --out {output.table} \
+            --threads {threads} \
+            --record {output.record} {params.labels:q} \
+            2>{log}
+        """
+
+
+rule collect_identifiability:
+    input:
+        tables=[IDENTIFICATION.format(defense=defense, attack=attack) for defense, attack in SCORED],
+    output:
+        table=IDENTIFIABILITY,
+        record=f"{RECORD}/collect_identifiability.json",
+    log:
+        f"{LOG}/collect_identifiability.log",
+    benchmark:
+        f"{BENCHMARK}/collect_identifiability.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        identifiability=to_json(PARAMS.identifiability),
+        tables=lambda w, input: flags("--table", input.tables),
+        labels=labels(),
+        code=code_version("leakpipe.cli.collect_identifiability"),
+    shell:
+        """
+        leakpipe collect-identifiability \
+            --identifiability {params.identifiability:q} \
+            {params.tables} \
+            --out {output.table} \
+            --record {output.record} {params.labels:q} \
+            2>{log}
+        """
+
+
+IDENTIFICATION_RECORDS = (
+    [
+        *[rules.identify.output.record.format(defense=defense, attack=attack) for defense, attack in SCORED],
+        rules.collect_identifiability.output.record,
+    ]
+    if IDENTIFIED
+    else []
+)
