@@ -5,14 +5,14 @@ Everything here is cheap to import (no torch): the Snakefile uses it on every st
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from typing import Any
 
 from leakpipe.attacks.presets import resolve_settings, resolve_threat_model
 from leakpipe.data.datasets import DATASETS
+from leakpipe.defenses.naming import name_defenses
 from leakpipe.errors import LeakpipeError
-from leakpipe.figures.selection import name_defenses
+from leakpipe.federation.steps import count_local_steps
 from leakpipe.models.catalog import MODELS
 from leakpipe.params import ClientParams, Params
 from leakpipe.params_attacks import AttackSettings, ThreatModel
@@ -130,7 +130,7 @@ def _find_false_contrast(params: Params) -> str | None:
 
 def _steps(params: Params, client: ClientParams) -> int:
     """Local steps of a client in one round."""
-    return ceil(client.images / client.batch_size) * (client.local_epochs or params.federation.local_epochs)
+    return count_local_steps(client.images, client.batch_size, client.local_epochs or params.federation.local_epochs)
 
 
 def _has_lone_values(params: Params, client: ClientParams) -> bool:

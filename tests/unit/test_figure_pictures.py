@@ -8,13 +8,14 @@ from matplotlib.colors import to_rgba
 from skimage.color import rgb2gray
 from skimage.metrics import structural_similarity
 
+from leakpipe.defenses.naming import name_defenses
 from leakpipe.errors import LeakpipeError
 from leakpipe.figures import maps, overview
 from leakpipe.figures.maps import draw_maps
 from leakpipe.figures.overview import draw_overview
 from leakpipe.figures.pictures import Pictures, choose_images
 from leakpipe.figures.reconstructions import draw_reconstructions
-from leakpipe.figures.selection import name_defenses, write_gain
+from leakpipe.figures.selection import write_gain
 from tests.unit.figure_tables import CLIENTS, DEFENSES, flat_pictures, gray_of, images_of, leakage_table, texts_of
 
 MAPS: dict[str, Any] = {"attack": "main", "defense": "none", "captured_round": 7, "clients": CLIENTS}

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from leakpipe.defenses.naming import name_defenses
 from leakpipe.errors import LeakpipeError
 from leakpipe.figures.clients import describe_training, draw_clients
 from leakpipe.figures.effect import draw_effect, is_number
-from leakpipe.figures.selection import name_defenses
 from leakpipe.figures.tradeoff import draw_tradeoff, find_front
 from leakpipe.metrics.uncertainty import bootstrap_mean
 from tests.unit.figure_tables import CLIENTS, DEFENSES, accuracy_table, bars, leakage_table, line

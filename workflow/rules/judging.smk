@@ -1,7 +1,7 @@
 # Inputs:  leakage.csv, accuracy.csv
 # Outputs: differences.csv: attacks, clients and defences draw by draw; claims.json: the paper's claims and verdicts
 
-from leakpipe.figures.selection import name_defenses
+from leakpipe.defenses.naming import name_defenses
 
 DIFFERENCES = f"{RESULTS}/differences.csv"
 CLAIMS = f"{RESULTS}/claims.json"

@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from leakpipe.figures.selection import count, noise_multipliers
+from leakpipe.defenses.naming import noise_multipliers
+from leakpipe.figures.selection import count
 from leakpipe.metrics.paired import draw_means
 from leakpipe.metrics.uncertainty import bootstrap_mean
 from leakpipe.randomness import derive_seed

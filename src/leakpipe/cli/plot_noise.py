@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 @click.option("--attack", required=True, help="Attack to draw.")
 def plot_noise(leakage: "pd.DataFrame", *, accuracy: Path, defenses: Mapping[str, Any], **settings: Any) -> "Drawing":
     """Draw RDLV and test accuracy against σ0."""
+    from leakpipe.defenses.naming import noise_multipliers
     from leakpipe.figures.noise import draw_noise
-    from leakpipe.figures.selection import noise_multipliers
     from leakpipe.metrics.table import ACCURACY_COLUMNS, read_table
 
     return draw_noise(leakage, read_table(accuracy, ACCURACY_COLUMNS), sigma0=noise_multipliers(defenses), **settings)

@@ -35,8 +35,8 @@ def plot_reconstructions(
     **settings: Any,
 ) -> "Drawing":
     """Draw originals, priors and reconstructions side by side."""
+    from leakpipe.defenses.naming import name_defenses
     from leakpipe.figures.reconstructions import draw_reconstructions
-    from leakpipe.figures.selection import name_defenses
 
     pictures = load_pictures(images, splits, reconstructions)
     return draw_reconstructions(leakage, pictures, defenses=name_defenses(defenses), **settings)

@@ -24,7 +24,7 @@ def plot_tradeoff(
     leakage: "pd.DataFrame", *, accuracy: Path, defenses: Mapping[str, Any], **settings: Any
 ) -> "Drawing":
     """Draw the leakage of the worst client against test accuracy, a point per defence."""
-    from leakpipe.figures.selection import name_defenses
+    from leakpipe.defenses.naming import name_defenses
     from leakpipe.figures.tradeoff import draw_tradeoff
     from leakpipe.metrics.table import ACCURACY_COLUMNS, read_table
 

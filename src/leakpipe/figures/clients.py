@@ -1,6 +1,5 @@
 """Leakage against what clients hold and how they train: images, batch size, local steps."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from leakpipe.federation.steps import count_local_steps
 from leakpipe.figures.lines import Look, draw_means, mark_zero
 from leakpipe.figures.means import INTERVAL
 from leakpipe.figures.selection import add_gain, count_draws, describe_client, order_clients, select
@@ -72,7 +72,7 @@ def describe_training(client: Mapping[str, Any], *, local_epochs: int) -> dict[s
     """
     images, batch_size = int(client["images"]), int(client["batch_size"])
     epochs = client.get("local_epochs") or local_epochs
-    return {"images": images, "batch_size": batch_size, "steps": math.ceil(images / batch_size) * epochs}
+    return {"images": images, "batch_size": batch_size, "steps": count_local_steps(images, batch_size, epochs)}
 
 
 def _draw_panel(

@@ -1,6 +1,6 @@
 """Which rows of the tables a figure shows, and what their clients and defences are called."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from leakpipe.errors import LeakpipeError
@@ -23,28 +23,6 @@ def select(table: "pd.DataFrame", **chosen: object) -> "pd.DataFrame":
 def add_gain(leakage: "pd.DataFrame") -> "pd.DataFrame":
     """The leakage table with a column `gain`: how much higher SSIM is than the prior's, in [−2, 2]."""
     return leakage.assign(gain=leakage["ssim"] - leakage["ssim_prior"])
-
-
-def noise_multipliers(defenses: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
-    """σ0 of every defence that has one, smallest first: no step at all is 0, one Gaussian step is its own.
-
-    Args:
-        defenses: The `defenses` section of the parameters: steps by name.
-    """
-    found: dict[str, float] = {}
-    for name, steps in defenses.items():
-        if not steps:
-            found[name] = 0.0
-        elif len(steps) == 1 and steps[0].get("kind") == "gaussian":
-            found[name] = float(steps[0]["sigma0"])
-    return dict(sorted(found.items(), key=lambda item: item[1]))
-
-
-def name_defenses(defenses: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, str]:
-    """What to call each defence in a figure: by its σ0, smallest first, then those without one by their name."""
-    multipliers = noise_multipliers(defenses)
-    named = {name: f"σ₀\u00a0=\u00a0{value:g}" if value else "no noise" for name, value in multipliers.items()}
-    return named | {name: name for name in defenses if name not in multipliers}
 
 
 def order_clients(table: "pd.DataFrame", clients: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from leakpipe.defenses.naming import name_defenses, noise_multipliers
 from leakpipe.errors import LeakpipeError
-from leakpipe.figures.selection import count, describe_client, name_defenses, noise_multipliers, select
+from leakpipe.figures.selection import count, describe_client, select
 from leakpipe.metrics.uncertainty import bootstrap_mean
 from leakpipe.randomness import derive_seed
 

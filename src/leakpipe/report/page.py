@@ -18,7 +18,7 @@ from leakpipe.report.runs import summarize_runs
 TEMPLATE = "template.html.j2"
 MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 DIGITS = {  # decimals shown; other columns as they are
-    **dict.fromkeys(("ssim", "ssim_prior", "ssim_affine", "ssim_min_max"), 3),
+    **dict.fromkeys(("ssim", "ssim_prior", "ssim_affine", "ssim_min_max", "ms_ssim", "lpips"), 3),
     **dict.fromkeys(("psnr", "psnr_affine", "psnr_registered", "seconds"), 1),
     "mse": 4,
     "rdlv": 2,
@@ -61,7 +61,7 @@ def render_page(
     """Render the report: one page that needs nothing but itself.
 
     Args:
-        leakage: The leakage table; all its rows are on the page.
+        leakage: The leakage table; all its rows are on the page, and its columns but those that are empty.
         accuracy: The accuracy table.
         metrics: Headline numbers of both (`leakpipe.metrics.headline.summarize`).
         claims: Verdicts on the paper's claims (`leakpipe.claims.judge.judge_claims`); no section where there are none.
@@ -78,7 +78,7 @@ def render_page(
         lstrip_blocks=True,
     )
     environment.filters |= {"number": format_number, "duration": format_duration}
-    columns = [column for column in leakage.columns if column != "experiment"]
+    shown = leakage.dropna(axis="columns", how="all").drop(columns="experiment")
     overlays = [] if list(config_files) == ["params.yaml"] else list(config_files)
     return environment.get_template(TEMPLATE).render(
         experiment=params["experiment"],
@@ -88,8 +88,8 @@ def render_page(
         accuracy_round=int(accuracy["round"].max()),
         figures=figures,
         claims=claims,
-        columns=columns,
-        rows=[_format_row(row) for row in leakage[columns].to_dict("records")],
+        columns=list(shown.columns),
+        rows=[_format_row(row) for row in shown.to_dict("records")],
         runs=summarize_runs(records),
         params_yaml=yaml.safe_dump(params, sort_keys=False, default_flow_style=None, width=100),
         command=" ".join(["snakemake", *(["--configfile", *overlays] if overlays else [])]),

@@ -1,0 +1,26 @@
+"""What defences are called, and how much noise they add. Importing this needs no torch."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def noise_multipliers(defenses: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
+    """σ0 of every defence that has one, smallest first: no step at all is 0, one Gaussian step is its own.
+
+    Args:
+        defenses: The `defenses` section of the parameters: steps by name.
+    """
+    found: dict[str, float] = {}
+    for name, steps in defenses.items():
+        if not steps:
+            found[name] = 0.0
+        elif len(steps) == 1 and steps[0].get("kind") == "gaussian":
+            found[name] = float(steps[0]["sigma0"])
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def name_defenses(defenses: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, str]:
+    """What to call each defence for readers: by its σ0, smallest first, then those without one by their name."""
+    multipliers = noise_multipliers(defenses)
+    named = {name: f"σ₀\u00a0=\u00a0{value:g}" if value else "no noise" for name, value in multipliers.items()}
+    return named | {name: name for name in defenses if name not in multipliers}
