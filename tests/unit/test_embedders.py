@@ -169,6 +169,20 @@ def test_other_weights_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch
     publish(folder, "imgsim-resnet50", {"conv1.weight": torch.zeros(1)}, monkeypatch)
     with pytest.raises(LeakpipeError, match="'imgsim-resnet50' are not those of a ResNet-50"):
         EMBEDDERS["imgsim-resnet50"].build(None)
-    publish(folder, "imgsim-resnet50", {"conv1.weight": Path("x")}, monkeypatch)  # would run code when unpickled
+
+
+class RunsCode:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, touched: Path) -> None:
+        self.touched = touched
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.touched,)
+
+
+def test_weights_that_would_run_code_do_not(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(folder, "imgsim-resnet50", {"conv1.weight": RunsCode(folder / "touched")}, monkeypatch)
     with pytest.raises(LeakpipeError, match="are not those of a ResNet-50"):
         EMBEDDERS["imgsim-resnet50"].build(None)
+    assert not (folder / "touched").exists()
