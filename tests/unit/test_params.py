@@ -251,7 +251,7 @@ def test_cells_respect_targets(content: dict[str, Any]) -> None:
         counts[cell.attack, cell.client] = counts.get((cell.attack, cell.client), 0) + 1
     seeds, defenses = len(params.seeds), len(params.defenses)
     assert counts["leakpipe", "site-9"] == seeds * defenses
-    assert counts["leakpipe", "site-1"] == defenses
+    assert counts["leakpipe", "site-1"] == 3 * defenses
     assert counts["inverting-gradients", "site-9"] == seeds
 
 
