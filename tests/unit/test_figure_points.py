@@ -103,6 +103,20 @@ def test_labels_that_are_numbers_make_a_line_against_iterations() -> None:
     assert [is_number(label) for label in (3, "1e3", "3 steps", "")] == [True, True, False, False]
 
 
+def test_attacks_are_compared_on_the_draws_that_both_had() -> None:
+    table = leakage_table(draws=4)
+    table = table[~((table.attack == "other") & (table.seed == 3))]
+    drawn = draw_effect(table, comparison=EFFECT, defense="none", clients=CLIENTS)
+    shared = table[(table.defense == "none") & (table.client == "one") & (table.seed < 3)]
+    for place, attack in enumerate(EFFECT["attacks"]):
+        means = shared[shared.attack == attack].groupby("seed").ssim.mean()
+        np.testing.assert_allclose(drawn.figure.axes[0].lines[3 * place].get_xdata(), means)
+    assert "one: 3 images, 3 seeds" in drawn.caption
+    apart = table[(table.attack == "other") ^ (table.seed == 3)]
+    with pytest.raises(LeakpipeError, match="on client 'one' have no seed in common"):
+        draw_effect(apart, comparison=EFFECT, defense="none", clients=CLIENTS)
+
+
 def test_an_attack_that_was_not_run_on_a_client_is_named() -> None:
     with pytest.raises(LeakpipeError, match="client 'eight', attack 'other'"):
         draw_effect(leakage_table(), comparison={**EFFECT, "clients": ["eight"]}, defense="none", clients=CLIENTS)

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from leakpipe.errors import LeakpipeError
 from leakpipe.figures.lines import draw_interval, use_log_scale
 from leakpipe.figures.means import INTERVAL, Mean, mean_over_draws
 from leakpipe.figures.selection import count_sample, describe_client, select
@@ -33,15 +34,14 @@ def draw_effect(
     Attacks stand in the order given; where all their labels are numbers, a line against the iterations they ran.
 
     Args:
-        leakage: The leakage table: all captured rounds, seeds and images count.
+        leakage: The leakage table: all captured rounds and images count, of the seeds that all compared attacks had.
         comparison: An entry of the `comparisons` section of the parameters: `title`, `attacks` (label by name),
             `clients`.
         defense: Defence whose rows are drawn.
         clients: The `federation.clients` section of the parameters.
     """
     labels, names = comparison["attacks"], comparison["clients"]
-    rows = select(leakage, defense=defense)
-    rows = rows[rows["attack"].isin(list(labels)) & rows["client"].isin(names)]
+    rows = _shared_draws(select(leakage, defense=defense), list(labels), names)
     by_iterations = all(is_number(label) for label in labels.values())
     height = 3.2 if by_iterations else 1.7 + 0.4 * len(labels)
     width = max(5.6, 2.4 + 2.1 * len(names))
@@ -62,6 +62,18 @@ def draw_effect(
     )
     figure.suptitle(fill(comparison["title"], int(10 * width)), weight="bold", fontsize=11, x=0.01, ha="left")
     return Drawing(figure, _describe(rows, comparison, defense))
+
+
+def _shared_draws(rows: pd.DataFrame, attacks: Sequence[str], clients: Sequence[str]) -> pd.DataFrame:
+    """Rows of these attacks on these clients, of draws that all of the attacks had: attacks differ, victims do not."""
+    kept = []
+    for client in clients:
+        samples = [select(rows, client=client, attack=attack) for attack in attacks]
+        shared = set.intersection(*(set(sample["seed"]) for sample in samples))
+        if not shared:
+            raise LeakpipeError(f"attacks {', '.join(attacks)} on client {client!r} have no seed in common")
+        kept += [sample[sample["seed"].isin(shared)] for sample in samples]
+    return pd.concat(kept)
 
 
 def is_number(label: object) -> bool:
