@@ -14,9 +14,9 @@ TEXT = (PROJECT / "docs" / "data-dictionary.md").read_text(encoding="utf-8")
 TABLES = {
     "leakage.csv": LEAKAGE_COLUMNS,
     "accuracy.csv": ACCURACY_COLUMNS,
+    "identifiability.csv": identifiability_columns((1, 5)),
     "attacks.csv": COMPARISON_COLUMNS,
     "differences.csv": PAIR_COLUMNS,
-    "identifiability.csv": identifiability_columns((1, 5)),
 }
 
 
