@@ -71,6 +71,7 @@ TABLES: dict[str, tuple[str, str, Callable[[pd.DataFrame], str]]] = {
     "overview": ("README.md", "attacks", overview),
     "attacks": (RESULTS, "attacks", details),
     "deep-resnet20": (RESULTS, "deep-resnet20", details),
+    "deep-resnet18": (RESULTS, "deep-resnet18", details),
     "ablation": (RESULTS, "ablation", details),
 }
 
