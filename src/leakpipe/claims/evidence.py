@@ -8,6 +8,7 @@ import pandas as pd
 
 from leakpipe.defenses.naming import noise_multipliers
 from leakpipe.figures.selection import count
+from leakpipe.metrics.gain import add_gain
 from leakpipe.metrics.paired import draw_means
 from leakpipe.metrics.uncertainty import bootstrap_mean
 from leakpipe.randomness import derive_seed
@@ -61,7 +62,7 @@ class Evidence:
         accuracy: pd.DataFrame,
         defenses: Mapping[str, Sequence[Mapping[str, Any]]],
     ) -> None:
-        self._leakage = leakage.assign(gain=leakage["ssim"] - leakage["ssim_prior"])
+        self._leakage = add_gain(leakage)
         self._accuracy = accuracy[accuracy["round"] == accuracy["round"].max()]
         self._sigma0 = noise_multipliers(defenses)
 

@@ -1,7 +1,7 @@
 """The claims of Hatamizadeh et al. 2023 as checks."""
 
 from leakpipe.claims.evidence import Estimate, Evidence, UntestedError, difference
-from leakpipe.claims.questions import Answer, Question
+from leakpipe.claims.questions import Answer, Question, judge_difference, judge_gain
 from leakpipe.claims.rules import ACCURACY_MARGIN, INCONCLUSIVE, LEAK_MARGIN, NOT_REPRODUCED, REPRODUCED, Rule
 from leakpipe.params_claims import ClaimsParams
 
@@ -27,10 +27,6 @@ def list_paper_claims(roles: ClaimsParams) -> list[Question]:
 
 
 def _fails(attack: str, client: str) -> Question:
-    def answer(evidence: Evidence) -> Answer:
-        found = evidence.gain(attack, client, defense=evidence.undefended)
-        return Answer(HIDES.judge(found), found)
-
     return Question(
         id=f"{attack}-fails",
         sentence=f"{attack}, an attack published before the paper, fails on a client that trains with batch "
@@ -39,38 +35,29 @@ def _fails(attack: str, client: str) -> Question:
         "statistics are sent.",
         statistic=f"SSIM gain over the prior of {attack} on {client}, without noise.",
         rule=str(HIDES),
-        answer=answer,
+        answer=judge_gain(HIDES, attack, client),
     )
 
 
 def _leaks(attack: str, client: str) -> Question:
-    def answer(evidence: Evidence) -> Answer:
-        found = evidence.gain(attack, client, defense=evidence.undefended)
-        return Answer(LEAKS.judge(found), found)
-
     return Question(
         id=f"{attack}-leaks",
         sentence=f"The high-risk client ({client}) leaks to {attack}.",
         source=f"{PAPER}: an attack that matches the client's own BN statistics works; RDLV 0.50 at site-9.",
         statistic=f"SSIM gain over the prior of {attack} on {client}, without noise.",
         rule=str(LEAKS),
-        answer=answer,
+        answer=judge_gain(LEAKS, attack, client),
     )
 
 
 def _beats(attack: str, earlier: str, client: str) -> Question:
-    def answer(evidence: Evidence) -> Answer:
-        gains = [evidence.gains(name, client, defense=evidence.undefended) for name in (attack, earlier)]
-        found = difference(f"{attack} minus {earlier} on {client} without noise", *gains)
-        return Answer(LEAKS.judge(found), found)
-
     return Question(
         id=f"{attack}-beats-{earlier}",
         sentence=f"{attack} gets more out of the high-risk client ({client}) than {earlier}.",
         source=f"{PAPER}: its attack works where earlier ones fail.",
         statistic=f"SSIM of {attack} minus SSIM of {earlier} on {client}, without noise, within draws.",
         rule=str(LEAKS),
-        answer=answer,
+        answer=judge_difference(LEAKS, attack, earlier, client),
     )
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from leakpipe.claims.evidence import Estimate, Evidence
+from leakpipe.claims.evidence import Estimate, Evidence, difference
+from leakpipe.claims.rules import Rule, TwoSidedRule
 
 
 @dataclass(frozen=True)
@@ -40,3 +41,24 @@ class Question:
     statistic: str
     rule: str
     answer: Callable[[Evidence], Answer]
+
+
+def judge_gain(rule: Rule, attack: str, client: str) -> Callable[[Evidence], Answer]:
+    """An answer by the SSIM that an attack gains over the prior on a client, without noise."""
+
+    def answer(evidence: Evidence) -> Answer:
+        found = evidence.gain(attack, client, defense=evidence.undefended)
+        return Answer(rule.judge(found), found)
+
+    return answer
+
+
+def judge_difference(rule: Rule | TwoSidedRule, first: str, second: str, client: str) -> Callable[[Evidence], Answer]:
+    """An answer by how much more one attack gains than another on a client, without noise, within draws."""
+
+    def answer(evidence: Evidence) -> Answer:
+        gains = [evidence.gains(attack, client, defense=evidence.undefended) for attack in (first, second)]
+        found = difference(f"{first} minus {second} on {client} without noise", *gains)
+        return Answer(rule.judge(found), found)
+
+    return answer

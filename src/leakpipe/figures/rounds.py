@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from leakpipe.figures import published
 from leakpipe.figures.lines import Look, draw_means, draw_published, label_ends, mark_zero
 from leakpipe.figures.means import INTERVAL
-from leakpipe.figures.selection import add_gain, count_sample, describe_client, order_clients, select
+from leakpipe.figures.selection import count_sample, describe_client, order_clients, select
 from leakpipe.figures.style import Drawing, in_style
+from leakpipe.metrics.gain import add_gain
 
 
 @in_style

@@ -20,11 +20,6 @@ def select(table: "pd.DataFrame", **chosen: object) -> "pd.DataFrame":
     return rows
 
 
-def add_gain(leakage: "pd.DataFrame") -> "pd.DataFrame":
-    """The leakage table with a column `gain`: how much higher SSIM is than the prior's, in [−2, 2]."""
-    return leakage.assign(gain=leakage["ssim"] - leakage["ssim_prior"])
-
-
 def order_clients(table: "pd.DataFrame", clients: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Clients that `table` holds, those with the fewest images first, then by name.
 

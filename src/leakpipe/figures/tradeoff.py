@@ -13,8 +13,9 @@ from matplotlib.patheffects import withStroke
 from leakpipe.errors import LeakpipeError
 from leakpipe.figures.lines import draw_interval, mark_zero, spread
 from leakpipe.figures.means import INTERVAL, Mean, mean_over_draws
-from leakpipe.figures.selection import add_gain, count, count_sample, order_clients, select
+from leakpipe.figures.selection import count, count_sample, order_clients, select
 from leakpipe.figures.style import COLORS, MUTED, Drawing, in_style
+from leakpipe.metrics.gain import add_gain
 
 
 @dataclass(frozen=True)

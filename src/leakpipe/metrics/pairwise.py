@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from leakpipe.metrics.gain import add_gain
 from leakpipe.metrics.paired import compare_draws, draw_means, holm
 from leakpipe.randomness import derive_seed
 
@@ -46,7 +47,7 @@ def compare_pairs(leakage: pd.DataFrame, orders: Mapping[str, Sequence[str]]) ->
         `PAIR_COLUMNS`, in the order of `orders`. `attack`, `client` and `defense` name the first condition; the
         second differs from it in what `compared` says, which `against` names. `difference` is first minus second.
     """
-    rows = leakage.assign(ssim_gain=leakage["ssim"] - leakage["ssim_prior"])
+    rows = add_gain(leakage).rename(columns={"gain": "ssim_gain"})
     present = {kind: [name for name in orders[kind] if name in set(rows[kind])] for kind in PLACE}
     groups = dict(iter(rows.groupby(PLACE)))
     table = [
