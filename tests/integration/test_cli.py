@@ -253,7 +253,10 @@ def test_an_interrupted_attack_says_so_and_continues_to_the_same_bytes(
     broken = invert_arguments(run / "gaussian-1", "site-1", tmp_path / "broken", attack=long)
     succeed(*whole)
     command = [sys.executable, "-m", "leakpipe", *map(str, broken)]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # A shell that runs the tests in the background has them, and so this child, ignore Ctrl-C.
+    running = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    )
     while not list(tmp_path.glob("broken/checkpoints/round*.safetensors")):
         assert running.poll() is None, "the attack ended before it could be interrupted"
         time.sleep(0.01)
