@@ -7,7 +7,7 @@ import torch
 
 from leakpipe.federation.local import Batch, LocalSettings
 from leakpipe.models.state import ModelState, build_module, initial_state
-from leakpipe.params import ModelParams
+from leakpipe.params_models import ModelParams
 
 PROJECT = Path(__file__).parent.parent
 

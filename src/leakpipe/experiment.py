@@ -14,9 +14,10 @@ from leakpipe.defenses.naming import name_defenses
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.steps import count_local_steps
 from leakpipe.models.catalog import MODELS
-from leakpipe.params import ClientParams, Params
+from leakpipe.params import Params
 from leakpipe.params_attacks import AttackSettings, ThreatModel
 from leakpipe.params_claims import ClaimsParams
+from leakpipe.params_federation import ClientParams
 from leakpipe.params_files import merge, parse_section, read_yaml
 
 
@@ -53,18 +54,18 @@ def parse_params(content: Mapping[str, Any], *, source: str) -> Params:
 
 def _find_conflict(params: Params) -> str | None:
     """Say what cannot be run though every field is valid by itself; None if all is well."""
-    dataset = DATASETS[params.data.dataset]
+    contents = DATASETS[params.data.dataset].contents(params.data)
     held = params.data.test + params.data.validation + params.data.public
     held += sum(client.images for client in params.federation.clients.values())
-    if held > dataset.images:
+    if contents and held > contents.images:
         return (
             f"data, federation.clients: clients, validation, test and public part need {held} images "
-            f"but data set {params.data.dataset!r} has {dataset.images}"
+            f"but data set {params.data.dataset!r} has {contents.images}"
         )
     for name, client in params.federation.clients.items():
         for class_name in client.classes or ():
-            if class_name not in dataset.classes:
-                known = ", ".join(dataset.classes)
+            if contents and class_name not in contents.classes:
+                known = ", ".join(contents.classes)
                 return f"federation.clients.{name}.classes: unknown class {class_name!r}; known: {known}"
         if _has_lone_values(params, client):
             return (

@@ -7,14 +7,16 @@ checked in `leakpipe.experiment`.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from leakpipe.params_attacks import AttackParams, ThreatModel
 from leakpipe.params_claims import ClaimsParams
+from leakpipe.params_data import DataParams
+from leakpipe.params_defenses import GaussianParams
+from leakpipe.params_federation import FederationParams
+from leakpipe.params_models import ModelParams
 from leakpipe.params_types import Name, Section, Seeds, Switchable, distinct
 
-DatasetName = Literal["lfw-faces"]
-ModelName = Literal["convnet-bn", "resnet18", "resnet20"]
 AssignmentName = Literal["optimal", "per-image-maximum"]
 FigureName = Literal[
     "overview",
@@ -29,104 +31,6 @@ FigureName = Literal[
     "attacks",
 ]
 EmbedderName = Literal["pixels", "pixel-correlation", "global-model", "imagenet-resnet50", "imgsim-resnet50"]
-
-
-class DataParams(Section):
-    """Which images, at what size, and how many are kept from the clients."""
-
-    dataset: DatasetName = Field(description="Registered data set.")
-    image_size: int = Field(ge=16, le=1024, description="Height and width after resizing, in pixels.")
-    test: int = Field(ge=2, description="Images held out to measure the global model, balanced over classes.")
-    validation: int = Field(ge=0, description="Images held out to watch training, balanced over classes.")
-    public: int = Field(ge=1, description="Images that no client holds; the prior image is made of them.")
-
-
-class ModelParams(Section):
-    """The network that is trained."""
-
-    name: ModelName = Field(description="Registered model.")
-    widths: tuple[Annotated[int, Field(ge=1, le=4096)], ...] | None = Field(
-        default=None,
-        min_length=1,
-        validate_default=True,
-        description="Channels of each 3×3 convolution of `convnet-bn`; null: 32, 32, 64, 64. Null for other models.",
-    )
-    strides: tuple[Literal[1, 2], ...] | None = Field(
-        default=None,
-        min_length=1,
-        validate_default=True,
-        description="Stride of each of these convolutions, in pixels; null: 1, 2, 1, 2. Null for other models.",
-    )
-
-    @field_validator("widths", "strides")
-    @classmethod
-    def _belongs_to_convnet(cls, value: tuple[int, ...] | None, info: ValidationInfo) -> tuple[int, ...] | None:
-        """Fill in `convnet-bn`'s defaults here, so that what is stored with a model says all of it."""
-        model = info.data.get("name", "convnet-bn")  # an invalid name is reported by itself
-        if model == "convnet-bn":
-            return value or {"widths": (32, 32, 64, 64), "strides": (1, 2, 1, 2)}[str(info.field_name)]
-        if value is not None:
-            raise ValueError(f"only 'convnet-bn' has widths and strides; both must be null for {model!r}")
-        return None
-
-    @model_validator(mode="after")
-    def _one_stride_a_width(self) -> Self:
-        widths, strides = len(self.widths or ()), len(self.strides or ())
-        if widths != strides:
-            raise ValueError(f"widths ({widths}) and strides ({strides}) must be as many")
-        return self
-
-
-class ClientParams(Section):
-    """One client: what it holds and how it batches."""
-
-    images: int = Field(ge=1, description="Training images the client holds.")
-    batch_size: int = Field(ge=1, description="Images in one local step; the last batch may be smaller.")
-    classes: tuple[Name, ...] | None = Field(
-        default=None, min_length=1, description="Classes its images come from; null: all, balanced."
-    )
-    local_epochs: int | None = Field(
-        default=None, ge=1, le=1000, description="Passes over its images per round; null: federation.local_epochs."
-    )
-
-    @model_validator(mode="after")
-    def _batch_fits(self) -> Self:
-        if self.batch_size > self.images:
-            raise ValueError(f"batch_size {self.batch_size} is larger than the client's images ({self.images})")
-        return self
-
-
-class FederationParams(Section):
-    """Federated averaging: rounds, local training, clients."""
-
-    rounds: int = Field(ge=1, le=10_000, description="Rounds of federated averaging.")
-    captured_rounds: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(distinct)] = Field(
-        min_length=1, description="Rounds (the first is 1) in which the attacked clients' updates are kept."
-    )
-    learning_rate: float = Field(gt=0, le=10, description="Step of the clients' SGD (no momentum).")
-    local_epochs: int = Field(ge=1, le=1000, description="Passes over a client's images per round.")
-    batch_norm_momentum: float = Field(
-        gt=0, le=1, description="Weight of a batch in the running statistics (torch's `momentum`)."
-    )
-    clients: Switchable[ClientParams] = Field(
-        min_length=1, description="Clients by name; null switches an inherited one off."
-    )
-
-    @model_validator(mode="after")
-    def _captured_rounds_happen(self) -> Self:
-        if max(self.captured_rounds) > self.rounds:
-            raise ValueError(f"captured_rounds {list(self.captured_rounds)} go past the {self.rounds} rounds")
-        return self
-
-
-class GaussianParams(Section):
-    """The paper's noise: N(0, (sigma0·p)²) on every value of the update, p a percentile of the update."""
-
-    kind: Literal["gaussian"]
-    sigma0: float = Field(ge=0, le=1e6, description="Noise multiplier σ0 (unitless); 0 adds nothing.")
-    percentile: float = Field(
-        default=95, gt=0, le=100, description="Percentile p of the absolute non-zero values of the update."
-    )
 
 
 class ScoringParams(Section):

@@ -85,7 +85,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One whole tiny run; its folder."""
     folder = tmp_path_factory.mktemp("run")
     images, split, prior = folder / "images.safetensors", folder / "split.json", folder / "prior.safetensors"
-    succeed("prepare-data", "--dataset", "lfw-faces", "--image-size", 16, "--out", images)
+    succeed("prepare-data", "--images", json.dumps({"dataset": "lfw-faces", "image_size": 16}), "--out", images)
     succeed("split-data", "--data-params", json.dumps(DATA), "--clients", json.dumps(FEDERATION["clients"]),
             "--images", images, "--seed", 3, "--split", split, "--prior", prior)  # fmt: skip
     scored: list[object] = []
@@ -272,8 +272,10 @@ def test_an_interrupted_attack_says_so_and_continues_to_the_same_bytes(
 
 
 def test_bad_names_list_the_known_ones(tmp_path: Path) -> None:
-    said = refuse("prepare-data", "--dataset", "mnist", "--image-size", 16, "--out", tmp_path / "x.safetensors")
-    assert said == "Error: unknown data set 'mnist'; known: lfw-faces"
+    asked = json.dumps({"dataset": "mnist", "image_size": 16})
+    said = refuse("prepare-data", "--images", asked, "--out", tmp_path / "x.safetensors")
+    assert said.startswith("Error: --images: dataset: ")
+    assert "'lfw-faces'" in said
     assert list(tmp_path.iterdir()) == []
 
 

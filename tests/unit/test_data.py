@@ -10,11 +10,12 @@ from leakpipe.data.partition import Split, split_dataset
 from leakpipe.data.priors import average_public_images, choose_priors
 from leakpipe.errors import LeakpipeError
 from leakpipe.experiment import load_params
-from leakpipe.params import ClientParams
+from leakpipe.params_data import ImagesParams
+from leakpipe.params_federation import ClientParams
 from tests.conftest import PROJECT
 
 PARAMS = load_params(PROJECT / "params.yaml")
-FACES = DATASETS["lfw-faces"]
+FACES = DATASETS["lfw-faces"].load(ImagesParams(dataset="lfw-faces", image_size=24))
 LABELS = np.repeat([0, 1], 100)
 
 
@@ -28,12 +29,14 @@ def parts(whole: Split) -> dict[str, tuple[int, ...]]:
 
 @pytest.mark.parametrize("name", list(DATASETS))
 def test_a_data_set_is_what_its_entry_says(name: str) -> None:
-    entry = DATASETS[name]
-    images, labels = entry.load(24)
-    assert images.shape == (entry.images, 1, 24, 24)
-    assert images.dtype == np.float32
-    assert 0 <= images.min() < images.max() <= 1
-    assert sorted(set(labels.tolist())) == list(range(len(entry.classes)))
+    entry, params = DATASETS[name], ImagesParams(dataset=name, image_size=24)
+    loaded, contents = entry.load(params), entry.contents(params)
+    assert contents
+    assert loaded.images.shape == (contents.images, 1, 24, 24)
+    assert loaded.images.dtype == np.float32
+    assert 0 <= loaded.images.min() < loaded.images.max() <= 1
+    assert sorted(set(loaded.labels.tolist())) == list(range(len(contents.classes)))
+    assert loaded.classes == contents.classes
     assert entry.source
     assert entry.licence
     assert entry.citation
@@ -80,7 +83,7 @@ def test_a_split_survives_json() -> None:
 
 
 def test_priors_are_means_of_public_images_only() -> None:
-    images, labels = FACES.load(24)
+    images, labels = FACES.images, FACES.labels
     public = split(0).public
     priors = average_public_images(images, labels, public, FACES.classes)
     np.testing.assert_allclose(priors["all"], np.mean([images[i] for i in public], axis=0), atol=1e-6)
@@ -93,6 +96,6 @@ def test_priors_are_means_of_public_images_only() -> None:
 
 
 def test_a_class_without_public_images_is_said() -> None:
-    images, labels = FACES.load(24)
+    images, labels = FACES.images, FACES.labels
     with pytest.raises(LeakpipeError, match="hold none of class 'background'"):
         average_public_images(images, labels, [0, 1, 2], FACES.classes)

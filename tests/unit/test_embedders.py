@@ -16,7 +16,7 @@ from leakpipe.metrics.weights import WEIGHTS, find_weights, read_weights, requir
 from leakpipe.models.catalog import MODELS
 from leakpipe.models.features import penultimate_features
 from leakpipe.models.state import ModelState, build_module, forward_frozen, initial_state
-from leakpipe.params import ModelParams
+from leakpipe.params_models import ModelParams
 from tests.conftest import small_state
 
 

@@ -12,7 +12,8 @@ from leakpipe.federation.local import ClientUpdate, local_update
 from leakpipe.federation.server import average_updates
 from leakpipe.federation.simulate import FederationResult, measure_accuracy, simulate_federation
 from leakpipe.models.state import batch_norm_layers, forward_frozen
-from leakpipe.params import ClientParams, FederationParams, GaussianParams
+from leakpipe.params_defenses import GaussianParams
+from leakpipe.params_federation import ClientParams, FederationParams
 from tests.conftest import SETTINGS, small_batches, small_state
 
 

@@ -13,14 +13,15 @@ from click.testing import CliRunner
 from leakpipe.attacks.files import save_reconstruction
 from leakpipe.cli.main import main
 from leakpipe.code_version import imported_modules
-from leakpipe.data.files import StoredDataset, save_dataset, save_split
+from leakpipe.data.files import save_dataset, save_split
+from leakpipe.data.images import LabeledImages
 from leakpipe.data.partition import Split
 from leakpipe.federation.files import load_model, save_model
 from leakpipe.metrics.identifiability import identifiability_columns
 from leakpipe.metrics.table import KEY, SCORE_COLUMNS
 from leakpipe.models.features import penultimate_features
 from leakpipe.models.state import build_module, initial_state
-from leakpipe.params import ModelParams
+from leakpipe.params_models import ModelParams
 
 CLIENTS = {"one": (5,), "three": (9, 2, 7)}
 CANDIDATES = [2, 5, 7, 9]
@@ -32,7 +33,7 @@ PIXELS = np.random.default_rng(0).random((12, 1, 16, 16), dtype=np.float32)
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Images, split, the global models of two rounds, reconstructions of three images, their scores."""
-    save_dataset(tmp_path / "images.safetensors", StoredDataset(PIXELS, np.zeros(12, np.int64), ("face",)))
+    save_dataset(tmp_path / "images.safetensors", LabeledImages(PIXELS, np.zeros(12, np.int64), ("face",)))
     public = tuple(index for index in range(12) if index not in CANDIDATES)
     save_split(tmp_path / "split.json", Split(clients=CLIENTS, validation=(), test=(), public=public), seed=4)
     scores = []

@@ -15,8 +15,9 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.federation.local import ClientUpdate
 from leakpipe.metrics.similarity import ssim
 from leakpipe.models.state import build_module, initial_state
-from leakpipe.params import ModelParams
 from leakpipe.params_attacks import AttackSettings
+from leakpipe.params_data import ImagesParams
+from leakpipe.params_models import ModelParams
 from tests.unit.attacking import observe, observe_small, random_images, small_model, told
 
 LEAKPIPE = PRESETS["leakpipe"].settings
@@ -27,7 +28,7 @@ def leakpipe_with(**changes: Any) -> AttackSettings:
 
 
 def test_rebuilds_one_face_from_one_update() -> None:
-    faces = torch.from_numpy(DATASETS["lfw-faces"].load(16)[0][:100])
+    faces = torch.from_numpy(DATASETS["lfw-faces"].load(ImagesParams(dataset="lfw-faces", image_size=16)).images[:100])
     face, prior = faces[7:8], faces[50:].mean(dim=0, keepdim=True)
     state = initial_state(build_module(ModelParams(name="convnet-bn"), classes=2, image_size=16), seed=3)
     observation = observe(state, face, [0], prior=prior)

@@ -12,7 +12,7 @@ from leakpipe.federation.local import Batch, local_update, new_running_statistic
 from leakpipe.models.catalog import MODELS
 from leakpipe.models.preprocessing import normalize_input
 from leakpipe.models.state import ModelState, build_module, forward_frozen, forward_training, initial_state
-from leakpipe.params import ModelParams
+from leakpipe.params_models import ModelParams
 from tests.conftest import SETTINGS, small_batches
 
 Forward = Callable[[dict[str, Tensor], Tensor], Tensor]

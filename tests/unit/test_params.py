@@ -17,8 +17,11 @@ from leakpipe.metrics.embedders import EMBEDDERS
 from leakpipe.metrics.matching import ASSIGNMENTS
 from leakpipe.metrics.weights import WEIGHTS
 from leakpipe.models.catalog import MODELS
-from leakpipe.params import AssignmentName, DatasetName, EmbedderName, GaussianParams, ModelName, ModelParams, Params
+from leakpipe.params import AssignmentName, EmbedderName, Params
 from leakpipe.params_attacks import PresetName
+from leakpipe.params_data import DatasetName
+from leakpipe.params_defenses import GaussianParams
+from leakpipe.params_models import ModelName, ModelParams
 from tests.conftest import PROJECT
 
 SCHEMA = PROJECT / "workflow" / "schemas" / "params.schema.json"

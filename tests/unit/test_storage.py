@@ -14,7 +14,7 @@ from leakpipe.federation.files import StoredUpdate, load_model, load_update, sav
 from leakpipe.federation.local import LocalSettings, local_update
 from leakpipe.models.catalog import MODELS
 from leakpipe.models.state import build_module, initial_state
-from leakpipe.params import ModelParams
+from leakpipe.params_models import ModelParams
 from leakpipe.storage import read_arrays, read_json, write_arrays, write_atomically, write_json
 from tests.conftest import SETTINGS, small_batches, small_state
 

@@ -9,7 +9,8 @@ from torch.nn.functional import cosine_similarity
 from leakpipe.data.datasets import DATASETS
 from leakpipe.federation.local import Batch, LocalSettings, local_update
 from leakpipe.models.state import build_module, initial_state
-from leakpipe.params import ModelParams
+from leakpipe.params_data import ImagesParams
+from leakpipe.params_models import ModelParams
 
 CLIENT = LocalSettings(learning_rate=0.01)
 NOISES = (0.005, 0.02, 0.1)
@@ -24,7 +25,7 @@ def update_vector(model: str, size: int, image: torch.Tensor, *, seed: int) -> t
 
 def distances(model: str, size: int) -> Sequence[float]:
     """1 − cosine between the update of a face and that of the same face with noise, mean over draws, per noise."""
-    faces = torch.from_numpy(DATASETS["lfw-faces"].load(size)[0])
+    faces = torch.from_numpy(DATASETS["lfw-faces"].load(ImagesParams(dataset="lfw-faces", image_size=size)).images)
     rows = []
     for seed in range(DRAWS):
         face, generator = faces[seed], torch.Generator().manual_seed(seed)

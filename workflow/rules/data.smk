@@ -15,15 +15,13 @@ rule prepare_data:
     resources:
         mem_mb=1000,
     params:
-        dataset=PARAMS.data.dataset,
-        image_size=PARAMS.data.image_size,
+        images=to_json(PARAMS.data.of_images),
         labels=labels(),
         code=code_version("leakpipe.cli.prepare_data"),
     shell:
         """
         leakpipe prepare-data \
-            --dataset {params.dataset} \
-            --image-size {params.image_size} \
+            --images {params.images:q} \
             --out {output.images} \
             --record {output.record} {params.labels:q} \
             2>{log}

@@ -57,8 +57,10 @@ def federate(
     from leakpipe.federation.local import LocalSettings
     from leakpipe.federation.simulate import simulate_federation, write_accuracy
     from leakpipe.models.state import build_module, initial_state
-    from leakpipe.params import FederationParams, GaussianParams, ModelParams
+    from leakpipe.params_defenses import GaussianParams
+    from leakpipe.params_federation import FederationParams
     from leakpipe.params_files import parse_section
+    from leakpipe.params_models import ModelParams
     from leakpipe.provenance import record_run
     from leakpipe.randomness import derive_seed
 

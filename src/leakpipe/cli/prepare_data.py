@@ -5,23 +5,23 @@ from typing import Any
 
 import click
 
-from leakpipe.cli.options import OutputFile, record_options
+from leakpipe.cli.options import OutputFile, record_options, settings_option
 
 
 @click.command()
-@click.option("--dataset", required=True, help="Registered data set.")
-@click.option("--image-size", type=click.IntRange(min=16), required=True, help="Height and width in pixels.")
+@settings_option("images", "Which images: the `data` section without its parts")
 @click.option("--out", type=OutputFile, required=True, help="Where the images go (.safetensors).")
 @record_options
-def prepare_data(dataset: str, image_size: int, out: Path, record: Path | None, labels: dict[str, Any]) -> None:
+def prepare_data(images: dict[str, Any], out: Path, record: Path | None, labels: dict[str, Any]) -> None:
     """Load a data set, resize it, store it."""
     from leakpipe.data.datasets import DATASETS
-    from leakpipe.data.files import StoredDataset, save_dataset
+    from leakpipe.data.files import save_dataset
+    from leakpipe.params_data import ImagesParams
+    from leakpipe.params_files import parse_section
     from leakpipe.provenance import record_run
 
-    params = {"dataset": dataset, "image_size": image_size}
-    with record_run(record, rule="prepare_data", labels=labels, params=params) as run:
-        entry = DATASETS[dataset]
-        images, classes = entry.load(image_size)
-        save_dataset(out, StoredDataset(images, classes, entry.classes))
-        run.metrics["images"] = len(images)
+    with record_run(record, rule="prepare_data", labels=labels, params=images) as run:
+        params = parse_section(ImagesParams, images, source="--images")
+        loaded = DATASETS[params.dataset].load(params)
+        save_dataset(out, loaded)
+        run.metrics["images"] = len(loaded.images)

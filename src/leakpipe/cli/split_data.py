@@ -30,7 +30,8 @@ def split_data(
     from leakpipe.data.files import load_dataset, save_priors, save_split
     from leakpipe.data.partition import split_dataset
     from leakpipe.data.priors import average_public_images
-    from leakpipe.params import ClientParams, DataParams
+    from leakpipe.params_data import DataParams
+    from leakpipe.params_federation import ClientParams
     from leakpipe.params_files import parse_section
     from leakpipe.provenance import record_run
 

@@ -8,7 +8,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from leakpipe.data.images import LabeledImages
+from leakpipe.params_data import ImagesParams
 from leakpipe.registry import Registry
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a data set holds, known before it is loaded.
+
+    Attributes:
+        classes: Class names; label i means `classes[i]`.
+        images: Images in all.
+    """
+
+    classes: tuple[str, ...]
+    images: int
 
 
 @dataclass(frozen=True)
@@ -16,44 +31,44 @@ class Dataset:
     """A data set's facts and its loader.
 
     Attributes:
-        classes: Class names; label i means `classes[i]`.
-        images: Images in all.
-        load: `load(image_size)` returns images, float32 of shape (N, channels, image_size, image_size)
-            in [0, 1], and labels, int64 of shape (N,).
+        contents: `contents(params)` says what it holds, None where that is not known before it is loaded.
+        load: `load(params)` returns its images at `params.image_size`.
     """
 
-    classes: tuple[str, ...]
-    images: int
     source: str
     licence: str
     citation: str
-    load: Callable[[int], tuple[np.ndarray, np.ndarray]]
+    contents: Callable[[ImagesParams], Contents | None]
+    load: Callable[[ImagesParams], LabeledImages]
 
 
 DATASETS: Registry[Dataset] = Registry("data set")
 
 
-def _load_lfw_faces(image_size: int) -> tuple[np.ndarray, np.ndarray]:
+LFW_FACES = Contents(classes=("face", "background"), images=200)
+
+
+def _load_lfw_faces(params: ImagesParams) -> LabeledImages:
     from skimage.data import lfw_subset
     from skimage.transform import resize
 
+    size = params.image_size
     originals = lfw_subset()
-    images = np.stack([resize(image, (image_size, image_size), order=1) for image in originals])
+    images = np.stack([resize(image, (size, size), order=1) for image in originals])
     labels = np.repeat(np.array([0, 1], dtype=np.int64), 100)
-    return images[:, None].clip(0, 1).astype(np.float32), labels
+    return LabeledImages(images[:, None].clip(0, 1).astype(np.float32), labels, LFW_FACES.classes)
 
 
 DATASETS.add(
     "lfw-faces",
     Dataset(
-        classes=("face", "background"),
-        images=200,
         source="skimage.data.lfw_subset: 200 gray images of 25×25 pixels, shipped with scikit-image",
         licence="research use, as Labeled Faces in the Wild",
         citation=(
             "Huang, Ramesh, Berg, Learned-Miller: Labeled Faces in the Wild: A Database for Studying Face "
             "Recognition in Unconstrained Environments. University of Massachusetts, Amherst, TR 07-49, 2007."
         ),
+        contents=lambda _params: LFW_FACES,
         load=_load_lfw_faces,
     ),
 )

@@ -1,10 +1,10 @@
 """Files of the data stage: the images, their split, the prior images. Reading them needs no torch."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from leakpipe.data.images import LabeledImages
 from leakpipe.data.partition import Split
 from leakpipe.errors import LeakpipeError
 from leakpipe.storage import read_arrays, read_json, require_array, sidecar_path, write_arrays, write_json
@@ -12,29 +12,20 @@ from leakpipe.storage import read_arrays, read_json, require_array, sidecar_path
 DATASET, PRIOR = "leakpipe/dataset", "leakpipe/prior"
 
 
-@dataclass(frozen=True)
-class StoredDataset:
-    """Images, float32 (N, channels, height, width) in [0, 1]; labels, int64 (N,); class names by label."""
-
-    images: np.ndarray
-    labels: np.ndarray
-    classes: tuple[str, ...]
-
-
-def save_dataset(path: Path, dataset: StoredDataset) -> None:
+def save_dataset(path: Path, dataset: LabeledImages) -> None:
     """Write a data set at the size it is used at."""
     arrays = {"images": dataset.images, "labels": dataset.labels}
     write_arrays(path, DATASET, arrays, {"classes": list(dataset.classes)})
 
 
-def load_dataset(path: Path) -> StoredDataset:
+def load_dataset(path: Path) -> LabeledImages:
     """Read what `save_dataset` wrote."""
     arrays, metadata = read_arrays(path, DATASET)
     classes = metadata.get("classes")
     if not isinstance(classes, list):
         raise LeakpipeError(f"{sidecar_path(path)}: metadata.classes: {classes!r}, expected a list of names")
     images, labels = require_array(path, arrays, "images", 4), require_array(path, arrays, "labels", 1)
-    return StoredDataset(images, labels, tuple(classes))
+    return LabeledImages(images, labels, tuple(classes))
 
 
 def save_split(path: Path, split: Split, *, seed: int) -> None:

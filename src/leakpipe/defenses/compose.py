@@ -6,7 +6,7 @@ import torch
 
 from leakpipe.defenses.gaussian import add_gaussian_noise
 from leakpipe.federation.local import ClientUpdate
-from leakpipe.params import GaussianParams
+from leakpipe.params_defenses import GaussianParams
 from leakpipe.registry import Registry
 
 Defense = Callable[..., ClientUpdate]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from leakpipe.federation.local import ClientUpdate
-from leakpipe.params import GaussianParams
+from leakpipe.params_defenses import GaussianParams
 
 
 def add_gaussian_noise(update: ClientUpdate, params: GaussianParams, *, generator: torch.Generator) -> ClientUpdate:

@@ -13,7 +13,7 @@ from torch import Tensor
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.local import ClientUpdate, LocalSettings
 from leakpipe.models.state import ModelState, build_module, initial_state
-from leakpipe.params import ModelParams
+from leakpipe.params_models import ModelParams
 from leakpipe.storage import read_arrays, sidecar_path, write_arrays
 
 MODEL, UPDATE = "leakpipe/model", "leakpipe/update"

@@ -19,7 +19,8 @@ from leakpipe.federation.local import (
 )
 from leakpipe.federation.server import average_updates
 from leakpipe.models.state import ModelState, Tensors, batch_norm_layers, forward_frozen
-from leakpipe.params import FederationParams, GaussianParams
+from leakpipe.params_defenses import GaussianParams
+from leakpipe.params_federation import FederationParams
 from leakpipe.randomness import derive_seed
 from leakpipe.storage import write_text
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from leakpipe.params import ModelParams
+from leakpipe.params_models import ModelParams
 from leakpipe.registry import Registry
 
 if TYPE_CHECKING:
