@@ -72,6 +72,12 @@ class AttackSettings(Section):
         description="Batch-statistics term: squared and over the target's variance, or L2 norms as published.",
     )
     batch_norm_weight: float = Field(default=0.0, ge=0, description="Weight of the batch-statistics term.")
+    row_space_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of the share of what convolutions read that lies outside of the row space of their weight "
+        "gradient, in layers with fewer positions than channels.",
+    )
     total_variation: Literal["anisotropic", "isotropic", "double-opponents"] = Field(
         default="anisotropic",
         description="Absolute differences to the neighbours, length of the gradient, or the latter over colours and "

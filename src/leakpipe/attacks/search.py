@@ -159,8 +159,9 @@ class Search:
             evaluation = self.terms.evaluate(images, self._labels(shares), drift=drift or None, consensus=consensus)
             (gradient,) = torch.autograd.grad(evaluation.objective, variables)
             if evaluation.objective.isfinite() and gradient.isfinite().all():
-                weights = evaluation.update.weights
-                moved = {name: value + weights[name] for name, value in drift.items()}
+                moved = drift
+                if drift and evaluation.update is not None:
+                    moved = {name: value + evaluation.update.weights[name] for name, value in drift.items()}
                 return _Point(candidates, evaluation.objective.detach(), gradient, moved, evaluation.terms)
         nowhere = torch.tensor(math.inf, dtype=torch.float64)
         return _Point(candidates, nowhere, torch.zeros_like(variables).detach(), drift, {})

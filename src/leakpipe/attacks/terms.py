@@ -1,6 +1,6 @@
 """What an attack minimises: the objective as a function of candidates, and each of its terms by itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,13 @@ from leakpipe.attacks.batch_statistics import (
 from leakpipe.attacks.objectives import DISTANCES
 from leakpipe.attacks.observation import Observation, assumed_schedules
 from leakpipe.attacks.regularizers import TOTAL_VARIATIONS, group_distance, l2_norm, prior_distance
+from leakpipe.attacks.row_space import (
+    Seen,
+    find_row_spaces,
+    plain_convolutions,
+    record_layer_inputs,
+    row_space_distance,
+)
 from leakpipe.attacks.surrogate import with_surrogate_relus
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.local import ClientUpdate, LocalSettings, local_update, make_batches, mean_loss
@@ -30,12 +37,12 @@ class Evaluation:
     Attributes:
         objective: Weighted sum of the terms, a scalar.
         terms: Each term unweighted, by name.
-        update: What the candidates' local training would have sent, without a graph.
+        update: What the candidates' local training would have sent, without a graph; None where no term asks.
     """
 
     objective: Tensor
     terms: Mapping[str, float]
-    update: ClientUpdate
+    update: ClientUpdate | None
 
 
 class Terms:
@@ -43,7 +50,7 @@ class Terms:
 
     Over candidates x̂ in [0, 1] and their labels ŷ, with the weights of the settings,
 
-        objective · D(ΔŴ(x̂, ŷ), ΔW) + batch_norm · BN(x̂) + total_variation · TV(x̂) [· D] + l2 · ‖x̂‖₂
+        objective · D(ΔŴ(x̂, ŷ), ΔW) + batch_norm · BN(x̂) + row_space · R(x̂) + total_variation · TV(x̂) [· D] + l2 · ‖x̂‖₂
         + prior · ‖x̂ − prior‖² + group · ‖x̂ − mean over restarts‖²
 
     where ΔŴ is `local_update` on the candidates: what the client would have sent for them (Hatamizadeh 2023).
@@ -68,6 +75,7 @@ class Terms:
         self.schedules = assumed_schedules(observation, settings, seed=seed)
         self.scales = self._scale_tensors()
         self.observed = {name: value * self.scales[name] for name, value in observation.update.weights.items()}
+        self.row_spaces = self._find_row_spaces() if settings.row_space_weight > 0 else {}
         self.target = self._known_statistics() if settings.batch_norm_weight > 0 else {}
         if not (observation.has_signal or any(bool((layer.variance > 0).any()) for layer in self.target.values())):
             raise LeakpipeError(
@@ -77,11 +85,15 @@ class Terms:
     @property
     def notes(self) -> list[str]:
         """What a reader must know of the terms."""
+        notes = []
+        if self.settings.row_space_weight > 0:
+            layers = len(self.row_spaces)
+            notes.append(f"The update gives away the row space of what {layers} convolutions read.")
         unusable = sum(int((layer.variance <= 0).sum()) for layer in self.target.values())
         if not unusable:
-            return []
+            return notes
         handled = "left out" if self.settings.batch_norm_distance == "normalized" else "matched as 0"
-        return [f"{unusable} channels with a recovered variance that is not positive were {handled}."]
+        return [*notes, f"{unusable} channels with a recovered variance that is not positive were {handled}."]
 
     def evaluate(
         self, images: Tensor, labels: Tensor, *, drift: Tensors | None = None, consensus: Tensor | None = None
@@ -97,15 +109,24 @@ class Terms:
         settings = self.settings
         model = self._model_of_the_client(drift)
         inputs = images if settings.candidate_input == "normalized" else undo_normalization(images)
-        simulated = self._simulate(model, inputs, labels)
+        explains = self.observation.has_signal and settings.objective_weight > 0
+        # One step's statistics are those of one forward pass: no training has to be simulated for them.
+        trains = explains or drift is not None or self.observation.update.steps > 1
+        simulated = self._simulate(model, inputs, labels) if trains else None
         terms: dict[str, tuple[float, Tensor]] = {}
-        if self.observation.has_signal and settings.objective_weight > 0:
+        if explains and simulated is not None:
             distance = self._update_distance(model, inputs, labels, simulated)
             terms["update_distance"] = settings.objective_weight, distance
+        seen: Seen = {}
         if settings.batch_norm_weight > 0:
-            statistics = self._candidate_statistics(inputs, simulated)
+            with record_layer_inputs(model.module, self.row_spaces) as seen:
+                statistics = self._candidate_statistics(inputs, simulated)
             gap = STATISTICS_DISTANCES[settings.batch_norm_distance](statistics, self.target)
             terms["batch_statistics"] = settings.batch_norm_weight, gap
+        if self.row_spaces:
+            if simulated is not None or not seen:  # else that one forward pass was through the global model
+                seen = self._look(inputs, self.row_spaces)
+            terms["row_space"] = settings.row_space_weight, row_space_distance(model.module, seen, self.row_spaces)
         variation = TOTAL_VARIATIONS[settings.total_variation](images)
         if settings.total_variation_scale == "distance" and "update_distance" in terms:
             variation = variation * terms["update_distance"][1]
@@ -117,7 +138,8 @@ class Terms:
         if consensus is not None:
             terms["group_distance"] = settings.group_weight, group_distance(images, consensus)
         objective = torch.stack([weight * term.double() for weight, term in terms.values()]).sum()
-        return Evaluation(objective, {name: term.item() for name, (_, term) in terms.items()}, _detached(simulated))
+        values = {name: term.item() for name, (_, term) in terms.items()}
+        return Evaluation(objective, values, _detached(simulated) if simulated is not None else None)
 
     def _model_of_the_client(self, drift: Tensors | None) -> ModelState:
         if drift is None:
@@ -150,11 +172,11 @@ class Terms:
         loss = mean_loss(forward_training(model, images)[0], labels, self.belief)
         return distance.detach() + (loss - loss.detach()) / self.settings.objective_weight
 
-    def _candidate_statistics(self, images: Tensor, simulated: ClientUpdate) -> StatisticsByLayer:
+    def _candidate_statistics(self, images: Tensor, simulated: ClientUpdate | None) -> StatisticsByLayer:
         settings, before = self.settings, self.global_model
         frozen = settings.batch_norm == "frozen"
         deviates = settings.statistics_model == "updated" or settings.variance == "biased"
-        if frozen or deviates or settings.update_gradient == "detached":
+        if simulated is None or frozen or deviates or settings.update_gradient == "detached":
             if settings.statistics_model == "updated":
                 change = self.observation.update
                 moved = {name: weight + change.weights[name] for name, weight in before.weights.items()}
@@ -164,6 +186,20 @@ class Terms:
                 return {layer: statistics.with_biased_variance() for layer, statistics in measured.items()}
             return measured
         return recover_batch_statistics(before, simulated, self.belief.batch_norm_momentum)
+
+    def _look(self, images: Tensor, layers: Iterable[str]) -> Seen:
+        """What convolutions read of images, one tensor per local step, through the global model in every step."""
+        with record_layer_inputs(self.global_model.module, list(layers)) as seen:
+            for step in self.schedules[0]:
+                measure_statistics(self.global_model, images[step], frozen=self.belief.batch_norm == "frozen")
+        return seen
+
+    def _find_row_spaces(self) -> dict[str, Tensor]:
+        module = self.global_model.module
+        blank = torch.zeros(self.observation.images, *self.observation.image_shape)
+        with torch.no_grad():
+            seen = self._look(blank, plain_convolutions(module))
+        return find_row_spaces(module, self.observation.update.weights, seen)
 
     def _scale_tensors(self) -> dict[str, float]:
         """What each tensor of an update is multiplied with before updates are compared."""
