@@ -29,7 +29,8 @@ def parts(whole: Split) -> dict[str, tuple[int, ...]]:
 
 @pytest.mark.parametrize("name", list(DATASETS))
 def test_a_data_set_is_what_its_entry_says(name: str) -> None:
-    entry, params = DATASETS[name], ImagesParams(dataset=name, image_size=24)
+    entry = DATASETS[name]
+    params = ImagesParams(dataset=name, image_size=24, images=20 if name == "cxr-phantom" else None)
     loaded, contents = entry.load(params), entry.contents(params)
     assert contents
     assert loaded.images.shape == (contents.images, 1, 24, 24)

@@ -100,7 +100,7 @@ def test_overlays_are_runnable(overlay: Path) -> None:
         ("federation/round", 3, "federation.round: unknown key; known here: batch_norm_momentum, captured_rounds"),
         ("federation/clients/site-9/size", 1, "federation.clients.site-9.size: unknown key; known here: batch_size"),
         ("attacks/leakpipe/iteration", 1, "attacks.leakpipe.iteration: unknown key; known here: batch_norm"),
-        ("data/dataset", "mnist", "data.dataset: 'mnist' is not valid: input should be 'lfw-faces'"),
+        ("data/dataset", "mnist", "data.dataset: 'mnist' is not valid: input should be 'lfw-faces' or 'cxr-phantom'"),
         ("model/name", "vgg", "model.name: 'vgg' is not valid: input should be 'convnet-bn', 'resnet18' or"),
         ("model/name", "resnet20", "model.widths: only 'convnet-bn' has widths and strides; both must be null for"),
         ("model", {"name": "resnet18", "strides": [1]}, "model.strides: only 'convnet-bn' has widths and strides"),

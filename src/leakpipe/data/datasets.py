@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from leakpipe.data import phantom
 from leakpipe.data.images import LabeledImages
 from leakpipe.params_data import ImagesParams
 from leakpipe.registry import Registry
@@ -70,5 +71,28 @@ DATASETS.add(
         ),
         contents=lambda _params: LFW_FACES,
         load=_load_lfw_faces,
+    ),
+)
+
+
+def _load_phantom(params: ImagesParams) -> LabeledImages:
+    from leakpipe.data.phantom.generate import make_phantoms
+
+    return make_phantoms(_count_phantoms(params), params.image_size, burned_text=params.burned_text)
+
+
+def _count_phantoms(params: ImagesParams) -> int:
+    assert params.images is not None  # params_data fills in the default
+    return params.images
+
+
+DATASETS.add(
+    "cxr-phantom",
+    Dataset(
+        source="made by leakpipe.data.phantom: chest radiographs of patients who do not exist, from a seed at any size",
+        licence="Apache-2.0, as leakpipe",
+        citation="leakpipe (see CITATION.cff)",
+        contents=lambda params: Contents(classes=phantom.CLASSES, images=_count_phantoms(params)),
+        load=_load_phantom,
     ),
 )

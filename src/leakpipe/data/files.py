@@ -1,9 +1,12 @@
 """Files of the data stage: the images, their split, the prior images. Reading them needs no torch."""
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from leakpipe.burned_text import BurnedText
 from leakpipe.data.images import LabeledImages
 from leakpipe.data.partition import Split
 from leakpipe.errors import LeakpipeError
@@ -15,7 +18,8 @@ DATASET, PRIOR = "leakpipe/dataset", "leakpipe/prior"
 def save_dataset(path: Path, dataset: LabeledImages) -> None:
     """Write a data set at the size it is used at."""
     arrays = {"images": dataset.images, "labels": dataset.labels}
-    write_arrays(path, DATASET, arrays, {"classes": list(dataset.classes)})
+    texts = {"texts": [[asdict(text) for text in held] for held in dataset.texts]} if dataset.texts else {}
+    write_arrays(path, DATASET, arrays, {"classes": list(dataset.classes), **texts})
 
 
 def load_dataset(path: Path) -> LabeledImages:
@@ -25,7 +29,21 @@ def load_dataset(path: Path) -> LabeledImages:
     if not isinstance(classes, list):
         raise LeakpipeError(f"{sidecar_path(path)}: metadata.classes: {classes!r}, expected a list of names")
     images, labels = require_array(path, arrays, "images", 4), require_array(path, arrays, "labels", 1)
-    return LabeledImages(images, labels, tuple(classes))
+    texts = _parse_texts(sidecar_path(path), metadata.get("texts", []), images)
+    return LabeledImages(images, labels, tuple(classes), texts)
+
+
+def _parse_texts(path: Path, stored: Any, images: np.ndarray) -> tuple[tuple[BurnedText, ...], ...]:
+    """What is burned into each image, or nothing at all; each text lies inside its image."""
+    if not isinstance(stored, list) or len(stored) not in (0, len(images)):
+        raise LeakpipeError(f"{path}: metadata.texts: expected a list for each of {len(images)} images")
+    for number, held in enumerate(stored):
+        try:
+            for text in held:
+                BurnedText(**text).cut_cells(images[number])
+        except (TypeError, LeakpipeError) as error:
+            raise LeakpipeError(f"{path}: metadata.texts.{number}: {error}") from error
+    return tuple(tuple(BurnedText(**text) for text in held) for held in stored)
 
 
 def save_split(path: Path, split: Split, *, seed: int) -> None:
