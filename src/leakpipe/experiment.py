@@ -89,6 +89,11 @@ def _find_unfit_model(params: Params) -> str | None:
     model, entry = params.model, MODELS[params.model.name]
     if params.data.image_size < entry.least_size:
         return f"data.image_size: {params.data.image_size}, expected {entry.least_size} or more for {model.name!r}"
+    if params.federation.batch_norm_sharing == "local" and not model.has_batch_norm:
+        return (
+            "federation.batch_norm_sharing: local keeps batch normalisation with the clients, "
+            f"which model.normalization: {model.normalization} replaces"
+        )
     field, weights = "model.weights", model.starting_weights
     if model.weights == "public":
         field = "model.pretraining.start"
@@ -123,10 +128,16 @@ def _find_undrawn(params: Params) -> str | None:
 
 def _find_missing_knowledge(params: Params, settings: AttackSettings, granted: ThreatModel) -> str | None:
     """What an attack needs that model or threat model do not give; None if it has all."""
+    kept = "federation.batch_norm_sharing: local keeps with the client"
+    is_kept = params.federation.batch_norm_sharing == "local"
+    if is_kept and granted.batch_norm == "exact":
+        return f"is granted exact batch statistics by threat_model.batch_norm: exact, which {kept}"
     if settings.batch_norm_weight == 0:
         return None
     if not params.model.has_batch_norm:
         return f"needs batch normalisation, which model.normalization: {params.model.normalization} replaces"
+    if settings.batch_norm == "update" and is_kept:
+        return f"needs running statistics in the update, which {kept}"
     if settings.batch_norm == "update" and granted.batch_norm == "none":
         return "needs running statistics in the update, which threat_model.batch_norm: none withholds"
     if settings.batch_norm == "exact" and granted.batch_norm != "exact":

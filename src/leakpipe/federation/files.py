@@ -12,7 +12,7 @@ from torch import Tensor
 
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.local import ClientUpdate, LocalSettings
-from leakpipe.models.state import ModelState, build_module, initial_state
+from leakpipe.models.state import ModelState, build_module, initial_state, shared_part
 from leakpipe.params_models import ArchitectureParams, ModelParams
 from leakpipe.storage import read_arrays, sidecar_path, write_arrays
 
@@ -85,7 +85,7 @@ def load_update(path: Path, state: ModelState) -> StoredUpdate:
     """
     arrays, metadata = read_arrays(path, UPDATE)
     granted = {name.removeprefix(EXACT): arrays.pop(name) for name in list(arrays) if name.startswith(EXACT)}
-    weights, statistics = _from_arrays(path, arrays, state)
+    weights, statistics = _from_arrays(path, arrays, shared_part(state, (name.partition("/")[2] for name in arrays)))
     exact = {name: torch.from_numpy(granted[name]) for name in state.statistics if name in granted}
     try:
         return StoredUpdate(

@@ -1,6 +1,6 @@
 """A model as data: an architecture and the tensors it is evaluated with."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -47,6 +47,23 @@ def variance_name(layer: str) -> str:
 def batch_norm_layers(module: nn.Module) -> list[str]:
     """Names of the batch-normalisation layers, in the order of the module."""
     return [name for name, layer in module.named_modules() if isinstance(layer, BatchNorm2d)]
+
+
+def batch_norm_names(module: nn.Module) -> set[str]:
+    """Names of all tensors of batch normalisation: weights, biases, running statistics."""
+    kinds = ("weight", "bias", "running_mean", "running_var")
+    return {f"{layer}.{kind}" for layer in batch_norm_layers(module) for kind in kinds}
+
+
+def shared_part(state: ModelState, held: Iterable[str]) -> ModelState:
+    """What of a model an update of tensors `held` is about: no batch normalisation where it holds none of it.
+
+    A client that keeps its batch normalisation (FedBN) keeps all of it, so that an update with some is of the whole.
+    """
+    kept = batch_norm_names(state.module)
+    if not kept.isdisjoint(held):
+        return state
+    return state.with_tensors({name: value for name, value in state.weights.items() if name not in kept}, {})
 
 
 def build_module(params: ArchitectureParams, *, classes: int, image_size: int) -> nn.Module:
