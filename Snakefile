@@ -13,6 +13,7 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
+include: "workflow/rules/pretraining.smk"
 include: "workflow/rules/federation.smk"
 include: "workflow/rules/inversion.smk"
 include: "workflow/rules/scoring.smk"

@@ -54,6 +54,9 @@ def parse_params(content: Mapping[str, Any], *, source: str) -> Params:
 
 def _find_conflict(params: Params) -> str | None:
     """Say what cannot be run though every field is valid by itself; None if all is well."""
+    problem = _find_unfit_model(params)
+    if problem:
+        return problem
     contents = DATASETS[params.data.dataset].contents(params.data)
     held = params.data.test + params.data.validation + params.data.public
     held += sum(client.images for client in params.federation.clients.values())
@@ -67,11 +70,8 @@ def _find_conflict(params: Params) -> str | None:
             if contents and class_name not in contents.classes:
                 known = ", ".join(contents.classes)
                 return f"federation.clients.{name}.classes: unknown class {class_name!r}; known: {known}"
-        if _has_lone_values(params, client):
-            return (
-                f"federation.clients.{name}: model {params.model.name!r} at data.image_size {params.data.image_size} "
-                f"leaves one value per channel of a batch of one image, which batch normalisation cannot train on"
-            )
+        if _has_lone_values(params, client.images, client.batch_size):
+            return f"federation.clients.{name}: {_lone_values(params)}"
     for name, attack in params.attacks.items():
         for target in attack.targets:
             try:
@@ -82,6 +82,33 @@ def _find_conflict(params: Params) -> str | None:
             if missing:
                 return f"attacks.{name}: preset {attack.preset!r} {missing}"
     return _find_false_contrast(params) or _find_undrawn(params)
+
+
+def _find_unfit_model(params: Params) -> str | None:
+    """What the model cannot be given: images too small, weights that it does not have; None if all fits."""
+    model, entry = params.model, MODELS[params.model.name]
+    if params.data.image_size < entry.least_size:
+        return f"data.image_size: {params.data.image_size}, expected {entry.least_size} or more for {model.name!r}"
+    if params.federation.batch_norm_sharing == "local" and not model.has_batch_norm:
+        return (
+            "federation.batch_norm_sharing: local keeps batch normalisation with the clients, "
+            f"which model.normalization: {model.normalization} replaces"
+        )
+    field, weights = "model.weights", model.starting_weights
+    if model.weights == "public":
+        field = "model.pretraining.start"
+        if _has_lone_values(params, params.data.public, min(model.pretraining.batch_size, params.data.public)):
+            return f"model.pretraining.batch_size: {_lone_values(params)}"
+    if weights in ("imagenet", "augnet"):
+        if weights not in entry.published:
+            known = ", ".join(name for name, other in MODELS.items() if weights in other.published)
+            return f"{field}: there are no weights {weights!r} for {model.name!r}; there are for {known}"
+        if not model.has_batch_norm:
+            return (
+                f"{field}: {weights!r} were trained with batch normalisation, "
+                f"which model.normalization: {model.normalization} replaces"
+            )
+    return None
 
 
 def _find_undrawn(params: Params) -> str | None:
@@ -101,10 +128,16 @@ def _find_undrawn(params: Params) -> str | None:
 
 def _find_missing_knowledge(params: Params, settings: AttackSettings, granted: ThreatModel) -> str | None:
     """What an attack needs that model or threat model do not give; None if it has all."""
+    kept = "federation.batch_norm_sharing: local keeps with the client"
+    is_kept = params.federation.batch_norm_sharing == "local"
+    if is_kept and granted.batch_norm == "exact":
+        return f"is granted exact batch statistics by threat_model.batch_norm: exact, which {kept}"
     if settings.batch_norm_weight == 0:
         return None
-    if not MODELS[params.model.name].has_batch_norm:
-        return f"needs batch normalisation, which model {params.model.name!r} does not have"
+    if not params.model.has_batch_norm:
+        return f"needs batch normalisation, which model.normalization: {params.model.normalization} replaces"
+    if settings.batch_norm == "update" and is_kept:
+        return f"needs running statistics in the update, which {kept}"
     if settings.batch_norm == "update" and granted.batch_norm == "none":
         return "needs running statistics in the update, which threat_model.batch_norm: none withholds"
     if settings.batch_norm == "exact" and granted.batch_norm != "exact":
@@ -134,11 +167,18 @@ def _steps(params: Params, client: ClientParams) -> int:
     return count_local_steps(client.images, client.batch_size, client.local_epochs or params.federation.local_epochs)
 
 
-def _has_lone_values(params: Params, client: ClientParams) -> bool:
-    """Whether batch normalisation would see one value per channel in one of the client's steps."""
-    model = MODELS[params.model.name]
-    smallest_batch = client.images % client.batch_size or client.batch_size
-    return model.has_batch_norm and smallest_batch == 1 and params.data.image_size <= model.reduction(params.model)
+def _has_lone_values(params: Params, images: int, batch_size: int) -> bool:
+    """Whether batch normalisation would see one value per channel in a step of an epoch over so many images."""
+    lone_size = MODELS[params.model.name].lone_size(params.model)
+    smallest_batch = images % batch_size or batch_size
+    return params.model.has_batch_norm and smallest_batch == 1 and params.data.image_size <= lone_size
+
+
+def _lone_values(params: Params) -> str:
+    return (
+        f"model {params.model.name!r} at data.image_size {params.data.image_size} leaves one value per channel of a "
+        "batch of one image, which batch normalisation cannot train on"
+    )
 
 
 def list_cells(params: Params) -> list[Cell]:

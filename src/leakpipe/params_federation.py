@@ -1,6 +1,6 @@
 """What params.yaml may say of the federation: rounds, local training, clients."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -37,6 +37,12 @@ class FederationParams(Section):
     local_epochs: int = Field(ge=1, le=1000, description="Passes over a client's images per round.")
     batch_norm_momentum: float = Field(
         gt=0, le=1, description="Weight of a batch in the running statistics (torch's `momentum`)."
+    )
+    batch_norm_sharing: Literal["shared", "local"] = Field(
+        default="shared",
+        description="Batch normalisation's weights, biases and running statistics: `shared` as all others are, or "
+        "kept by each client from round to round (`local`, FedBN): no update holds them, the server's stay as they "
+        "were, and accuracy is the mean over clients, each with its own.",
     )
     clients: Switchable[ClientParams] = Field(
         min_length=1, description="Clients by name; null switches an inherited one off."

@@ -138,7 +138,7 @@ def test_what_does_not_fit_together_is_said(folder: Path) -> None:
 
 def test_attacks_do_not_depend_on_how_they_are_measured() -> None:
     measured = imported_modules("leakpipe.cli.identify")
-    assert "leakpipe.metrics.weights" in measured
+    assert "leakpipe.metrics.embedders" in measured
     for stage in ("federate", "invert", "score", "collect"):
         assert not imported_modules(f"leakpipe.cli.{stage}") & {
             "leakpipe.metrics.identifiability",

@@ -65,7 +65,7 @@ def test_the_state_holds_every_tensor_of_the_module(name: str) -> None:
         assert {name: value.shape for name, value in held.items()} == {name: value.shape for name, value in own.items()}
         assert all(value.is_meta for value in own.values())
         assert all(value.isfinite().all() for value in held.values())
-    assert bool(state.statistics) == MODELS[name].has_batch_norm
+    assert state.statistics
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -82,11 +82,11 @@ def test_no_layer_works_in_place(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_one_image_trains_from_where_the_reduction_says(name: str) -> None:
-    """As large as the reduction, the last feature map is one pixel; one more pixel makes it four."""
+def test_one_image_trains_from_where_the_lone_size_says(name: str) -> None:
+    """As large as that, the last feature map that is normalised is one pixel; one more pixel makes it four."""
     params = ModelParams(name=name)
-    reduction = MODELS[name].reduction(params)
-    for size, trains in ((reduction, False), (reduction + 1, True)):
+    lone = MODELS[name].lone_size(params)
+    for size, trains in ((lone, False), (lone + 1, True)):
         state = initial_state(build_module(params, classes=2, image_size=size), seed=0)
         image = torch.rand(1, 1, size, size, generator=torch.Generator().manual_seed(1))
         if trains:

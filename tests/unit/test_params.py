@@ -1,6 +1,5 @@
 """params.yaml: what is refused, and how it is said; the generated schema; overlays."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any, get_args
@@ -15,13 +14,13 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.experiment import attacked_clients, list_cells, load_params, parse_params, undefended
 from leakpipe.metrics.embedders import EMBEDDERS
 from leakpipe.metrics.matching import ASSIGNMENTS
-from leakpipe.metrics.weights import WEIGHTS
 from leakpipe.models.catalog import MODELS
 from leakpipe.params import AssignmentName, EmbedderName, Params
 from leakpipe.params_attacks import PresetName
 from leakpipe.params_data import DatasetName
 from leakpipe.params_defenses import GaussianParams
 from leakpipe.params_models import ModelName, ModelParams
+from leakpipe.weights import WEIGHTS
 from tests.conftest import PROJECT
 
 SCHEMA = PROJECT / "workflow" / "schemas" / "params.schema.json"
@@ -81,8 +80,9 @@ def test_names_that_params_admit_are_those_registered(names: Any, registry: Any)
     assert set(get_args(names)) == set(registry)
 
 
-def test_weights_are_of_embedders() -> None:
-    assert set(WEIGHTS) < set(EMBEDDERS)
+def test_every_published_file_of_weights_is_of_use() -> None:
+    of_models = {name for entry in MODELS.values() for name in entry.published.values()}
+    assert of_models <= set(WEIGHTS) <= of_models | set(EMBEDDERS)
 
 
 def test_defences_that_params_admit_are_those_registered() -> None:
@@ -101,7 +101,7 @@ def test_overlays_are_runnable(overlay: Path) -> None:
         ("federation/clients/site-9/size", 1, "federation.clients.site-9.size: unknown key; known here: batch_size"),
         ("attacks/leakpipe/iteration", 1, "attacks.leakpipe.iteration: unknown key; known here: batch_norm"),
         ("data/dataset", "mnist", "data.dataset: 'mnist' is not valid: input should be 'lfw-faces' or 'cxr-phantom'"),
-        ("model/name", "vgg", "model.name: 'vgg' is not valid: input should be 'convnet-bn', 'resnet18' or"),
+        ("model/name", "vgg", "model.name: 'vgg' is not valid: input should be 'convnet-bn', 'resnet20', 're"),
         ("model/name", "resnet20", "model.widths: only 'convnet-bn' has widths and strides; both must be null for"),
         ("model", {"name": "resnet18", "strides": [1]}, "model.strides: only 'convnet-bn' has widths and strides"),
         ("model", {"name": "resnet18"}, "federation.clients.site-9: model 'resnet18' at data.image_size 32 leaves one"),
@@ -176,10 +176,9 @@ def test_a_missing_section_is_named(content: dict[str, Any]) -> None:
 
 
 def test_an_attack_that_needs_batch_norm_refuses_a_model_without(
-    content: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    content: dict[str, Any],
 ) -> None:
-    without = dataclasses.replace(MODELS["convnet-bn"], has_batch_norm=False)
-    monkeypatch.setitem(MODELS._things, "convnet-bn", without)
+    edit(content, "model/normalization", "group")
     with pytest.raises(LeakpipeError, match=r"attacks\.leakpipe: preset 'leakpipe' needs batch normalisation"):
         parse_params(content, source="params.yaml")
 

@@ -207,7 +207,7 @@ HELPERS = {
 
 RULES = {
     "data": ["data"],
-    "federation": ["federation"],
+    "federation": ["pretraining", "federation"],
     "inversion": ["inversion"],
     "evaluation": ["scoring", "identification", "judging", "figures", "reporting"],
 }

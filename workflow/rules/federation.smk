@@ -1,4 +1,4 @@
-# Inputs:  data/images and one seed's split
+# Inputs:  data/images and one seed's split, and the model to start from where that is trained on public images
 # Outputs: per (defence, seed): accuracy, and of the captured rounds global models and attacked clients' updates
 
 EXACT_STATISTICS = any(granted_to(attack).batch_norm == "exact" for attack in PARAMS.attacks)
@@ -9,6 +9,9 @@ rule federate:
         images=IMAGES,
         sidecar=sidecars(IMAGES),
         split=SPLIT,
+        weights=[] if STARTS else WEIGHTS_FILE,
+        initial=STARTS,
+        initial_sidecar=sidecars(STARTS),
     output:
         models=in_captured_rounds(GLOBAL_MODEL),
         model_sidecars=sidecars(in_captured_rounds(GLOBAL_MODEL)),
@@ -28,6 +31,7 @@ rule federate:
         federation=to_json(PARAMS.federation),
         defense=lambda w: to_json(PARAMS.defenses[w.defense]),
         attacked=flags("--attacked", ATTACKED),
+        initial=lambda w, input: flags("--initial", input.initial),
         exact_statistics="--exact-statistics" if EXACT_STATISTICS else "",
         out_dir=lambda w, output: Path(output.accuracy).parent,
         labels=label_wildcards,
@@ -40,7 +44,7 @@ rule federate:
             --defense {params.defense:q} \
             --images {input.images} \
             --split {input.split} \
-            {params.attacked} {params.exact_statistics} \
+            {params.attacked} {params.initial} {params.exact_statistics} \
             --out-dir {params.out_dir} \
             --threads {threads} \
             --record {output.record} {params.labels:q} \

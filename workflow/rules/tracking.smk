@@ -5,6 +5,7 @@ TRACKED = f"{RESULTS}/tracked.json"
 RECORDS = [
     rules.prepare_data.output.record,
     *expand(rules.split_data.output.record, seed=PARAMS.seeds),
+    *PRETRAINING_RECORDS,
     *expand(rules.federate.output.record, defense=PARAMS.defenses, seed=PARAMS.seeds),
     *[rules.invert.output.record.format(**vars(cell)) for cell in CELLS],
     *[rules.score.output.record.format(defense=defense, attack=attack) for defense, attack in SCORED],

@@ -9,7 +9,7 @@ from torch import Tensor
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.local import ClientUpdate, LocalSettings, assume_schedule
 from leakpipe.models.batchnorm import BatchStatistics
-from leakpipe.models.state import ModelState
+from leakpipe.models.state import ModelState, shared_part
 from leakpipe.params_attacks import AttackSettings
 
 
@@ -20,7 +20,8 @@ class Observation:
     Attributes:
         before: The global model that the client was sent.
         update: What it shared (after its defences). Its `statistics` are empty where running statistics are
-            withheld.
+            withheld. Its `weights` lack batch normalisation's where the client keeps them (FedBN): what it
+            trained with is then unknown, and the global model's stand for it.
         settings: How the client trained: learning rate, BN momentum.
         images: How many images the client trained on.
         batch_size: Images in one local step (the last of an epoch may have fewer).
@@ -50,7 +51,8 @@ class Observation:
     exact_statistics: Mapping[str, BatchStatistics] | None = None
 
     def __post_init__(self) -> None:
-        _check_tensors("weights", self.update.weights, self.before.weights)
+        shared = shared_part(self.before, self.update.weights)
+        _check_tensors("weights", self.update.weights, shared.weights)
         if self.update.statistics:
             _check_tensors("statistics", self.update.statistics, self.before.statistics)
         for name in ("images", "batch_size", "epochs"):

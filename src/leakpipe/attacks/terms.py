@@ -163,7 +163,7 @@ class Terms:
         )
 
     def _update_distance(self, model: ModelState, images: Tensor, labels: Tensor, simulated: ClientUpdate) -> Tensor:
-        mine = {name: value * self.scales[name] for name, value in simulated.weights.items()}
+        mine = {name: simulated.weights[name] * scale for name, scale in self.scales.items()}
         distance = DISTANCES[self.settings.objective](mine, self.observed)
         if self.settings.update_gradient == "through-update":
             return distance
@@ -179,7 +179,7 @@ class Terms:
         if simulated is None or frozen or deviates or settings.update_gradient == "detached":
             if settings.statistics_model == "updated":
                 change = self.observation.update
-                moved = {name: weight + change.weights[name] for name, weight in before.weights.items()}
+                moved = {name: weight + change.weights.get(name, 0) for name, weight in before.weights.items()}
                 before = before.with_tensors(moved, before.statistics)
             measured = measure_statistics(before, images, frozen=frozen)
             if settings.variance == "biased":

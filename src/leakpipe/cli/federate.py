@@ -22,6 +22,7 @@ from leakpipe.cli.options import (
 @click.option("--images", type=InputFile, required=True, help="The data set (prepare-data's output).")
 @click.option("--split", type=InputFile, required=True, help="The split (split-data's output); its seed is used.")
 @click.option("--attacked", multiple=True, required=True, help="Client whose updates are captured; repeatable.")
+@click.option("--initial", type=InputFile, help="Model to start from (pretrain's output), for `weights: public`.")
 @click.option(
     "--exact-statistics",
     is_flag=True,
@@ -43,6 +44,7 @@ def federate(
     images: Path,
     split: Path,
     attacked: tuple[str, ...],
+    initial: Path | None,
     exact_statistics: bool,
     out_dir: Path,
     threads: int,
@@ -53,10 +55,11 @@ def federate(
     import torch
 
     from leakpipe.data.files import load_dataset, load_split
-    from leakpipe.federation.files import StoredUpdate, save_model, save_update
+    from leakpipe.federation.files import StoredUpdate, load_model, save_model, save_update
     from leakpipe.federation.local import LocalSettings
     from leakpipe.federation.simulate import simulate_federation, write_accuracy
-    from leakpipe.models.state import build_module, initial_state
+    from leakpipe.models.pretrained import pretrained_state, take_tensors
+    from leakpipe.models.state import build_module
     from leakpipe.params_defenses import GaussianParams
     from leakpipe.params_federation import FederationParams
     from leakpipe.params_files import parse_section
@@ -73,10 +76,18 @@ def federate(
         dataset = load_dataset(images)
         parts, seed = load_split(split)
         built = {"classes": len(dataset.classes), "image_size": dataset.images.shape[-1]}
-        initial = initial_state(build_module(model_params, **built), seed=derive_seed("model", seed))
+        if (model_params.weights == "public") != (initial is not None):
+            raise click.UsageError("--initial goes with weights: public, and only with that")
+        weights = "random" if initial else model_params.weights
+        start = pretrained_state(
+            model_params, weights, build_module(model_params, **built), seed=derive_seed("model", seed)
+        )
+        if initial:
+            pretrained = load_model(initial)
+            start = take_tensors(start, {**pretrained.weights, **pretrained.statistics}, source=str(initial))
         with progress_bar(settings.rounds, "federate", "round") as bar:
             result = simulate_federation(
-                initial,
+                start,
                 torch.from_numpy(dataset.images),
                 torch.from_numpy(dataset.labels),
                 parts,

@@ -16,6 +16,7 @@ from leakpipe.cli.invert import invert
 from leakpipe.cli.judge_claims import judge_claims
 from leakpipe.cli.plot import plot
 from leakpipe.cli.prepare_data import prepare_data
+from leakpipe.cli.pretrain import pretrain
 from leakpipe.cli.report import report
 from leakpipe.cli.score import score
 from leakpipe.cli.split_data import split_data
@@ -48,7 +49,7 @@ def main() -> None:
 
 
 COMMANDS = (
-    *(check, prepare_data, split_data, federate, invert),
+    *(check, prepare_data, split_data, pretrain, federate, invert),
     *(score, collect, identify, collect_identifiability, compare, judge_claims, compare_attacks),
     *(plot, report, track, stage),
 )

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.local import ClientUpdate, LocalSettings
-from leakpipe.models.state import ModelState, build_module, initial_state
-from leakpipe.params_models import ModelParams
+from leakpipe.models.state import ModelState, build_module, initial_state, shared_part
+from leakpipe.params_models import ArchitectureParams, ModelParams
 from leakpipe.storage import read_arrays, sidecar_path, write_arrays
 
 MODEL, UPDATE = "leakpipe/model", "leakpipe/update"
@@ -43,7 +43,8 @@ class StoredUpdate:
 
 def save_model(path: Path, state: ModelState, *, params: ModelParams, classes: int, image_size: int) -> None:
     """Write a global model: its tensors, and in the sidecar what rebuilds its architecture."""
-    metadata = {"model": params.model_dump(mode="json"), "classes": classes, "image_size": image_size}
+    architecture = params.of_architecture.model_dump(mode="json", exclude_defaults=True)
+    metadata = {"model": architecture, "classes": classes, "image_size": image_size}
     write_arrays(path, MODEL, _to_arrays(state.weights, state.statistics), metadata)
 
 
@@ -51,7 +52,7 @@ def load_model(path: Path) -> ModelState:
     """Read a global model and check every tensor's name and shape against its architecture."""
     arrays, metadata = read_arrays(path, MODEL)
     try:
-        params = ModelParams.model_validate(metadata["model"])
+        params = ArchitectureParams.model_validate(metadata["model"])
         module = build_module(params, classes=int(metadata["classes"]), image_size=int(metadata["image_size"]))
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise LeakpipeError(f"{sidecar_path(path)}: metadata does not describe a model: {error!r}") from error
@@ -84,7 +85,7 @@ def load_update(path: Path, state: ModelState) -> StoredUpdate:
     """
     arrays, metadata = read_arrays(path, UPDATE)
     granted = {name.removeprefix(EXACT): arrays.pop(name) for name in list(arrays) if name.startswith(EXACT)}
-    weights, statistics = _from_arrays(path, arrays, state)
+    weights, statistics = _from_arrays(path, arrays, shared_part(state, (name.partition("/")[2] for name in arrays)))
     exact = {name: torch.from_numpy(granted[name]) for name in state.statistics if name in granted}
     try:
         return StoredUpdate(

@@ -4,7 +4,7 @@ The federation calls it to train; attacks call it on candidate images and differ
 that they invert exactly what the client ran.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -106,7 +106,7 @@ def _step(
     current = state.with_tensors(weights, running)
     if settings.batch_norm == "training":
         logits, seen = forward_training(current, batch.images)
-        running = _update_running(running, seen, settings.batch_norm_momentum, differentiable=differentiable)
+        running = update_running(running, seen, settings.batch_norm_momentum, differentiable=differentiable)
     else:
         logits = forward_frozen(current, batch.images)
     gradients = torch.autograd.grad(
@@ -175,9 +175,10 @@ class _Recomputed(torch.autograd.Function):
         return None, *(next(found) if value.requires_grad else None for value in inputs)
 
 
-def _update_running(
-    running: Tensors, seen: dict[str, BatchStatistics], momentum: float, *, differentiable: bool
+def update_running(
+    running: Tensors, seen: Mapping[str, BatchStatistics], momentum: float, *, differentiable: bool
 ) -> dict[str, Tensor]:
+    """Running statistics after one more batch: (1 − m)·running + m·batch, with its UNBIASED variance."""
     updated = dict(running)
     for layer, batch in seen.items():
         for name, value in ((mean_name(layer), batch.mean), (variance_name(layer), batch.variance)):

@@ -15,8 +15,8 @@ def average_updates(
 ) -> ModelState:
     """FedAvg (McMahan 2017): add the mean of the updates, weighted by the clients' images, to the model.
 
-    Running statistics are averaged like weights. Noise can push a running variance below zero, where
-    evaluation would give NaN; it is kept at or above zero.
+    Running statistics are averaged like weights; of what a client withholds the server keeps its own. Noise can
+    push a running variance below zero, where evaluation would give NaN; it is kept at or above zero.
 
     Args:
         updates: One per client, as shared (after defences).
@@ -28,14 +28,17 @@ def average_updates(
     total = sum(images)
     shares = [count / total for count in images]
 
-    def averaged(before: Tensor, changes: list[Tensor]) -> Tensor:
+    def averaged(before: Tensor, changes: list[Tensor | None]) -> Tensor:
         moved = before.clone()
         for share, change in zip(shares, changes, strict=True):
-            moved += share * change
+            if change is not None:
+                moved += share * change
         return moved
 
-    weights = {name: averaged(old, [u.weights[name] for u in updates]) for name, old in state.weights.items()}
-    statistics = {name: averaged(old, [u.statistics[name] for u in updates]) for name, old in state.statistics.items()}
+    weights = {name: averaged(old, [u.weights.get(name) for u in updates]) for name, old in state.weights.items()}
+    statistics = {
+        name: averaged(old, [u.statistics.get(name) for u in updates]) for name, old in state.statistics.items()
+    }
     for layer in batch_norm_layers:
         statistics[variance_name(layer)].clamp_(min=0)
     for name, tensor in {**weights, **statistics}.items():

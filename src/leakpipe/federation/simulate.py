@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from leakpipe.data.partition import Split
 from leakpipe.defenses.compose import apply_defenses
 from leakpipe.errors import LeakpipeError
+from leakpipe.federation.fedbn import own_batch_norm, with_own_batch_norm, without_batch_norm
 from leakpipe.federation.local import (
     ClientUpdate,
     LocalSettings,
@@ -49,7 +51,10 @@ class CapturedUpdate:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Accuracy of the global model after a round, each in [0, 1]; None where the part is empty."""
+    """Accuracy of the global model after a round, each in [0, 1]; None where the part is empty.
+
+    With `batch_norm_sharing: local` it is the mean over clients, each with its own batch normalisation.
+    """
 
     round: int
     test: float
@@ -93,6 +98,7 @@ def simulate_federation(
     held = _gather_clients(images, labels, split.clients)
     layers = batch_norm_layers(initial.module)
     state = initial
+    own: dict[str, Tensors] = {name: {} for name in params.clients}  # batch normalisation that clients keep
     captured: list[CapturedUpdate] = []
     accuracy: list[Accuracy] = []
     for round_number in range(1, params.rounds + 1):
@@ -102,7 +108,10 @@ def simulate_federation(
             order = torch.Generator().manual_seed(derive_seed("batches", seed, round_number, name))
             epochs = client.local_epochs or params.local_epochs
             schedule = schedule_batches(client.images, client.batch_size, epochs, order)
-            trained = local_update(state, make_batches(client_images, client_labels, schedule), settings)
+            begun = with_own_batch_norm(state, own[name])
+            trained = local_update(begun, make_batches(client_images, client_labels, schedule), settings)
+            if params.batch_norm_sharing == "local":
+                own[name], trained = own_batch_norm(begun, trained), without_batch_norm(state, trained)
             noise = torch.Generator().manual_seed(derive_seed("defense", seed, round_number, name))
             shared = apply_defenses(trained, defense, generator=noise)
             updates.append(shared)
@@ -118,8 +127,8 @@ def simulate_federation(
         accuracy.append(
             Accuracy(
                 round_number,
-                test=measure_accuracy(state, images, labels, split.test),
-                validation=measure_accuracy(state, images, labels, split.validation) if split.validation else None,
+                test=_mean_accuracy(state, own, images, labels, split.test),
+                validation=_mean_accuracy(state, own, images, labels, split.validation) if split.validation else None,
             )
         )
         on_round(accuracy[-1])
@@ -133,6 +142,16 @@ def write_accuracy(path: Path, accuracy: Sequence[Accuracy], *, cell: Mapping[st
         validation = "" if after.validation is None else after.validation
         lines.append(f"{cell['experiment']},{cell['defense']},{cell['seed']},{after.round},{after.test},{validation}")
     write_text(path, "\n".join(lines) + "\n")
+
+
+def _mean_accuracy(
+    state: ModelState, own: Mapping[str, Tensors], images: Tensor, labels: Tensor, indices: Sequence[int]
+) -> float:
+    """Accuracy of the global model, or its mean over clients where each has batch normalisation of its own."""
+    if not any(own.values()):
+        return measure_accuracy(state, images, labels, indices)
+    models = [with_own_batch_norm(state, tensors) for tensors in own.values()]
+    return fmean(measure_accuracy(model, images, labels, indices) for model in models)
 
 
 def measure_accuracy(state: ModelState, images: Tensor, labels: Tensor, indices: Sequence[int]) -> float:

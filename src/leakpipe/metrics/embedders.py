@@ -3,10 +3,8 @@
 Where likeness is the cosine, vectors have unit length: Euclidean distance then orders them as the cosine does.
 """
 
-import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,11 +13,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.metrics.weights import read_weights
 from leakpipe.models.features import penultimate_features
 from leakpipe.models.preprocessing import normalize_input
 from leakpipe.models.state import ModelState
+from leakpipe.models.tensor_files import parse_tensors
 from leakpipe.registry import Registry
+from leakpipe.weights import find_weights, read_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -94,15 +93,14 @@ def _load_resnet50(name: str, *, classes: int, prefix: str) -> "nn.Module":
     """Torchvision's ResNet-50 in evaluation mode with published weights, whose names start with `prefix`."""
     from torchvision.models import resnet50
 
+    path = find_weights(name, field="identifiability.embedders")
+    tensors = parse_tensors(read_weights(name, path), path)
     try:
-        tensors: Mapping[str, Tensor] = torch.load(
-            io.BytesIO(read_weights(name)), map_location="cpu", weights_only=True
-        )
         with torch.device("meta"):  # no random initialisation that would touch torch's global generator
             network: nn.Module = resnet50(weights=None, num_classes=classes)
         named = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
         network.load_state_dict(named, assign=True)
-    except (RuntimeError, AttributeError, UnpicklingError) as error:
+    except RuntimeError as error:
         raise LeakpipeError(f"the weights of embedder {name!r} are not those of a ResNet-50") from error
     return network.eval()
 

@@ -1,58 +1,95 @@
 """Registered models: facts that can be read without torch, and how to build each."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leakpipe.params_models import ModelParams
+from leakpipe.params_models import ArchitectureParams, ModelParams
 from leakpipe.registry import Registry
+from leakpipe.weights import find_weights
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelEntry:
     """A model's facts and its builder.
 
     Attributes:
-        has_batch_norm: Whether updates carry running statistics.
-        reduction: `reduction(params)` is how many times smaller than the image the last feature map is, in
-            height as in width (rounded up to whole pixels).
+        lone_size: `lone_size(params)` is the height and width in pixels of the largest image of which some
+            normalisation layer sees only one value per channel.
+        least_size: Height and width in pixels of the smallest image that the model takes.
+        published: Weights in `leakpipe.weights.WEIGHTS`, by what `model.weights` calls them.
         build: `build(params, classes=..., image_size=...)` returns the architecture; its own tensors
             are placeholders, `leakpipe.models.state.initial_state` draws the real ones.
     """
 
-    has_batch_norm: bool
-    reduction: Callable[[ModelParams], int]
+    lone_size: Callable[[ArchitectureParams], int]
+    least_size: int = 1
+    published: Mapping[str, str] = field(default_factory=dict)
     build: "Callable[..., nn.Module]"
 
 
 MODELS: Registry[ModelEntry] = Registry("model")
 
 
-def _build_convnet(params: ModelParams, *, classes: int, image_size: int) -> "nn.Module":
+def require_model_weights(params: ModelParams) -> None:
+    """Raise `LeakpipeError` where the network is to start from published weights that are not on this machine."""
+    published = MODELS[params.name].published.get(params.starting_weights)
+    if published:
+        find_model_weights(published)
+
+
+def find_model_weights(published: str) -> Path:
+    """Path of a model's published weights; `LeakpipeError` says how to get them and what to do without."""
+    instead = "; or let model.weights be random, public or the path of a file"
+    return find_weights(published, field="model.weights", instead=instead)
+
+
+def _build_convnet(params: ArchitectureParams, *, classes: int, image_size: int) -> "nn.Module":
     from leakpipe.models.convnet import ConvNet
+    from leakpipe.models.normalization import NORMALIZATIONS
 
-    return ConvNet(params.widths or (), params.strides or (), classes=classes, image_size=image_size)
-
-
-def _build_resnet18(params: ModelParams, *, classes: int, image_size: int) -> "nn.Module":  # noqa: ARG001 any size
-    from leakpipe.models.resnet18 import ResNet18
-
-    return ResNet18(classes=classes)
+    widths, strides = params.widths or (), params.strides or ()
+    normalization = NORMALIZATIONS[params.normalization]
+    return ConvNet(widths, strides, normalization=normalization, classes=classes, image_size=image_size)
 
 
-def _build_resnet20(params: ModelParams, *, classes: int, image_size: int) -> "nn.Module":  # noqa: ARG001 any size
+def _build_resnet20(params: ArchitectureParams, *, classes: int, image_size: int) -> "nn.Module":  # noqa: ARG001 any size
+    from leakpipe.models.normalization import NORMALIZATIONS
     from leakpipe.models.resnet20 import ResNet20
 
-    return ResNet20(classes=classes)
+    return ResNet20(normalization=NORMALIZATIONS[params.normalization], classes=classes)
 
 
+def _build_torchvision(params: ArchitectureParams, *, classes: int, image_size: int) -> "nn.Module":  # noqa: ARG001 any size
+    from leakpipe.models.normalization import NORMALIZATIONS
+    from leakpipe.models.torchvision_network import TorchvisionNetwork
+
+    return TorchvisionNetwork(params.name, normalization=NORMALIZATIONS[params.normalization], classes=classes)
+
+
+MODELS.add("convnet-bn", ModelEntry(lone_size=lambda params: math.prod(params.strides or ()), build=_build_convnet))
+MODELS.add("resnet20", ModelEntry(lone_size=lambda _: 4, build=_build_resnet20))
+for _name in ("resnet18", "resnet34", "resnet50"):
+    _published = {"imagenet": f"imagenet-{_name}"} | ({"augnet": "imgsim-resnet50"} if _name == "resnet50" else {})
+    MODELS.add(_name, ModelEntry(lone_size=lambda _: 32, published=_published, build=_build_torchvision))
+# Their poolings drop what is left over of a feature map, so the last one shrinks to a pixel, or nothing, sooner.
 MODELS.add(
-    "convnet-bn",
-    ModelEntry(has_batch_norm=True, reduction=lambda params: math.prod(params.strides or ()), build=_build_convnet),
+    "densenet121",
+    ModelEntry(
+        lone_size=lambda _: 60,
+        least_size=29,
+        published={"imagenet": "imagenet-densenet121"},
+        build=_build_torchvision,
+    ),
 )
-MODELS.add("resnet18", ModelEntry(has_batch_norm=True, reduction=lambda _: 32, build=_build_resnet18))
-MODELS.add("resnet20", ModelEntry(has_batch_norm=True, reduction=lambda _: 4, build=_build_resnet20))
+MODELS.add(
+    "vgg11_bn",
+    ModelEntry(
+        lone_size=lambda _: 31, least_size=32, published={"imagenet": "imagenet-vgg11_bn"}, build=_build_torchvision
+    ),
+)

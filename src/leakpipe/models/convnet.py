@@ -4,25 +4,34 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from leakpipe.models.batchnorm import BatchNorm2d
+from leakpipe.models.normalization import Normalization
 from leakpipe.models.preprocessing import normalize_input
 
 
 class ConvNet(nn.Module):
-    """3×3 convolutions without bias, each with batch normalisation and ReLU, then one linear layer.
+    """3×3 convolutions without bias, each with normalisation and ReLU, then one linear layer.
 
     Takes images of shape (batch, 1 or 3, image_size, image_size) in [0, 1]; gives logits of shape
     (batch, classes). The linear layer reads the flattened feature map, not its average.
+    `normalization` makes the layer that normalises so many channels.
     """
 
-    def __init__(self, widths: Sequence[int], strides: Sequence[int], *, classes: int, image_size: int) -> None:
+    def __init__(
+        self,
+        widths: Sequence[int],
+        strides: Sequence[int],
+        *,
+        normalization: Normalization,
+        classes: int,
+        image_size: int,
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels, size = 3, image_size
         for width, stride in zip(widths, strides, strict=True):
             layers += [
                 nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False),
-                BatchNorm2d(width),
+                normalization(width),
                 nn.ReLU(),
             ]
             channels, size = width, (size - 1) // stride + 1

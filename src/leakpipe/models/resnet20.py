@@ -2,12 +2,12 @@
 
 from torch import Tensor, nn
 
-from leakpipe.models.batchnorm import BatchNorm2d
+from leakpipe.models.normalization import Normalization
 from leakpipe.models.preprocessing import normalize_input
 
 
 class ResNet20(nn.Module):
-    """ResNet-20 of He et al. 2015, section 4.2, with our batch normalisation.
+    """ResNet-20 of He et al. 2015, section 4.2, with batch normalisation or what `normalization` makes in its place.
 
     A 3×3 stem, three stages of three basic blocks with 16, 32 and 64 channels (the second and the third
     stage halve height and width), the average over all pixels, one linear layer. Shortcuts have no
@@ -16,10 +16,11 @@ class ResNet20(nn.Module):
     Takes images of shape (batch, 1 or 3, height, width) in [0, 1]; gives logits of shape (batch, classes).
     """
 
-    def __init__(self, *, classes: int) -> None:
+    def __init__(self, *, normalization: Normalization, classes: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1, bias=False), BatchNorm2d(16), nn.ReLU())
-        self.stages = nn.Sequential(_stage(16, 16, stride=1), _stage(16, 32, stride=2), _stage(32, 64, stride=2))
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1, bias=False), normalization(16), nn.ReLU())
+        sizes = ((16, 16, 1), (16, 32, 2), (32, 64, 2))
+        self.stages = nn.Sequential(*(_stage(normalization, *size) for size in sizes))
         self.head = nn.Linear(64, classes)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -35,15 +36,15 @@ class BasicBlock(nn.Module):
     shortcut keeps every `stride`-th pixel from the first on and adds channels of zeros after the others.
     """
 
-    def __init__(self, channels: int, width: int, *, stride: int) -> None:
+    def __init__(self, normalization: Normalization, channels: int, width: int, stride: int) -> None:
         super().__init__()
         self.added_channels, self.stride = width - channels, stride
         self.residual = nn.Sequential(
             nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False),
-            BatchNorm2d(width),
+            normalization(width),
             nn.ReLU(),
             nn.Conv2d(width, width, 3, padding=1, bias=False),
-            BatchNorm2d(width),
+            normalization(width),
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -53,10 +54,10 @@ class BasicBlock(nn.Module):
         return nn.functional.relu(shortcut + self.residual(features))
 
 
-def _stage(channels: int, width: int, *, stride: int) -> nn.Sequential:
+def _stage(normalization: Normalization, channels: int, width: int, stride: int) -> nn.Sequential:
     """Three blocks, of which the first may halve height and width."""
     return nn.Sequential(
-        BasicBlock(channels, width, stride=stride),
-        BasicBlock(width, width, stride=1),
-        BasicBlock(width, width, stride=1),
+        BasicBlock(normalization, channels, width, stride),
+        BasicBlock(normalization, width, width, 1),
+        BasicBlock(normalization, width, width, 1),
     )

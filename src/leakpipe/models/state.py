@@ -1,6 +1,6 @@
 """A model as data: an architecture and the tensors it is evaluated with."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 from leakpipe.models.batchnorm import BatchNorm2d, BatchStatistics, record_batch_statistics
 from leakpipe.models.catalog import MODELS
-from leakpipe.params_models import ModelParams
+from leakpipe.params_models import ArchitectureParams
 
 Tensors = Mapping[str, Tensor]
 
@@ -49,7 +49,24 @@ def batch_norm_layers(module: nn.Module) -> list[str]:
     return [name for name, layer in module.named_modules() if isinstance(layer, BatchNorm2d)]
 
 
-def build_module(params: ModelParams, *, classes: int, image_size: int) -> nn.Module:
+def batch_norm_names(module: nn.Module) -> set[str]:
+    """Names of all tensors of batch normalisation: weights, biases, running statistics."""
+    kinds = ("weight", "bias", "running_mean", "running_var")
+    return {f"{layer}.{kind}" for layer in batch_norm_layers(module) for kind in kinds}
+
+
+def shared_part(state: ModelState, held: Iterable[str]) -> ModelState:
+    """What of a model an update of tensors `held` is about: no batch normalisation where it holds none of it.
+
+    A client that keeps its batch normalisation (FedBN) keeps all of it, so that an update with some is of the whole.
+    """
+    kept = batch_norm_names(state.module)
+    if not kept.isdisjoint(held):
+        return state
+    return state.with_tensors({name: value for name, value in state.weights.items() if name not in kept}, {})
+
+
+def build_module(params: ArchitectureParams, *, classes: int, image_size: int) -> nn.Module:
     """Build an architecture with tensors that hold no values (on torch's "meta" device)."""
     with torch.device("meta"):
         return MODELS[params.name].build(params, classes=classes, image_size=image_size)
@@ -58,17 +75,18 @@ def build_module(params: ModelParams, *, classes: int, image_size: int) -> nn.Mo
 def initial_state(module: nn.Module, *, seed: int, dtype: torch.dtype = torch.float32) -> ModelState:
     """Draw an untrained state: torch's default initialisation, from a generator of its own.
 
-    Weights and biases of convolutions and linear layers are uniform in ±1/√fan_in; batch normalisation
+    Weights and biases of convolutions and linear layers are uniform in ±1/√fan_in; normalisation
     starts as the identity (weight 1, bias 0, running mean 0, running variance 1).
     """
     generator = torch.Generator().manual_seed(seed)
     weights: dict[str, Tensor] = {}
     statistics: dict[str, Tensor] = {}
     for name, layer in module.named_modules():
-        if isinstance(layer, BatchNorm2d):
-            width = layer.num_features
+        if isinstance(layer, BatchNorm2d | nn.GroupNorm):
+            (width,) = layer.weight.shape
             weights[f"{name}.weight"] = torch.ones(width, dtype=dtype)
             weights[f"{name}.bias"] = torch.zeros(width, dtype=dtype)
+        if isinstance(layer, BatchNorm2d):
             statistics[mean_name(name)] = torch.zeros(width, dtype=dtype)
             statistics[variance_name(name)] = torch.ones(width, dtype=dtype)
         elif isinstance(layer, nn.Conv2d | nn.Linear):

@@ -1,4 +1,4 @@
-"""Published weights that embedders need: where they lie, what they must hash to, how to get them.
+"""Published weights of networks: where they lie, what they must hash to, how to get them.
 
 Nothing is downloaded: a job may run where there is no internet, and what is measured must not depend on what a server
 sends. Cheap to import (no torch): the Snakefile looks for weights before anything runs.
@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,11 +37,16 @@ class Weights:
     source: str
 
 
-WEIGHTS: Registry[Weights] = Registry("embedder with weights")
+WEIGHTS: Registry[Weights] = Registry("published weights")
 
 
-def find_weights(name: str) -> Path:
-    """Path of an embedder's weights: in the folder that LEAKPIPE_WEIGHTS names, else in the usual place.
+def find_weights(name: str, *, field: str, instead: str = "") -> Path:
+    """Path of published weights: in the folder that LEAKPIPE_WEIGHTS names, else in the usual place.
+
+    Args:
+        name: In `WEIGHTS`.
+        field: Which field of the parameters asks for them.
+        instead: What else the field may say.
 
     Raises:
         LeakpipeError: The file is in neither; says how to get it.
@@ -52,21 +58,20 @@ def find_weights(name: str) -> Path:
         if place is not None and place.is_file():
             return place
     raise LeakpipeError(
-        f"identifiability.embedders: the weights of {name!r} are not on this machine; {weights.fix}, or put the file "
-        f"as {weights.file} into a folder and name that folder in the environment variable {FOLDER_VARIABLE}"
+        f"{field}: the weights of {name!r} are not on this machine; {weights.fix}, or put the file as {weights.file} "
+        f"into a folder and name that folder in the environment variable {FOLDER_VARIABLE}{instead}"
     )
 
 
-def require_weights(embedders: Iterable[str]) -> None:
-    """Raise `LeakpipeError` where one of `embedders` needs weights that are not there."""
-    for name in embedders:
+def require_weights(names: Iterable[str], *, field: str) -> None:
+    """Raise `LeakpipeError` where one of `names` needs weights that are not there; others need none."""
+    for name in names:
         if name in WEIGHTS:
-            find_weights(name)
+            find_weights(name, field=field)
 
 
-def read_weights(name: str) -> bytes:
-    """The content of an embedder's weights file; `LeakpipeError` where it is missing or is another file."""
-    path = find_weights(name)
+def read_weights(name: str, path: Path) -> bytes:
+    """The content of published weights at `path` (see `find_weights`); `LeakpipeError` where it is another file."""
     content = path.read_bytes()
     found, expected = hashlib.sha256(content).hexdigest(), WEIGHTS[name].sha256
     if not found.startswith(expected):
@@ -74,11 +79,11 @@ def read_weights(name: str) -> bytes:
     return content
 
 
-def _torch_hub() -> Path:
+def _torch_hub(file: str) -> Path:
     """Where torch keeps downloaded weights (`torch.hub.get_dir`, without importing torch)."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
     home = Path(os.environ.get("TORCH_HOME", cache / "torch"))
-    return home.expanduser() / "hub" / "checkpoints" / "resnet50-0676ba61.pth"
+    return home.expanduser() / "hub" / "checkpoints" / file
 
 
 def _imgsim_package() -> Path | None:
@@ -88,19 +93,26 @@ def _imgsim_package() -> Path | None:
     return Path(next(iter(locations))) / "model.pth" if locations else None
 
 
-WEIGHTS.add(
-    "imagenet-resnet50",
-    Weights(
-        file="resnet50-0676ba61.pth",
-        usual_place=_torch_hub,
-        sha256="0676ba61",
+def _imagenet(model: str, sha256: str, megabytes: int) -> Weights:
+    """Weights IMAGENET1K_V1 of torchvision, whose file names end in what their SHA-256 begins with."""
+    file = f"{model}-{sha256}.pth"
+    return Weights(
+        file=file,
+        usual_place=partial(_torch_hub, file),
+        sha256=sha256,
         fix=(
             "where there is internet, `python -c 'import torchvision; "
-            'torchvision.models.resnet50(weights="IMAGENET1K_V1")\'` fetches them (98 MB)'
+            f'torchvision.models.{model}(weights="IMAGENET1K_V1")\'` fetches them ({megabytes} MB)'
         ),
-        source="torchvision, ResNet50_Weights.IMAGENET1K_V1, BSD-3-Clause; trained on ImageNet",
-    ),
-)
+        source="torchvision, IMAGENET1K_V1, BSD-3-Clause; trained on ImageNet",
+    )
+
+
+WEIGHTS.add("imagenet-resnet18", _imagenet("resnet18", "f37072fd", 45))
+WEIGHTS.add("imagenet-resnet34", _imagenet("resnet34", "b627a593", 83))
+WEIGHTS.add("imagenet-resnet50", _imagenet("resnet50", "0676ba61", 98))
+WEIGHTS.add("imagenet-densenet121", _imagenet("densenet121", "a639ec97", 31))
+WEIGHTS.add("imagenet-vgg11_bn", _imagenet("vgg11_bn", "6002323d", 507))
 WEIGHTS.add(
     "imgsim-resnet50",
     Weights(

@@ -1,0 +1,61 @@
+"""torchvision's networks, fit for clients that attacks differentiate through."""
+
+import torchvision
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+from torchvision.models import DenseNet
+
+from leakpipe.models.normalization import Normalization
+from leakpipe.models.preprocessing import normalize_input
+
+PREFIX = "network."
+
+
+class TorchvisionNetwork(nn.Module):
+    """A network of torchvision with other layers where ours must differ.
+
+    Takes images of shape (batch, 1 or 3, height, width) in [0, 1]; gives logits of shape (batch, classes). Tensors
+    are named as torchvision's with "network." in front ("network.conv1.weight"), which is how published weights map
+    onto them. It differs in three things:
+
+    - it normalises with our layers;
+    - no ReLU works in place (the gradients are the same): nothing that an attack differentiates through, or a hook
+      looks at, is overwritten;
+    - there is no dropout (VGG's): local training is a function of its data alone, for the client as for the attack.
+
+    Args:
+        name: torchvision's constructor ("resnet18").
+        normalization: Makes the layer that stands for batch normalisation of so many channels.
+    """
+
+    def __init__(self, name: str, *, normalization: Normalization, classes: int) -> None:
+        super().__init__()
+        construct = _DenseNet121 if name == "densenet121" else getattr(torchvision.models, name)
+        self.network: nn.Module = construct(num_classes=classes)
+        for parent in list(self.network.modules()):
+            for child, layer in list(parent.named_children()):
+                setattr(parent, child, _replace(layer, normalization))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of `images`."""
+        return self.network(normalize_input(images))  # type: ignore[no-any-return]
+
+
+def _replace(layer: nn.Module, normalization: Normalization) -> nn.Module:
+    if isinstance(layer, nn.BatchNorm2d):
+        return normalization(layer.num_features)
+    if isinstance(layer, nn.ReLU):
+        return nn.ReLU()
+    return nn.Identity() if isinstance(layer, nn.Dropout) else layer
+
+
+class _DenseNet121(DenseNet):  # type: ignore[misc]
+    """torchvision's DenseNet-121, whose last ReLU, no layer there and in place, is a layer here."""
+
+    def __init__(self, *, num_classes: int) -> None:
+        super().__init__(num_classes=num_classes)
+        self.relu = nn.ReLU()
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.relu(self.features(images))
+        return self.classifier(adaptive_avg_pool2d(features, 1).flatten(1))  # type: ignore[no-any-return]

@@ -1,0 +1,197 @@
+"""Weights that a federation starts from: torchvision's, AugNet's, files of one's own; and what is wrong with others."""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import Tensor
+
+from leakpipe.errors import LeakpipeError
+from leakpipe.federation.files import save_model
+from leakpipe.models.catalog import MODELS, require_model_weights
+from leakpipe.models.pretrained import pretrained_state
+from leakpipe.models.state import ModelState, build_module, initial_state
+from leakpipe.params_models import ModelParams
+from leakpipe.weights import WEIGHTS
+from tests.conftest import small_state
+
+SMALL = ModelParams(name="convnet-bn", widths=(4, 6), strides=(1, 2))
+IMAGENET = [name for name in MODELS if "imagenet" in MODELS[name].published]
+
+
+def tensors_of(name: str, *, classes: int) -> dict[str, Tensor]:
+    """torchvision's state of that network, not one value as an untrained one has it."""
+    with torch.device("meta"):
+        state = getattr(torchvision.models, name)(num_classes=classes).state_dict()
+    generator = torch.Generator().manual_seed(3)
+    return {
+        key: torch.rand(value.shape, generator=generator) if value.is_floating_point() else torch.tensor(7)
+        for key, value in state.items()
+    }
+
+
+def start(params: ModelParams, weights: str, *, seed: int = 1) -> ModelState:
+    return pretrained_state(params, weights, build_module(params, classes=2, image_size=8), seed=seed)
+
+
+def publish(folder: Path, name: str, tensors: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretend that `tensors` are the weights that were published."""
+    monkeypatch.setenv("LEAKPIPE_WEIGHTS", str(folder))
+    path = folder / WEIGHTS[name].file
+    torch.save(tensors, path)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setitem(WEIGHTS._things, name, dataclasses.replace(WEIGHTS[name], sha256=sha256))
+
+
+def check(state: ModelState, expected: Mapping[str, Tensor], *, head: str) -> None:
+    """The state is what was published, but for a head as `initial_state` draws it."""
+    drawn = initial_state(state.module, seed=1)
+    found = {**state.weights, **state.statistics}
+    assert len(found) == sum(value.is_floating_point() for value in expected.values())
+    for name, value in found.items():
+        ours = name.removeprefix("network.")
+        wanted = drawn.weights[name] if ours.startswith(f"{head}.") else expected[ours]
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, wanted, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", [name for name in IMAGENET if name != "vgg11_bn"])  # half a gigabyte
+def test_imagenet_weights_are_torchvisions(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = tensors_of(name, classes=1000)
+    old = {re.sub(r"(denselayer\d+\.[a-z]+)([12])\.", r"\1.\2.", key): value for key, value in tensors.items()}
+    assert (old.keys() != tensors.keys()) == (name == "densenet121")  # whose published file has old names
+    publish(tmp_path, f"imagenet-{name}", old, monkeypatch)
+    params = ModelParams(name=name, weights="imagenet")
+    require_model_weights(params)
+    check(start(params, "imagenet"), tensors, head="classifier" if name == "densenet121" else "fc")
+
+
+def test_augnets_weights_fit_a_resnet50(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = tensors_of("resnet50", classes=768)
+    wrapped = {f"module.pre.{key}": value for key, value in tensors.items()}
+    publish(tmp_path, "imgsim-resnet50", wrapped, monkeypatch)
+    check(start(ModelParams(name="resnet50"), "augnet"), tensors, head="fc")
+
+
+@pytest.mark.parametrize("name", IMAGENET)
+def test_published_files_are_those_that_torchvision_fetches(name: str) -> None:
+    published = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
+    weights = WEIGHTS[MODELS[name].published["imagenet"]]
+    assert published.url.rpartition("/")[2] == weights.file == f"{name}-{weights.sha256}.pth"
+    megabytes = int(re.findall(r"\((\d+) MB\)", weights.fix)[0])
+    assert megabytes == pytest.approx(published.meta["_file_size"], abs=0.51)
+
+
+def test_missing_weights_are_one_sentence_with_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEAKPIPE_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for params in (
+        ModelParams(name="resnet18", weights="imagenet"),
+        ModelParams(name="resnet18", weights="public", pretraining={"start": "imagenet"}),
+    ):
+        with pytest.raises(LeakpipeError) as caught:
+            require_model_weights(params)
+        said = str(caught.value)
+        assert said.startswith("model.weights: the weights of 'imagenet-resnet18' are not on this machine; where there")
+        assert "put the file as resnet18-f37072fd.pth into a folder" in said
+        assert said.endswith("or let model.weights be random, public or the path of a file")
+        assert "\n" not in said
+    for weights in ("random", "public", "mine.pth"):
+        require_model_weights(ModelParams(name="resnet18", weights=weights))
+
+
+def own(*, classes: int = 2, seed: int = 5) -> dict[str, Tensor]:
+    """A small network's tensors, under the names that torch gives them."""
+    state = initial_state(build_module(SMALL, classes=classes, image_size=8), seed=seed)
+    statistics = {name: value + 0.5 for name, value in state.statistics.items()}
+    return {**state.weights, **statistics}
+
+
+def write(path: Path, tensors: dict[str, Tensor]) -> str:
+    save_file(tensors, path) if path.suffix == ".safetensors" else torch.save(tensors, path)
+    return str(path)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_file_of_ones_own(tmp_path: Path, suffix: str, classes: int) -> None:
+    tensors = own(classes=classes)
+    state = start(SMALL, write(tmp_path / f"mine{suffix}", tensors))
+    drawn = initial_state(state.module, seed=1)
+    for name, value in {**state.weights, **state.statistics}.items():
+        keeps = classes == 2 or not name.startswith("head.")
+        assert torch.equal(value, tensors[name] if keeps else drawn.weights[name]), name
+
+
+def test_wrapped_and_nested_tensors_are_found(tmp_path: Path) -> None:
+    wrapped = {f"module.{name}": value for name, value in own().items()}
+    for number, content in enumerate([wrapped, {"epoch": 3, "state_dict": wrapped}, {"model": wrapped}]):
+        path = tmp_path / f"{number}.pth"
+        torch.save(content, path)
+        assert torch.equal(start(SMALL, str(path)).weights["head.weight"], own()["head.weight"])
+    without_head = {name: value for name, value in own().items() if not name.startswith("head.")}
+    state = start(SMALL, write(tmp_path / "body.pth", without_head))
+    assert torch.equal(state.weights["head.weight"], initial_state(state.module, seed=1).weights["head.weight"])
+
+
+def test_a_global_model_of_another_experiment_is_a_file_too(tmp_path: Path) -> None:
+    path, state = tmp_path / "global.safetensors", small_state(seed=4, dtype=torch.float32)
+    save_model(path, state, params=SMALL, classes=2, image_size=8)
+    found = start(SMALL, str(path))
+    for part in ("weights", "statistics"):
+        torch.testing.assert_close(dict(getattr(found, part)), dict(getattr(state, part)), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.pop("features.0.weight"), "tensor 'features.0.weight' is missing; the model has it"),
+        (lambda t: t.pop("features.1.running_var"), "tensor 'features.1.running_var' is missing; the model has it"),
+        (lambda t: t.update({"tail": torch.zeros(1)}), "tensor 'tail' is not one of the model's"),
+        (lambda t: t.update({"features.1.bias": torch.zeros(5)}), "'features.1.bias' has shape (5,), expected (4,)"),
+        (lambda t: t["features.1.bias"].fill_(torch.nan), "'features.1.bias' holds values that are not finite"),
+    ],
+    ids=["missing", "no statistics", "unknown", "shape", "not finite"],
+)
+def test_tensors_of_another_model(tmp_path: Path, change, said: str) -> None:
+    tensors = own()
+    change(tensors)
+    path = write(tmp_path / "other.pth", tensors)
+    with pytest.raises(LeakpipeError) as caught:
+        start(SMALL, path)
+    assert str(caught.value).startswith(f"model.weights: {path}: ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+class RunsCode:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, touched: Path) -> None:
+        self.touched = touched
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.touched,)
+
+
+def test_files_that_are_no_tensors(tmp_path: Path) -> None:
+    with pytest.raises(LeakpipeError, match=r"absent\.pth: cannot be read: No such file"):
+        start(SMALL, str(tmp_path / "absent.pth"))
+    for name in ("bad.pth", "bad.safetensors"):
+        (tmp_path / name).write_bytes(b"not tensors")
+        with pytest.raises(LeakpipeError, match=rf"{name}: is not a file of tensors: [A-Za-z]+: [^\n]*$"):
+            start(SMALL, str(tmp_path / name))
+    for content in ([torch.zeros(1)], {}, {"head.weight": 3}):
+        torch.save(content, tmp_path / "list.pth")
+        with pytest.raises(LeakpipeError, match=r"list\.pth: expected tensors by name"):
+            start(SMALL, str(tmp_path / "list.pth"))
+    torch.save({"head.weight": RunsCode(tmp_path / "touched")}, tmp_path / "code.pth")
+    with pytest.raises(LeakpipeError, match=r"code\.pth: is not a file of tensors: UnpicklingError"):
+        start(SMALL, str(tmp_path / "code.pth"))
+    assert not (tmp_path / "touched").exists()

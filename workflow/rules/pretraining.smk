@@ -1,0 +1,54 @@
+# Inputs:  data/images and one seed's split
+# Outputs: per seed: the model that the federation starts from; only made where model.weights is `public`
+
+from leakpipe.models.catalog import require_model_weights
+
+PRETRAINED = f"{RESULTS}/federation/pretrained/seed{{seed}}.safetensors"
+STARTS = [PRETRAINED] if PARAMS.model.weights == "public" else []
+# A file of weights that the parameters name: what is made with it is made again when it changes.
+WEIGHTS_FILE = [PARAMS.model.starting_weights] if Path(PARAMS.model.starting_weights).suffix else []
+
+
+# Before the first job, and not in a dry run: experiments can be looked at where the weights are not.
+onstart:
+    try:
+        require_model_weights(PARAMS.model)
+    except LeakpipeError as error:
+        raise WorkflowError(str(error)) from None
+
+
+rule pretrain:
+    input:
+        images=IMAGES,
+        sidecar=sidecars(IMAGES),
+        split=SPLIT,
+        weights=WEIGHTS_FILE,
+    output:
+        model=PRETRAINED,
+        sidecar=sidecars(PRETRAINED),
+        record=f"{RECORD}/federate/pretrained-seed{{seed}}.json",
+    log:
+        f"{LOG}/pretrain/seed{{seed}}.log",
+    benchmark:
+        f"{BENCHMARK}/pretrain/seed{{seed}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        model=to_json(PARAMS.model),
+        labels=label_wildcards,
+        code=code_version("leakpipe.cli.pretrain"),
+    shell:
+        """
+        leakpipe pretrain \
+            --model {params.model:q} \
+            --images {input.images} \
+            --split {input.split} \
+            --out {output.model} \
+            --threads {threads} \
+            --record {output.record} {params.labels:q} \
+            2>{log}
+        """
+
+
+PRETRAINING_RECORDS = expand(rules.pretrain.output.record, seed=PARAMS.seeds) if STARTS else []
