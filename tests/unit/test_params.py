@@ -97,7 +97,7 @@ def test_overlays_are_runnable(overlay: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        ("federation/round", 3, "federation.round: unknown key; known here: batch_norm_momentum, captured_rounds"),
+        ("federation/round", 3, "federation.round: unknown key; known here: batch_norm_momentum, batch_norm_sharing"),
         ("federation/clients/site-9/size", 1, "federation.clients.site-9.size: unknown key; known here: batch_size"),
         ("attacks/leakpipe/iteration", 1, "attacks.leakpipe.iteration: unknown key; known here: batch_norm"),
         ("data/dataset", "mnist", "data.dataset: 'mnist' is not valid: input should be 'lfw-faces' or 'cxr-phantom'"),
