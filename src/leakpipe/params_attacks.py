@@ -12,6 +12,7 @@ from leakpipe.params_types import Name, Section, Seeds, Switchable
 
 PresetName = Literal[
     "leakpipe",
+    "row-space",
     "bn-aware",
     "published-tool",
     "dlg",

@@ -98,7 +98,7 @@ def test_presets_relate_as_their_papers_do() -> None:
     assert settings["bn-aware"].batch_norm == settings["leakpipe"].batch_norm == "update"
     assert {name for name in settings if settings[name].surrogate_slope > 0} == {"leakpipe"}
     assert {name for name in settings if settings[name].start == "prior"} == {
-        "bn-aware", "published-tool", "leakpipe",
+        "bn-aware", "published-tool", "leakpipe", "row-space",
     }  # fmt: skip
 
 

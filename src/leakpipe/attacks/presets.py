@@ -165,6 +165,23 @@ PRESETS.add(
     ),
 )
 
+PRESETS.add(
+    "row-space",
+    Preset(
+        paper="leakpipe: row space of weight gradients, after SPEAR (Dimitrov et al. 2024), and batch statistics",
+        settings=AttackSettings(
+            row_space_weight=1.0,
+            objective_weight=0.0,
+            batch_norm_weight=1.0,
+            total_variation_weight=0.5,
+            spectrum_decay=1.3,
+            step_size=0.02,
+            warmup=10,
+            iterations=300,
+        ),
+    ),
+)
+
 
 def resolve_settings(attack: AttackParams, client: str) -> AttackSettings:
     """The preset's settings with those fields replaced that params.yaml sets, for the attack or for `client`.

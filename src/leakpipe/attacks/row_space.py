@@ -2,9 +2,9 @@
 
 A convolution's weight gradient is a sum over positions of (gradient of the loss at its output) ⊗ (patch of its input).
 Its row space therefore lies in the span of the true patches; where there are fewer positions than output channels it
-is, in general, all of their span, known without knowing the loss, the labels or any other layer. Behind batch
-normalisation in training mode the output gradients sum to zero over the positions, so it is the span of the centred
-patches; centred patches lie in it in any case. (Linear layers: SPEAR, Dimitrov et al. 2024; DAGER, Petrov et al. 2024.)
+is, in general, all of their span, known without knowing the loss, the labels or any other layer. Before batch
+normalisation in training mode the output gradients sum to zero over the positions, so it is the span of the patches
+less their mean ("centred"). (Linear layers: SPEAR, Dimitrov et al. 2024; DAGER, Petrov et al. 2024.)
 
 A candidate's patches outside of that space cannot be the client's. How much of them is outside is smooth in the
 candidate and needs one backward pass, where the distance of updates needs two and is rough in deep networks.
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from leakpipe.models.state import Tensors
 
-CLEARLY_ABOVE = 2.0  # times the largest singular value that would be zero without noise
+CLEARLY_ABOVE = 2.0  # times the largest singular value that noise of the measured size can have by itself
 ROUNDING = 1e-6  # of the largest singular value; float32 gradients of exact rank leave 1e-7
 
 Seen = Mapping[str, Sequence[Tensor]]
@@ -47,8 +47,8 @@ def plain_convolutions(module: nn.Module) -> list[str]:
     return [n for n, layer in convolutions.items() if (layer.groups, layer.dilation, layer.padding_mode) == wanted]
 
 
-def centred_patches(layer: nn.Conv2d, features: Tensor) -> Tensor:
-    """What the convolution multiplies its matrix with, less the mean over batch and positions.
+def patches(layer: nn.Conv2d, features: Tensor, *, centred: bool) -> Tensor:
+    """What the convolution multiplies its matrix with, less the mean over batch and positions if `centred`.
 
     Args:
         features: Its input in one forward pass, shape (batch, channels, height, width).
@@ -57,17 +57,18 @@ def centred_patches(layer: nn.Conv2d, features: Tensor) -> Tensor:
         Shape (batch · positions, channels · kernel height · kernel width), in the order of the flattened weight.
     """
     size, padding, stride = layer.kernel_size, layer.padding, layer.stride
-    patches = nn.functional.unfold(features, size, padding=padding, stride=stride).transpose(1, 2).flatten(0, 1)  # type: ignore[arg-type]
-    return patches - patches.mean(dim=0)
+    found = nn.functional.unfold(features, size, padding=padding, stride=stride).transpose(1, 2).flatten(0, 1)  # type: ignore[arg-type]
+    return found - found.mean(dim=0) if centred else found
 
 
-def find_row_spaces(module: nn.Module, update: Tensors, seen: Seen) -> dict[str, Tensor]:
+def find_row_spaces(module: nn.Module, update: Tensors, seen: Seen, *, centred: bool) -> dict[str, Tensor]:
     """Row spaces of the layers whose update gives away the span of their patches.
 
-    The rank of a layer's update is at most the number of positions less one, summed over the forward passes (local
-    steps). A layer has something to say where this is less than both sides of its weight matrix. Singular values beyond
-    it would be zero: those that are there measure the noise in the update, and directions that are not clearly above
-    it are left out.
+    The rank r of a layer's update is at most the number of positions (less one if `centred`), summed over the forward
+    passes (local steps). A layer has something to say where this is less than both sides m, n of its weight matrix.
+    Singular values beyond it would be zero: those that are there are noise, whose deviation per entry is the root of
+    their squares' sum over (m − r)(n − r). Noise alone has singular values up to about that times √m + √n; directions
+    that are not clearly above are left out.
 
     Args:
         update: Weight differences by parameter name.
@@ -82,19 +83,21 @@ def find_row_spaces(module: nn.Module, update: Tensors, seen: Seen) -> dict[str,
         layer = layers[name]
         assert isinstance(layer, nn.Conv2d)
         matrix = update[f"{name}.weight"].flatten(1)
-        rank = sum(_positions(layer, each) - 1 for each in features)
+        rank = sum(len(patches(layer, each[:, :1], centred=False)) - centred for each in features)
         if not 0 < rank < min(matrix.shape):
             continue
         _, values, rows = torch.linalg.svd(matrix.double(), full_matrices=False)
-        floor = max(CLEARLY_ABOVE * float(values[rank]), ROUNDING * float(values[0]))
+        height, width = matrix.shape
+        noise = float(values[rank:].square().sum() / ((height - rank) * (width - rank))) ** 0.5
+        floor = max(CLEARLY_ABOVE * noise * (height**0.5 + width**0.5), ROUNDING * float(values[0]))
         kept = int((values[:rank] > floor).sum())
         if kept:
             spaces[name] = rows[:kept].T.to(matrix.dtype).contiguous()
     return spaces
 
 
-def row_space_distance(module: nn.Module, seen: Seen, spaces: Mapping[str, Tensor]) -> Tensor:
-    """Share of the centred patches' squared length that lies outside of the row space, averaged over layers.
+def row_space_distance(module: nn.Module, seen: Seen, spaces: Mapping[str, Tensor], *, centred: bool) -> Tensor:
+    """Share of the patches' squared length that lies outside of the row space, averaged over layers.
 
     Args:
         seen: What each layer read of the candidates, one tensor per local step; may require a gradient.
@@ -108,12 +111,7 @@ def row_space_distance(module: nn.Module, seen: Seen, spaces: Mapping[str, Tenso
     for name, basis in spaces.items():
         layer = layers[name]
         assert isinstance(layer, nn.Conv2d)
-        patches = torch.cat([centred_patches(layer, features) for features in seen[name]])
-        total = patches.square().sum()
-        shares.append(1 - (patches @ basis).square().sum() / total.clamp_min(torch.finfo(total.dtype).tiny))
+        read = torch.cat([patches(layer, features, centred=centred) for features in seen[name]])
+        total = read.square().sum()
+        shares.append(1 - (read @ basis).square().sum() / total.clamp_min(torch.finfo(total.dtype).tiny))
     return torch.stack(shares).mean()
-
-
-def _positions(layer: nn.Conv2d, features: Tensor) -> int:
-    """Patches in one forward pass."""
-    return len(centred_patches(layer, features[:, :1]))

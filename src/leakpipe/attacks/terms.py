@@ -26,7 +26,7 @@ from leakpipe.attacks.surrogate import with_surrogate_relus
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.local import ClientUpdate, LocalSettings, local_update, make_batches, mean_loss
 from leakpipe.models.preprocessing import undo_normalization
-from leakpipe.models.state import ModelState, Tensors, forward_training, measure_statistics
+from leakpipe.models.state import ModelState, Tensors, batch_norm_layers, forward_training, measure_statistics
 from leakpipe.params_attacks import AttackSettings
 
 
@@ -126,7 +126,8 @@ class Terms:
         if self.row_spaces:
             if simulated is not None or not seen:  # else that one forward pass was through the global model
                 seen = self._look(inputs, self.row_spaces)
-            terms["row_space"] = settings.row_space_weight, row_space_distance(model.module, seen, self.row_spaces)
+            outside = row_space_distance(model.module, seen, self.row_spaces, centred=self._centred)
+            terms["row_space"] = settings.row_space_weight, outside
         variation = TOTAL_VARIATIONS[settings.total_variation](images)
         if settings.total_variation_scale == "distance" and "update_distance" in terms:
             variation = variation * terms["update_distance"][1]
@@ -188,18 +189,31 @@ class Terms:
         return recover_batch_statistics(before, simulated, self.belief.batch_norm_momentum)
 
     def _look(self, images: Tensor, layers: Iterable[str]) -> Seen:
-        """What convolutions read of images, one tensor per local step, through the global model in every step."""
-        with record_layer_inputs(self.global_model.module, list(layers)) as seen:
-            for step in self.schedules[0]:
-                measure_statistics(self.global_model, images[step], frozen=self.belief.batch_norm == "frozen")
+        """What convolutions read of images, one tensor per local step.
+
+        Before the k-th of n steps the client's model is taken to have gone (k − 1)/n of the way that the update says.
+        """
+        before, moved = self.global_model, self.observation.update.weights
+        with record_layer_inputs(before.module, layers) as seen:
+            for step, positions in enumerate(self.schedules[0]):
+                share = step / len(self.schedules[0])
+                weights = {name: value + share * moved.get(name, 0) for name, value in before.weights.items()}
+                model = before.with_tensors(weights if step else before.weights, before.statistics)
+                measure_statistics(model, images[positions], frozen=self.belief.batch_norm == "frozen")
         return seen
 
     def _find_row_spaces(self) -> dict[str, Tensor]:
         module = self.global_model.module
-        blank = torch.zeros(self.observation.images, *self.observation.image_shape)
+        like = next(iter(self.global_model.weights.values()))
+        blank = like.new_zeros(self.observation.images, *self.observation.image_shape)
         with torch.no_grad():
             seen = self._look(blank, plain_convolutions(module))
-        return find_row_spaces(module, self.observation.update.weights, seen)
+        return find_row_spaces(module, self.observation.update.weights, seen, centred=self._centred)
+
+    @property
+    def _centred(self) -> bool:
+        """Whether gradients of convolutions' outputs sum to zero, as they do before batch normalisation in training."""
+        return self.belief.batch_norm == "training" and bool(batch_norm_layers(self.global_model.module))
 
     def _scale_tensors(self) -> dict[str, float]:
         """What each tensor of an update is multiplied with before updates are compared."""
