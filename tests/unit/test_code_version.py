@@ -78,4 +78,4 @@ def test_comments_docstrings_and_formatting_change_nothing(source: Path, old: st
 
 def test_definitions_of_parameters_change_nothing(source: Path) -> None:
     """Their values are tracked one by one by the rules."""
-    assert changed_by(source / "params.py", "le=10_000, description", "le=20_000, description") == set()
+    assert changed_by(source / "params_federation.py", "le=10_000, description", "le=20_000, description") == set()

@@ -105,7 +105,7 @@ def test_overlays_are_runnable(overlay: Path) -> None:
         ("model/name", "resnet20", "model.widths: only 'convnet-bn' has widths and strides; both must be null for"),
         ("model", {"name": "resnet18", "strides": [1]}, "model.strides: only 'convnet-bn' has widths and strides"),
         ("model", {"name": "resnet18"}, "federation.clients.site-9: model 'resnet18' at data.image_size 32 leaves one"),
-        ("attacks/leakpipe/preset", "rgap", "'rgap' is not valid: input should be 'leakpipe', 'bn-aware'"),
+        ("attacks/leakpipe/preset", "rgap", "'rgap' is not valid: input should be 'leakpipe', 'row-space'"),
         (
             "attacks/leakpipe/batch_norm",
             "none",
