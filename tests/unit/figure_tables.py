@@ -25,6 +25,7 @@ DEFENSES: dict[str, list[dict[str, Any]]] = {
 SIGMA0 = {"none": 0.0, "quiet": 0.5, "loud": 20.0}
 ROUNDS = {"attack": "main", "defense": "none", "clients": CLIENTS, "compare": ["other"]}
 NOISE = {"attack": "main", "sigma0": SIGMA0, "clients": CLIENTS}
+NO_TEXT = {"text_accuracy": np.nan, "text_accuracy_prior": np.nan, "text_chance": np.nan, "text_read": np.nan}
 ATTACKS = {"attacks": ["main", "other"], "defense": "none", "clients": CLIENTS}
 
 
@@ -60,6 +61,7 @@ def leakage_table(seed: int = 0, *, draws: int = 2) -> pd.DataFrame:
                                     "psnr_registered": 20.0,
                                     "mse": 0.01,
                                     "rdlv": (ssim - prior) / prior,
+                                    **NO_TEXT,
                                     "label_accuracy": 1.0,
                                     "iterations": 5 if attack == "main" else 50,
                                     "seconds": 1.5,

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter, shift
 
 from leakpipe.burned_text import ALPHABET, BurnedText, render_glyphs
 from leakpipe.errors import LeakpipeError
-from leakpipe.metrics.legibility import measure_legibility, read_text
+from leakpipe.metrics.legibility import measure_legibility, read_text, score_texts
 
 TEXT = BurnedText("JANE DOE 1970", left=3, top=5, size=12)
 
@@ -128,3 +128,25 @@ def test_what_cannot_be_written_is_said() -> None:
         BurnedText("JANE", left=0, top=30, size=20).burn(ground())
     with pytest.raises(LeakpipeError, match="text of 5 pixels: expected at least 6"):
         BurnedText("JANE", left=0, top=0, size=5).burn(ground())
+
+
+def test_several_texts_count_by_their_characters() -> None:
+    """A name that is read and a date that is not: the share of all characters, and chance over all of them."""
+    name, date = BurnedText("ANNA", left=0, top=0, size=12), BurnedText("11", left=0, top=20, size=12)
+    image = BurnedText("77", left=0, top=20, size=12).burn(name.burn(ground()))
+    found = measure_legibility(image, ground(), name, date)
+    assert found.read == "ANNA 77"
+    assert found.accuracy == pytest.approx(4 / 6)
+    assert found.chance == pytest.approx((2 * 2 + 2 * 2) / 36)
+
+
+def test_scores_are_those_of_measure_legibility() -> None:
+    image, prior = TEXT.burn(ground(1)), ground(2)
+    found = measure_legibility(image, prior, TEXT)
+    assert score_texts(image, prior, [TEXT]) == {
+        "text_accuracy": found.accuracy,
+        "text_accuracy_prior": found.prior_accuracy,
+        "text_chance": found.chance,
+        "text_read": "JANEDOE1970",
+    }
+    assert score_texts(image, prior, []) == {}

@@ -20,6 +20,7 @@ from leakpipe.report.findings import find
 from leakpipe.report.page import format_duration, format_number, load_figure, render_page
 from leakpipe.report.runs import summarize_runs
 from leakpipe.storage import write_json, write_text
+from tests.unit.figure_tables import NO_TEXT
 
 PARAMS: dict[str, Any] = {
     "experiment": "x",
@@ -93,6 +94,7 @@ def tables(ssim: Mapping[str, float] = SSIM) -> tuple[pd.DataFrame, pd.DataFrame
                             "psnr_registered": float("inf"),
                             "mse": 0.012345,
                             "rdlv": value / 0.3 - 1,
+                            **NO_TEXT,
                             "label_accuracy": 1.0,
                             "iterations": 5,
                             "seconds": 1.25,

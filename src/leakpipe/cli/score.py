@@ -32,11 +32,12 @@ def score(
     record: Path | None,
     labels: dict[str, Any],
 ) -> None:
-    """Score reconstructions: SSIM, PSNR, MSE, RDLV per true image, each held against one reconstruction."""
+    """Score reconstructions: SSIM, PSNR, MSE, RDLV, text read per true image, each held against one reconstruction."""
     from leakpipe.attacks.files import load_reconstruction
     from leakpipe.data.files import load_dataset, load_split
     from leakpipe.errors import LeakpipeError
     from leakpipe.metrics.labels import label_accuracy
+    from leakpipe.metrics.legibility import score_texts
     from leakpipe.metrics.score import score_images
     from leakpipe.metrics.table import write_scores
     from leakpipe.params import ScoringParams
@@ -65,6 +66,9 @@ def score(
             )
             for scored in scores:
                 shared = {"label_accuracy": accuracy, "iterations": found.iterations}
-                rows.append({**found.cell, **scored, **shared, "image": held[scored["position"]]})
+                position = scored["position"]
+                rebuilt, prior = found.images[scored["reconstruction"]], found.prior[position]
+                shared |= score_texts(rebuilt, prior, dataset.texts_of(held[position]))
+                rows.append({**found.cell, **scored, **shared, "image": held[position]})
         write_scores(out, rows)
         run.metrics["images"] = len(rows)

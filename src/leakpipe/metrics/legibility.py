@@ -1,7 +1,9 @@
 """How much burned-in text can be read in a reconstruction."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +17,8 @@ class Legibility:
     """What was read of a text.
 
     Attributes:
-        read: The reader's guess for each character that is not a space; `?` where there was nothing to see.
+        read: The reader's guess for each character that is not a space; `?` where there was nothing to see. A space
+            between two texts.
         accuracy: Share of characters that were read right, in [0, 1].
         prior_accuracy: The same of the prior image: what could be read before the attack.
         chance: Accuracy that the same guesses would have in random order, the mean over all permutations: high where
@@ -28,24 +31,39 @@ class Legibility:
     chance: float
 
 
-def measure_legibility(reconstruction: np.ndarray, prior: np.ndarray, text: BurnedText) -> Legibility:
-    """Read the text that is known to be in the original, in the reconstruction and in the prior image.
+def measure_legibility(reconstruction: np.ndarray, prior: np.ndarray, *texts: BurnedText) -> Legibility:
+    """Read what is known to be written in the original, in the reconstruction and in the prior image.
 
     Args:
         reconstruction: Shape (channels, height, width).
         prior: Same shape: the image that the attack started from.
-        text: What the original says, and where.
+        texts: What the original says, and where; shares are of the characters of all together.
 
     Raises:
         LeakpipeError: Where the text does not lie whole inside the images.
     """
-    read = read_text(reconstruction, text)
+    read = [read_text(reconstruction, text) for text in texts]
+    read_before = [read_text(prior, text) for text in texts]
+    guesses, written = "".join(read), "".join(text.characters for text in texts)
     return Legibility(
-        read=read,
-        accuracy=_agreement(read, text.characters),
-        prior_accuracy=_agreement(read_text(prior, text), text.characters),
-        chance=_chance(read, text.characters),
+        read=" ".join(read),
+        accuracy=_agreement(guesses, written),
+        prior_accuracy=_agreement("".join(read_before), written),
+        chance=_chance(guesses, written),
     )
+
+
+def score_texts(reconstruction: np.ndarray, prior: np.ndarray, texts: Sequence[BurnedText]) -> dict[str, Any]:
+    """`measure_legibility` as columns of the leakage table; none for an image without text."""
+    if not texts:
+        return {}
+    found = measure_legibility(reconstruction, prior, *texts)
+    return {
+        "text_accuracy": found.accuracy,
+        "text_accuracy_prior": found.prior_accuracy,
+        "text_chance": found.chance,
+        "text_read": found.read,
+    }
 
 
 def read_text(image: np.ndarray, text: BurnedText) -> str:

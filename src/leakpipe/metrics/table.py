@@ -25,6 +25,10 @@ SCORE_COLUMNS = [
     "psnr_registered",
     "mse",
     "rdlv",
+    "text_accuracy",
+    "text_accuracy_prior",
+    "text_chance",
+    "text_read",
     "label_accuracy",
     "iterations",
 ]

@@ -11,6 +11,7 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.figures.selection import count, describe_client, select
 from leakpipe.metrics.uncertainty import bootstrap_mean
 from leakpipe.randomness import derive_seed
+from leakpipe.report.reading import describe_reading
 
 FEW_IMAGES = 30  # fewer different images of a client than this are called few
 ALMOST_EXACT = 0.9  # mean SSIM from which an image is called almost exactly rebuilt
@@ -56,6 +57,7 @@ class Findings:
 
     Attributes:
         sentence: The finding.
+        reading: How much of the text in the images of the client that leaked most can be read; empty without text.
         sample: What little it rests on; empty where no client has few images.
         highlights: The cells of the headline numbers.
         accuracy: Name of the defence and test accuracy: without noise, and with the most.
@@ -63,6 +65,7 @@ class Findings:
     """
 
     sentence: str
+    reading: str
     sample: str
     highlights: tuple[Cell, ...]
     accuracy: tuple[tuple[str, float | None], ...]
@@ -90,7 +93,9 @@ def find(leakage: pd.DataFrame, metrics: Mapping[str, Any], params: Mapping[str,
     chosen = [worst, *(noisy[-1:] if noisy and noisy[-1] != worst else []), *others]
     chosen += [cell for cell in open_cells if cell != worst]
     accuracy = tuple((cell.defense_text, cell.accuracy) for cell in dict.fromkeys([worst, *noisy[-1:]]))
-    return Findings(_sentence(worst, noisy), _sample(open_cells), tuple(chosen), accuracy, cells)
+    attacked = select(leakage, attack=attack, client=worst.client)
+    reading = describe_reading(attacked, name_defenses(params["defenses"]))
+    return Findings(_sentence(worst, noisy), reading, _sample(open_cells), tuple(chosen), accuracy, cells)
 
 
 def _list_cells(leakage: pd.DataFrame, metrics: Mapping[str, Any], params: Mapping[str, Any]) -> tuple[Cell, ...]:

@@ -21,7 +21,7 @@ DIGITS = {  # decimals shown; other columns as they are
     **dict.fromkeys(("ssim", "ssim_prior", "ssim_affine", "ssim_min_max", "ms_ssim", "lpips"), 3),
     **dict.fromkeys(("psnr", "psnr_affine", "psnr_registered", "seconds"), 1),
     "mse": 4,
-    "rdlv": 2,
+    **dict.fromkeys(("rdlv", "text_accuracy", "text_accuracy_prior", "text_chance"), 2),
 }
 
 

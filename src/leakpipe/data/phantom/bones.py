@@ -13,8 +13,10 @@ def cross_bones(rays: Rays, patient: Anatomy, cage: Map) -> Map:
         cage: Half width of the rib cage at the ray's height.
     """
     spine = patient.curvature[0] * np.sin(2 * rays.y + patient.curvature[1])
-    bones = _ribs(rays, patient, cage) + _spine(rays, rays.x - spine) + _shoulders(rays, patient)
-    return patient.bone * (bones + _clavicles(rays, patient))
+    bones = _ribs(rays, patient, cage) + _spine(rays, rays.x - spine)
+    if rays.reach_above(0.15):
+        bones += _shoulders(rays, patient) + _clavicles(rays, patient)
+    return patient.bone * bones
 
 
 def _ribs(rays: Rays, patient: Anatomy, cage: Map) -> Map:
@@ -35,7 +37,7 @@ def _bands(rays: Rays, patient: Anatomy, fall: Map, *, phase: float) -> Map:
     """Profile of all ribs at once: bands that repeat down the body, each a tube whose rim is denser than its core."""
     rank = (rays.y - patient.first_rib - fall) / patient.ribs + phase
     number = np.clip(np.rint(rank), 0, 11)
-    jitter = patient.rib_jitter[rays.half, number.astype(np.intp)]
+    jitter = patient.rib_jitter.take((12 * rays.left + number).astype(np.intp))
     across = np.square((rank - number - jitter) * (patient.ribs / patient.rib_width))
     profile: Map = dome(across) + 0.6 * np.maximum(1 - np.abs(across - 0.7) * 3, 0)
     return profile
@@ -75,5 +77,5 @@ def _shoulders(rays: Rays, patient: Anatomy) -> Map:
     rim = 0.3 * dome(np.square((away - border - 0.02) / 0.022))
     across = np.square((away - 1.02) / 0.14)
     head = 1.5 * dome(across + np.square((rays.y + 0.56) / 0.15))
-    shaft = 1.1 * dome(np.square((away - 1.08) / 0.08)) * fade(rays.y + 0.5, 0.1)
+    shaft = 1.1 * dome(np.square((away - 1.08) / 0.08)) * fade(rays.y + 0.5, 0.1) * fade(-rays.y, 0.3)
     return (plate + rim) * height + head + shaft

@@ -22,12 +22,12 @@ class Rays:
     Attributes:
         x: To the viewer's right, 0 at the spine.
         y: Downwards, about -1 at the neck and 1 at the waist.
-        half: 0 in the patient's right half, 1 in the left: an index into pairs.
+        left: 1 in the patient's left half, 0 in the right.
     """
 
     x: Map
     y: Map
-    half: NDArray[np.intp]
+    left: Map
 
     @classmethod
     def cast(cls, size: int, patient: Anatomy) -> Self:
@@ -38,18 +38,23 @@ class Rays:
         cosine, sine = math.cos(pose.tilt), math.sin(pose.tilt)
         across, down = (Image.fromarray(grid).resize((size, size), Image.Resampling.BICUBIC) for grid in patient.warp)
         x = cosine * columns + sine * rows + np.asarray(across)
-        return cls(x=x, y=cosine * rows - sine * columns + np.asarray(down), half=(x > 0).astype(np.intp))
+        return cls(x=x, y=cosine * rows - sine * columns + np.asarray(down), left=(x > 0).astype(np.float32))
 
     def of_side(self, pair: tuple[float, float]) -> Map:
         """The value of the patient's right or left half, whichever each ray is in."""
-        return np.array(pair, dtype=np.float32)[self.half]
+        right, left = pair
+        return right + (left - right) * self.left
+
+    def reach_above(self, y: float) -> bool:
+        """Whether any ray is above this height: saves looking for organs where there are none."""
+        return bool(self.y.min() < y)
 
     def bands(self) -> Iterator[tuple[slice, Self]]:
         """The rays in groups of rows, small enough to stay in a processor's cache: several times as fast."""
         rows = max(1, BAND // self.x.shape[1])
         for top in range(0, len(self.x), rows):
             band = slice(top, top + rows)
-            yield band, type(self)(self.x[band], self.y[band], self.half[band])
+            yield band, type(self)(self.x[band], self.y[band], self.left[band])
 
 
 def fade(distance: Map, width: float) -> Map:

@@ -22,17 +22,17 @@ class Patch:
 
 
 def draw_patches(patient: Anatomy, rng: np.random.Generator) -> tuple[Patch, ...]:
-    """Three to seven patches in both lungs, at random."""
+    """Four to eight patches in both lungs, at random."""
     return tuple(
         Patch(
             x=(-1, 1)[number % 2] * patient.cage * rng.uniform(0.4, 0.85),
             y=rng.uniform(-0.3, min(patient.dome) - 0.05),
-            wide=rng.uniform(0.12, 0.3),
-            high=rng.uniform(0.12, 0.26),
+            wide=rng.uniform(0.16, 0.34),
+            high=rng.uniform(0.14, 0.3),
             tilt=rng.uniform(-0.8, 0.8),
-            filled=rng.uniform(0.3, 0.65),
+            filled=rng.uniform(0.4, 0.85),
         )
-        for number in range(int(rng.integers(3, 8)))
+        for number in range(int(rng.integers(4, 9)))
     )
 
 

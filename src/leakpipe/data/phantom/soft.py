@@ -81,16 +81,22 @@ def _body(rays: Rays, patient: Anatomy) -> Map:
 
 def _air(rays: Rays, patient: Anatomy) -> Map:
     """Windpipe, main bronchi and the stomach's bubble, in cm."""
+    air = _airways(rays) if rays.reach_above(0.0) else np.zeros_like(rays.x)
+    if patient.bubble:
+        where = {"x": 0.42 * patient.cage, "y": patient.dome[1] + 0.06 + patient.bubble}
+        air += 7 * dome(ellipse(rays, **where, wide=1.5 * patient.bubble, high=patient.bubble))
+    return air
+
+
+def _airways(rays: Rays) -> Map:
+    """Windpipe and main bronchi, in cm; none below the middle of the film."""
     bend = 0.02 * (rays.y + 1)
     windpipe = 1.9 * dome(np.square((rays.x - bend) / 0.055)) * fade(-0.27 - rays.y, 0.08)
     drop = np.clip(rays.y + 0.3, 0, 1)
     slope = rays.of_side((-1.1, 1.5))
     bronchi = 1.1 * dome(np.square((rays.x - slope * drop) / 0.04)) * fade(-0.12 - rays.y, 0.1)
     bronchi *= fade(rays.y + 0.3, 0.05)
-    if not patient.bubble:
-        return windpipe + bronchi
-    where = {"x": 0.42 * patient.cage, "y": patient.dome[1] + 0.06 + patient.bubble}
-    return windpipe + bronchi + 7 * dome(ellipse(rays, **where, wide=1.5 * patient.bubble, high=patient.bubble))
+    return windpipe + bronchi
 
 
 def _breasts(rays: Rays, patient: Anatomy) -> Map:

@@ -1,6 +1,7 @@
 """What makes lungs look like lungs: vessels that branch from the hila, and the fine structure of all tissue."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -9,6 +10,7 @@ from leakpipe.data.phantom.anatomy import Anatomy, Pose
 from leakpipe.data.phantom.geometry import Map
 
 TRUNKS, STEPS = 9, 9
+SLOPE = 1.5  # of the amplitude of tissue's fine structure over frequency
 
 
 def draw_vessels(size: int, patient: Anatomy, rng: np.random.Generator) -> Map:
@@ -43,16 +45,23 @@ def _on_film(points: Map, size: int, pose: Pose) -> Map:
     return pixels
 
 
-def draw_texture(size: int, rng: np.random.Generator, *, slope: float = 1.5) -> Map:
+def draw_texture(size: int, rng: np.random.Generator) -> Map:
     """Fine structure of tissue: noise whose amplitude falls with a power of frequency (radiographs': Burgess 1999).
 
     Returns:
         float32 of shape (size, size), mean 0 and standard deviation 1.
     """
-    across, down = np.fft.rfftfreq(size, 1 / size), np.fft.fftfreq(size, 1 / size)
-    frequency = np.hypot(down[:, None], across[None, :]).astype(np.float32)
-    amplitude = np.maximum(frequency, 3) ** -slope
+    amplitude = _amplitude(size)
     waves = rng.standard_normal((*amplitude.shape, 2), dtype=np.float32).view(np.complex64)[..., 0]
     noise = np.fft.irfft2(waves * amplitude, s=(size, size)).astype(np.float32)
     texture: Map = (noise - noise.mean()) / noise.std()
     return texture
+
+
+@lru_cache
+def _amplitude(size: int) -> Map:
+    """Of each wave of `numpy.fft.irfft2`; waves longer than a third of the film are no fine structure."""
+    across, down = np.fft.rfftfreq(size, 1 / size), np.fft.fftfreq(size, 1 / size)
+    frequency = np.hypot(down[:, None], across[None, :]).astype(np.float32)
+    amplitude: Map = np.maximum(frequency, 3) ** -SLOPE
+    return amplitude
