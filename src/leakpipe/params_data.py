@@ -1,12 +1,25 @@
 """What params.yaml may say of the data: which images, at what size, in which parts."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from leakpipe.params_types import Section
+from leakpipe.params_types import ClassName, Section, distinct
 
-DatasetName = Literal["lfw-faces"]
+DatasetName = Literal["lfw-faces", "covid-radiography", "medmnist", "image-folder"]
+
+IN_FOLDERS = ("covid-radiography", "image-folder")  # an image is a file in the folder of its class
+FROM_DISK = (*IN_FOLDERS, "medmnist")
+BELONGS_TO = {  # data sets that have a field which not all have
+    "root": FROM_DISK,
+    "images": FROM_DISK,
+    "classes": IN_FOLDERS,
+    "datalists": IN_FOLDERS,
+    "channels": ("image-folder",),
+    "subset": ("medmnist",),
+    "stored_size": ("medmnist",),
+}
+REQUIRED = {"image-folder": "root", "medmnist": "subset"}
 
 
 class ImagesParams(Section):
@@ -14,6 +27,56 @@ class ImagesParams(Section):
 
     dataset: DatasetName = Field(description="Registered data set.")
     image_size: int = Field(ge=16, le=1024, description="Height and width after resizing, in pixels.")
+    root: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder that holds a data set from disk; null: its own folder in that of the environment variable "
+        "LEAKPIPE_DATA (in `data` if that is not set). `image-folder` has no such default.",
+    )
+    images: int | None = Field(
+        default=None,
+        ge=2,
+        description="At most so many images of a data set from disk are loaded, balanced over classes, always the "
+        "same ones; null: all.",
+    )
+    classes: Annotated[tuple[ClassName, ...], AfterValidator(distinct)] | None = Field(
+        default=None,
+        min_length=2,
+        description="Class folders in the order of their labels; null: `Normal` and `COVID` of `covid-radiography`, "
+        "all of `image-folder` by name.",
+    )
+    datalists: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder of lists <client>.json (`training`, `validation`, `testing`) that say how the images are "
+        "split; null: they are split by the seed.",
+    )
+    channels: Literal["gray", "color"] | None = Field(
+        default=None, description="Channels of `image-folder`; null: gray. Other data sets say it themselves."
+    )
+    subset: str | None = Field(
+        default=None, pattern=r"^[a-z0-9]+$", description="Which 2-D set of `medmnist`: `pneumoniamnist`."
+    )
+    stored_size: Literal[28, 64, 128, 224] | None = Field(
+        default=None,
+        description="Size in pixels of the `medmnist` file that is read; null: the smallest that is not enlarged.",
+    )
+
+    @field_validator(*BELONGS_TO)
+    @classmethod
+    def _belongs_to_data_set(cls, value: Any, info: ValidationInfo) -> Any:
+        dataset = info.data.get("dataset")  # an invalid name is reported by itself
+        if value is not None and dataset and dataset not in BELONGS_TO[str(info.field_name)]:
+            owners = " and ".join(map(repr, BELONGS_TO[str(info.field_name)]))
+            raise ValueError(f"only {owners} can have it; must be null for {dataset!r}, got {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> Self:
+        needed = REQUIRED.get(self.dataset)
+        if needed and getattr(self, needed) is None:
+            raise ValueError(f"{needed}: required for data set {self.dataset!r}, but missing")
+        return self
 
 
 class DataParams(ImagesParams):

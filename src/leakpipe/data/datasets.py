@@ -1,46 +1,18 @@
 """Registered data sets: what they are, where they come from, and how to load them.
 
-Loading imports its library only when called, so that the registry is cheap to read.
+Loading imports its library only when called, so that the registry is cheap to read. docs/data-sets.md has a
+section on each.
 """
-
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
+from leakpipe.data.covid_radiography import COVID_RADIOGRAPHY
+from leakpipe.data.entries import Contents, Dataset
+from leakpipe.data.image_folder import IMAGE_FOLDER
 from leakpipe.data.images import LabeledImages
+from leakpipe.data.medmnist_sets import MEDMNIST
 from leakpipe.params_data import ImagesParams
 from leakpipe.registry import Registry
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a data set holds, known before it is loaded.
-
-    Attributes:
-        classes: Class names; label i means `classes[i]`.
-        images: Images in all.
-    """
-
-    classes: tuple[str, ...]
-    images: int
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A data set's facts and its loader.
-
-    Attributes:
-        contents: `contents(params)` says what it holds, None where that is not known before it is loaded.
-        load: `load(params)` returns its images at `params.image_size`.
-    """
-
-    source: str
-    licence: str
-    citation: str
-    contents: Callable[[ImagesParams], Contents | None]
-    load: Callable[[ImagesParams], LabeledImages]
-
 
 DATASETS: Registry[Dataset] = Registry("data set")
 
@@ -72,3 +44,6 @@ DATASETS.add(
         load=_load_lfw_faces,
     ),
 )
+DATASETS.add("covid-radiography", COVID_RADIOGRAPHY)
+DATASETS.add("medmnist", MEDMNIST)
+DATASETS.add("image-folder", IMAGE_FOLDER)
