@@ -93,6 +93,8 @@ def split_by_datalists(
     index = {name: position for position, name in enumerate(dataset.names)}
     held = {name: tuple(_resolve(dataset, index, entry) for entry in lists[name]["training"]) for name in clients}
     for name, client in clients.items():
+        if len(set(held[name])) < len(held[name]):
+            raise LeakpipeError(f"{folder / name}.json: training: names an image twice")
         _check_count(f"federation.clients.{name}.images", client.images, folder / f"{name}.json", set(held[name]))
     validation, test = (
         {_resolve(dataset, index, entry) for listed in lists.values() for entry in listed[part]}
