@@ -57,7 +57,10 @@ def _find_conflict(params: Params) -> str | None:
     problem = _find_unfit_model(params)
     if problem:
         return problem
-    contents = DATASETS[params.data.dataset].contents(params.data)
+    try:
+        contents = DATASETS[params.data.dataset].contents(params.data)
+    except LeakpipeError as error:
+        return str(error)
     held = params.data.test + params.data.validation + params.data.public
     held += sum(client.images for client in params.federation.clients.values())
     if contents and held > contents.images:
@@ -66,6 +69,8 @@ def _find_conflict(params: Params) -> str | None:
             f"but data set {params.data.dataset!r} has {contents.images}"
         )
     for name, client in params.federation.clients.items():
+        if params.data.datalists and client.classes:
+            return f"federation.clients.{name}.classes: must be null, data.datalists say which images a client holds"
         for class_name in client.classes or ():
             if contents and class_name not in contents.classes:
                 known = ", ".join(contents.classes)

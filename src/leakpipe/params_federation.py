@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from leakpipe.params_types import Name, Section, Switchable, distinct
+from leakpipe.params_types import ClassName, Section, Switchable, distinct
 
 
 class ClientParams(Section):
@@ -12,7 +12,7 @@ class ClientParams(Section):
 
     images: int = Field(ge=1, description="Training images the client holds.")
     batch_size: int = Field(ge=1, description="Images in one local step; the last batch may be smaller.")
-    classes: tuple[Name, ...] | None = Field(
+    classes: tuple[ClassName, ...] | None = Field(
         default=None, min_length=1, description="Classes its images come from; null: all, balanced."
     )
     local_epochs: int | None = Field(

@@ -7,6 +7,8 @@ from pydantic_core import CoreSchema
 
 NAME_PATTERN = r"^[a-zA-Z0-9][a-zA-Z0-9._-]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
+# A class may be a folder's name: anything but a path, a hidden file or control characters.
+ClassName = Annotated[str, Field(pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]*$", max_length=200)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from leakpipe.data.datasets import DATASETS
+from leakpipe.data.entries import Dataset
 from leakpipe.data.partition import Split, split_dataset
 from leakpipe.data.priors import average_public_images, choose_priors
 from leakpipe.errors import LeakpipeError
 from leakpipe.experiment import load_params
-from leakpipe.params_data import ImagesParams
+from leakpipe.params_data import FROM_DISK, ImagesParams
 from leakpipe.params_federation import ClientParams
 from tests.conftest import PROJECT
 
@@ -27,7 +28,7 @@ def parts(whole: Split) -> dict[str, tuple[int, ...]]:
     return {**whole.clients, "validation": whole.validation, "test": whole.test, "public": whole.public}
 
 
-@pytest.mark.parametrize("name", list(DATASETS))
+@pytest.mark.parametrize("name", sorted(set(DATASETS) - set(FROM_DISK)))
 def test_a_data_set_is_what_its_entry_says(name: str) -> None:
     entry = DATASETS[name]
     params = ImagesParams(dataset=name, image_size=24, images=20 if name == "cxr-phantom" else None)
@@ -38,9 +39,19 @@ def test_a_data_set_is_what_its_entry_says(name: str) -> None:
     assert 0 <= loaded.images.min() < loaded.images.max() <= 1
     assert sorted(set(loaded.labels.tolist())) == list(range(len(contents.classes)))
     assert loaded.classes == contents.classes
+
+
+@pytest.mark.parametrize("entry", DATASETS.values(), ids=list(DATASETS))
+def test_a_data_set_says_where_it_is_from(entry: Dataset) -> None:
     assert entry.source
     assert entry.licence
     assert entry.citation
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_data_set_is_documented(name: str) -> None:
+    page = (PROJECT / "docs" / "data-sets.md").read_text(encoding="utf-8")
+    assert f"## {name}\n" in page
 
 
 @pytest.mark.parametrize("seed", PARAMS.seeds)

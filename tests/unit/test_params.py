@@ -31,6 +31,10 @@ def comparison(**changes: Any) -> dict[str, Any]:
     return {**known, **changes}
 
 
+def on_disk(dataset: str, **changes: Any) -> dict[str, Any]:
+    return {"dataset": dataset, "image_size": 32, "test": 50, "validation": 10, "public": 42, **changes}
+
+
 @pytest.fixture
 def content() -> dict[str, Any]:
     params: dict[str, Any] = yaml.safe_load((PROJECT / "params.yaml").read_text())
@@ -100,8 +104,45 @@ def test_overlays_are_runnable(overlay: Path) -> None:
         ("federation/round", 3, "federation.round: unknown key; known here: batch_norm_momentum, batch_norm_sharing"),
         ("federation/clients/site-9/size", 1, "federation.clients.site-9.size: unknown key; known here: batch_size"),
         ("attacks/leakpipe/iteration", 1, "attacks.leakpipe.iteration: unknown key; known here: batch_norm"),
-        ("data/dataset", "mnist", "data.dataset: 'mnist' is not valid: input should be 'lfw-faces' or 'cxr-phantom'"),
         ("model/name", "vgg", "model.name: 'vgg' is not valid: input should be 'convnet-bn', 'resnet20', 're"),
+        ("data/dataset", "mnist", "data.dataset: 'mnist' is not valid: input should be 'lfw-faces'"),
+        (
+            "data/root",
+            "x",
+            "data.root: only 'covid-radiography' and 'image-folder' and 'medmnist' can have it; not",
+        ),
+        ("data/subset", "x", "data.subset: only 'medmnist' can have it; not 'lfw-faces': got 'x'"),
+        ("data", on_disk("image-folder"), "data: root: required for data set 'image-folder', but missing"),
+        ("data", on_disk("medmnist"), "data: subset: required for data set 'medmnist', but missing"),
+        ("data", on_disk("medmnist", subset="chestmnist"), "data.subset: 'chestmnist' is multi-label, expected one of"),
+        ("data", on_disk("medmnist", subset="../x"), "data.subset: '../x' is not valid: string should match pattern"),
+        (
+            "data",
+            on_disk("medmnist", classes=["a", "b"]),
+            "data.classes: only 'covid-radiography' and 'image-folder' can",
+        ),
+        (
+            "data",
+            on_disk("covid-radiography", classes=["Normal", "Flu"]),
+            "data.classes: 'Flu' is no class of 'covid-r",
+        ),
+        (
+            "data",
+            on_disk("covid-radiography", classes=["Normal"]),
+            "data.classes: ['Normal'] is not valid: value should",
+        ),
+        ("data", on_disk("covid-radiography", classes=["Normal", "../x"]), "data.classes.1: '../x' is not valid"),
+        ("data", on_disk("covid-radiography", images=100), "need 183 images but data set 'covid-radiography' has 100"),
+        (
+            "data",
+            on_disk("covid-radiography"),
+            "federation.clients.site-9.classes: unknown class 'face'; known: Normal",
+        ),
+        (
+            "data",
+            on_disk("covid-radiography", datalists="x"),
+            "federation.clients.site-9.classes: must be null, data.da",
+        ),
         ("model/name", "resnet20", "model.widths: only 'convnet-bn' has widths and strides; both must be null for"),
         ("model", {"name": "resnet18", "strides": [1]}, "model.strides: only 'convnet-bn' has widths and strides"),
         ("model", {"name": "resnet18"}, "federation.clients.site-9: model 'resnet18' at data.image_size 32 leaves one"),

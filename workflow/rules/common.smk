@@ -9,6 +9,8 @@ from snakemake.exceptions import WorkflowError
 
 from leakpipe.attacks.presets import resolve_settings, resolve_threat_model
 from leakpipe.code_version import code_version
+from leakpipe.data.datalists import find_datalists
+from leakpipe.data.datasets import DATASETS
 from leakpipe.errors import LeakpipeError
 from leakpipe.experiment import attacked_clients, list_cells, parse_params, undefended
 
@@ -31,6 +33,7 @@ RESULTS = f"results/{EXPERIMENT}"
 FEDERATION = f"{RESULTS}/federation/{{defense}}/seed{{seed}}"
 INVERSION = f"{RESULTS}/inversion/{{defense}}/seed{{seed}}"
 IMAGES = f"{RESULTS}/data/images.safetensors"
+DATALISTS = find_datalists(PARAMS.data)
 SPLIT = f"{RESULTS}/data/seed{{seed}}/split.json"
 PRIOR = f"{RESULTS}/data/seed{{seed}}/prior.safetensors"
 GLOBAL_MODEL = f"{FEDERATION}/round{{round}}/global.safetensors"
@@ -86,6 +89,13 @@ def label_wildcards(wildcards):
 def sidecars(paths):
     """The JSON beside each safetensors file."""
     return [str(Path(path).with_suffix(".json")) for path in ([paths] if isinstance(paths, str) else paths)]
+
+
+def memory_mb(base):
+    """Memory of a job that needs `base` MB and holds the data set, a copy of it and its file's bytes."""
+    contents = DATASETS[PARAMS.data.dataset].contents(PARAMS.data)
+    values = contents.images * contents.channels * PARAMS.data.image_size**2 if contents else 0
+    return base + 3 * 4 * values // 1_000_000
 
 
 def in_captured_rounds(path):

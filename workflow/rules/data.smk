@@ -1,8 +1,10 @@
-# Inputs:  nothing but the registered data set
+# Inputs:  nothing but the registered data set, and the lists of data.datalists
 # Outputs: data/images, and per seed data/seed<n>/split and prior
 
 
 rule prepare_data:
+    input:
+        datalists=DATALISTS,
     output:
         images=IMAGES,
         sidecar=sidecars(IMAGES),
@@ -13,7 +15,7 @@ rule prepare_data:
         f"{BENCHMARK}/prepare_data.tsv"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=memory_mb(1000),
     params:
         images=to_json(PARAMS.data.of_images),
         labels=labels(),
@@ -32,6 +34,7 @@ rule split_data:
     input:
         images=IMAGES,
         sidecar=sidecars(IMAGES),
+        datalists=DATALISTS,
     output:
         split=SPLIT,
         prior=PRIOR,
@@ -43,7 +46,7 @@ rule split_data:
         f"{BENCHMARK}/split_data/seed{{seed}}.tsv"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=memory_mb(1000),
     params:
         data=to_json(PARAMS.data),
         clients=to_json(PARAMS.federation.clients),

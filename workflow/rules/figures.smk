@@ -73,7 +73,7 @@ rule plot:
         figure="|".join(map(re.escape, FIGURE_NAMES)),
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=memory_mb(1000),
     params:
         name=lambda w: name_command(w.figure),
         about=lambda w: describe_figure(w.figure, COMPARED).about,

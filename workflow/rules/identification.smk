@@ -32,7 +32,7 @@ rule identify:
         f"{BENCHMARK}/identify/{{defense}}/{{attack}}.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_mb(2000),
     params:
         identifiability=to_json(PARAMS.identifiability),
         splits=lambda w, input: flags("--split", input.splits),

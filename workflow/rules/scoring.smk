@@ -34,7 +34,7 @@ rule score:
         f"{BENCHMARK}/score/{{defense}}/{{attack}}.tsv"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=memory_mb(1000),
     params:
         splits=lambda w, input: flags("--split", input.splits),
         reconstructions=lambda w, input: flags("--reconstruction", input.reconstructions),

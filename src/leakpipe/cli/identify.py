@@ -110,7 +110,7 @@ class _LookUp:
         if seed not in self.splits:
             raise LeakpipeError(f"{path}: its seed {seed} has no --split")
         clients = self.splits[seed].clients
-        candidates = sorted(index for held in clients.values() for index in held)
+        candidates = sorted({index for held in clients.values() for index in held})  # datalists may share images
         images, taken = self._matching(path, found.cell)
         own = [clients[found.cell["client"]].index(image) for image in images]  # priors stand in the client's order
         for name in self.settings.embedders:

@@ -11,6 +11,7 @@ from leakpipe.cli.collect_identifiability import collect_identifiability
 from leakpipe.cli.compare import compare
 from leakpipe.cli.compare_attacks import compare_attacks
 from leakpipe.cli.federate import federate
+from leakpipe.cli.fetch import fetch
 from leakpipe.cli.identify import identify
 from leakpipe.cli.invert import invert
 from leakpipe.cli.judge_claims import judge_claims
@@ -49,7 +50,7 @@ def main() -> None:
 
 
 COMMANDS = (
-    *(check, prepare_data, split_data, pretrain, federate, invert),
+    *(check, fetch, prepare_data, split_data, pretrain, federate, invert),
     *(score, collect, identify, collect_identifiability, compare, judge_claims, compare_attacks),
     *(plot, report, track, stage),
 )

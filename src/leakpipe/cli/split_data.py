@@ -27,6 +27,7 @@ def split_data(
     labels: dict[str, Any],
 ) -> None:
     """Split a data set into clients, validation, test and public part."""
+    from leakpipe.data.datalists import split_by_datalists
     from leakpipe.data.files import load_dataset, save_priors, save_split
     from leakpipe.data.partition import split_dataset
     from leakpipe.data.priors import average_public_images
@@ -38,16 +39,14 @@ def split_data(
     params = {"data": data_params, "clients": clients, "seed": seed}
     with record_run(record, rule="split_data", labels=labels, params=params):
         dataset = load_dataset(images)
-        parts = split_dataset(
-            dataset.labels,
-            dataset.classes,
-            parse_section(DataParams, data_params, source="--data-params"),
-            {
-                name: parse_section(ClientParams, client, source=f"--clients: {name}")
-                for name, client in clients.items()
-            },
-            seed=seed,
-        )
+        data = parse_section(DataParams, data_params, source="--data-params")
+        holding = {
+            name: parse_section(ClientParams, client, source=f"--clients: {name}") for name, client in clients.items()
+        }
+        if data.datalists:
+            parts = split_by_datalists(dataset, data, holding, seed=seed)
+        else:
+            parts = split_dataset(dataset.labels, dataset.classes, data, holding, seed=seed)
         save_split(split, parts, seed=seed)
         save_priors(
             prior,

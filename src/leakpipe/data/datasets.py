@@ -1,47 +1,19 @@
 """Registered data sets: what they are, where they come from, and how to load them.
 
-Loading imports its library only when called, so that the registry is cheap to read.
+Loading imports its library only when called, so that the registry is cheap to read. docs/data-sets.md has a
+section on each.
 """
-
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
-from leakpipe.data import phantom
+from leakpipe.data.covid_radiography import COVID_RADIOGRAPHY
+from leakpipe.data.entries import Contents, Dataset
+from leakpipe.data.image_folder import IMAGE_FOLDER
 from leakpipe.data.images import LabeledImages
+from leakpipe.data.medmnist_sets import MEDMNIST
+from leakpipe.data.phantom.entry import CXR_PHANTOM
 from leakpipe.params_data import ImagesParams
 from leakpipe.registry import Registry
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a data set holds, known before it is loaded.
-
-    Attributes:
-        classes: Class names; label i means `classes[i]`.
-        images: Images in all.
-    """
-
-    classes: tuple[str, ...]
-    images: int
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A data set's facts and its loader.
-
-    Attributes:
-        contents: `contents(params)` says what it holds, None where that is not known before it is loaded.
-        load: `load(params)` returns its images at `params.image_size`.
-    """
-
-    source: str
-    licence: str
-    citation: str
-    contents: Callable[[ImagesParams], Contents | None]
-    load: Callable[[ImagesParams], LabeledImages]
-
 
 DATASETS: Registry[Dataset] = Registry("data set")
 
@@ -73,26 +45,7 @@ DATASETS.add(
         load=_load_lfw_faces,
     ),
 )
-
-
-def _load_phantom(params: ImagesParams) -> LabeledImages:
-    from leakpipe.data.phantom.generate import make_phantoms
-
-    return make_phantoms(_count_phantoms(params), params.image_size, burned_text=params.burned_text)
-
-
-def _count_phantoms(params: ImagesParams) -> int:
-    assert params.images is not None  # params_data fills in the default
-    return params.images
-
-
-DATASETS.add(
-    "cxr-phantom",
-    Dataset(
-        source="made by leakpipe.data.phantom: chest radiographs of patients who do not exist, from a seed at any size",
-        licence="Apache-2.0, as leakpipe",
-        citation="leakpipe (see CITATION.cff)",
-        contents=lambda params: Contents(classes=phantom.CLASSES, images=_count_phantoms(params)),
-        load=_load_phantom,
-    ),
-)
+DATASETS.add("cxr-phantom", CXR_PHANTOM)
+DATASETS.add("covid-radiography", COVID_RADIOGRAPHY)
+DATASETS.add("medmnist", MEDMNIST)
+DATASETS.add("image-folder", IMAGE_FOLDER)

@@ -19,7 +19,8 @@ def save_dataset(path: Path, dataset: LabeledImages) -> None:
     """Write a data set at the size it is used at."""
     arrays = {"images": dataset.images, "labels": dataset.labels}
     texts = {"texts": [[asdict(text) for text in held] for held in dataset.texts]} if dataset.texts else {}
-    write_arrays(path, DATASET, arrays, {"classes": list(dataset.classes), **texts})
+    names = {"names": list(dataset.names)} if dataset.names else {}
+    write_arrays(path, DATASET, arrays, {"classes": list(dataset.classes), **texts, **names})
 
 
 def load_dataset(path: Path) -> LabeledImages:
@@ -30,7 +31,7 @@ def load_dataset(path: Path) -> LabeledImages:
         raise LeakpipeError(f"{sidecar_path(path)}: metadata.classes: {classes!r}, expected a list of names")
     images, labels = require_array(path, arrays, "images", 4), require_array(path, arrays, "labels", 1)
     texts = _parse_texts(sidecar_path(path), metadata.get("texts", []), images)
-    return LabeledImages(images, labels, tuple(classes), texts)
+    return LabeledImages(images, labels, tuple(classes), texts, _names(path, metadata, count=len(labels)))
 
 
 def _parse_texts(path: Path, stored: Any, images: np.ndarray) -> tuple[tuple[BurnedText, ...], ...]:
@@ -66,6 +67,13 @@ def load_priors(path: Path) -> tuple[dict[str, np.ndarray], int]:
     """Read prior images (channels, height, width) by name ("all" and one per class), and their seed."""
     arrays, metadata = read_arrays(path, PRIOR)
     return {name: require_array(path, arrays, name, 3) for name in arrays}, _seed(sidecar_path(path), metadata)
+
+
+def _names(path: Path, metadata: dict[str, object], *, count: int) -> tuple[str, ...]:
+    names = metadata.get("names", [])
+    if not isinstance(names, list) or len(names) not in (0, count):
+        raise LeakpipeError(f"{sidecar_path(path)}: metadata.names: expected the {count} paths of the images")
+    return tuple(map(str, names))
 
 
 def _seed(path: Path, content: dict[str, object]) -> int:

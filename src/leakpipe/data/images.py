@@ -13,12 +13,14 @@ class LabeledImages:
 
     Attributes:
         texts: What is burned into each image; empty where none is into any.
+        names: Path of each image in the data set's folder, with `/`; empty where images are no files.
     """
 
     images: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...]
     texts: tuple[tuple[BurnedText, ...], ...] = ()
+    names: tuple[str, ...] = ()
 
     def texts_of(self, image: int) -> tuple[BurnedText, ...]:
         """What is burned into one image."""

@@ -1,6 +1,6 @@
 """Splitting a data set, once per seed, into disjoint parts: clients, validation, test and public."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from leakpipe.randomness import derive_seed
 
 @dataclass(frozen=True)
 class Split:
-    """Indices into the data set; no index stands in two parts.
+    """Indices into the data set; no index stands in two parts (but datalists may give two clients the same image).
 
     Attributes:
         clients: Training images of each client.
@@ -59,21 +59,10 @@ def split_dataset(
     Raises:
         LeakpipeError: A class has too few images for the parts that ask for it.
     """
-    rng = np.random.default_rng(derive_seed("split", seed))
-    left = {
-        name: [int(index) for index in rng.permutation(np.flatnonzero(labels == label))]
-        for label, name in enumerate(class_names)
-    }
+    left = shuffle_by_class(labels, class_names, seed=seed)
 
     def draw(part: str, count: int, allowed: Sequence[str]) -> tuple[int, ...]:
-        drawn: list[int] = []
-        for position in range(count):
-            available = [name for name in allowed if left[name]]
-            if not available:
-                raise LeakpipeError(f"data: class {'/'.join(allowed)} has too few images for {part} ({count} images)")
-            wanted = allowed[position % len(allowed)]
-            drawn.append(left[wanted if wanted in available else available[0]].pop())
-        return tuple(drawn)
+        return draw_balanced(left, count, allowed, part=part)
 
     held: dict[str, tuple[int, ...]] = {}
     for name, client in sorted(clients.items(), key=lambda item: item[1].classes is None):
@@ -84,3 +73,31 @@ def split_dataset(
         validation=draw("the validation part", data.validation, class_names),
         public=draw("the public part", data.public, class_names),
     )
+
+
+def shuffle_by_class(
+    labels: np.ndarray, class_names: Sequence[str], *, seed: int, among: Collection[int] | None = None
+) -> dict[str, list[int]]:
+    """Indices of each class in random order, by its name; of those in `among` only, if given."""
+    rng = np.random.default_rng(derive_seed("split", seed))
+    shuffled = {name: rng.permutation(np.flatnonzero(labels == label)) for label, name in enumerate(class_names)}
+    return {
+        name: [int(index) for index in indices if among is None or int(index) in among]
+        for name, indices in shuffled.items()
+    }
+
+
+def draw_balanced(left: dict[str, list[int]], count: int, allowed: Sequence[str], *, part: str) -> tuple[int, ...]:
+    """Take `count` images out of `left`, from the allowed classes in turn as long as they last.
+
+    Raises:
+        LeakpipeError: There are too few for `part`, which the message names.
+    """
+    drawn: list[int] = []
+    for position in range(count):
+        available = [name for name in allowed if left[name]]
+        if not available:
+            raise LeakpipeError(f"data: class {'/'.join(allowed)} has too few images for {part} ({count} images)")
+        wanted = allowed[position % len(allowed)]
+        drawn.append(left[wanted if wanted in available else available[0]].pop())
+    return tuple(drawn)

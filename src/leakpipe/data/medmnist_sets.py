@@ -1,0 +1,160 @@
+"""MedMNIST: eighteen standardised sets of small medical images, of which the 2-D ones with one label are read.
+
+The class names are those of the package `medmnist` (extra `medmnist`); the images are read from its files without it.
+"""
+
+import ast
+import zipfile
+from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from leakpipe.data.entries import Contents, Dataset
+from leakpipe.data.folders import choose_images, find_root
+from leakpipe.data.images import LabeledImages
+from leakpipe.errors import LeakpipeError
+from leakpipe.params_data import ImagesParams
+
+FOLDER = "medmnist"
+SIZES = (28, 64, 128, 224)
+SPLITS = ("train", "val", "test")  # in this order they become one data set, which is split anew
+MISSING = "data set 'medmnist' needs the names in package medmnist: pip install 'leakpipe[medmnist]'"
+
+
+@cache
+def read_info() -> Mapping[str, Any] | None:
+    """The package's table of its sets, None if it is not installed.
+
+    The table is read out of the source: importing the package takes the seconds of importing torch, and makes a folder
+    in the user's home.
+    """
+    spec = find_spec("medmnist")
+    source = Path(str(spec.origin)).with_name("info.py") if spec and spec.origin else None
+    if source is None or not source.is_file():
+        return None
+    for node in ast.parse(source.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id == "INFO" for to in node.targets):
+            table: Mapping[str, Any] = ast.literal_eval(node.value)
+            return table
+    return None
+
+
+def describe_subset(subset: str) -> Mapping[str, Any]:
+    """The package's description of a 2-D set with one label per image.
+
+    Raises:
+        LeakpipeError: The package is missing, or `subset` is unknown, 3-D, or has several labels per image.
+    """
+    info = read_info()
+    if info is None:
+        raise LeakpipeError(MISSING)
+    usable = [name for name, about in info.items() if not name.endswith("3d") and "multi-label" not in about["task"]]
+    if subset not in usable:
+        why = "is no set of MedMNIST" if subset not in info else "is 3-D" if subset.endswith("3d") else "is multi-label"
+        raise LeakpipeError(f"data.subset: {subset!r} {why}, expected one of {', '.join(usable)}")
+    about: Mapping[str, Any] = info[subset]
+    return about
+
+
+def choose_size(params: ImagesParams) -> int:
+    """Size of the stored images to read: as asked for, or the smallest that need not be enlarged."""
+    return params.stored_size or next((size for size in SIZES if size >= params.image_size), SIZES[-1])
+
+
+def file_name(subset: str, size: int) -> str:
+    """The package's name for the file of a set at one size."""
+    return f"{subset}.npz" if size == SIZES[0] else f"{subset}_{size}.npz"
+
+
+def _contents(params: ImagesParams) -> Contents | None:
+    if read_info() is None:
+        return None
+    about = describe_subset(str(params.subset))
+    images = sum(about["n_samples"].values())
+    return Contents(tuple(about["label"].values()), min(images, params.images or images), about["n_channels"])
+
+
+def _load(params: ImagesParams) -> LabeledImages:
+    subset, size = str(params.subset), choose_size(params)
+    classes = tuple(describe_subset(subset)["label"].values())
+    path = find_root(params, FOLDER) / file_name(subset, size)
+    if not path.is_file():
+        raise LeakpipeError(
+            f"{path}: is missing; get it by `leakpipe fetch medmnist {subset} --size {size}`, or name its folder in "
+            "data.root, or the one above it in LEAKPIPE_DATA"
+        )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            labels = np.concatenate([_read_labels(archive, split) for split in SPLITS])
+            if labels.min() < 0 or labels.max() >= len(classes):
+                worst = int(labels.max() if labels.max() >= len(classes) else labels.min())
+                raise LeakpipeError(f"{path}: label {worst} is out of range, expected 0 to {len(classes) - 1}")
+            chosen = choose_images(labels.tolist(), params.images)
+            images = _read_images(archive, np.array(chosen), params.image_size, stored=size)
+    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError) as error:
+        raise LeakpipeError(f"{path}: is damaged or no file of MedMNIST: {error}") from error
+    return LabeledImages(images, labels[chosen], classes)
+
+
+def _read_labels(archive: zipfile.ZipFile, split: str) -> np.ndarray:
+    with archive.open(f"{split}_labels.npy") as stream:
+        labels = np.lib.format.read_array(stream, allow_pickle=False)
+    if labels.ndim != 2 or labels.shape[1] != 1 or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"{split}_labels has shape {labels.shape} and type {labels.dtype}, expected whole numbers (N, 1)"
+        )
+    return labels[:, 0].astype(np.int64)
+
+
+def _read_images(archive: zipfile.ZipFile, chosen: np.ndarray, image_size: int, *, stored: int) -> np.ndarray:
+    """Read the chosen images one by one: a file can unpack to more than memory holds."""
+    from leakpipe.data.image_files import fit_square
+
+    found: list[np.ndarray] = []
+    before = 0
+    for split in SPLITS:
+        with archive.open(f"{split}_images.npy") as stream:
+            shape = _read_shape(stream, split, stored)
+            count, pixels = shape[0], int(np.prod(shape[1:]))
+            wanted = set(chosen[(chosen >= before) & (chosen < before + count)].tolist())
+            for index in range(before, before + count):
+                row = stream.read(pixels)
+                if len(row) < pixels:
+                    raise ValueError(f"{split}_images ends after {index - before} of {count} images")
+                if index in wanted:
+                    found.append(
+                        fit_square(np.frombuffer(row, np.uint8).reshape(shape[1:]) / np.float32(255), image_size)
+                    )
+            before += count
+    if len(found) != len(chosen):
+        raise ValueError("it has more labels than images")
+    return np.stack(found)
+
+
+def _read_shape(stream: IO[bytes], split: str, stored: int) -> tuple[int, ...]:
+    version = np.lib.format.read_magic(stream)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+    shape, fortran, dtype = read_header(stream)
+    if fortran or dtype != np.uint8 or shape[1:] not in {(stored, stored), (stored, stored, 3)}:
+        raise ValueError(
+            f"{split}_images has shape {shape} and type {dtype}, expected (N, {stored}, {stored}) or "
+            f"(N, {stored}, {stored}, 3) of uint8"
+        )
+    return tuple(int(length) for length in shape)
+
+
+MEDMNIST = Dataset(
+    source="https://medmnist.com (files on Zenodo, record 10519652): npz of 28, 64, 128 or 224 pixels",
+    licence="CC BY 4.0; `dermamnist` CC BY-NC 4.0",
+    citation=(
+        "Yang, Shi, Wei, Liu, Zhao, Ke, Pfister, Ni: MedMNIST v2: A large-scale lightweight benchmark for 2D and 3D "
+        "biomedical image classification. Scientific Data 10, 2023, 41, doi 10.1038/s41597-022-01721-8; "
+        "and the set's own source, which its page names."
+    ),
+    contents=_contents,
+    load=_load,
+)

@@ -1,0 +1,106 @@
+"""`leakpipe fetch`, with stand-ins for the publishers' clients: what they are asked, and what is said if they fail."""
+
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import medmnist
+import pytest
+from click.testing import CliRunner, Result
+
+from leakpipe.cli.main import main
+from leakpipe.data.covid_radiography import FOLDER, KAGGLE
+
+
+def fetch(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["fetch", *map(str, arguments)])
+
+
+class FakeKaggle:
+    """Kaggle's client as far as it is used."""
+
+    def __init__(self, *, authenticates: Exception | SystemExit | None = None, unpacks: bool = True) -> None:
+        self.authenticates, self.unpacks = authenticates, unpacks
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+
+    def authenticate(self) -> None:
+        print("how to authenticate, over many lines")
+        if self.authenticates:
+            raise self.authenticates
+
+    def dataset_download_files(self, name: str, **options: Any) -> None:
+        self.asked.append((name, options))
+        if self.unpacks:
+            (Path(options["path"]) / FOLDER).mkdir(parents=True)
+
+
+def install(monkeypatch: pytest.MonkeyPatch, client: FakeKaggle) -> FakeKaggle:
+    names = ("kaggle", "kaggle.api", "kaggle.api.kaggle_api_extended")
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setattr(sys.modules[names[-1]], "KaggleApi", lambda: client, raising=False)
+    return client
+
+
+def test_covid_radiography_is_unpacked_where_it_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = install(monkeypatch, FakeKaggle())
+    monkeypatch.setenv("LEAKPIPE_DATA", str(tmp_path / "data"))
+    done = fetch("covid-radiography")
+    assert done.exit_code == 0, done.output
+    assert client.asked == [(KAGGLE, {"path": str(tmp_path / "data"), "quiet": False, "unzip": True})]
+    assert done.output.strip() == str(tmp_path / "data" / FOLDER)
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), OSError("Could not find kaggle.json")])
+def test_missing_credentials_are_one_sentence(
+    error: Exception | SystemExit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, FakeKaggle(authenticates=error))
+    done = fetch("covid-radiography", "--into", tmp_path / "data")
+    assert done.exit_code == 1
+    assert done.output.startswith("Error: fetch: Kaggle's client found no credentials of yours; make a token on")
+    assert done.output.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_missing_client_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kaggle", None)
+    done = fetch("covid-radiography", "--into", tmp_path)
+    assert (done.exit_code, done.output) == (
+        1, "Error: fetch: needs Kaggle's client: pip install 'leakpipe[kaggle]'\n",
+    )  # fmt: skip
+
+
+def test_a_download_that_holds_something_else_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, FakeKaggle(unpacks=False))
+    done = fetch("covid-radiography", "--into", tmp_path)
+    assert done.exit_code == 1
+    assert f"{tmp_path / FOLDER}: is not in what Kaggle's client unpacked" in done.output
+
+
+def test_medmnist_is_asked_for_the_set_at_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(medmnist, "PneumoniaMNIST", lambda **options: asked.append(options) or SimpleNamespace())
+    done = fetch("medmnist", "pneumoniamnist", "--size", 64, "--into", tmp_path / "sets")
+    assert done.exit_code == 0, done.output
+    assert asked == [{"split": "val", "download": True, "root": str(tmp_path / "sets"), "size": 64}]
+    assert done.output.strip() == str(tmp_path / "sets" / "pneumoniamnist_64.npz")
+
+
+def test_what_medmnist_says_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_options: Any) -> None:
+        raise RuntimeError("\n  Automatic download failed!\n  Please …")
+
+    monkeypatch.setattr(medmnist, "PneumoniaMNIST", fail)
+    done = fetch("medmnist", "pneumoniamnist", "--into", tmp_path)
+    assert (done.exit_code, done.output) == (
+        1, "Error: fetch: package medmnist could not download the set: Automatic download failed! Please …\n",
+    )  # fmt: skip
+
+
+def test_sets_that_cannot_be_used_are_not_downloaded(tmp_path: Path) -> None:
+    done = fetch("medmnist", "chestmnist", "--into", tmp_path / "sets")
+    assert done.exit_code == 1
+    assert "'chestmnist' is multi-label" in done.output
+    assert not (tmp_path / "sets").exists()

@@ -1,0 +1,181 @@
+"""Data sets of image files in class folders: what is listed, chosen, loaded and refused."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from leakpipe.data.datasets import DATASETS
+from leakpipe.data.entries import Contents
+from leakpipe.data.files import load_dataset, save_dataset
+from leakpipe.data.folders import choose_images, list_images
+from leakpipe.data.image_files import read_image
+from leakpipe.errors import LeakpipeError
+from leakpipe.params_data import ImagesParams
+from tests.unit.data_files import noise, of_folder, write_folder, write_image
+
+FOLDER, COVID = DATASETS["image-folder"], DATASETS["covid-radiography"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "xrays", {"clear": 3, "opacity": 12})
+
+
+def test_classes_are_folders_by_name_and_images_by_path(root: Path) -> None:
+    write_image(root / "clear" / "deep" / "er" / "a.TIF", noise(16, 16), format="TIFF")
+    (root / "clear" / "notes.txt").write_text("")
+    (root / "clear" / ".hidden.png").write_text("")
+    (root / ".cache").mkdir()
+    loaded = FOLDER.load(of_folder(root))
+    assert loaded.classes == ("clear", "opacity")
+    assert loaded.names[:5] == (
+        *(f"clear/clear-{number}.png" for number in (1, 2, 3)), "clear/deep/er/a.TIF", "opacity/opacity-1.png",
+    )  # fmt: skip
+    assert Counter(loaded.labels.tolist()) == {0: 4, 1: 12}
+    assert loaded.images.dtype == np.float32
+    assert loaded.labels.dtype == np.int64
+    for name, image in zip(loaded.names, loaded.images, strict=True):
+        np.testing.assert_array_equal(image, read_image(root / name, size=16, color=False))
+    assert FOLDER.contents(of_folder(root)) == Contents(("clear", "opacity"), 16)
+
+
+def test_classes_can_be_chosen_and_ordered(root: Path) -> None:
+    write_folder(root, {"other": 1})
+    loaded = FOLDER.load(of_folder(root, classes=["opacity", "clear"], channels="color"))
+    assert loaded.classes == ("opacity", "clear")
+    assert loaded.labels.tolist() == [0] * 12 + [1] * 3
+    assert loaded.images.shape == (15, 3, 16, 16)
+
+
+def test_names_survive_storage(root: Path, tmp_path: Path) -> None:
+    loaded = FOLDER.load(of_folder(root))
+    save_dataset(tmp_path / "images.safetensors", loaded)
+    assert load_dataset(tmp_path / "images.safetensors").names == loaded.names
+
+
+def test_without_names_none_are_stored(tmp_path: Path) -> None:
+    faces = DATASETS["lfw-faces"].load(ImagesParams(dataset="lfw-faces", image_size=16))
+    save_dataset(tmp_path / "images.safetensors", faces)
+    assert '"names"' not in (tmp_path / "images.json").read_text()
+    assert load_dataset(tmp_path / "images.safetensors").names == ()
+
+
+@pytest.mark.parametrize("limit", [2, 5, 6, 9, 14])
+def test_a_limit_is_balanced_as_far_as_images_last_and_always_the_same(limit: int, root: Path) -> None:
+    loaded = FOLDER.load(of_folder(root, images=limit))
+    counted = Counter(loaded.labels.tolist())
+    assert counted == {0: min(3, (limit + 1) // 2), 1: limit - min(3, (limit + 1) // 2)}
+    assert loaded.names == FOLDER.load(of_folder(root, images=limit)).names
+    assert list(loaded.names) == sorted(loaded.names)
+    contents = FOLDER.contents(of_folder(root, images=limit))
+    assert contents is not None
+    assert contents.images == limit
+
+
+def test_the_limit_takes_a_random_choice_not_the_first() -> None:
+    chosen = choose_images([0] * 1000, 100)
+    assert 350 < np.mean(chosen) < 650
+    assert choose_images([0, 1, 0], None) == choose_images([0, 1, 0], 3) == [0, 1, 2]
+
+
+def test_what_is_kept_comes_before_balance() -> None:
+    labels = [0] * 10 + [1] * 10
+    assert set(range(4)) < set(choose_images(labels, 6, kept={0, 1, 2, 3}))
+    assert Counter(labels[index] for index in choose_images(labels, 8, kept={0, 1, 2, 3})) == {0: 4, 1: 4}
+    with pytest.raises(LeakpipeError, match=r"data\.images: 3 is fewer than the 4 images that data\.datalists name"):
+        choose_images(labels, 3, kept={0, 1, 2, 3})
+
+
+def said(params: ImagesParams) -> str:
+    with pytest.raises(LeakpipeError) as raised:
+        DATASETS[params.dataset].load(params)
+    return str(raised.value)
+
+
+def test_an_empty_class_is_refused(root: Path) -> None:
+    (root / "empty").mkdir()
+    assert said(of_folder(root)).startswith(f"{root / 'empty'}: class 'empty' is empty, expected images (.png, ")
+
+
+def test_a_missing_class_is_refused(root: Path) -> None:
+    said_of_it = said(of_folder(root, classes=["clear", "cloudy"]))
+    assert said_of_it == f"{root / 'cloudy'}: the folder of class 'cloudy' is missing"
+
+
+def test_one_class_is_no_classification(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, {"only": 2})
+    assert said(of_folder(root)) == f"{root}: has 1 class folders, expected at least two"
+
+
+def test_a_damaged_image_is_named(root: Path) -> None:
+    (root / "opacity" / "opacity-7.png").write_bytes(b"")
+    assert said(of_folder(root)) == f"{root / 'opacity' / 'opacity-7.png'}: is not a PNG, JPEG or TIFF image"
+
+
+def test_colour_among_gray_is_named(root: Path) -> None:
+    path = write_image(root / "opacity" / "x.png", noise(16, 16, 3))
+    assert said(of_folder(root)).startswith(f"{path}: is in colour, expected gray")
+    assert FOLDER.load(of_folder(root, channels="color")).images.shape[1] == 3
+
+
+def test_links_that_leave_the_folder_are_refused(root: Path, tmp_path: Path) -> None:
+    secret = write_image(tmp_path / "secret.png", noise(16, 16))
+    link = root / "clear" / "link.png"
+    link.symlink_to(secret)
+    assert said(of_folder(root)) == f"{link}: leads out of the data folder {root} to {secret}"
+    link.unlink()
+    link.symlink_to(root / "clear" / "clear-1.png")
+    assert len(FOLDER.load(of_folder(root)).names) == 16, "one that stays inside is an image like others"
+
+
+def test_links_to_folders_are_refused(root: Path, tmp_path: Path) -> None:
+    write_folder(tmp_path / "elsewhere", {"x": 1})
+    (root / "zzz").symlink_to(tmp_path / "elsewhere")
+    assert said(of_folder(root)).startswith(f"{root / 'zzz'}: leads out of the data folder")
+    (root / "zzz").unlink()
+    (root / "clear" / "more").symlink_to(root / "opacity")
+    assert said(of_folder(root)).startswith(f"{root / 'clear' / 'more'}: links to folders are not followed")
+
+
+def test_the_data_folder_itself_may_be_a_link(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(root)
+    assert len(list_images(tmp_path / "link", ["clear", "opacity"]).names) == 15
+
+
+def test_covid_radiography_reads_images_not_masks_with_the_papers_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "COVID-19_Radiography_Dataset"
+    write_folder(root, {"COVID/images": 2, "COVID/masks": 2, "Normal/images": 3, "Viral Pneumonia/images": 1})
+    monkeypatch.setenv("LEAKPIPE_DATA", str(tmp_path))
+    params = ImagesParams(dataset="covid-radiography", image_size=16)
+    loaded = COVID.load(params)
+    assert loaded.classes == ("Normal", "COVID")
+    assert loaded.labels.tolist() == [0, 0, 0, 1, 1]
+    assert loaded.names[-1] == "COVID/images/COVID-2.png"
+    three = params.model_copy(update={"classes": ("Viral Pneumonia", "COVID", "Normal")})
+    assert COVID.load(three).labels.tolist() == [0, 1, 1, 2, 2, 2]
+
+
+def test_covid_radiography_can_be_planned_without_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEAKPIPE_DATA", str(tmp_path))
+    params = ImagesParams(dataset="covid-radiography", image_size=16)
+    assert COVID.contents(params) == Contents(("Normal", "COVID"), 13808)
+    assert COVID.contents(params.model_copy(update={"images": 100})) == Contents(("Normal", "COVID"), 100)
+    message = said(params)
+    assert message.startswith(
+        f"{tmp_path / 'COVID-19_Radiography_Dataset'}: the folder of data set 'covid-radiography'"
+    )
+    assert "`leakpipe fetch covid-radiography`" in message
+    with pytest.raises(
+        LeakpipeError, match=r"data\.classes: 'Flu' is no class of 'covid-radiography'; known: COVID, Lu"
+    ):
+        COVID.contents(params.model_copy(update={"classes": ("Normal", "Flu")}))
+
+
+def test_a_missing_folder_is_planned_and_then_named(tmp_path: Path) -> None:
+    params = of_folder(tmp_path / "absent")
+    assert FOLDER.contents(params) is None
+    assert said(params) == f"{tmp_path / 'absent'}: the folder of data set 'image-folder' (data.root) is missing"
