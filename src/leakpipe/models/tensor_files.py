@@ -14,12 +14,16 @@ from leakpipe.models.state import Tensors
 NESTED = ("state_dict", "model")  # where training scripts put the weights among other things
 
 
-def read_tensors(path: Path) -> Tensors:
-    """Tensors by name of a `.safetensors` or `.pth` file; `LeakpipeError` says what is wrong with it."""
+def read_tensors(path: Path, *, field: str) -> Tensors:
+    """Tensors by name of a `.safetensors` or `.pth` file that `field` of the parameters names.
+
+    Raises:
+        LeakpipeError: It cannot be read, or is no such file.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise LeakpipeError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise LeakpipeError(f"{field}: {path}: cannot be read: {error.strerror or error}") from error
     return parse_tensors(content, path)
 
 
