@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load
 from torch import Tensor
 
 from leakpipe.errors import LeakpipeError
@@ -35,6 +34,8 @@ def parse_tensors(content: bytes, path: Path) -> Tensors:
     Raises:
         LeakpipeError: It is no such file, or holds something else than tensors by name.
     """
+    from safetensors.torch import load  # not among what importing this package needs
+
     try:
         if path.suffix == ".safetensors":
             return load(content)
