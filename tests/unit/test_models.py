@@ -10,6 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from leakpipe.federation.local import Batch, local_update, new_running_statistics
 from leakpipe.models.catalog import MODELS
+from leakpipe.models.normalization import group_norm
 from leakpipe.models.preprocessing import normalize_input
 from leakpipe.models.state import ModelState, build_module, forward_frozen, forward_training, initial_state
 from leakpipe.params_models import ModelParams
@@ -68,6 +69,40 @@ def test_the_state_holds_every_tensor_of_the_module(name: str) -> None:
     assert state.statistics
 
 
+@pytest.mark.parametrize("normalization", ["batch", "group"])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_trains_a_step(name: str, normalization: str) -> None:
+    """In float32, as clients do; every weight moves, and running statistics only where there are any."""
+    params = ModelParams(name=name, normalization=normalization)
+    size = MODELS[name].lone_size(params) + 1
+    state = initial_state(build_module(params, classes=2, image_size=size), seed=0)
+    assert bool(state.statistics) == params.has_batch_norm == (normalization == "batch")
+    (batch,) = small_batches(2, image_size=size, dtype=torch.float32)
+    update = local_update(state, [batch], SETTINGS)
+    assert update.weights.keys() == state.weights.keys()
+    assert update.statistics.keys() == state.statistics.keys()
+    for part in (update.weights, update.statistics):
+        assert all(value.isfinite().all() for value in part.values())
+    still = [name for name, value in update.weights.items() if not value.any()]
+    assert still == []
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(64, 32), (96, 32), (32, 16), (16, 8), (6, 3), (7, 1), (1, 1)])
+def test_groups_hold_two_channels_or_more(channels: int, groups: int) -> None:
+    assert group_norm(channels).num_groups == groups
+
+
+def test_group_normalisation_sees_every_image_by_itself() -> None:
+    params = ModelParams(name="resnet20", normalization="group")
+    state = initial_state(build_module(params, classes=2, image_size=16), seed=0)
+    (batch,) = small_batches(3, image_size=16, dtype=torch.float32)
+    with torch.no_grad():
+        together = forward_training(state, batch.images)[0]
+        alone = torch.cat([forward_training(state, image[None])[0] for image in batch.images])
+    torch.testing.assert_close(together, alone)
+    torch.testing.assert_close(together, forward_frozen(state, batch.images).detach())
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_drawing_a_state_leaves_the_global_generator_alone(name: str) -> None:
     before = torch.get_rng_state()
@@ -98,7 +133,16 @@ def test_one_image_trains_from_where_the_lone_size_says(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "classes", "count"),
-    [("resnet18", 1000, 11_689_512), ("resnet18", 2, 11_177_538), ("resnet20", 10, 269_722), ("resnet20", 2, 269_202)],
+    [
+        ("resnet34", 1000, 21_797_672),
+        ("resnet50", 1000, 25_557_032),
+        ("densenet121", 1000, 7_978_856),
+        ("vgg11_bn", 1000, 132_868_840),
+        ("resnet18", 1000, 11_689_512),
+        ("resnet18", 2, 11_177_538),
+        ("resnet20", 10, 269_722),
+        ("resnet20", 2, 269_202),
+    ],
 )
 def test_parameter_counts_are_the_published_ones(name: str, classes: int, count: int) -> None:
     module = build_module(ModelParams(name=name), classes=classes, image_size=32)
@@ -108,9 +152,12 @@ def test_parameter_counts_are_the_published_ones(name: str, classes: int, count:
 PREFIX = "network."
 
 
-def torchvision_network(state: ModelState) -> nn.Module:
+def torchvision_network(name: str, state: ModelState) -> nn.Module:
     """torchvision's own network, with its own batch normalisation and in-place ReLUs, holding `state`."""
-    network = torchvision.models.resnet18(weights=None, num_classes=2).double()
+    network = getattr(torchvision.models, name)(weights=None, num_classes=2).double()
+    for layer in network.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.p = 0.0
     tensors = {name.removeprefix(PREFIX): value for name, value in {**state.weights, **state.statistics}.items()}
     missing, unexpected = network.load_state_dict(tensors, strict=False)
     assert all(name.endswith("num_batches_tracked") for name in missing)
@@ -118,9 +165,10 @@ def torchvision_network(state: ModelState) -> nn.Module:
     return network
 
 
-def test_resnet18_gives_torchvisions_logits() -> None:
-    state, (batch,) = drawn_state("resnet18"), small_batches(2, image_size=32)
-    network = torchvision_network(state)
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "densenet121", "vgg11_bn"])
+def test_torchvisions_networks_give_its_logits(name: str) -> None:
+    state, (batch,) = drawn_state(name), small_batches(2, image_size=64)
+    network = torchvision_network(name, state)
     images = normalize_input(batch.images)
     with torch.no_grad():
         frozen, expected_frozen = forward_frozen(state, batch.images), network.eval()(images)
@@ -129,10 +177,14 @@ def test_resnet18_gives_torchvisions_logits() -> None:
     torch.testing.assert_close(training, expected_training, rtol=1e-10, atol=0)
 
 
-@pytest.mark.parametrize("size", [32, 64], ids=["two values a channel", "eight"])
-def test_resnet18_trains_as_torchvisions_does(size: int) -> None:
-    state, (batch,) = drawn_state("resnet18"), small_batches(2, image_size=size)
-    network = torchvision_network(state).train()
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("resnet18", 32), ("resnet18", 64), ("resnet50", 64), ("densenet121", 64)],
+    ids=["two values a channel", "eight", "bottlenecks", "dense blocks"],
+)
+def test_torchvisions_networks_train_as_its_own(name: str, size: int) -> None:
+    state, (batch,) = drawn_state(name), small_batches(2, image_size=size)
+    network = torchvision_network(name, state).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=SETTINGS.learning_rate)
     F.cross_entropy(network(normalize_input(batch.images)), batch.labels).backward()
     optimizer.step()
@@ -148,9 +200,10 @@ def test_resnet18_trains_as_torchvisions_does(size: int) -> None:
         torch.testing.assert_close(after, trained[name], rtol=1e-10, atol=1e-12)
 
 
-def test_resnet18_differentiates_as_torchvisions_does() -> None:
-    state, (batch,) = drawn_state("resnet18"), small_batches(1, image_size=64)
-    network = torchvision_network(state).train()
+@pytest.mark.parametrize("name", ["resnet18", "densenet121"])
+def test_torchvisions_networks_differentiate_as_its_own(name: str) -> None:
+    state, (batch,) = drawn_state(name), small_batches(1, image_size=64)
+    network = torchvision_network(name, state).train()
 
     def reference(weights: dict[str, Tensor], images: Tensor) -> Tensor:
         own = {name.removeprefix(PREFIX): value for name, value in weights.items()}

@@ -146,6 +146,49 @@ def test_overlays_are_runnable(overlay: Path) -> None:
         ("model/name", "resnet20", "model.widths: only 'convnet-bn' has widths and strides; both must be null for"),
         ("model", {"name": "resnet18", "strides": [1]}, "model.strides: only 'convnet-bn' has widths and strides"),
         ("model", {"name": "resnet18"}, "federation.clients.site-9: model 'resnet18' at data.image_size 32 leaves one"),
+        (
+            "model",
+            {"name": "vgg11_bn", "weights": "imagenett"},
+            "model.weights: 'imagenett', expected random, imagenet, ",
+        ),
+        (
+            "model",
+            {"name": "resnet20", "weights": "imagenet"},
+            "there are no weights 'imagenet' for 'resnet20'; there a",
+        ),
+        ("model", {"name": "resnet34", "weights": "augnet"}, "'augnet' for 'resnet34'; there are for resnet50"),
+        (
+            "model",
+            {"name": "resnet20", "weights": "public", "pretraining": {"start": "augnet"}},
+            "model.pretraining.start: there are no weights 'augnet' for 'resnet20'; there are for resnet50",
+        ),
+        (
+            "model",
+            {"name": "resnet18", "weights": "imagenet", "normalization": "group"},
+            "model.weights: 'imagenet' were trained with batch normalisation, which model.normalization: group repl",
+        ),
+        (
+            "model",
+            {"name": "resnet18", "weights": "public", "pretraining": {"batch_size": 41}},
+            "model.pretraining.batch_size: model 'resnet18' at data.image_size 32 leaves one value per channel",
+        ),
+        ("model/pretraining", {"start": "public"}, "model.pretraining.start: 'public', expected random, imagenet, aug"),
+        ("data/image_size", 16, "data.image_size: 16, expected 32 or more for 'vgg11_bn'"),
+        (
+            "federation/batch_norm_sharing",
+            "local",
+            "preset 'leakpipe' needs running statistics in the update, which fed",
+        ),
+        (
+            "federation/batch_norm_sharing",
+            "local",
+            "federation.batch_norm_sharing: local keeps batch normalisation with the clients, which model.normaliza",
+        ),
+        (
+            "federation/batch_norm_sharing",
+            "local",
+            "is granted exact batch statistics by threat_model.batch_norm: exac",
+        ),
         ("attacks/leakpipe/preset", "rgap", "'rgap' is not valid: input should be 'leakpipe', 'row-space'"),
         (
             "attacks/leakpipe/batch_norm",
@@ -203,6 +246,12 @@ def test_overlays_are_runnable(overlay: Path) -> None:
 def test_what_is_wrong_is_said_in_one_sentence(content: dict[str, Any], path: str, value: Any, said: str) -> None:
     if "comparisons.known" in said:
         content["comparisons"]["known"] = comparison()
+    if "vgg11_bn" in said:
+        content["model"] = {"name": "vgg11_bn"}
+    if "which model.normaliza" in said and path.startswith("federation"):
+        content["model"]["normalization"] = "group"
+    if "is granted exact" in said:
+        content["threat_model"] = {"batch_norm": "exact"}
     with pytest.raises(LeakpipeError) as caught:
         parse_params(edit(content, path, value), source="params.yaml")
     assert said in str(caught.value)

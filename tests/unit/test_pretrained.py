@@ -129,6 +129,25 @@ def test_a_file_of_ones_own(tmp_path: Path, suffix: str, classes: int) -> None:
         assert torch.equal(value, tensors[name] if keeps else drawn.weights[name]), name
 
 
+@pytest.mark.parametrize("normalization", ["batch", "group"])
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "vgg11_bn"])  # half a gigabyte
+def test_every_model_reads_what_torch_wrote_of_it(name: str, normalization: str, tmp_path: Path) -> None:
+    params = ModelParams(name=name, normalization=normalization)
+    module = build_module(params, classes=2, image_size=32)
+    module.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(2)
+    for tensor in module.state_dict().values():
+        tensor.copy_(torch.rand(tensor.shape, generator=generator) if tensor.is_floating_point() else tensor)
+    torch.save(module.state_dict(), tmp_path / "mine.pth")
+    state = pretrained_state(params, str(tmp_path / "mine.pth"), module, seed=1)
+    for key, value in {**state.weights, **state.statistics}.items():
+        assert torch.equal(value, module.state_dict()[key]), key
+    other = ModelParams(name=name, normalization="group" if normalization == "batch" else "batch")
+    said = "is not one of the model's" if normalization == "batch" else "is missing; the model has it"
+    with pytest.raises(LeakpipeError, match=said):
+        pretrained_state(other, str(tmp_path / "mine.pth"), build_module(other, classes=2, image_size=32), seed=1)
+
+
 def test_wrapped_and_nested_tensors_are_found(tmp_path: Path) -> None:
     wrapped = {f"module.{name}": value for name, value in own().items()}
     for number, content in enumerate([wrapped, {"epoch": 3, "state_dict": wrapped}, {"model": wrapped}]):

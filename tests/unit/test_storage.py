@@ -162,9 +162,11 @@ def test_models_and_updates_survive(federation: tuple[Path, Path]) -> None:
     torch.testing.assert_close(dict(stored.update.weights), dict(again.weights), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_every_registered_model_survives(name: str, tmp_path: Path) -> None:
-    params = ModelParams(name=name)
+@pytest.mark.parametrize(
+    ("name", "normalization"), [*((name, "batch") for name in MODELS), ("convnet-bn", "group"), ("resnet50", "group")]
+)
+def test_every_registered_model_survives(name: str, normalization: str, tmp_path: Path) -> None:
+    params = ModelParams(name=name, normalization=normalization, weights="random", pretraining={"epochs": 3})
     state = initial_state(build_module(params, classes=3, image_size=32), seed=1)
     save_model(tmp_path / "global.safetensors", state, params=params, classes=3, image_size=32)
     read = load_model(tmp_path / "global.safetensors")

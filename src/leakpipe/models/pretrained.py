@@ -37,7 +37,7 @@ def pretrained_state(params: ArchitectureParams, weights: str, module: nn.Module
     published = MODELS[params.name].published.get(weights)
     if published is None:
         path = Path(weights)
-        return take_tensors(drawn, read_tensors(path), source=f"model.weights: {path}")
+        return take_tensors(drawn, read_tensors(path, field="model.weights"), source=f"model.weights: {path}")
     path = find_model_weights(published)
     return take_tensors(drawn, parse_tensors(read_weights(published, path), path), source=f"model.weights: {path}")
 

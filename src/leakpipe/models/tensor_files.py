@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load
 from torch import Tensor
 
 from leakpipe.errors import LeakpipeError
@@ -14,12 +13,16 @@ from leakpipe.models.state import Tensors
 NESTED = ("state_dict", "model")  # where training scripts put the weights among other things
 
 
-def read_tensors(path: Path) -> Tensors:
-    """Tensors by name of a `.safetensors` or `.pth` file; `LeakpipeError` says what is wrong with it."""
+def read_tensors(path: Path, *, field: str) -> Tensors:
+    """Tensors by name of a `.safetensors` or `.pth` file that `field` of the parameters names.
+
+    Raises:
+        LeakpipeError: It cannot be read, or is no such file.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise LeakpipeError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise LeakpipeError(f"{field}: {path}: cannot be read: {error.strerror or error}") from error
     return parse_tensors(content, path)
 
 
@@ -31,6 +34,8 @@ def parse_tensors(content: bytes, path: Path) -> Tensors:
     Raises:
         LeakpipeError: It is no such file, or holds something else than tensors by name.
     """
+    from safetensors.torch import load  # not among what importing this package needs
+
     try:
         if path.suffix == ".safetensors":
             return load(content)
