@@ -88,7 +88,7 @@ def test_without_embedders_nothing_is_looked_up(project: Path, edit: Edit) -> No
 
 def test_weights_that_are_missing_are_said_before_anything_runs(project: Path, edit: Edit) -> None:
     edit("params.yaml", "embedders: [pixels, global-model]", "embedders: [imagenet-resnet50]")
-    done = snakemake(project, "-n", *QUICK, TORCH_HOME=str(project / "empty"), LEAKPIPE_WEIGHTS="")
+    done = snakemake(project, "--cores", "1", *QUICK, TORCH_HOME=str(project / "empty"), LEAKPIPE_WEIGHTS="")
     assert done.returncode == 1
     assert "the weights of 'imagenet-resnet50' are not on this machine" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr

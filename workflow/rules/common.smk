@@ -13,6 +13,8 @@ from leakpipe.data.datalists import find_datalists
 from leakpipe.data.datasets import DATASETS
 from leakpipe.errors import LeakpipeError
 from leakpipe.experiment import attacked_clients, list_cells, parse_params, undefended
+from leakpipe.models.catalog import require_model_weights
+from leakpipe.weights import require_weights
 
 try:
     PARAMS = parse_params(config, source=" + ".join(dict.fromkeys(map(os.path.relpath, workflow.configfiles))))
@@ -45,6 +47,15 @@ RECORD = f"{RESULTS}/records"
 LOG = f"logs/{EXPERIMENT}"
 BENCHMARK = f"benchmarks/{EXPERIMENT}"
 CHECKPOINTS = f".leakpipe/checkpoints/{EXPERIMENT}"  # of attacks that run; Snakemake deletes what failed jobs leave
+
+
+# Before the first job, and not in a dry run: experiments can be looked at where published weights are not.
+onstart:
+    try:
+        require_model_weights(PARAMS.model)
+        require_weights(PARAMS.identifiability.embedders, field="identifiability.embedders")
+    except LeakpipeError as error:
+        raise WorkflowError(str(error)) from None
 
 
 wildcard_constraints:

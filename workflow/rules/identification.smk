@@ -1,16 +1,9 @@
 # Inputs:  reconstructions, their scores, true images, for the embedder `global-model` the captured global models
 # Outputs: identification/<defence>/<attack>.csv, then identifiability.csv; nothing without identifiability.embedders
 
-from leakpipe.weights import require_weights
-
 IDENTIFICATION = f"{RESULTS}/identification/{{defense}}/{{attack}}.csv"
 IDENTIFIABILITY = f"{RESULTS}/identifiability.csv"
 IDENTIFIED = [IDENTIFIABILITY] if PARAMS.identifiability.embedders else []
-
-try:
-    require_weights(PARAMS.identifiability.embedders, field="identifiability.embedders")
-except LeakpipeError as error:
-    raise WorkflowError(str(error)) from None
 
 
 rule identify:

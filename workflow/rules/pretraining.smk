@@ -1,20 +1,10 @@
 # Inputs:  data/images and one seed's split
 # Outputs: per seed: the model that the federation starts from; only made where model.weights is `public`
 
-from leakpipe.models.catalog import require_model_weights
-
 PRETRAINED = f"{RESULTS}/federation/pretrained/seed{{seed}}.safetensors"
 STARTS = [PRETRAINED] if PARAMS.model.weights == "public" else []
 # A file of weights that the parameters name: what is made with it is made again when it changes.
 WEIGHTS_FILE = [PARAMS.model.starting_weights] if Path(PARAMS.model.starting_weights).suffix else []
-
-
-# Before the first job, and not in a dry run: experiments can be looked at where the weights are not.
-onstart:
-    try:
-        require_model_weights(PARAMS.model)
-    except LeakpipeError as error:
-        raise WorkflowError(str(error)) from None
 
 
 rule pretrain:
