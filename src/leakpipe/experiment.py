@@ -19,6 +19,7 @@ from leakpipe.params_attacks import AttackSettings, ThreatModel
 from leakpipe.params_claims import ClaimsParams
 from leakpipe.params_federation import ClientParams
 from leakpipe.params_files import merge, parse_section, read_yaml
+from leakpipe.params_privacy import WHY_NO_BATCH_NORM
 
 
 @dataclass(frozen=True, order=True)
@@ -81,7 +82,15 @@ def _find_conflict(params: Params) -> str | None:
                 return f"attacks.{name}: {error}"
             if missing:
                 return f"attacks.{name}: preset {attack.preset!r} {missing}"
-    return _find_false_contrast(params) or _find_undrawn(params)
+    return _find_mixed_images(params) or _find_false_contrast(params) or _find_undrawn(params)
+
+
+def _find_mixed_images(params: Params) -> str | None:
+    """Say which defence needs gradients of single images where images are mixed; None if none does."""
+    for name, steps in params.defenses.items():
+        if steps.in_training and MODELS[params.model.name].has_batch_norm:
+            return f"defenses.{name}: {WHY_NO_BATCH_NORM}"
+    return None
 
 
 def _find_undrawn(params: Params) -> str | None:

@@ -1,9 +1,10 @@
-"""What params.yaml may say of defences: the steps that each client applies to its update."""
+"""What params.yaml may say of defences: the steps that each client applies, told apart by `kind`."""
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, RootModel, model_validator
 
+from leakpipe.params_privacy import DpSgdParams
 from leakpipe.params_types import Section
 
 
@@ -15,3 +16,27 @@ class GaussianParams(Section):
     percentile: float = Field(
         default=95, gt=0, le=100, description="Percentile p of the absolute non-zero values of the update."
     )
+
+
+DefenseStep = Annotated[GaussianParams | DpSgdParams, Field(discriminator="kind")]
+
+
+class DefenseSteps(RootModel[tuple[DefenseStep, ...]]):
+    """The steps of one defence, in the order that they are applied."""
+
+    @model_validator(mode="after")
+    def _training_is_first(self) -> Self:
+        for step in self.root[1:]:
+            if step.kind == "dp-sgd":
+                raise ValueError("dp-sgd acts in training, so it must be the first step, and the only one of its kind")
+        return self
+
+    @property
+    def in_training(self) -> DpSgdParams | None:
+        """The step that changes local training; None where training is plain."""
+        return next((step for step in self.root if step.kind == "dp-sgd"), None)
+
+    @property
+    def on_update(self) -> tuple[GaussianParams, ...]:
+        """The steps that change the update, in order."""
+        return tuple(step for step in self.root if step.kind != "dp-sgd")

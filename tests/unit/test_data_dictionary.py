@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from leakpipe.accounting.table import PRIVACY_COLUMNS
 from leakpipe.metrics.comparison import COMPARISON_COLUMNS
 from leakpipe.metrics.identifiability import identifiability_columns
 from leakpipe.metrics.pairwise import PAIR_COLUMNS
@@ -17,6 +18,7 @@ TABLES = {
     "identifiability.csv": identifiability_columns((1, 5)),
     "attacks.csv": COMPARISON_COLUMNS,
     "differences.csv": PAIR_COLUMNS,
+    "privacy.csv": PRIVACY_COLUMNS,
 }
 
 

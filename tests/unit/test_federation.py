@@ -12,7 +12,7 @@ from leakpipe.federation.local import ClientUpdate, local_update
 from leakpipe.federation.server import average_updates
 from leakpipe.federation.simulate import FederationResult, measure_accuracy, simulate_federation
 from leakpipe.models.state import batch_norm_layers, forward_frozen
-from leakpipe.params_defenses import GaussianParams
+from leakpipe.params_defenses import DefenseSteps, GaussianParams
 from leakpipe.params_federation import ClientParams, FederationParams
 from tests.conftest import SETTINGS, small_batches, small_state
 
@@ -112,7 +112,9 @@ def federate(*, defense: tuple[GaussianParams, ...] = (), seed: int = 0) -> Fede
         clients={"one": ClientParams(images=1, batch_size=1), "many": ClientParams(images=15, batch_size=4)},
     )  # fmt: skip
     initial = small_state(dtype=torch.float32)
-    return simulate_federation(initial, IMAGES, LABELS, SPLIT, params, defense=defense, attacked=["one"], seed=seed)
+    return simulate_federation(
+        initial, IMAGES, LABELS, SPLIT, params, defense=DefenseSteps(defense), attacked=["one"], seed=seed
+    )
 
 
 def test_a_federation_learns_and_captures_what_was_asked() -> None:

@@ -61,6 +61,7 @@ rule evaluation:
         list(TABLES.values()),
         DIFFERENCES,
         CLAIMS,
+        PRIVACY,
         ATTACKS_TABLE,
         IDENTIFIED,
         FIGURES,

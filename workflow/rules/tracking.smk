@@ -11,6 +11,7 @@ RECORDS = [
     rules.collect.output.record,
     rules.compare.output.record,
     rules.judge_claims.output.record,
+    rules.account.output.record,
     *ATTACKS_RECORD,
     *expand(f"{RECORD}/plot/{{name}}.json", name=FIGURE_NAMES),
     *IDENTIFICATION_RECORDS,
@@ -22,7 +23,7 @@ rule track:
     input:
         records=RECORDS,
         metrics=TABLES["metrics"],
-        artifacts=[TABLES["leakage"], TABLES["accuracy"], *IDENTIFIED, DIFFERENCES, CLAIMS, *FIGURES, REPORT],
+        artifacts=[TABLES["leakage"], TABLES["accuracy"], *IDENTIFIED, DIFFERENCES, CLAIMS, PRIVACY, *FIGURES, REPORT],
     output:
         tracked=TRACKED,
     log:

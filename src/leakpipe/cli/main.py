@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from leakpipe import __version__
+from leakpipe.cli.account import account
 from leakpipe.cli.check import check
 from leakpipe.cli.collect import collect
 from leakpipe.cli.collect_identifiability import collect_identifiability
@@ -50,6 +51,7 @@ def main() -> None:
 COMMANDS = (
     *(check, prepare_data, split_data, federate, invert),
     *(score, collect, identify, collect_identifiability, compare, judge_claims, compare_attacks),
+    account,
     *(plot, report, track, stage),
 )
 for command in COMMANDS:

@@ -10,6 +10,7 @@ from torch import Tensor
 from leakpipe.data.partition import Split
 from leakpipe.defenses.compose import apply_defenses
 from leakpipe.errors import LeakpipeError
+from leakpipe.federation.dp_sgd import DpSgd
 from leakpipe.federation.local import (
     ClientUpdate,
     LocalSettings,
@@ -19,7 +20,7 @@ from leakpipe.federation.local import (
 )
 from leakpipe.federation.server import average_updates
 from leakpipe.models.state import ModelState, Tensors, batch_norm_layers, forward_frozen
-from leakpipe.params_defenses import GaussianParams
+from leakpipe.params_defenses import DefenseSteps
 from leakpipe.params_federation import FederationParams
 from leakpipe.randomness import derive_seed
 from leakpipe.storage import write_text
@@ -71,7 +72,7 @@ def simulate_federation(
     split: Split,
     params: FederationParams,
     *,
-    defense: Sequence[GaussianParams],
+    defense: DefenseSteps,
     attacked: Sequence[str],
     seed: int,
     on_round: Callable[[Accuracy], None] = lambda _accuracy: None,
@@ -81,7 +82,7 @@ def simulate_federation(
     Args:
         images: Shape (N, channels, height, width) in [0, 1]; `split` holds indices into it.
         labels: Shape (N,), class indices.
-        defense: Steps that every client applies to its update before sharing it, in order.
+        defense: Steps that every client applies, in order: in training, and to its update before sharing it.
         attacked: Clients whose updates are kept.
         seed: Fixes the order of batches and the defences' noise, per round and client.
         on_round: Called after every round.
@@ -89,7 +90,11 @@ def simulate_federation(
     Raises:
         LeakpipeError: The global model became non-finite.
     """
-    settings = LocalSettings(learning_rate=params.learning_rate, batch_norm_momentum=params.batch_norm_momentum)
+    settings = LocalSettings(
+        learning_rate=params.learning_rate,
+        batch_norm_momentum=params.batch_norm_momentum,
+        dp_sgd=None if defense.in_training is None else DpSgd.of(defense.in_training),
+    )
     held = _gather_clients(images, labels, split.clients)
     layers = batch_norm_layers(initial.module)
     state = initial
@@ -102,9 +107,11 @@ def simulate_federation(
             order = torch.Generator().manual_seed(derive_seed("batches", seed, round_number, name))
             epochs = client.local_epochs or params.local_epochs
             schedule = schedule_batches(client.images, client.batch_size, epochs, order)
-            trained = local_update(state, make_batches(client_images, client_labels, schedule), settings)
+            batches = make_batches(client_images, client_labels, schedule)
+            drawn = torch.Generator().manual_seed(derive_seed("dp-sgd", seed, round_number, name))
+            trained = local_update(state, batches, settings, noise=drawn)
             noise = torch.Generator().manual_seed(derive_seed("defense", seed, round_number, name))
-            shared = apply_defenses(trained, defense, generator=noise)
+            shared = apply_defenses(trained, defense.on_update, generator=noise)
             updates.append(shared)
             if round_number in params.captured_rounds and name in attacked:
                 granted = trained.statistics, schedule, client_labels.tolist()
