@@ -81,7 +81,26 @@ def _find_conflict(params: Params) -> str | None:
                 return f"attacks.{name}: {error}"
             if missing:
                 return f"attacks.{name}: preset {attack.preset!r} {missing}"
-    return _find_false_contrast(params) or _find_undrawn(params)
+    return _find_false_contrast(params) or _find_undrawn(params) or _find_unusable_defense(params)
+
+
+def _find_unusable_defense(params: Params) -> str | None:
+    """Which defence asks for more clients than there are, or leaves an attack nothing to match; None if none does."""
+    clients = len(params.federation.clients)
+    for name, steps in params.defenses.items():
+        if steps.aggregated_clients > clients:
+            return f"defenses.{name}: secure-aggregation of {steps.aggregated_clients} clients, but there are {clients}"
+    for cell in list_cells(params):
+        attack = params.attacks[cell.attack]
+        settings = resolve_settings(attack, cell.client)
+        if not params.defenses[cell.defense].withhold_statistics or settings.objective_weight > 0:
+            continue
+        if settings.batch_norm == "update":
+            return (
+                f"attacks.{cell.attack}.targets.{cell.client}: matches nothing but BN statistics, which defence "
+                f"{cell.defense!r} withholds; name the other defences in `defenses`"
+            )
+    return None
 
 
 def _find_undrawn(params: Params) -> str | None:

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from leakpipe.params_attacks import AttackParams, ThreatModel
 from leakpipe.params_claims import ClaimsParams
 from leakpipe.params_data import DataParams
-from leakpipe.params_defenses import GaussianParams
+from leakpipe.params_defenses import DefenseSteps
 from leakpipe.params_federation import FederationParams
 from leakpipe.params_models import ModelParams
 from leakpipe.params_types import Name, Section, Seeds, Switchable, distinct
@@ -88,7 +88,7 @@ class Params(Section):
     model: ModelParams
     federation: FederationParams
     threat_model: ThreatModel = ThreatModel()
-    defenses: Switchable[tuple[GaussianParams, ...]] = Field(
+    defenses: Switchable[DefenseSteps] = Field(
         min_length=1, description="Defences by name: steps applied in order; `[]` is no defence, null switches off."
     )
     attacks: Switchable[AttackParams] = Field(
