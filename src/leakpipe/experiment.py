@@ -82,14 +82,27 @@ def _find_conflict(params: Params) -> str | None:
                 return f"attacks.{name}: {error}"
             if missing:
                 return f"attacks.{name}: preset {attack.preset!r} {missing}"
-    return _find_mixed_images(params) or _find_false_contrast(params) or _find_undrawn(params)
+    return _find_false_contrast(params) or _find_undrawn(params) or _find_unusable_defense(params)
 
 
-def _find_mixed_images(params: Params) -> str | None:
-    """Say which defence needs gradients of single images where images are mixed; None if none does."""
+def _find_unusable_defense(params: Params) -> str | None:
+    """Which defence asks for clients or gradients that there are not, or leaves an attack nothing to match, if any."""
+    clients = len(params.federation.clients)
     for name, steps in params.defenses.items():
         if steps.in_training and MODELS[params.model.name].has_batch_norm:
             return f"defenses.{name}: {WHY_NO_BATCH_NORM}"
+        if steps.aggregated_clients > clients:
+            return f"defenses.{name}: secure-aggregation of {steps.aggregated_clients} clients, but there are {clients}"
+    for cell in list_cells(params):
+        attack = params.attacks[cell.attack]
+        settings = resolve_settings(attack, cell.client)
+        if not params.defenses[cell.defense].withhold_statistics or settings.objective_weight > 0:
+            continue
+        if settings.batch_norm == "update":
+            return (
+                f"attacks.{cell.attack}.targets.{cell.client}: matches nothing but BN statistics, which defence "
+                f"{cell.defense!r} withholds; name the other defences in `defenses`"
+            )
     return None
 
 

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
+from leakpipe.defenses.compose import apply_defenses
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.dp_sgd import DpSgd, clip_each, private_gradients
-from leakpipe.federation.local import Batch, LocalSettings, local_update
+from leakpipe.federation.local import Batch, ClientUpdate, LocalSettings, local_update
 from leakpipe.models.state import ModelState
 from leakpipe.params_defenses import DefenseSteps
 from tests.conftest import small_batches, small_state
@@ -185,7 +186,9 @@ def test_it_is_the_first_step_of_a_defence_and_does_not_act_on_updates() -> None
     step, noise = {"kind": "dp-sgd", "clip_norm": 1, "noise_multiplier": 2}, {"kind": "gaussian", "sigma0": 1}
     steps = DefenseSteps.model_validate([step, noise])
     assert steps.in_training == steps.root[0]
-    assert steps.on_update == steps.root[1:]
+    update = ClientUpdate({"a": torch.ones(3)}, {}, steps=1)
+    alone = DefenseSteps.model_validate([step])
+    assert apply_defenses(update, alone, generator=torch.Generator()).update is update
     assert DefenseSteps.model_validate([noise]).in_training is None
     for wrong in ([noise, step], [step, step]):
         with pytest.raises(ValueError, match="must be the first step"):

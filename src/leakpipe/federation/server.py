@@ -15,8 +15,8 @@ def average_updates(
 ) -> ModelState:
     """FedAvg (McMahan 2017): add the mean of the updates, weighted by the clients' images, to the model.
 
-    Running statistics are averaged like weights. Noise can push a running variance below zero, where
-    evaluation would give NaN; it is kept at or above zero.
+    Running statistics are averaged like weights; of a client that withholds them the server keeps its own.
+    Noise can push a running variance below zero, where evaluation would give NaN; it is kept at or above zero.
 
     Args:
         updates: One per client, as shared (after defences).
@@ -28,17 +28,41 @@ def average_updates(
     total = sum(images)
     shares = [count / total for count in images]
 
-    def averaged(before: Tensor, changes: list[Tensor]) -> Tensor:
+    def averaged(before: Tensor, changes: list[Tensor | None]) -> Tensor:
         moved = before.clone()
         for share, change in zip(shares, changes, strict=True):
-            moved += share * change
+            if change is not None:
+                moved += share * change
         return moved
 
     weights = {name: averaged(old, [u.weights[name] for u in updates]) for name, old in state.weights.items()}
-    statistics = {name: averaged(old, [u.statistics[name] for u in updates]) for name, old in state.statistics.items()}
+    statistics = {
+        name: averaged(old, [u.statistics.get(name) for u in updates]) for name, old in state.statistics.items()
+    }
     for layer in batch_norm_layers:
         statistics[variance_name(layer)].clamp_(min=0)
     for name, tensor in {**weights, **statistics}.items():
         if not torch.isfinite(tensor).all():
             raise LeakpipeError(f"the averaged model's {name!r} is not finite: training diverged")
     return state.with_tensors(weights, statistics)
+
+
+def aggregate_updates(updates: Sequence[ClientUpdate], images: Sequence[int]) -> ClientUpdate:
+    """All that a server sees under secure aggregation (Bonawitz 2017): the updates' mean, weighted by images.
+
+    Args:
+        updates: The attacked client's first: the aggregate passes for its own, with its count of local steps.
+            All share running statistics, or none does.
+        images: Training images of each client.
+    """
+    total = sum(images)
+
+    def mean(parts: Sequence[Tensor]) -> Tensor:
+        return torch.stack([part * (count / total) for part, count in zip(parts, images, strict=True)]).sum(dim=0)
+
+    first = updates[0]
+    return ClientUpdate(
+        {name: mean([update.weights[name] for update in updates]) for name in first.weights},
+        {name: mean([update.statistics[name] for update in updates]) for name in first.statistics},
+        first.steps,
+    )
