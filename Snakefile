@@ -31,6 +31,7 @@ rule all:
         DIFFERENCES,
         CLAIMS,
         PRIVACY,
+        DEFENSE_TABLE,
         ATTACKS_TABLE,
         IDENTIFIED,
         FIGURES,

@@ -184,3 +184,15 @@ def attacked_clients(params: Params) -> list[str]:
     """Clients that any attack targets, in the order of federation.clients."""
     targeted = {client for attack in params.attacks.values() for client in attack.targets}
     return [client for client in params.federation.clients if client in targeted]
+
+
+def high_risk_client(params: Params) -> str:
+    """The client that defences are judged by: the claims' high_risk, else the attacked one with the fewest images."""
+    if params.claims is not None:
+        return params.claims.high_risk
+    return min(attacked_clients(params), key=lambda name: params.federation.clients[name].images)
+
+
+def adaptive_attacks(params: Params) -> list[str]:
+    """Attacks that are told the defence: those whose names end in `-adaptive`."""
+    return [name for name in params.attacks if name.endswith("-adaptive")]

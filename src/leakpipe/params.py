@@ -28,6 +28,8 @@ FigureName = Literal[
     "clients",
     "identifiability",
     "tradeoff",
+    "front",
+    "bound",
     "effects",
     "attacks",
 ]

@@ -62,6 +62,7 @@ rule evaluation:
         DIFFERENCES,
         CLAIMS,
         PRIVACY,
+        DEFENSE_TABLE,
         ATTACKS_TABLE,
         IDENTIFIED,
         FIGURES,

@@ -11,6 +11,7 @@ from leakpipe.cli.collect import collect
 from leakpipe.cli.collect_identifiability import collect_identifiability
 from leakpipe.cli.compare import compare
 from leakpipe.cli.compare_attacks import compare_attacks
+from leakpipe.cli.compare_defenses import compare_defenses
 from leakpipe.cli.federate import federate
 from leakpipe.cli.identify import identify
 from leakpipe.cli.invert import invert
@@ -51,7 +52,7 @@ def main() -> None:
 COMMANDS = (
     *(check, prepare_data, split_data, federate, invert),
     *(score, collect, identify, collect_identifiability, compare, judge_claims, compare_attacks),
-    account,
+    *(account, compare_defenses),
     *(plot, report, track, stage),
 )
 for command in COMMANDS:
