@@ -17,6 +17,7 @@ from leakpipe.models.catalog import MODELS
 from leakpipe.params import Params
 from leakpipe.params_attacks import AttackSettings, ThreatModel
 from leakpipe.params_claims import ClaimsParams
+from leakpipe.params_defenses import DefenseSteps
 from leakpipe.params_federation import ClientParams
 from leakpipe.params_files import merge, parse_section, read_yaml
 from leakpipe.params_privacy import WHY_NO_BATCH_NORM
@@ -103,7 +104,14 @@ def _find_unusable_defense(params: Params) -> str | None:
                 f"attacks.{cell.attack}.targets.{cell.client}: matches nothing but BN statistics, which defence "
                 f"{cell.defense!r} withholds; name the other defences in `defenses`"
             )
+    if "bound" in params.figures and not any(_bounds_success(steps) for steps in params.defenses.values()):
+        return "figures: 'bound' needs a defence with a step dp-gaussian or dp-sgd that adds noise; there is none"
     return None
+
+
+def _bounds_success(steps: DefenseSteps) -> bool:
+    """Whether a defence bounds how often any attack can succeed."""
+    return any(step.kind in ("dp-gaussian", "dp-sgd") and step.noise_multiplier > 0 for step in steps.root)
 
 
 def _find_undrawn(params: Params) -> str | None:

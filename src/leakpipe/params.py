@@ -127,8 +127,9 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _identifiability_is_measured(self) -> Self:
-        if "identifiability" in self.figures and not self.identifiability.embedders:
-            raise ValueError("figures: 'identifiability' needs at least one of identifiability.embedders, which is []")
+        drawn = [name for name in ("identifiability", "bound") if name in self.figures]
+        if drawn and not self.identifiability.embedders:
+            raise ValueError(f"figures: {drawn[0]!r} needs at least one of identifiability.embedders, which is []")
         return self
 
     @model_validator(mode="after")

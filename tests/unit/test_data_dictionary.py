@@ -6,6 +6,7 @@ import pytest
 
 from leakpipe.accounting.table import PRIVACY_COLUMNS
 from leakpipe.metrics.comparison import COMPARISON_COLUMNS
+from leakpipe.metrics.defense_table import DEFENSE_COLUMNS
 from leakpipe.metrics.identifiability import identifiability_columns
 from leakpipe.metrics.pairwise import PAIR_COLUMNS
 from leakpipe.metrics.table import ACCURACY_COLUMNS, LEAKAGE_COLUMNS
@@ -19,6 +20,7 @@ TABLES = {
     "attacks.csv": COMPARISON_COLUMNS,
     "differences.csv": PAIR_COLUMNS,
     "privacy.csv": PRIVACY_COLUMNS,
+    "defenses.csv": DEFENSE_COLUMNS,
 }
 
 

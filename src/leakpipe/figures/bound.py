@@ -68,7 +68,7 @@ def draw_bound(
         f"images and noise (reconstruction robustness: Balle 2022, Hayes 2023) if a guess among the images of its "
         f"class is right in {100 * kappa:.1f} % of cases. A point above the line would be chance: few draws stand "
         f"behind it. {places}. A bar is the 95 % interval over draws, by bootstrap of whole draws, from 3 draws on; "
-        f"where all draws agree it has no length. n: at least {count(draws, 'draw')}, {count(values, 'reconstruction')} "
+        f"where all draws agree it has no length. n: from {count(draws, 'draw')}, {count(values, 'reconstruction')} "
         f"a point."
     )
     return Drawing(figure, caption)
