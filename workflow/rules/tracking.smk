@@ -24,7 +24,17 @@ rule track:
     input:
         records=RECORDS,
         metrics=TABLES["metrics"],
-        artifacts=[TABLES["leakage"], TABLES["accuracy"], *IDENTIFIED, DIFFERENCES, CLAIMS, PRIVACY, DEFENSE_TABLE, *FIGURES, REPORT],
+        artifacts=[
+            TABLES["leakage"],
+            TABLES["accuracy"],
+            *IDENTIFIED,
+            DIFFERENCES,
+            CLAIMS,
+            PRIVACY,
+            DEFENSE_TABLE,
+            *FIGURES,
+            REPORT,
+        ],
     output:
         tracked=TRACKED,
     log:
