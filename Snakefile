@@ -18,6 +18,7 @@ include: "workflow/rules/federation.smk"
 include: "workflow/rules/inversion.smk"
 include: "workflow/rules/scoring.smk"
 include: "workflow/rules/judging.smk"
+include: "workflow/rules/privacy.smk"
 include: "workflow/rules/identification.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/reporting.smk"
@@ -30,6 +31,8 @@ rule all:
         list(TABLES.values()),
         DIFFERENCES,
         CLAIMS,
+        PRIVACY,
+        DEFENSE_TABLE,
         ATTACKS_TABLE,
         IDENTIFIED,
         FIGURES,

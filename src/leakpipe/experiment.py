@@ -17,8 +17,10 @@ from leakpipe.models.catalog import MODELS
 from leakpipe.params import Params
 from leakpipe.params_attacks import AttackSettings, ThreatModel
 from leakpipe.params_claims import ClaimsParams
+from leakpipe.params_defenses import DefenseSteps
 from leakpipe.params_federation import ClientParams
 from leakpipe.params_files import merge, parse_section, read_yaml
+from leakpipe.params_privacy import WHY_NO_BATCH_NORM
 
 
 @dataclass(frozen=True, order=True)
@@ -86,7 +88,35 @@ def _find_conflict(params: Params) -> str | None:
                 return f"attacks.{name}: {error}"
             if missing:
                 return f"attacks.{name}: preset {attack.preset!r} {missing}"
-    return _find_false_contrast(params) or _find_undrawn(params)
+    return _find_false_contrast(params) or _find_undrawn(params) or _find_unusable_defense(params)
+
+
+def _find_unusable_defense(params: Params) -> str | None:
+    """Which defence asks for clients or gradients that there are not, or leaves an attack nothing to match, if any."""
+    clients = len(params.federation.clients)
+    for name, steps in params.defenses.items():
+        if steps.in_training and MODELS[params.model.name].has_batch_norm:
+            return f"defenses.{name}: {WHY_NO_BATCH_NORM}"
+        if steps.aggregated_clients > clients:
+            return f"defenses.{name}: secure-aggregation of {steps.aggregated_clients} clients, but there are {clients}"
+    for cell in list_cells(params):
+        attack = params.attacks[cell.attack]
+        settings = resolve_settings(attack, cell.client)
+        if not params.defenses[cell.defense].withhold_statistics or settings.objective_weight > 0:
+            continue
+        if settings.batch_norm == "update":
+            return (
+                f"attacks.{cell.attack}.targets.{cell.client}: matches nothing but BN statistics, which defence "
+                f"{cell.defense!r} withholds; name the other defences in `defenses`"
+            )
+    if "bound" in params.figures and not any(_bounds_success(steps) for steps in params.defenses.values()):
+        return "figures: 'bound' needs a defence with a step dp-gaussian or dp-sgd that adds noise; there is none"
+    return None
+
+
+def _bounds_success(steps: DefenseSteps) -> bool:
+    """Whether a defence bounds how often any attack can succeed."""
+    return any(step.kind in ("dp-gaussian", "dp-sgd") and step.noise_multiplier > 0 for step in steps.root)
 
 
 def _find_unfit_model(params: Params) -> str | None:
@@ -207,3 +237,15 @@ def attacked_clients(params: Params) -> list[str]:
     """Clients that any attack targets, in the order of federation.clients."""
     targeted = {client for attack in params.attacks.values() for client in attack.targets}
     return [client for client in params.federation.clients if client in targeted]
+
+
+def high_risk_client(params: Params) -> str:
+    """The client that defences are judged by: the claims' high_risk, else the attacked one with the fewest images."""
+    if params.claims is not None:
+        return params.claims.high_risk
+    return min(attacked_clients(params), key=lambda name: params.federation.clients[name].images)
+
+
+def adaptive_attacks(params: Params) -> list[str]:
+    """Attacks that are told the defence: those whose names end in `-adaptive`."""
+    return [name for name in params.attacks if name.endswith("-adaptive")]

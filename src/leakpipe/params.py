@@ -12,9 +12,10 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from leakpipe.params_attacks import AttackParams, ThreatModel
 from leakpipe.params_claims import ClaimsParams
 from leakpipe.params_data import DataParams
-from leakpipe.params_defenses import GaussianParams
+from leakpipe.params_defenses import DefenseSteps
 from leakpipe.params_federation import FederationParams
 from leakpipe.params_models import ModelParams
+from leakpipe.params_privacy import PrivacyParams
 from leakpipe.params_types import Name, Section, Seeds, Switchable, distinct
 
 AssignmentName = Literal["optimal", "per-image-maximum"]
@@ -27,6 +28,8 @@ FigureName = Literal[
     "clients",
     "identifiability",
     "tradeoff",
+    "front",
+    "bound",
     "effects",
     "attacks",
 ]
@@ -88,12 +91,13 @@ class Params(Section):
     model: ModelParams
     federation: FederationParams
     threat_model: ThreatModel = ThreatModel()
-    defenses: Switchable[tuple[GaussianParams, ...]] = Field(
+    defenses: Switchable[DefenseSteps] = Field(
         min_length=1, description="Defences by name: steps applied in order; `[]` is no defence, null switches off."
     )
     attacks: Switchable[AttackParams] = Field(
         min_length=1, description="Attacks by name; null switches an inherited one off."
     )
+    privacy: PrivacyParams = PrivacyParams()
     scoring: ScoringParams = ScoringParams()
     identifiability: IdentifiabilityParams = IdentifiabilityParams()
     figures: Annotated[tuple[FigureName, ...], AfterValidator(distinct)] = Field(
@@ -123,8 +127,9 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _identifiability_is_measured(self) -> Self:
-        if "identifiability" in self.figures and not self.identifiability.embedders:
-            raise ValueError("figures: 'identifiability' needs at least one of identifiability.embedders, which is []")
+        drawn = [name for name in ("identifiability", "bound") if name in self.figures]
+        if drawn and not self.identifiability.embedders:
+            raise ValueError(f"figures: {drawn[0]!r} needs at least one of identifiability.embedders, which is []")
         return self
 
     @model_validator(mode="after")

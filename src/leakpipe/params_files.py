@@ -63,7 +63,9 @@ def _known_keys(section: type[BaseModel], location: Iterable[str | int]) -> list
         options = [node, *(_resolve(schema, option) for option in node.get("anyOf", ()))]
         for option in options:
             entries = next(iter(option.get("patternProperties", {}).values()), None)
+            tagged = option.get("discriminator", {}).get("mapping", {}).get(part)
             child = option.get("properties", {}).get(part) or entries or option.get("items")
+            child = {"$ref": tagged} if tagged else child
             if isinstance(child, dict):
                 node = child
                 break

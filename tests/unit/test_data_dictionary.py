@@ -4,7 +4,9 @@ import re
 
 import pytest
 
+from leakpipe.accounting.table import PRIVACY_COLUMNS
 from leakpipe.metrics.comparison import COMPARISON_COLUMNS
+from leakpipe.metrics.defense_table import DEFENSE_COLUMNS
 from leakpipe.metrics.identifiability import identifiability_columns
 from leakpipe.metrics.pairwise import PAIR_COLUMNS
 from leakpipe.metrics.table import ACCURACY_COLUMNS, LEAKAGE_COLUMNS
@@ -17,6 +19,8 @@ TABLES = {
     "identifiability.csv": identifiability_columns((1, 5)),
     "attacks.csv": COMPARISON_COLUMNS,
     "differences.csv": PAIR_COLUMNS,
+    "privacy.csv": PRIVACY_COLUMNS,
+    "defenses.csv": DEFENSE_COLUMNS,
 }
 
 

@@ -1,75 +1,21 @@
-"""Defences, averaging and rounds against naive computations and closed forms."""
+"""Averaging and rounds against naive computations and closed forms."""
 
-import numpy as np
 import pytest
 import torch
 
 from leakpipe.data.partition import Split
-from leakpipe.defenses.compose import apply_defenses
-from leakpipe.defenses.gaussian import add_gaussian_noise, nonzero_percentile
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.local import ClientUpdate, local_update
-from leakpipe.federation.server import average_updates
+from leakpipe.federation.server import aggregate_updates, average_updates
 from leakpipe.federation.simulate import FederationResult, measure_accuracy, simulate_federation
 from leakpipe.models.state import batch_norm_layers, forward_frozen
-from leakpipe.params_defenses import GaussianParams
+from leakpipe.params_defenses import DefenseSteps
 from leakpipe.params_federation import ClientParams, FederationParams
 from tests.conftest import SETTINGS, small_batches, small_state
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def gaussian(sigma0: float) -> GaussianParams:
-    return GaussianParams(kind="gaussian", sigma0=sigma0)
-
-
-def update(seed: int = 0, size: int = 500) -> ClientUpdate:
-    drawn = generator(seed)
-    weights = torch.randn(size, generator=drawn)
-    weights[: size // 5] = 0
-    return ClientUpdate({"w": weights}, {"s": torch.randn(size // 10, generator=drawn)}, steps=3)
-
-
-@pytest.mark.parametrize("percentile", [50.0, 95.0, 100.0])
-def test_percentile_is_numpys_of_the_non_zero_values_of_the_whole_update(percentile: float) -> None:
-    values = np.concatenate([update().weights["w"].numpy(), update().statistics["s"].numpy()]).astype(np.float64)
-    expected = np.percentile(np.abs(values[values != 0]), percentile)
-    assert nonzero_percentile(update(), percentile) == pytest.approx(expected, rel=1e-12)
-
-
-def test_noise_has_the_papers_standard_deviation() -> None:
-    """10⁶ values: the sample standard deviation is within 1 % of σ0·p (its own error is 0.07 %)."""
-    before = update(size=1_000_000)
-    after = add_gaussian_noise(before, gaussian(5), generator=generator())
-    expected = 5 * nonzero_percentile(before, 95)
-    for part in ("weights", "statistics"):
-        for name, value in getattr(before, part).items():
-            noise = getattr(after, part)[name] - value
-            assert noise.std().item() == pytest.approx(expected, rel=0.01)
-            assert abs(noise.mean().item()) < 5 * expected / len(noise) ** 0.5
-    assert after.steps == before.steps
-
-
-def test_noise_of_zero_and_of_an_all_zero_update_changes_nothing() -> None:
-    same = add_gaussian_noise(update(), gaussian(0), generator=generator())
-    torch.testing.assert_close(same.weights, update().weights, rtol=0, atol=0)
-    silent = ClientUpdate({"w": torch.zeros(4)}, {}, steps=1)
-    assert not add_gaussian_noise(silent, gaussian(5), generator=generator()).weights["w"].any()
-
-
-def test_defences_apply_in_order_and_change_nothing_passed_in() -> None:
-    before = update()
-    kept = before.weights["w"].clone()
-    assert apply_defenses(before, [], generator=generator()) is before
-    both = apply_defenses(before, [gaussian(1), gaussian(2)], generator=generator())
-    shared = generator()
-    by_hand = add_gaussian_noise(
-        add_gaussian_noise(before, gaussian(1), generator=shared), gaussian(2), generator=shared
-    )
-    torch.testing.assert_close(both.weights, by_hand.weights, rtol=0, atol=0)
-    torch.testing.assert_close(before.weights["w"], kept, rtol=0, atol=0)
 
 
 def test_average_is_weighted_by_images() -> None:
@@ -106,13 +52,18 @@ SPLIT = Split(
 )  # fmt: skip
 
 
-def federate(*, defense: tuple[GaussianParams, ...] = (), seed: int = 0) -> FederationResult:
+def federate(*defense: dict[str, object], seed: int = 0, captured: tuple[int, ...] = (1, 3)) -> FederationResult:
     params = FederationParams(
-        rounds=4, captured_rounds=(1, 3), learning_rate=0.05, local_epochs=2, batch_norm_momentum=0.1,
+        rounds=4, captured_rounds=captured, learning_rate=0.05, local_epochs=2, batch_norm_momentum=0.1,
         clients={"one": ClientParams(images=1, batch_size=1), "many": ClientParams(images=15, batch_size=4)},
     )  # fmt: skip
     initial = small_state(dtype=torch.float32)
-    return simulate_federation(initial, IMAGES, LABELS, SPLIT, params, defense=defense, attacked=["one"], seed=seed)
+    steps = DefenseSteps.model_validate(defense)
+    return simulate_federation(initial, IMAGES, LABELS, SPLIT, params, defense=steps, attacked=["one"], seed=seed)
+
+
+def gaussian(sigma0: float) -> dict[str, object]:
+    return {"kind": "gaussian", "sigma0": sigma0}
 
 
 def test_a_federation_learns_and_captures_what_was_asked() -> None:
@@ -136,7 +87,7 @@ def test_a_captured_update_is_what_local_training_gives() -> None:
 
 
 def test_same_seed_same_federation_and_noise_differs_between_clients_and_rounds() -> None:
-    first, second, other = federate(defense=(gaussian(1),)), federate(defense=(gaussian(1),)), federate(seed=1)
+    first, second, other = federate(gaussian(1)), federate(gaussian(1)), federate(seed=1)
     torch.testing.assert_close(
         dict(first.captured[1].update.weights), dict(second.captured[1].update.weights), rtol=0, atol=0
     )
@@ -148,7 +99,51 @@ def test_same_seed_same_federation_and_noise_differs_between_clients_and_rounds(
 
 def test_divergence_names_the_round() -> None:
     with pytest.raises(LeakpipeError, match=r"round \d: the averaged model's '.*' is not finite"):
-        federate(defense=(gaussian(1e6),) * 8)
+        federate(gaussian(1e6), gaussian(1e6), gaussian(1e6), gaussian(1e6), gaussian(1e6), gaussian(1e6))
+
+
+def test_a_defence_that_makes_infinity_is_named() -> None:
+    with pytest.raises(LeakpipeError, match=r"round 1: defence 'gaussian' made values of '.*' that are not finite"):
+        federate(*[gaussian(1e6)] * 8)
+
+
+def test_the_server_keeps_its_own_statistics_where_clients_withhold_theirs() -> None:
+    result = federate({"kind": "freeze-bn-statistics"})
+    first, later = result.captured
+    assert first.update.statistics == {}
+    assert first.exact_statistics
+    torch.testing.assert_close(dict(later.before.statistics), dict(first.before.statistics), rtol=0, atol=0)
+    assert not torch.equal(later.before.weights["head.weight"], first.before.weights["head.weight"])
+
+
+def test_error_feedback_is_remembered_from_round_to_round() -> None:
+    """What a client shared in two rounds plus what it still holds back is what it would have shared."""
+    forgetful, catching_up = (
+        federate({"kind": "top-k", "share": 0.1, "error_feedback": feedback}) for feedback in (False, True)
+    )
+    same, other = (result.captured for result in (forgetful, catching_up))
+    torch.testing.assert_close(dict(same[0].update.weights), dict(other[0].update.weights), rtol=0, atol=0)
+    assert not torch.equal(same[1].update.weights["head.weight"], other[1].update.weights["head.weight"])
+
+
+def test_under_secure_aggregation_the_server_sees_the_weighted_mean_and_trains_the_same() -> None:
+    alone = federate(captured=(1, 2))
+    together = federate({"kind": "secure-aggregation", "clients": 2}, captured=(1, 2))
+    seen = together.captured[0].update
+    for name, before in together.captured[0].before.weights.items():
+        torch.testing.assert_close(before + seen.weights[name], together.captured[1].before.weights[name])
+    assert seen.steps == alone.captured[0].update.steps
+    assert together.accuracy == alone.accuracy
+
+
+def test_an_aggregate_is_the_mean_weighted_by_images() -> None:
+    state = small_state()
+    updates = [local_update(state, small_batches(2, seed=seed), SETTINGS) for seed in range(3)]
+    seen = aggregate_updates(updates, [1, 2, 5])
+    for part in ("weights", "statistics"):
+        for name, value in getattr(seen, part).items():
+            parts = [getattr(u, part)[name] for u in updates]
+            torch.testing.assert_close(value, (parts[0] + 2 * parts[1] + 5 * parts[2]) / 8)
 
 
 def test_accuracy_is_the_share_of_right_answers() -> None:

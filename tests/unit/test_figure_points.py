@@ -10,7 +10,8 @@ from leakpipe.defenses.naming import name_defenses
 from leakpipe.errors import LeakpipeError
 from leakpipe.figures.clients import describe_training, draw_clients
 from leakpipe.figures.effect import draw_effect, is_number
-from leakpipe.figures.tradeoff import draw_tradeoff, find_front
+from leakpipe.figures.tradeoff import draw_tradeoff
+from leakpipe.metrics.front import find_front
 from leakpipe.metrics.uncertainty import bootstrap_mean
 from tests.unit.figure_tables import CLIENTS, DEFENSES, accuracy_table, bars, leakage_table, line
 

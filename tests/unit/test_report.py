@@ -11,10 +11,14 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from leakpipe.accounting.gaussian import gaussian_epsilon
+from leakpipe.accounting.table import tabulate_guarantees
 from leakpipe.cli.main import main
 from leakpipe.errors import LeakpipeError
+from leakpipe.metrics.defense_table import compare_defenses
 from leakpipe.metrics.headline import summarize
 from leakpipe.metrics.table import write_table
+from leakpipe.params_federation import FederationParams
 from leakpipe.provenance import RECORD_KIND
 from leakpipe.report.findings import find
 from leakpipe.report.page import format_duration, format_number, load_figure, render_page
@@ -35,6 +39,11 @@ PARAMS: dict[str, Any] = {
     },
     "attacks": {"main": {}, "other": {}},
 }
+DP = {"kind": "dp-gaussian", "clip_norm": 1, "noise_multiplier": 4}
+FEDERATION = FederationParams.model_validate(
+    {"rounds": 3, "captured_rounds": [3], "learning_rate": 1, "local_epochs": 1, "batch_norm_momentum": 0.1}
+    | {"clients": {"alone": {"images": 1, "batch_size": 1}}}
+)
 SSIM = {"none": 0.95, "quiet": 0.6, "loud": 0.1}
 ACCURACY = {"none": 0.9, "quiet": 0.8, "loud": 0.7}
 CLAIMS: dict[str, Any] = {
@@ -109,6 +118,13 @@ def tables(ssim: Mapping[str, float] = SSIM) -> tuple[pd.DataFrame, pd.DataFrame
     return pd.DataFrame(rows), pd.DataFrame(accuracy).assign(validation_accuracy=0.5)
 
 
+def defense_table(leakage: pd.DataFrame, accuracy: pd.DataFrame) -> pd.DataFrame:
+    steps = {"none": [], "quiet": PARAMS["defenses"]["quiet"], "loud": [DP]}
+    privacy = tabulate_guarantees(steps, FEDERATION, delta=1e-5)
+    told = {"client": "alone", "adaptive": ["other"], "chance": 0.65, "test_images": 50}
+    return compare_defenses(leakage, accuracy, privacy, defenses=list(steps), **told)
+
+
 def run_record(**environment: Any) -> dict[str, Any]:
     return {
         "kind": RECORD_KIND,
@@ -138,6 +154,7 @@ def page(tmp_path: Path, params: Mapping[str, Any] = PARAMS, **changes: Any) -> 
         "accuracy": accuracy,
         "metrics": summarize(leakage, accuracy),
         "claims": CLAIMS,
+        "defenses": defense_table(leakage, accuracy),
         "params": params,
         "records": [run_record()],
         "figures": [load_figure("rounds", tmp_path / "rounds.svg", tmp_path / "rounds.txt", heading="By round")],
@@ -242,6 +259,21 @@ def test_claims_are_shown_with_number_interval_verdict_and_rule(tmp_path: Path) 
     assert "<dt>Missing</dt><dd>attack main under noise</dd>" in second
     assert "Numbers" not in second
     assert 'id="claims"' not in page(tmp_path, claims=CLAIMS | {"claims": []})
+
+
+def test_defences_are_shown_with_leak_cost_and_guarantee(tmp_path: Path) -> None:
+    table = defense_table(*tables()).set_index("defense")
+    section = page(tmp_path).split('<h2 id="defences">')[1].split("</table>")[0]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(<th.*?)</tr>", section, re.S)]
+    assert [row[0].split("\u00a0")[-1] for row in rows] == ["20", "no noise", "1"], "what hides comes first"
+    loud, none, quiet = rows
+    assert loud[1] == "on average"
+    assert loud[3] == f"{table.loc['loud', 'naive_rdlv']:.2f}".replace("-", "−")
+    assert loud[7] == "0.700 (at chance)"
+    assert loud[10:12] == [f"{gaussian_epsilon(2 * 3**0.5 / 4, 1e-5):.2f}", "1e-05"]
+    assert loud[12].startswith("(ε, δ)-DP of a client")
+    assert none[7:9] == ["0.900", "0.000"]
+    assert quiet[10:] == ["–", "–", "calibrated noise, no DP guarantee: sensitivity unbounded"]
 
 
 def test_intervals_are_shown_where_there_are_three_seeds(tmp_path: Path) -> None:
@@ -366,12 +398,13 @@ def test_the_command_writes_the_page(tmp_path: Path) -> None:
     write_json(tmp_path / "metrics.json", summarize(leakage, accuracy))
     write_json(tmp_path / "params.json", PARAMS)
     write_json(tmp_path / "claims.json", CLAIMS)
+    write_table(tmp_path / "defense-table.csv", defense_table(*tables()))
     write_json(tmp_path / "run.json", run_record())
     write_text(tmp_path / "rounds.svg", "<svg/>")
     write_text(tmp_path / "rounds.txt", "Caption.")
     arguments = ["report", "--record-file", str(tmp_path / "run.json"), "--out", str(tmp_path / "report.html")]
     arguments += ["--figure", f"rounds={tmp_path}/rounds.svg", "--record", str(tmp_path / "record.json")]
-    for name in ("leakage.csv", "accuracy.csv", "metrics.json", "claims.json", "params.json"):
+    for name in ("leakage.csv", "accuracy.csv", "metrics.json", "claims.json", "defense-table.csv", "params.json"):
         arguments += [f"--{Path(name).stem}", str(tmp_path / name)]
     refused = CliRunner().invoke(main, arguments)
     assert refused.exit_code == 2

@@ -10,7 +10,7 @@ from tests.workflow.conftest import QUICK, Edit, planned_jobs, snakemake
 
 pytestmark = pytest.mark.xdist_group("quick")  # one worker, so that the quick experiment runs once
 
-JUDGED = {"compare": 1, "judge_claims": 1}
+JUDGED = {"compare": 1, "judge_claims": 1, "compare_defenses": 1}
 FIGURES = ("overview", "reconstructions", "maps", "rounds", "noise", "clients", "identifiability", "tradeoff")
 LOOKED_UP = {"collect_identifiability": 1}
 AFTER_COLLECT = {"collect": 1, **LOOKED_UP, **JUDGED, "plot": len(FIGURES), "report": 1, "track": 1}

@@ -25,6 +25,14 @@ READS = {
     "clients": LEAKS,
     "identifiability": {"table": IDENTIFIABILITY},
     "tradeoff": LEAKS_AND_ACCURACY,
+    "front": {"table": DEFENSE_TABLE},
+    "bound": {
+        "table": IDENTIFIABILITY,
+        "privacy": PRIVACY,
+        "images": IMAGES,
+        "split": expand(SPLIT, seed=PARAMS.seeds),
+        "sidecars": sidecars(IMAGES),
+    },
     "attacks": LEAKS,
     **{f"{EFFECT}{name}": LEAKS for name in COMPARED},
 }
@@ -42,6 +50,14 @@ SETTINGS = {
         "identifiability": to_json(PARAMS.identifiability),
     },
     "tradeoff": {"attack": ATTACK, "defenses": DEFENSES},
+    "front": {"defenses": DEFENSES},
+    "bound": {
+        "defenses": DEFENSES,
+        "client": HIGH_RISK,
+        "embedder": PARAMS.identifiability.embedders[:1],
+        "delta": str(PARAMS.privacy.delta),
+        "attack": [*PARAMS.attacks],
+    },
     "attacks": {"attack": [*PARAMS.attacks], "defense": UNDEFENDED},
     **{f"{EFFECT}{name}": {"comparison": to_json(entry), "defense": UNDEFENDED} for name, entry in COMPARED.items()},
 }

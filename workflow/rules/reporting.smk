@@ -11,6 +11,7 @@ rule report:
         accuracy=TABLES["accuracy"],
         metrics=TABLES["metrics"],
         claims=CLAIMS,
+        defense_table=DEFENSE_TABLE,
         figures=expand(f"{FIGURE}/{{name}}.svg", name=FIGURE_NAMES),
         captions=expand(f"{FIGURE}/{{name}}.txt", name=FIGURE_NAMES),
         federations=expand(rules.federate.output.record, defense=PARAMS.defenses, seed=PARAMS.seeds),
@@ -46,6 +47,7 @@ rule report:
             --accuracy {input.accuracy} \
             --metrics {input.metrics} \
             --claims {input.claims} \
+            --defense-table {input.defense_table} \
             {params.figures} \
             {params.captions} \
             {params.records} \
@@ -61,6 +63,8 @@ rule evaluation:
         list(TABLES.values()),
         DIFFERENCES,
         CLAIMS,
+        PRIVACY,
+        DEFENSE_TABLE,
         ATTACKS_TABLE,
         IDENTIFIED,
         FIGURES,

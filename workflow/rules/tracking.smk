@@ -12,6 +12,8 @@ RECORDS = [
     rules.collect.output.record,
     rules.compare.output.record,
     rules.judge_claims.output.record,
+    rules.account.output.record,
+    rules.compare_defenses.output.record,
     *ATTACKS_RECORD,
     *expand(f"{RECORD}/plot/{{name}}.json", name=FIGURE_NAMES),
     *IDENTIFICATION_RECORDS,
@@ -23,7 +25,17 @@ rule track:
     input:
         records=RECORDS,
         metrics=TABLES["metrics"],
-        artifacts=[TABLES["leakage"], TABLES["accuracy"], *IDENTIFIED, DIFFERENCES, CLAIMS, *FIGURES, REPORT],
+        artifacts=[
+            TABLES["leakage"],
+            TABLES["accuracy"],
+            *IDENTIFIED,
+            DIFFERENCES,
+            CLAIMS,
+            PRIVACY,
+            DEFENSE_TABLE,
+            *FIGURES,
+            REPORT,
+        ],
     output:
         tracked=TRACKED,
     log:

@@ -60,7 +60,7 @@ def federate(
     from leakpipe.federation.simulate import simulate_federation, write_accuracy
     from leakpipe.models.pretrained import pretrained_state, take_tensors
     from leakpipe.models.state import build_module
-    from leakpipe.params_defenses import GaussianParams
+    from leakpipe.params_defenses import DefenseSteps
     from leakpipe.params_federation import FederationParams
     from leakpipe.params_files import parse_section
     from leakpipe.params_models import ModelParams
@@ -72,7 +72,7 @@ def federate(
     with record_run(record, rule="federate", labels=labels, params=params) as run:
         model_params = parse_section(ModelParams, model, source="--model")
         settings = parse_section(FederationParams, federation, source="--federation")
-        steps = [parse_section(GaussianParams, step, source="--defense") for step in defense]
+        steps = parse_section(DefenseSteps, defense, source="--defense")
         dataset = load_dataset(images)
         parts, seed = load_split(split)
         built = {"classes": len(dataset.classes), "image_size": dataset.images.shape[-1]}

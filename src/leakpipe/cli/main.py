@@ -5,11 +5,13 @@ from typing import Any
 import click
 
 from leakpipe import __version__
+from leakpipe.cli.account import account
 from leakpipe.cli.check import check
 from leakpipe.cli.collect import collect
 from leakpipe.cli.collect_identifiability import collect_identifiability
 from leakpipe.cli.compare import compare
 from leakpipe.cli.compare_attacks import compare_attacks
+from leakpipe.cli.compare_defenses import compare_defenses
 from leakpipe.cli.federate import federate
 from leakpipe.cli.fetch import fetch
 from leakpipe.cli.identify import identify
@@ -52,6 +54,7 @@ def main() -> None:
 COMMANDS = (
     *(check, fetch, prepare_data, split_data, pretrain, federate, invert),
     *(score, collect, identify, collect_identifiability, compare, judge_claims, compare_attacks),
+    *(account, compare_defenses),
     *(plot, report, track, stage),
 )
 for command in COMMANDS:

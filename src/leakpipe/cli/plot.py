@@ -3,8 +3,10 @@
 import click
 
 from leakpipe.cli.plot_attacks import plot_attacks
+from leakpipe.cli.plot_bound import plot_bound
 from leakpipe.cli.plot_clients import plot_clients
 from leakpipe.cli.plot_effect import plot_effect
+from leakpipe.cli.plot_front import plot_front
 from leakpipe.cli.plot_identifiability import plot_identifiability
 from leakpipe.cli.plot_maps import plot_maps
 from leakpipe.cli.plot_noise import plot_noise
@@ -28,6 +30,8 @@ for command in (
     plot_clients,
     plot_identifiability,
     plot_tradeoff,
+    plot_front,
+    plot_bound,
     plot_effect,
     plot_attacks,
 ):

@@ -30,6 +30,9 @@ class NamedFile(click.ParamType[Any]):
 @click.option("--metrics", type=InputFile, required=True, help="Headline numbers (collect's output).")
 @click.option("--claims", type=InputFile, required=True, help="Verdicts on the claims (judge-claims' output).")
 @click.option(
+    "--defense-table", type=InputFile, required=True, help="What defences hide and cost (compare-defenses' output)."
+)
+@click.option(
     "--figure", "figures", type=NamedFile(), multiple=True, help="SVG or PNG, in the order shown; repeatable."
 )
 @click.option("--caption", "captions", type=NamedFile(), multiple=True, help="Caption of the figure of that name.")
@@ -45,6 +48,7 @@ def report(
     accuracy: Path,
     metrics: Path,
     claims: Path,
+    defense_table: Path,
     figures: tuple[tuple[str, Path], ...],
     captions: tuple[tuple[str, Path], ...],
     records: tuple[Path, ...],
@@ -59,6 +63,7 @@ def report(
     if missing:
         raise click.UsageError(f"--figure {missing[0]}=… has no --caption {missing[0]}=…")
     from leakpipe.figures.catalog import describe_figure
+    from leakpipe.metrics.defense_table import DEFENSE_COLUMNS
     from leakpipe.metrics.table import ACCURACY_COLUMNS, LEAKAGE_COLUMNS, read_table
     from leakpipe.provenance import read_record, record_run
     from leakpipe.report.page import load_figure, render_page
@@ -71,6 +76,7 @@ def report(
             accuracy=read_table(accuracy, ACCURACY_COLUMNS),
             metrics=read_json(metrics),
             claims=read_json(claims),
+            defenses=read_table(defense_table, DEFENSE_COLUMNS),
             params=params,
             records=[read_record(path) for path in records],
             figures=[

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def noise_multipliers(defenses: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
-    """σ0 of every defence that has one, smallest first: no step at all is 0, one Gaussian step is its own.
+    """σ0 of every defence that has one, smallest first: no step is 0, one Gaussian step on all values is its own.
 
     Args:
         defenses: The `defenses` section of the parameters: steps by name.
@@ -14,7 +14,7 @@ def noise_multipliers(defenses: Mapping[str, Sequence[Mapping[str, Any]]]) -> di
     for name, steps in defenses.items():
         if not steps:
             found[name] = 0.0
-        elif len(steps) == 1 and steps[0].get("kind") == "gaussian":
+        elif len(steps) == 1 and steps[0].get("kind") == "gaussian" and steps[0].get("targets", "all") == "all":
             found[name] = float(steps[0]["sigma0"])
     return dict(sorted(found.items(), key=lambda item: item[1]))
 

@@ -18,6 +18,7 @@ from leakpipe.storage import read_arrays, sidecar_path, write_arrays
 
 MODEL, UPDATE = "leakpipe/model", "leakpipe/update"
 WEIGHTS, STATISTICS, EXACT = "weights/", "statistics/", "exact_statistics/"
+WITHHELD = "withheld"
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ def save_update(path: Path, stored: StoredUpdate) -> None:
         "learning_rate": stored.settings.learning_rate,
         "batch_norm_momentum": stored.settings.batch_norm_momentum,
     }
+    if not stored.update.statistics:
+        metadata["statistics"] = WITHHELD
     arrays = _to_arrays(stored.update.weights, stored.update.statistics)
     exact = {EXACT + name: value.numpy() for name, value in stored.exact_statistics.items()}
     write_arrays(path, UPDATE, {**arrays, **exact}, metadata)
@@ -85,7 +88,10 @@ def load_update(path: Path, state: ModelState) -> StoredUpdate:
     """
     arrays, metadata = read_arrays(path, UPDATE)
     granted = {name.removeprefix(EXACT): arrays.pop(name) for name in list(arrays) if name.startswith(EXACT)}
-    weights, statistics = _from_arrays(path, arrays, shared_part(state, (name.partition("/")[2] for name in arrays)))
+    shared = shared_part(state, (name.partition("/")[2] for name in arrays))
+    if metadata.get("statistics") == WITHHELD:
+        shared = shared.with_tensors(shared.weights, {})
+    weights, statistics = _from_arrays(path, arrays, shared)
     exact = {name: torch.from_numpy(granted[name]) for name in state.statistics if name in granted}
     try:
         return StoredUpdate(

@@ -6,6 +6,7 @@ that they invert exactly what the client ran.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -13,8 +14,19 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from leakpipe.errors import LeakpipeError
+from leakpipe.federation.dp_sgd import DpSgd, private_gradients
 from leakpipe.models.batchnorm import BatchStatistics
-from leakpipe.models.state import ModelState, Tensors, forward_frozen, forward_training, mean_name, variance_name
+from leakpipe.models.state import (
+    ModelState,
+    Tensors,
+    batch_norm_layers,
+    forward_frozen,
+    forward_training,
+    mean_name,
+    variance_name,
+)
+from leakpipe.params_privacy import WHY_NO_BATCH_NORM
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,7 @@ class LocalSettings:
             the paper's released tool simulates.
         recompute_steps: Keep nothing of a differentiable step but its result, and run it again when it is
             differentiated: the memory of one step instead of all.
+        dp_sgd: Clip every image's gradient and add noise to their sum; None trains plainly.
     """
 
     learning_rate: float
@@ -51,6 +64,7 @@ class LocalSettings:
     batch_norm: Literal["training", "frozen"] = "training"
     loss: Literal["cross-entropy", "binary-cross-entropy"] = "cross-entropy"
     recompute_steps: bool = False
+    dp_sgd: DpSgd | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,9 @@ class ClientUpdate:
     steps: int
 
 
-def local_update(state: ModelState, batches: Sequence[Batch], settings: LocalSettings) -> ClientUpdate:
+def local_update(
+    state: ModelState, batches: Sequence[Batch], settings: LocalSettings, *, noise: torch.Generator | None = None
+) -> ClientUpdate:
     """Train one step on each batch, in order, with SGD on the mean loss.
 
     Nothing passed in changes. If the images or labels of a batch require a gradient, so does the update: every
@@ -79,6 +95,8 @@ def local_update(state: ModelState, batches: Sequence[Batch], settings: LocalSet
     Args:
         state: The global model W_t.
         batches: At least one.
+        noise: Where DP-SGD's noise is drawn from; who simulates a client, so does not know its noise, asks for none in
+            `settings` instead.
 
     Returns:
         ΔW = −η Σ_k ∇loss_k, summed step by step, and the differences of the running statistics (the
@@ -87,7 +105,7 @@ def local_update(state: ModelState, batches: Sequence[Batch], settings: LocalSet
     differentiable = any(batch.images.requires_grad or batch.labels.requires_grad for batch in batches)
     changes: Tensors = {name: torch.zeros_like(weight) for name, weight in state.weights.items()}
     running = state.statistics
-    step = _recomputed_step if differentiable and settings.recompute_steps else _step
+    step = _recomputed_step if differentiable and settings.recompute_steps else partial(_step, noise=noise)
     with torch.enable_grad():
         for batch in batches:
             changes, running = step(state, changes, running, batch, settings, differentiable)
@@ -96,9 +114,18 @@ def local_update(state: ModelState, batches: Sequence[Batch], settings: LocalSet
 
 
 def _step(
-    state: ModelState, changes: Tensors, running: Tensors, batch: Batch, settings: LocalSettings, differentiable: bool
+    state: ModelState,
+    changes: Tensors,
+    running: Tensors,
+    batch: Batch,
+    settings: LocalSettings,
+    differentiable: bool,
+    noise: torch.Generator | None = None,
 ) -> tuple[Tensors, Tensors]:
     """Weight changes and running statistics after one more step."""
+    if settings.dp_sgd is not None:
+        private = _private_step(state, changes, batch, settings, noise)
+        return private if differentiable else {name: change.detach() for name, change in private.items()}, running
     weights = {name: before + changes[name] for name, before in state.weights.items()}
     for weight in weights.values():
         if not weight.requires_grad:
@@ -114,6 +141,23 @@ def _step(
     )
     moved = zip(changes.items(), gradients, strict=True)
     return {name: change - settings.learning_rate * gradient for (name, change), gradient in moved}, running
+
+
+def _private_step(
+    state: ModelState, changes: Tensors, batch: Batch, settings: LocalSettings, noise: torch.Generator | None
+) -> Tensors:
+    """Weight changes after one more step of DP-SGD; each image is a batch of its own."""
+    assert settings.dp_sgd is not None
+    if batch_norm_layers(state.module):
+        raise LeakpipeError(WHY_NO_BATCH_NORM)
+
+    def loss(weights: Tensors, image: Tensor, label: Tensor) -> Tensor:
+        logits, _ = forward_training(state.with_tensors(weights, state.statistics), image[None])
+        return mean_loss(logits, label[None], settings)
+
+    weights = {name: before + changes[name] for name, before in state.weights.items()}
+    gradients = private_gradients(loss, weights, batch.images, batch.labels, settings.dp_sgd, generator=noise)
+    return {name: change - settings.learning_rate * gradients[name] for name, change in changes.items()}
 
 
 def mean_loss(logits: Tensor, labels: Tensor, settings: LocalSettings) -> Tensor:

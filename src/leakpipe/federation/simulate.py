@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from leakpipe.data.partition import Split
-from leakpipe.defenses.compose import apply_defenses
+from leakpipe.defenses.compose import Memory, apply_defenses
 from leakpipe.errors import LeakpipeError
+from leakpipe.federation.dp_sgd import DpSgd
 from leakpipe.federation.fedbn import own_batch_norm, with_own_batch_norm, without_batch_norm
 from leakpipe.federation.local import (
     ClientUpdate,
@@ -19,9 +20,9 @@ from leakpipe.federation.local import (
     make_batches,
     schedule_batches,
 )
-from leakpipe.federation.server import average_updates
+from leakpipe.federation.server import aggregate_updates, average_updates
 from leakpipe.models.state import ModelState, Tensors, batch_norm_layers, forward_frozen
-from leakpipe.params_defenses import GaussianParams
+from leakpipe.params_defenses import DefenseSteps
 from leakpipe.params_federation import FederationParams
 from leakpipe.randomness import derive_seed
 from leakpipe.storage import write_text
@@ -34,7 +35,7 @@ class CapturedUpdate:
     Attributes:
         round: First round is 1.
         before: The global model that the client was sent.
-        update: What it shared, after defences.
+        update: What the server sees of it: what it shared, after defences, or an aggregate that holds it.
         exact_statistics: Differences of its running statistics before any defence, which a threat model may grant.
         schedule: Positions of its images in each local step.
         labels: Labels of its images, by position.
@@ -76,7 +77,7 @@ def simulate_federation(
     split: Split,
     params: FederationParams,
     *,
-    defense: Sequence[GaussianParams],
+    defense: DefenseSteps,
     attacked: Sequence[str],
     seed: int,
     on_round: Callable[[Accuracy], None] = lambda _accuracy: None,
@@ -86,42 +87,47 @@ def simulate_federation(
     Args:
         images: Shape (N, channels, height, width) in [0, 1]; `split` holds indices into it.
         labels: Shape (N,), class indices.
-        defense: Steps that every client applies to its update before sharing it, in order.
+        defense: Steps that every client applies, in training or to its update before sharing it, in order. Under
+            secure aggregation the server sees a client's update only averaged with those of the clients that follow it
+            in `params`.
         attacked: Clients whose updates are kept.
         seed: Fixes the order of batches and the defences' noise, per round and client.
         on_round: Called after every round.
 
     Raises:
-        LeakpipeError: The global model became non-finite.
+        LeakpipeError: The global model became non-finite, or a defence made an update so.
     """
-    settings = LocalSettings(learning_rate=params.learning_rate, batch_norm_momentum=params.batch_norm_momentum)
     held = _gather_clients(images, labels, split.clients)
     layers = batch_norm_layers(initial.module)
     state = initial
     own: dict[str, Tensors] = {name: {} for name in params.clients}  # batch normalisation that clients keep
+    memories: dict[str, Memory] = {}
     captured: list[CapturedUpdate] = []
     accuracy: list[Accuracy] = []
     for round_number in range(1, params.rounds + 1):
-        updates = []
-        for name, client in params.clients.items():
-            client_images, client_labels = held[name]
-            order = torch.Generator().manual_seed(derive_seed("batches", seed, round_number, name))
-            epochs = client.local_epochs or params.local_epochs
-            schedule = schedule_batches(client.images, client.batch_size, epochs, order)
-            begun = with_own_batch_norm(state, own[name])
-            trained = local_update(begun, make_batches(client_images, client_labels, schedule), settings)
-            if params.batch_norm_sharing == "local":
-                own[name], trained = own_batch_norm(begun, trained), without_batch_norm(state, trained)
-            noise = torch.Generator().manual_seed(derive_seed("defense", seed, round_number, name))
-            shared = apply_defenses(trained, defense, generator=noise)
-            updates.append(shared)
-            if round_number in params.captured_rounds and name in attacked:
-                granted = trained.statistics, schedule, client_labels.tolist()
-                captured.append(CapturedUpdate(round_number, name, state, shared, *granted))
         try:
-            state = average_updates(
-                state, updates, [client.images for client in params.clients.values()], batch_norm_layers=layers
-            )
+            trained: dict[str, tuple[ClientUpdate, list[list[int]]]] = {}
+            for name in params.clients:
+                begun = with_own_batch_norm(state, own[name])
+                update, schedule = _train_client(
+                    begun, name, held[name], params, defense, seed=seed, round_number=round_number
+                )
+                if params.batch_norm_sharing == "local":
+                    own[name], update = own_batch_norm(begun, update), without_batch_norm(state, update)
+                trained[name] = update, schedule
+            shared: dict[str, ClientUpdate] = {}
+            for name, (update, _) in trained.items():
+                noise = torch.Generator().manual_seed(derive_seed("defense", seed, round_number, name))
+                defended = apply_defenses(update, defense, generator=noise, memory=memories.get(name))
+                shared[name], memories[name] = defended.update, defended.memory
+            if round_number in params.captured_rounds:
+                for name, (update, schedule) in trained.items():
+                    if name in attacked:
+                        seen = _seen_by_server(name, shared, params, defense)
+                        granted = update.statistics, schedule, held[name][1].tolist()
+                        captured.append(CapturedUpdate(round_number, name, state, seen, *granted))
+            images_held = [client.images for client in params.clients.values()]
+            state = average_updates(state, list(shared.values()), images_held, batch_norm_layers=layers)
         except LeakpipeError as error:
             raise LeakpipeError(f"round {round_number}: {error}") from error
         accuracy.append(
@@ -160,6 +166,42 @@ def measure_accuracy(state: ModelState, images: Tensor, labels: Tensor, indices:
     with torch.no_grad():
         predicted = torch.cat([forward_frozen(state, images[part]).argmax(dim=1) for part in chosen.split(256)])
     return (predicted == labels[chosen]).double().mean().item()
+
+
+def _train_client(
+    state: ModelState,
+    name: str,
+    held: tuple[Tensor, Tensor],
+    params: FederationParams,
+    defense: DefenseSteps,
+    *,
+    seed: int,
+    round_number: int,
+) -> tuple[ClientUpdate, list[list[int]]]:
+    """One client's update before any step that acts on it, and its schedule."""
+    client = params.clients[name]
+    order = torch.Generator().manual_seed(derive_seed("batches", seed, round_number, name))
+    epochs = client.local_epochs or params.local_epochs
+    schedule = schedule_batches(client.images, client.batch_size, epochs, order)
+    settings = LocalSettings(
+        learning_rate=params.learning_rate,
+        batch_norm_momentum=params.batch_norm_momentum,
+        dp_sgd=None if defense.in_training is None else DpSgd.of(defense.in_training),
+    )
+    noise = torch.Generator().manual_seed(derive_seed("dp-sgd", seed, round_number, name))
+    return local_update(state, make_batches(*held, schedule), settings, noise=noise), schedule
+
+
+def _seen_by_server(
+    client: str, updates: Mapping[str, ClientUpdate], params: FederationParams, defense: DefenseSteps
+) -> ClientUpdate:
+    """One client's update, or, under secure aggregation, its mean with those of the clients that follow it."""
+    if defense.aggregated_clients == 1:
+        return updates[client]
+    names = list(params.clients)
+    start = names.index(client)
+    together = (names[start:] + names[:start])[: defense.aggregated_clients]
+    return aggregate_updates([updates[name] for name in together], [params.clients[name].images for name in together])
 
 
 def _gather_clients(

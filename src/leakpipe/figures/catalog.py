@@ -56,6 +56,16 @@ ENTRIES = {
         "Privacy against accuracy",
         "Leakage of the client that leaks most against test accuracy, a point per defence; down and right is better.",
     ),
+    "front": Entry(
+        "Which defence to switch on",
+        "RDLV of the high-risk client, by attacks told the defence and by others, against test accuracy, a point per "
+        "defence; below 0 the defence hides, a diamond has a guarantee.",
+    ),
+    "bound": Entry(
+        "What privacy promises",
+        "Share of recognised images under defences with differential privacy, against ε, below the most that any "
+        "attack can reach.",
+    ),
     "attacks": Entry(
         "Attacks by wall time",
         "Mean SSIM of the reconstructed images against the wall time of each attack, a panel per client and captured "

@@ -15,6 +15,7 @@ from leakpipe.figures.lines import draw_interval, mark_zero, spread
 from leakpipe.figures.means import INTERVAL, Mean, mean_over_draws
 from leakpipe.figures.selection import count, count_sample, order_clients, select
 from leakpipe.figures.style import COLORS, MUTED, Drawing, in_style
+from leakpipe.metrics.front import find_front
 from leakpipe.metrics.gain import add_gain
 
 
@@ -81,22 +82,6 @@ def draw_tradeoff(
         f"over {count(kept['seed'].nunique(), 'seed')}."
     )
     return Drawing(figure, caption)
-
-
-def find_front(points: list[tuple[float, float]]) -> list[int]:
-    """Which points no other beats: none has at least the accuracy and at most the leakage, and differs.
-
-    Args:
-        points: Accuracy and leakage of each.
-
-    Returns:
-        Indices, ascending.
-    """
-    return [
-        index
-        for index, (accuracy, leak) in enumerate(points)
-        if not any(other != (accuracy, leak) and other[0] >= accuracy and other[1] <= leak for other in points)
-    ]
 
 
 def _locate(rows: pd.DataFrame, kept: pd.DataFrame, name: str, clients: Mapping[str, Mapping[str, Any]]) -> Point:

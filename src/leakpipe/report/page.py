@@ -11,6 +11,7 @@ import pandas as pd
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from leakpipe.defenses.naming import name_defenses
 from leakpipe.errors import LeakpipeError
 from leakpipe.report.findings import find
 from leakpipe.report.runs import summarize_runs
@@ -53,6 +54,7 @@ def render_page(
     accuracy: pd.DataFrame,
     metrics: Mapping[str, Any],
     claims: Mapping[str, Any],
+    defenses: pd.DataFrame,
     params: Mapping[str, Any],
     records: Sequence[Mapping[str, Any]],
     figures: Sequence[PageFigure],
@@ -65,6 +67,7 @@ def render_page(
         accuracy: The accuracy table.
         metrics: Headline numbers of both (`leakpipe.metrics.headline.summarize`).
         claims: Verdicts on the paper's claims (`leakpipe.claims.judge.judge_claims`); no section where there are none.
+        defenses: What each defence hides, costs and guarantees (`leakpipe.metrics.defense_table`).
         params: All parameters, merged.
         records: Run records of the jobs that the tables came from.
         figures: In the order that they are shown in.
@@ -88,6 +91,7 @@ def render_page(
         accuracy_round=int(accuracy["round"].max()),
         figures=figures,
         claims=claims,
+        defenses=[_name_defense(row, params) for row in defenses.to_dict("records")],
         columns=list(shown.columns),
         rows=[_format_row(row) for row in shown.to_dict("records")],
         runs=summarize_runs(records),
@@ -110,6 +114,10 @@ def format_duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _name_defense(row: Mapping[Any, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, "name": name_defenses(params["defenses"])[row["defense"]]}
 
 
 def _format_row(row: Mapping[Any, Any]) -> list[str]:

@@ -1,0 +1,83 @@
+"""Defences that share less of an update: gradient compression, and policies that share a part of it.
+
+None guarantees any privacy. Error feedback, where a step asks for it, is `leakpipe.defenses.compose`'s.
+"""
+
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor
+
+from leakpipe.defenses.values import change_values, find_percentile, flatten_values, named_values, unflatten_values
+from leakpipe.errors import LeakpipeError
+from leakpipe.federation.local import ClientUpdate
+from leakpipe.params_defenses import PartialSharingParams, QuantizeParams, SignParams, TopKParams
+
+
+def keep_largest(update: ClientUpdate, params: TopKParams) -> ClientUpdate:
+    """Keep the k values of the whole update that are largest in magnitude, set the others to 0 (Aji 2017; Lin 2018).
+
+    k is `share` of all values, rounded, at least 1. Of equal magnitudes those that come first are kept, so
+    that exactly k are.
+    """
+    flat = flatten_values(update)
+    kept = max(1, round(params.share * len(flat)))
+    largest = flat.abs().sort(descending=True, stable=True).indices[:kept]
+    sparse = torch.zeros_like(flat)
+    sparse[largest] = flat[largest]
+    return unflatten_values(sparse, update)
+
+
+def quantize(update: ClientUpdate, params: QuantizeParams, *, generator: torch.Generator) -> ClientUpdate:
+    """Round each tensor at random to L = 2^(bits−1) − 1 steps on each side of 0 (after Alistarh 2017, Wen 2017).
+
+    With s the tensor's largest magnitude, a value lies between two multiples of s/L and becomes the upper one
+    with the probability that makes its expectation the value itself. The error is below s/L.
+    """
+    levels = 2 ** (params.bits - 1) - 1
+
+    def rounded(value: Tensor) -> Tensor:
+        step = value.abs().max().double() / levels
+        if step == 0:
+            return value
+        position = value.double() / step
+        below = position.floor()
+        chance = torch.rand(value.shape, generator=generator, dtype=torch.float64)
+        level = below + (chance < position - below)
+        return (level * step).to(value.dtype)
+
+    return change_values(update, rounded)
+
+
+def keep_signs(update: ClientUpdate, _params: SignParams) -> ClientUpdate:
+    """Replace each tensor by its signs times its mean magnitude (Bernstein 2018; scaled as Karimireddy 2019)."""
+    return change_values(update, lambda value: value.sign() * value.abs().mean())
+
+
+def share_partly(update: ClientUpdate, params: PartialSharingParams) -> ClientUpdate:
+    """Share only values above a percentile of all magnitudes, clipped (Shokri 2015; NVFlare's PercentilePrivacy).
+
+    The percentile is over all values of the update, zeros included. A value is clipped to ±`clip` per local
+    step, so to ±`clip`·steps in all. Tensors that `exclude` names are sent as 0 (as NVFlare's ExcludeVars).
+
+    Raises:
+        LeakpipeError: A pattern of `exclude` matches no tensor.
+    """
+    names = [name for name, _ in named_values(update)]
+    for pattern in params.exclude:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise LeakpipeError(f"partial-sharing: exclude {pattern!r} matches no tensor of the update")
+    cutoff = find_percentile(flatten_values(update).abs(), params.percentile)
+    largest = params.clip * update.steps
+    flat = flatten_values(update)
+    shared = unflatten_values(torch.where(flat.abs() < cutoff, 0.0, flat).clamp(-largest, largest), update)
+
+    def included(name: str, value: Tensor) -> Tensor:
+        hidden = any(fnmatchcase(name, pattern) for pattern in params.exclude)
+        return torch.zeros_like(value) if hidden else value
+
+    return ClientUpdate(
+        {name: included(name, value) for name, value in shared.weights.items()},
+        {name: included(name, value) for name, value in shared.statistics.items()},
+        shared.steps,
+    )

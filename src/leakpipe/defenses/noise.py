@@ -1,0 +1,60 @@
+"""Defences that add noise: the paper's (`GaussianPrivacy`), Laplace noise, and the client-level Gaussian mechanism."""
+
+import torch
+from torch import Tensor
+
+from leakpipe.defenses.clipping import scale_to_norm, withhold_statistics
+from leakpipe.defenses.values import change_values, nonzero_percentile
+from leakpipe.federation.local import ClientUpdate
+from leakpipe.params_defenses import DpGaussianParams, GaussianParams, LaplaceParams
+
+
+def add_gaussian_noise(update: ClientUpdate, params: GaussianParams, *, generator: torch.Generator) -> ClientUpdate:
+    """Add N(0, (σ0·p)²) to every value of the update, running statistics included, counters not.
+
+    p is a percentile (the paper: the 95th) of the absolute NON-ZERO values of the whole update, whatever part
+    gets the noise. An all-zero update has no such value and is returned as it is. This is calibrated noise, not
+    differential privacy: nothing bounds the sensitivity.
+    """
+    scale = params.sigma0 * nonzero_percentile(update, params.percentile)
+    return change_values(update, lambda value: _add_gaussian(value, scale, generator), targets=params.targets)
+
+
+def add_laplace_noise(update: ClientUpdate, params: LaplaceParams, *, generator: torch.Generator) -> ClientUpdate:
+    """Add Laplace noise of scale b (deviation √2·b) to every value, after clipping the L1 norm if that is asked for.
+
+    With `clip_norm` C, `scale` b and noise on all of the update, one release is (C/b)-DP for the presence of the
+    client, (2C/b)-DP for any change of its data (Dwork 2006). Without clipping nothing is guaranteed.
+    """
+    if params.clip_norm is not None:
+        update = scale_to_norm(update, params.clip_norm, order=1)
+    if params.scale is not None:
+        scale = params.scale
+    else:
+        assert params.scale0 is not None  # one of the two is given
+        scale = params.scale0 * nonzero_percentile(update, params.percentile)
+    return change_values(update, lambda value: _add_laplace(value, scale, generator), targets=params.targets)
+
+
+def privatize_update(update: ClientUpdate, params: DpGaussianParams, *, generator: torch.Generator) -> ClientUpdate:
+    """Scale the update down to an L2 norm of at most C and add N(0, (z·C)²) to every value (McMahan 2018).
+
+    The norm is that of everything shared as ONE vector: weight differences, and those of running statistics
+    unless they are withheld. The noise is added by the client, so it holds against a server that sees single
+    updates: presence of the client changes what it sends by at most C, any change of its data by at most 2C.
+    """
+    if params.statistics == "withheld":
+        update = withhold_statistics(update)
+    clipped = scale_to_norm(update, params.clip_norm, order=2)
+    scale = params.noise_multiplier * params.clip_norm
+    return change_values(clipped, lambda value: _add_gaussian(value, scale, generator))
+
+
+def _add_gaussian(value: Tensor, scale: float, generator: torch.Generator) -> Tensor:
+    return value + scale * torch.randn(value.shape, generator=generator, dtype=value.dtype)
+
+
+def _add_laplace(value: Tensor, scale: float, generator: torch.Generator) -> Tensor:
+    """By the difference of two exponentials, whose logarithms are never of 0."""
+    drawn = torch.empty(2, *value.shape, dtype=torch.float64).exponential_(generator=generator)
+    return value + (scale * (drawn[0] - drawn[1])).to(value.dtype)

@@ -1,0 +1,73 @@
+"""An update's values as one long vector: what defences measure, cut and scale.
+
+Only weight differences and differences of running statistics are values. The integer counter of batches
+(`ClientUpdate.steps`) is not: no defence reads its size as a magnitude, clips it or adds noise to it.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from leakpipe.federation.local import ClientUpdate
+from leakpipe.params_defenses import Targets
+
+
+def change_values(
+    update: ClientUpdate, change: Callable[[Tensor], Tensor], *, targets: Targets = "all"
+) -> ClientUpdate:
+    """Apply `change` to every tensor, or to those of one part; weights come first, in the update's order."""
+    weights, statistics = update.weights, update.statistics
+    if targets != "statistics":
+        weights = {name: change(value) for name, value in weights.items()}
+    if targets != "weights":
+        statistics = {name: change(value) for name, value in statistics.items()}
+    return ClientUpdate(weights, statistics, update.steps)
+
+
+def combine_values(
+    first: ClientUpdate, second: ClientUpdate, combine: Callable[[Tensor, Tensor], Tensor]
+) -> ClientUpdate:
+    """Apply `combine` to each tensor of `first` and its namesake in `second`."""
+    return ClientUpdate(
+        {name: combine(value, second.weights[name]) for name, value in first.weights.items()},
+        {name: combine(value, second.statistics[name]) for name, value in first.statistics.items()},
+        first.steps,
+    )
+
+
+def named_values(update: ClientUpdate) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor with its name, weights first."""
+    yield from update.weights.items()
+    yield from update.statistics.items()
+
+
+def flatten_values(update: ClientUpdate) -> Tensor:
+    """All values in one float64 vector, in the order of `named_values`."""
+    return torch.cat([value.flatten().double() for _, value in named_values(update)])
+
+
+def unflatten_values(flat: Tensor, like: ClientUpdate) -> ClientUpdate:
+    """Inverse of `flatten_values`: the shapes and dtypes of `like`."""
+    parts = iter(flat.split([value.numel() for _, value in named_values(like)]))
+    return change_values(like, lambda value: next(parts).reshape(value.shape).to(value.dtype))
+
+
+def find_percentile(magnitudes: Tensor, percentile: float) -> float:
+    """Percentile (linear interpolation, as numpy's) of a float64 vector; 0 if it is empty.
+
+    torch's own quantile refuses more than 16 million values.
+    """
+    ordered = magnitudes.sort().values
+    if len(ordered) == 0:
+        return 0.0
+    position = percentile / 100 * (len(ordered) - 1)
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return torch.lerp(ordered[below], ordered[above], position - below).item()
+
+
+def nonzero_percentile(update: ClientUpdate, percentile: float) -> float:
+    """Percentile of the absolute NON-ZERO values of the whole update; 0 if all are zero."""
+    values = flatten_values(update)
+    return find_percentile(values[values != 0].abs(), percentile)
