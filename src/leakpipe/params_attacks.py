@@ -218,6 +218,11 @@ class ThreatModel(Section):
         description="Whether the attacker is told which images went into which local step. Unknown: it names its "
         "candidates in the order of the first epoch and assumes that later epochs repeat it.",
     )
+    defense: Literal["known", "unknown"] = Field(
+        default="unknown",
+        description="Whether the attacker is told the defence's steps and undoes them as far as that goes (adaptive), "
+        "or takes what was shared for what was trained (naive).",
+    )
 
     @model_validator(mode="after")
     def _class_prior_needs_labels(self) -> Self:

@@ -205,19 +205,19 @@ def test_error_feedback_conserves_the_sum(kind: str) -> None:
 
 @pytest.mark.parametrize("bits", [2, 3, 8])
 def test_quantisation_is_unbiased_and_its_error_bounded(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Enumerates the random draw on a grid of 1000 midpoints: the mean is the value to 1/1000 of a step."""
+    """Enumerates the random draw on a grid of 200 midpoints: the mean is the value to 1/200 of a step."""
     before = update(size=100)
     total: dict[str, np.ndarray] = {name: np.zeros(value.shape) for name, value in arrays(before).items()}
     steps = {name: np.abs(value).max() / (2 ** (bits - 1) - 1) for name, value in arrays(before).items()}
-    for draw in range(1000):
-        monkeypatch.setattr(torch, "rand", lambda shape, draw=draw, **_: torch.full(shape, (draw + 0.5) / 1000))
+    for draw in range(200):
+        monkeypatch.setattr(torch, "rand", lambda shape, draw=draw, **_: torch.full(shape, (draw + 0.5) / 200))
         for name, value in arrays(defend(before, {"kind": "quantize", "bits": bits})).items():
             level = value / steps[name]
             np.testing.assert_allclose(level, np.round(level), atol=1e-4)
             assert (np.abs(value - arrays(before)[name]) < steps[name] * (1 + 1e-6)).all()
-            total[name] += value / 1000
+            total[name] += value / 200
     for name, value in arrays(before).items():
-        np.testing.assert_allclose(total[name], value, atol=steps[name] / 1000)
+        np.testing.assert_allclose(total[name], value, atol=steps[name] / 200)
 
 
 def test_signs_are_naive_signs() -> None:

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from leakpipe.attacks.adaptive import adapt, clamp_to
 from leakpipe.attacks.batch_statistics import (
     STATISTICS_DISTANCES,
     StatisticsByLayer,
+    find_usable_channels,
     recover_batch_statistics,
+    select_channels,
     statistics_by_layer,
 )
 from leakpipe.attacks.objectives import DISTANCES
@@ -21,6 +24,7 @@ from leakpipe.federation.local import ClientUpdate, LocalSettings, local_update,
 from leakpipe.models.preprocessing import undo_normalization
 from leakpipe.models.state import ModelState, Tensors, forward_training, measure_statistics
 from leakpipe.params_attacks import AttackSettings
+from leakpipe.params_defenses import DefenseSteps
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class Terms:
         objective · D(ΔŴ(x̂, ŷ), ΔW) + batch_norm · BN(x̂) + total_variation · TV(x̂) [· D] + l2 · ‖x̂‖₂
         + prior · ‖x̂ − prior‖² + group · ‖x̂ − mean over restarts‖²
 
-    where ΔŴ is `local_update` on the candidates: what the client would have sent for them (Hatamizadeh 2023).
+    where ΔŴ is `local_update` on the candidates: what the client would have sent for them (Hatamizadeh 2023). Where
+    the attacker is told the defence, ΔW is what `adapt` makes of it.
 
     Args:
         settings: As `leakpipe.attacks.observation.usable_settings` returns them.
@@ -66,8 +71,10 @@ class Terms:
         slope = settings.surrogate_slope
         self.global_model = with_surrogate_relus(observation.before, slope) if slope > 0 else observation.before
         self.schedules = assumed_schedules(observation, settings, seed=seed)
+        self.told = adapt(observation.update, observation.defense or DefenseSteps(()))
         self.scales = self._scale_tensors()
-        self.observed = {name: value * self.scales[name] for name, value in observation.update.weights.items()}
+        self.observed = {name: value * self.scales[name] for name, value in self.told.weights.items()}
+        self.usable_channels: dict[str, Tensor] = {}
         self.target = self._known_statistics() if settings.batch_norm_weight > 0 else {}
         if not (observation.has_signal or any(bool((layer.variance > 0).any()) for layer in self.target.values())):
             raise LeakpipeError(
@@ -77,11 +84,18 @@ class Terms:
     @property
     def notes(self) -> list[str]:
         """What a reader must know of the terms."""
+        notes = []
         unusable = sum(int((layer.variance <= 0).sum()) for layer in self.target.values())
-        if not unusable:
-            return []
-        handled = "left out" if self.settings.batch_norm_distance == "normalized" else "matched as 0"
-        return [f"{unusable} channels with a recovered variance that is not positive were {handled}."]
+        if unusable:
+            handled = "left out" if self.settings.batch_norm_distance == "normalized" else "matched as 0"
+            notes.append(f"{unusable} channels with a recovered variance that is not positive were {handled}.")
+        drowned = len(self.observation.update.weights) - len(self.observed)
+        if drowned:
+            notes.append(f"{drowned} tensors of the update, of which the defence leaves nothing, were not compared.")
+        dropped = sum(int((~usable).sum()) for usable in self.usable_channels.values())
+        if dropped:
+            notes.append(f"{dropped} channels whose statistics drowned in the defence's noise were left out.")
+        return notes
 
     def evaluate(
         self, images: Tensor, labels: Tensor, *, drift: Tensors | None = None, consensus: Tensor | None = None
@@ -104,7 +118,7 @@ class Terms:
             terms["update_distance"] = settings.objective_weight, distance
         if settings.batch_norm_weight > 0:
             statistics = self._candidate_statistics(inputs, simulated)
-            gap = STATISTICS_DISTANCES[settings.batch_norm_distance](statistics, self.target)
+            gap = STATISTICS_DISTANCES[settings.batch_norm_distance](statistics, self._statistics_to_match(simulated))
             terms["batch_statistics"] = settings.batch_norm_weight, gap
         variation = TOTAL_VARIATIONS[settings.total_variation](images)
         if settings.total_variation_scale == "distance" and "update_distance" in terms:
@@ -141,8 +155,8 @@ class Terms:
         )
 
     def _update_distance(self, model: ModelState, images: Tensor, labels: Tensor, simulated: ClientUpdate) -> Tensor:
-        mine = {name: value * self.scales[name] for name, value in simulated.weights.items()}
-        distance = DISTANCES[self.settings.objective](mine, self.observed)
+        mine = {name: simulated.weights[name] * self.scales[name] for name in self.observed}
+        distance = DISTANCES[self.settings.objective](mine, self._weights_to_match(simulated))
         if self.settings.update_gradient == "through-update":
             return distance
         # The released tool's term has no gradient; what its simulated training leaves behind is that of the loss,
@@ -150,7 +164,27 @@ class Terms:
         loss = mean_loss(forward_training(model, images)[0], labels, self.belief)
         return distance.detach() + (loss - loss.detach()) / self.settings.objective_weight
 
+    def _weights_to_match(self, simulated: ClientUpdate) -> Tensors:
+        """Observed differences, scaled; where they are known within bounds, what is nearest to the candidates' own."""
+        if not self.told.weight_bounds:
+            return self.observed
+        nearest = clamp_to(self.told.weight_bounds, simulated.weights)
+        return {name: value * self.scales[name] for name, value in nearest.items()}
+
+    def _statistics_to_match(self, simulated: ClientUpdate) -> StatisticsByLayer:
+        """The same of batch statistics, where they are those of the update."""
+        if self.settings.batch_norm != "update" or not self.told.statistic_bounds:
+            return self.target
+        nearest = ClientUpdate({}, clamp_to(self.told.statistic_bounds, simulated.statistics), simulated.steps)
+        return self._usable(recover_batch_statistics(self.global_model, nearest, self.belief.batch_norm_momentum))
+
+    def _usable(self, statistics: StatisticsByLayer) -> StatisticsByLayer:
+        return select_channels(statistics, self.usable_channels) if self.usable_channels else statistics
+
     def _candidate_statistics(self, images: Tensor, simulated: ClientUpdate) -> StatisticsByLayer:
+        return self._usable(self._measure_statistics(images, simulated))
+
+    def _measure_statistics(self, images: Tensor, simulated: ClientUpdate) -> StatisticsByLayer:
         settings, before = self.settings, self.global_model
         frozen = settings.batch_norm == "frozen"
         deviates = settings.statistics_model == "updated" or settings.variance == "biased"
@@ -169,7 +203,7 @@ class Terms:
         """What each tensor of an update is multiplied with before updates are compared."""
         settings, client = self.settings, self.observation.settings
         unit = client.learning_rate if settings.objective in ("l2", "layer-norms") else 1.0
-        norms = {name: float(value.double().norm()) for name, value in self.observation.update.weights.items()}
+        norms = {name: float(value.double().norm()) for name, value in self.told.weights.items()}
         largest = max(norms.values())
         return {
             name: (norm / largest) ** -settings.layer_weighting / unit if norm > 0 else 1 / unit
@@ -183,7 +217,13 @@ class Terms:
         if self.settings.batch_norm == "exact":
             assert observation.exact_statistics is not None  # `usable_settings` has seen to it
             return observation.exact_statistics
-        return recover_batch_statistics(observation.before, observation.update, self.belief.batch_norm_momentum)
+        momentum, update = self.belief.batch_norm_momentum, observation.update
+        recovered = recover_batch_statistics(observation.before, update, momentum)
+        if self.told.statistic_noise == 0:
+            return recovered
+        noise = self.told.statistic_noise
+        self.usable_channels = find_usable_channels(recovered, noise, momentum=momentum, steps=update.steps)
+        return self._usable(recovered)
 
 
 def _mean(tensors: Sequence[Tensors]) -> dict[str, Tensor]:
