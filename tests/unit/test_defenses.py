@@ -1,5 +1,6 @@
 """Every defence against a naive computation or a closed form, and what each promises as a property."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ from leakpipe.defenses.clipping import scale_to_norm
 from leakpipe.defenses.compose import AT_THE_SERVER, DEFENSES, apply_defenses
 from leakpipe.defenses.values import flatten_values, nonzero_percentile
 from leakpipe.errors import LeakpipeError
-from leakpipe.federation.local import ClientUpdate
+from leakpipe.federation.files import StoredUpdate, load_update, save_update
+from leakpipe.federation.local import ClientUpdate, local_update
 from leakpipe.params_defenses import DefenseSteps
+from tests.conftest import SETTINGS, small_batches, small_state
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -169,6 +172,17 @@ def test_withheld_statistics_do_not_count_in_the_norm() -> None:
 def test_freezing_shares_weights_as_they_are_and_no_statistics() -> None:
     after = defend(update(), {"kind": "freeze-bn-statistics"})
     assert_same(after, ClientUpdate(update().weights, {}, 3))
+
+
+def test_files_keep_that_statistics_are_withheld(tmp_path: Path) -> None:
+    state = small_state(dtype=torch.float32)
+    trained = local_update(state, small_batches(2, dtype=torch.float32), SETTINGS)
+    frozen = defend(trained, {"kind": "freeze-bn-statistics"})
+    stored = StoredUpdate(frozen, {"round": 1}, [[0, 1]], [0, 1], SETTINGS, exact_statistics=trained.statistics)
+    save_update(tmp_path / "update.safetensors", stored)
+    loaded = load_update(tmp_path / "update.safetensors", state)
+    assert_same(loaded.update, ClientUpdate({n: v.detach() for n, v in frozen.weights.items()}, {}, frozen.steps))
+    assert set(loaded.exact_statistics) == set(trained.statistics)
 
 
 @pytest.mark.parametrize("share", [1e-6, 0.013, 0.5, 1.0])

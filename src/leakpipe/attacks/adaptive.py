@@ -3,11 +3,13 @@
 A naive attack takes what was shared for what was trained. Told the steps, an attacker undoes them backwards, as far
 as that goes:
 
-- Noise: its deviation σ is known (`dp-gaussian`, a given `scale`) or estimated from the update itself. Each tensor
-  is shrunk by max(0, 1 − n·σ²/‖v‖²), the share of its energy that is not noise (James and Stein 1961, positive
-  part); a tensor that nothing is left of is not compared.
-- What is rounded or left out came from an interval: a value not shared is below the smallest shared one, a rounded
-  one is within a step, a sign is half a line. Values of a candidate inside the interval agree.
+- Noise is alike on all values, so all count alike (the likeliest candidate under equal noise is nearest in the plain
+  norm): the weighting of tensors that an attack may have is off. Its deviation is known, or estimated from the update
+  itself; channels whose batch statistics drowned in it are not compared.
+- What is left out came from an interval: a value not shared was below the smallest shared one, a clipped one beyond
+  the limit, a sign is half a line. Batch statistics are matched to the candidate's own, moved into the interval;
+  weight differences to the middle between that and the value shared (moving all the way left too little to go by).
+- Rounding is noise whose deviation every tensor has for itself.
 - `clip` changes no direction, which is all that a cosine sees; withheld statistics and averages are nothing to undo.
 """
 
@@ -44,16 +46,18 @@ class Adapted:
     """An update as an attacker reads it.
 
     Attributes:
-        weights: Denoised weight differences; those that tell nothing are not among them.
+        weights: Weight differences as shared; those that tell nothing are not among them.
+        equal_noise: Whether noise of the same deviation is on all of `weights`.
         weight_bounds: Between what each value of `weights` was trained to be; empty where all are exact.
         statistic_bounds: The same of the differences of running statistics.
-        statistic_noise: Standard deviation of the noise on differences of running statistics.
+        statistic_noise: Standard deviation of the noise on each difference of running statistics; empty without.
     """
 
     weights: Tensors
+    equal_noise: bool
     weight_bounds: Mapping[str, Bounds]
     statistic_bounds: Mapping[str, Bounds]
-    statistic_noise: float
+    statistic_noise: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,12 @@ class _Reading:
     lower: Tensor
     upper: Tensor
     deviation: float = 0.0
+    rounding: float = 0.0
 
     @property
     def tells(self) -> bool:
-        """Whether anything is known of it: not all of it drowned in noise, and not all of it may be anything."""
-        drowned = self.deviation > 0 and not bool(self.value.any())
-        return not drowned and bool((self.lower.isfinite() | self.upper.isfinite()).any())
+        """Whether anything is known of it: not all of it may be anything."""
+        return bool((self.lower.isfinite() | self.upper.isfinite()).any())
 
 
 def adapt(update: ClientUpdate, defense: DefenseSteps) -> Adapted:
@@ -90,15 +94,17 @@ def adapt(update: ClientUpdate, defense: DefenseSteps) -> Adapted:
         readings = [undo(reading) for reading in readings]
     weights = [reading for reading in readings if reading.is_weight and reading.tells]
     statistics = [reading for reading in readings if not reading.is_weight]
+    noise = {reading.name: math.hypot(reading.deviation, reading.rounding) for reading in statistics}
     return Adapted(
         weights={reading.name: reading.value for reading in weights} or update.weights,
+        equal_noise=any(reading.deviation > 0 for reading in weights),
         weight_bounds=_bounds(weights),
         statistic_bounds=_bounds(statistics),
-        statistic_noise=max((reading.deviation for reading in statistics), default=0.0),
+        statistic_noise=noise if any(noise.values()) else {},
     )
 
 
-def clamp_to(bounds: Mapping[str, Bounds], candidate: Tensors) -> dict[str, Tensor]:
+def move_into(bounds: Mapping[str, Bounds], candidate: Tensors) -> dict[str, Tensor]:
     """What may have been trained, nearest to the candidate's own, without a graph."""
     return {name: torch.clamp(candidate[name].detach(), *between) for name, between in bounds.items()}
 
@@ -129,10 +135,10 @@ def _undo(step: DefenseStep, shared: Sequence[_Reading], local_steps: int) -> Ca
         noisy = [part for part in shared if targets == "all" or part.is_weight == (targets == "weights")]
         deviation = noise_deviation([part.value for part in noisy], step)
         names = {part.name for part in noisy}
-        return lambda reading: _denoise(reading, deviation) if reading.name in names else reading
+        return lambda reading: _blur(reading, deviation) if reading.name in names else reading
     if isinstance(step, QuantizeParams):
         levels = 2 ** (step.bits - 1) - 1
-        return lambda reading: _widen(reading, float(reading.value.abs().max()) / levels)
+        return lambda reading: _unround(reading, levels)
     if isinstance(step, SignParams):
         return _extend_signs
     if isinstance(step, TopKParams):
@@ -145,18 +151,14 @@ def _undo(step: DefenseStep, shared: Sequence[_Reading], local_steps: int) -> Ca
     return lambda reading: reading
 
 
-def _denoise(reading: _Reading, deviation: float) -> _Reading:
-    """Shrink a weight tensor to the share of its energy that is not noise; statistics keep their values."""
-    noisy = replace(reading, deviation=math.hypot(reading.deviation, deviation))
-    if not reading.is_weight:
-        return noisy
-    energy = float(reading.value.double().square().sum())
-    share = max(0.0, 1 - reading.value.numel() * deviation**2 / energy) if energy > 0 else 0.0
-    return replace(noisy, value=reading.value * share, lower=reading.lower * share, upper=reading.upper * share)
+def _blur(reading: _Reading, deviation: float) -> _Reading:
+    return replace(reading, deviation=math.hypot(reading.deviation, deviation))
 
 
-def _widen(reading: _Reading, step: float) -> _Reading:
-    return replace(reading, lower=reading.lower - step, upper=reading.upper + step)
+def _unround(reading: _Reading, levels: int) -> _Reading:
+    """Rounding between steps of δ at random has the variance f·(1 − f)·δ² at the place f: δ²/6 on average."""
+    step = float(reading.value.abs().max()) / levels
+    return replace(reading, rounding=math.hypot(reading.rounding, step / math.sqrt(6)))
 
 
 def _extend_signs(reading: _Reading) -> _Reading:

@@ -32,7 +32,7 @@ def _weight_of_batches(momentum: float, steps: int) -> float:
 
 
 def find_usable_channels(
-    recovered: StatisticsByLayer, noise: float, *, momentum: float, steps: int
+    recovered: StatisticsByLayer, noise: Mapping[str, float], *, momentum: float, steps: int
 ) -> dict[str, Tensor]:
     """Which channels' statistics tell something, by layer name: booleans of shape (channels,).
 
@@ -41,13 +41,14 @@ def find_usable_channels(
 
     Args:
         recovered: As `recover_batch_statistics` returns them.
-        noise: Standard deviation of the noise on the differences of running statistics.
+        noise: Standard deviation of the noise on each difference of running statistics, by buffer name.
     """
-    error = noise / _weight_of_batches(momentum, steps)
-    return {
-        layer: (batch.variance >= error**2) & (batch.variance >= error) & (batch.variance > 0)
-        for layer, batch in recovered.items()
-    }
+    weight = _weight_of_batches(momentum, steps)
+    usable = {}
+    for layer, batch in recovered.items():
+        mean_error, variance_error = (noise[name(layer)] / weight for name in (mean_name, variance_name))
+        usable[layer] = (batch.variance >= mean_error**2) & (batch.variance >= variance_error) & (batch.variance > 0)
+    return usable
 
 
 def select_channels(statistics: StatisticsByLayer, usable: Mapping[str, Tensor]) -> dict[str, BatchStatistics]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from leakpipe.attacks.adaptive import adapt, clamp_to
+from leakpipe.attacks.adaptive import adapt, move_into
 from leakpipe.attacks.batch_statistics import (
     STATISTICS_DISTANCES,
     StatisticsByLayer,
@@ -91,7 +91,7 @@ class Terms:
             notes.append(f"{unusable} channels with a recovered variance that is not positive were {handled}.")
         drowned = len(self.observation.update.weights) - len(self.observed)
         if drowned:
-            notes.append(f"{drowned} tensors of the update, of which the defence leaves nothing, were not compared.")
+            notes.append(f"{drowned} tensors of the update, which the defence leaves nothing of, were not compared.")
         dropped = sum(int((~usable).sum()) for usable in self.usable_channels.values())
         if dropped:
             notes.append(f"{dropped} channels whose statistics drowned in the defence's noise were left out.")
@@ -165,17 +165,17 @@ class Terms:
         return distance.detach() + (loss - loss.detach()) / self.settings.objective_weight
 
     def _weights_to_match(self, simulated: ClientUpdate) -> Tensors:
-        """Observed differences, scaled; where they are known within bounds, what is nearest to the candidates' own."""
+        """Observed differences, scaled; where they are known within bounds, moved towards the candidates' own."""
         if not self.told.weight_bounds:
             return self.observed
-        nearest = clamp_to(self.told.weight_bounds, simulated.weights)
-        return {name: value * self.scales[name] for name, value in nearest.items()}
+        nearest = move_into(self.told.weight_bounds, simulated.weights)
+        return {name: (self.observed[name] + value * self.scales[name]) / 2 for name, value in nearest.items()}
 
     def _statistics_to_match(self, simulated: ClientUpdate) -> StatisticsByLayer:
-        """The same of batch statistics, where they are those of the update."""
+        """Observed batch statistics; where the update has them within bounds, the candidates' own moved into those."""
         if self.settings.batch_norm != "update" or not self.told.statistic_bounds:
             return self.target
-        nearest = ClientUpdate({}, clamp_to(self.told.statistic_bounds, simulated.statistics), simulated.steps)
+        nearest = ClientUpdate({}, move_into(self.told.statistic_bounds, simulated.statistics), simulated.steps)
         return self._usable(recover_batch_statistics(self.global_model, nearest, self.belief.batch_norm_momentum))
 
     def _usable(self, statistics: StatisticsByLayer) -> StatisticsByLayer:
@@ -205,10 +205,8 @@ class Terms:
         unit = client.learning_rate if settings.objective in ("l2", "layer-norms") else 1.0
         norms = {name: float(value.double().norm()) for name, value in self.told.weights.items()}
         largest = max(norms.values())
-        return {
-            name: (norm / largest) ** -settings.layer_weighting / unit if norm > 0 else 1 / unit
-            for name, norm in norms.items()
-        }
+        weighting = 0.0 if self.told.equal_noise else settings.layer_weighting
+        return {name: (norm / largest) ** -weighting / unit if norm > 0 else 1 / unit for name, norm in norms.items()}
 
     def _known_statistics(self) -> StatisticsByLayer:
         observation = self.observation
@@ -219,7 +217,7 @@ class Terms:
             return observation.exact_statistics
         momentum, update = self.belief.batch_norm_momentum, observation.update
         recovered = recover_batch_statistics(observation.before, update, momentum)
-        if self.told.statistic_noise == 0:
+        if not self.told.statistic_noise:
             return recovered
         noise = self.told.statistic_noise
         self.usable_channels = find_usable_channels(recovered, noise, momentum=momentum, steps=update.steps)
