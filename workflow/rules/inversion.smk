@@ -25,7 +25,9 @@ rule invert:
         attack=lambda w: to_json(resolve_settings(PARAMS.attacks[w.attack], w.client)),
         threat_model=lambda w: to_json(granted_to(w.attack)),
         defense=lambda w: (
-            flags("--defense", [to_json(PARAMS.defenses[w.defense])]) if granted_to(w.attack).defense == "known" else []
+            flags("--defense", [to_json(PARAMS.defenses[w.defense])])
+            if granted_to(w.attack).defense == "known"
+            else []
         ),
         checkpoints=f"{CHECKPOINTS}/{{defense}}/seed{{seed}}/{{client}}/{{attack}}",
         models=lambda w, input: flags("--global-model", input.models),
