@@ -95,14 +95,14 @@ def _find_unusable_defense(params: Params) -> str | None:
     """Which defence asks for clients or gradients that there are not, or leaves an attack nothing to match, if any."""
     clients = len(params.federation.clients)
     for name, steps in params.defenses.items():
-        if steps.in_training and MODELS[params.model.name].has_batch_norm:
+        if steps.in_training and params.model.has_batch_norm:
             return f"defenses.{name}: {WHY_NO_BATCH_NORM}"
         if steps.aggregated_clients > clients:
             return f"defenses.{name}: secure-aggregation of {steps.aggregated_clients} clients, but there are {clients}"
     for cell in list_cells(params):
         attack = params.attacks[cell.attack]
         settings = resolve_settings(attack, cell.client)
-        if not params.defenses[cell.defense].withhold_statistics or settings.objective_weight > 0:
+        if not params.defenses[cell.defense].withhold_statistics or settings.matches_weights:
             continue
         if settings.batch_norm == "update":
             return (

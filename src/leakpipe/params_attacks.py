@@ -181,6 +181,11 @@ class AttackSettings(Section):
         default="normalized", description="Whether candidates are normalised as the client's images are."
     )
 
+    @property
+    def matches_weights(self) -> bool:
+        """Whether any term looks at the update's weight differences, not at batch statistics alone."""
+        return self.objective_weight > 0 or self.row_space_weight > 0
+
     @model_validator(mode="after")
     def _terms_fit(self) -> Self:
         if self.batch_norm == "none" and self.batch_norm_weight > 0:
@@ -224,6 +229,11 @@ class ThreatModel(Section):
         default="unknown",
         description="Whether the attacker is told which images went into which local step. Unknown: it names its "
         "candidates in the order of the first epoch and assumes that later epochs repeat it.",
+    )
+    defense: Literal["known", "unknown"] = Field(
+        default="unknown",
+        description="Whether the attacker is told the defence's steps and undoes them as far as that goes (adaptive), "
+        "or takes what was shared for what was trained (naive).",
     )
 
     @model_validator(mode="after")

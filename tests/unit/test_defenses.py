@@ -1,5 +1,6 @@
 """Every defence against a naive computation or a closed form, and what each promises as a property."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ from leakpipe.defenses.clipping import scale_to_norm
 from leakpipe.defenses.compose import AT_THE_SERVER, DEFENSES, apply_defenses
 from leakpipe.defenses.values import flatten_values, nonzero_percentile
 from leakpipe.errors import LeakpipeError
-from leakpipe.federation.local import ClientUpdate
+from leakpipe.federation.files import StoredUpdate, load_update, save_update
+from leakpipe.federation.local import ClientUpdate, local_update
 from leakpipe.params_defenses import DefenseSteps
+from tests.conftest import SETTINGS, small_batches, small_state
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -171,6 +174,17 @@ def test_freezing_shares_weights_as_they_are_and_no_statistics() -> None:
     assert_same(after, ClientUpdate(update().weights, {}, 3))
 
 
+def test_files_keep_that_statistics_are_withheld(tmp_path: Path) -> None:
+    state = small_state(dtype=torch.float32)
+    trained = local_update(state, small_batches(2, dtype=torch.float32), SETTINGS)
+    frozen = defend(trained, {"kind": "freeze-bn-statistics"})
+    stored = StoredUpdate(frozen, {"round": 1}, [[0, 1]], [0, 1], SETTINGS, exact_statistics=trained.statistics)
+    save_update(tmp_path / "update.safetensors", stored)
+    loaded = load_update(tmp_path / "update.safetensors", state)
+    assert_same(loaded.update, ClientUpdate({n: v.detach() for n, v in frozen.weights.items()}, {}, frozen.steps))
+    assert set(loaded.exact_statistics) == set(trained.statistics)
+
+
 @pytest.mark.parametrize("share", [1e-6, 0.013, 0.5, 1.0])
 def test_top_k_is_that_of_a_naive_sort(share: float) -> None:
     before = update()
@@ -205,19 +219,19 @@ def test_error_feedback_conserves_the_sum(kind: str) -> None:
 
 @pytest.mark.parametrize("bits", [2, 3, 8])
 def test_quantisation_is_unbiased_and_its_error_bounded(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Enumerates the random draw on a grid of 1000 midpoints: the mean is the value to 1/1000 of a step."""
+    """Enumerates the random draw on a grid of 200 midpoints: the mean is the value to 1/200 of a step."""
     before = update(size=100)
     total: dict[str, np.ndarray] = {name: np.zeros(value.shape) for name, value in arrays(before).items()}
     steps = {name: np.abs(value).max() / (2 ** (bits - 1) - 1) for name, value in arrays(before).items()}
-    for draw in range(1000):
-        monkeypatch.setattr(torch, "rand", lambda shape, draw=draw, **_: torch.full(shape, (draw + 0.5) / 1000))
+    for draw in range(200):
+        monkeypatch.setattr(torch, "rand", lambda shape, draw=draw, **_: torch.full(shape, (draw + 0.5) / 200))
         for name, value in arrays(defend(before, {"kind": "quantize", "bits": bits})).items():
             level = value / steps[name]
             np.testing.assert_allclose(level, np.round(level), atol=1e-4)
             assert (np.abs(value - arrays(before)[name]) < steps[name] * (1 + 1e-6)).all()
-            total[name] += value / 1000
+            total[name] += value / 200
     for name, value in arrays(before).items():
-        np.testing.assert_allclose(total[name], value, atol=steps[name] / 1000)
+        np.testing.assert_allclose(total[name], value, atol=steps[name] / 200)
 
 
 def test_signs_are_naive_signs() -> None:

@@ -90,7 +90,7 @@ def test_true_images_have_no_place() -> None:
     may_hold_tensors = {name for name, hint in hints.items() if "Tensor" in str(hint)}
     assert may_hold_tensors == {"labels", "prior"}  # class indices, and what was guessed before the update
     assert {name for name, hint in hints.items() if hint not in (int, torch.Tensor | None)} == {
-        "before", "update", "settings", "image_shape", "schedule", "exact_statistics",
+        "before", "update", "settings", "image_shape", "schedule", "exact_statistics", "defense",
     }  # fmt: skip
 
 
@@ -118,7 +118,11 @@ PLAIN = ModelState(torch.nn.Linear(1, 3), {"bias": torch.zeros(3)}, {})
 LACKING: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "a prior to start from": ({"prior": None}, {}, "needs a prior image"),
     "a prior to stay near": ({"prior": None}, {"start": "noise", "prior_weight": 0.1}, "needs a prior image"),
-    "running statistics": ({"update": WITHHELD}, {"batch_norm_weight": 1.0}, "they are withheld"),
+    "running statistics": (
+        {"update": WITHHELD},
+        {"batch_norm_weight": 1.0, "objective_weight": 0.0},
+        "they are withheld",
+    ),
     "exact statistics": ({}, {"batch_norm": "exact", "batch_norm_weight": 1.0}, "none are granted"),
     "batch normalisation": (
         {"before": PLAIN, "update": ClientUpdate({"bias": torch.ones(3)}, {}, 4)},

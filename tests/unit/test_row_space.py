@@ -17,12 +17,13 @@ from leakpipe.attacks.row_space import (
 )
 from leakpipe.attacks.terms import Terms
 from leakpipe.data.datasets import DATASETS
+from leakpipe.errors import LeakpipeError
 from leakpipe.federation.local import ClientUpdate, LocalSettings, local_update, make_batches
 from leakpipe.models.state import ModelState, build_module, initial_state
 from leakpipe.params_attacks import AttackSettings
 from leakpipe.params_data import ImagesParams
 from leakpipe.params_models import ModelParams
-from tests.unit.attacking import observe, random_images
+from tests.unit.attacking import observe, observe_small, random_images
 
 ALONE = AttackSettings(row_space_weight=1.0, objective_weight=0.0, iterations=3)
 
@@ -120,6 +121,11 @@ def test_grouped_convolutions_are_passed_over_and_hooks_do_not_stay() -> None:
     module(torch.zeros(1, 4, 12, 12))
     assert [features.shape for features in seen["1"]] == [(1, 4, 10, 10)]
     assert find_row_spaces(module, {"1.weight": torch.zeros(4, 2, 3, 3)}, {"1": []}, centred=True) == {}
+
+
+def test_an_attack_with_nothing_else_to_match_is_refused_where_no_layer_speaks() -> None:
+    with pytest.raises(LeakpipeError, match="no convolution has fewer positions than channels"):
+        Terms(observe_small(), ALONE, seed=0)
 
 
 def test_a_candidate_without_contrast_has_a_finite_gradient() -> None:

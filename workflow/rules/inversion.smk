@@ -24,6 +24,11 @@ rule invert:
     params:
         attack=lambda w: to_json(resolve_settings(PARAMS.attacks[w.attack], w.client)),
         threat_model=lambda w: to_json(granted_to(w.attack)),
+        defense=lambda w: (
+            flags("--defense", [to_json(PARAMS.defenses[w.defense])])
+            if granted_to(w.attack).defense == "known"
+            else []
+        ),
         checkpoints=f"{CHECKPOINTS}/{{defense}}/seed{{seed}}/{{client}}/{{attack}}",
         models=lambda w, input: flags("--global-model", input.models),
         updates=lambda w, input: flags("--update", input.updates),
@@ -39,7 +44,7 @@ rule invert:
             {params.updates} \
             {params.images} \
             --prior {input.prior} \
-            --threat-model {params.threat_model:q} \
+            --threat-model {params.threat_model:q} {params.defense:q} \
             --checkpoints {params.checkpoints} \
             --threads {threads} \
             --record {output.record} {params.labels:q} \

@@ -21,9 +21,43 @@ def recover_batch_statistics(before: ModelState, update: ClientUpdate, momentum:
     their weighted mean, running_t + Δ/(1 − (1 − m)^k). Differentiable in the update, so that the same
     quantity can be computed of a candidate's update. A defence's noise can make a variance negative.
     """
-    weight = 1 - (1 - momentum) ** update.steps
+    weight = _weight_of_batches(momentum, update.steps)
     recovered = {name: running + update.statistics[name] / weight for name, running in before.statistics.items()}
     return statistics_by_layer(before, recovered)
+
+
+def _weight_of_batches(momentum: float, steps: int) -> float:
+    """Weight of all batches together in the new running statistics."""
+    return 1 - (1 - momentum) ** steps
+
+
+def find_usable_channels(
+    recovered: StatisticsByLayer, noise: Mapping[str, float], *, momentum: float, steps: int
+) -> dict[str, Tensor]:
+    """Which channels' statistics tell something, by layer name: booleans of shape (channels,).
+
+    Those whose noise is at most what it is on: of the mean at most the deviation of the channel's values, of the
+    variance at most the variance.
+
+    Args:
+        recovered: As `recover_batch_statistics` returns them.
+        noise: Standard deviation of the noise on each difference of running statistics, by buffer name.
+    """
+    weight = _weight_of_batches(momentum, steps)
+    usable = {}
+    for layer, batch in recovered.items():
+        mean_error, variance_error = (noise[name(layer)] / weight for name in (mean_name, variance_name))
+        usable[layer] = (batch.variance >= mean_error**2) & (batch.variance >= variance_error) & (batch.variance > 0)
+    return usable
+
+
+def select_channels(statistics: StatisticsByLayer, usable: Mapping[str, Tensor]) -> dict[str, BatchStatistics]:
+    """Statistics of the usable channels of those layers that have any."""
+    return {
+        layer: BatchStatistics(statistics[layer].mean[chosen], statistics[layer].variance[chosen])
+        for layer, chosen in usable.items()
+        if chosen.any()
+    }
 
 
 def statistics_by_layer(state: ModelState, statistics: Tensors) -> dict[str, BatchStatistics]:

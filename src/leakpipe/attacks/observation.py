@@ -11,6 +11,7 @@ from leakpipe.federation.local import ClientUpdate, LocalSettings, assume_schedu
 from leakpipe.models.batchnorm import BatchStatistics
 from leakpipe.models.state import ModelState, shared_part
 from leakpipe.params_attacks import AttackSettings
+from leakpipe.params_defenses import DefenseSteps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ class Observation:
             None where there is none.
         exact_statistics: Batch statistics by layer (their weighted mean over the local steps) where the threat
             model grants them besides the update.
+        defense: Steps that the client applied to its update; None where they are not told.
 
     Raises:
         LeakpipeError: The update is not one of this model, or sizes contradict each other.
@@ -49,6 +51,7 @@ class Observation:
     schedule: Sequence[Sequence[int]] | None = None
     prior: Tensor | None = None
     exact_statistics: Mapping[str, BatchStatistics] | None = None
+    defense: DefenseSteps | None = None
 
     def __post_init__(self) -> None:
         shared = shared_part(self.before, self.update.weights)
@@ -88,7 +91,8 @@ def usable_settings(observation: Observation, settings: AttackSettings) -> tuple
     """Hold what an attack needs against what the attacker has.
 
     A client whose loss is zero sends a zero update, which says nothing of its images, while its running
-    statistics still do: the attack then falls back on them, and a note says so.
+    statistics still do: the attack then falls back on them, and a note says so. Where a defence withholds running
+    statistics the attack goes on without them, if it has anything else to match.
 
     Returns:
         The settings to attack with, and notes.
@@ -103,6 +107,11 @@ def usable_settings(observation: Observation, settings: AttackSettings) -> tuple
         if observation.update.statistics and not matches_update:
             settings = settings.model_copy(update={"batch_norm": "update", "batch_norm_weight": 1.0})
             notes.append("The attack does not match the update's batch statistics: it fell back on them.")
+    withheld = bool(observation.before.statistics) and not observation.update.statistics
+    if withheld and settings.batch_norm == "update" and observation.has_signal and settings.matches_weights:
+        if settings.batch_norm_weight > 0:
+            notes.append("The update holds no running statistics: the attack went on without them.")
+        settings = settings.model_copy(update={"batch_norm_weight": 0.0})
     matches = settings.batch_norm_weight > 0
     if matches and not observation.before.statistics:
         raise LeakpipeError("the attack matches batch statistics, but the model has no batch normalisation")

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from leakpipe.attacks.adaptive import adapt, move_into
 from leakpipe.attacks.batch_statistics import (
     STATISTICS_DISTANCES,
     StatisticsByLayer,
+    find_usable_channels,
     recover_batch_statistics,
+    select_channels,
     statistics_by_layer,
 )
 from leakpipe.attacks.objectives import DISTANCES
@@ -28,6 +31,7 @@ from leakpipe.federation.local import ClientUpdate, LocalSettings, local_update,
 from leakpipe.models.preprocessing import undo_normalization
 from leakpipe.models.state import ModelState, Tensors, batch_norm_layers, forward_training, measure_statistics
 from leakpipe.params_attacks import AttackSettings
+from leakpipe.params_defenses import DefenseSteps
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ class Terms:
         objective · D(ΔŴ(x̂, ŷ), ΔW) + batch_norm · BN(x̂) + row_space · R(x̂) + total_variation · TV(x̂) [· D] + l2 · ‖x̂‖₂
         + prior · ‖x̂ − prior‖² + group · ‖x̂ − mean over restarts‖²
 
-    where ΔŴ is `local_update` on the candidates: what the client would have sent for them (Hatamizadeh 2023).
+    where ΔŴ is `local_update` on the candidates: what the client would have sent for them (Hatamizadeh 2023). Where
+    the attacker is told the defence, ΔW is what `adapt` makes of it.
 
     Args:
         settings: As `leakpipe.attacks.observation.usable_settings` returns them.
@@ -73,13 +78,22 @@ class Terms:
         slope = settings.surrogate_slope
         self.global_model = with_surrogate_relus(observation.before, slope) if slope > 0 else observation.before
         self.schedules = assumed_schedules(observation, settings, seed=seed)
+        self.told = adapt(observation.update, observation.defense or DefenseSteps(()))
         self.scales = self._scale_tensors()
-        self.observed = {name: value * self.scales[name] for name, value in observation.update.weights.items()}
+        self.observed = {name: value * self.scales[name] for name, value in self.told.weights.items()}
+        self.usable_channels: dict[str, Tensor] = {}
         self.row_spaces = self._find_row_spaces() if settings.row_space_weight > 0 else {}
         self.target = self._known_statistics() if settings.batch_norm_weight > 0 else {}
         if not (observation.has_signal or any(bool((layer.variance > 0).any()) for layer in self.target.values())):
             raise LeakpipeError(
                 "the update is all zero and no recovered variance is positive: nothing is left to attack"
+            )
+
+        explains = observation.has_signal and settings.objective_weight > 0
+        if not (explains or self.row_spaces or settings.batch_norm_weight > 0):
+            raise LeakpipeError(
+                "no convolution has fewer positions than channels, or noise drowns all that have: the row-space term, "
+                "and so the attack, has nothing to match"
             )
 
     @property
@@ -90,10 +104,16 @@ class Terms:
             layers = len(self.row_spaces)
             notes.append(f"The update gives away the row space of what {layers} convolutions read.")
         unusable = sum(int((layer.variance <= 0).sum()) for layer in self.target.values())
-        if not unusable:
-            return notes
-        handled = "left out" if self.settings.batch_norm_distance == "normalized" else "matched as 0"
-        return [*notes, f"{unusable} channels with a recovered variance that is not positive were {handled}."]
+        if unusable:
+            handled = "left out" if self.settings.batch_norm_distance == "normalized" else "matched as 0"
+            notes.append(f"{unusable} channels with a recovered variance that is not positive were {handled}.")
+        drowned = len(self.observation.update.weights) - len(self.observed)
+        if drowned:
+            notes.append(f"{drowned} tensors of the update, which the defence leaves nothing of, were not compared.")
+        dropped = sum(int((~usable).sum()) for usable in self.usable_channels.values())
+        if dropped:
+            notes.append(f"{dropped} channels whose statistics drowned in the defence's noise were left out.")
+        return notes
 
     def evaluate(
         self, images: Tensor, labels: Tensor, *, drift: Tensors | None = None, consensus: Tensor | None = None
@@ -111,7 +131,8 @@ class Terms:
         inputs = images if settings.candidate_input == "normalized" else undo_normalization(images)
         explains = self.observation.has_signal and settings.objective_weight > 0
         # One step's statistics are those of one forward pass: no training has to be simulated for them.
-        trains = explains or drift is not None or self.observation.update.steps > 1
+        needs_update = self.observation.update.steps > 1 or self._statistics_within_bounds
+        trains = explains or drift is not None or needs_update
         simulated = self._simulate(model, inputs, labels) if trains else None
         terms: dict[str, tuple[float, Tensor]] = {}
         if explains and simulated is not None:
@@ -121,7 +142,7 @@ class Terms:
         if settings.batch_norm_weight > 0:
             with record_layer_inputs(model.module, self.row_spaces) as seen:
                 statistics = self._candidate_statistics(inputs, simulated)
-            gap = STATISTICS_DISTANCES[settings.batch_norm_distance](statistics, self.target)
+            gap = STATISTICS_DISTANCES[settings.batch_norm_distance](statistics, self._statistics_to_match(simulated))
             terms["batch_statistics"] = settings.batch_norm_weight, gap
         if self.row_spaces:
             if simulated is not None or not seen:  # else that one forward pass was through the global model
@@ -164,8 +185,8 @@ class Terms:
         )
 
     def _update_distance(self, model: ModelState, images: Tensor, labels: Tensor, simulated: ClientUpdate) -> Tensor:
-        mine = {name: simulated.weights[name] * scale for name, scale in self.scales.items()}
-        distance = DISTANCES[self.settings.objective](mine, self.observed)
+        mine = {name: simulated.weights[name] * self.scales[name] for name in self.observed}
+        distance = DISTANCES[self.settings.objective](mine, self._weights_to_match(simulated))
         if self.settings.update_gradient == "through-update":
             return distance
         # The released tool's term has no gradient; what its simulated training leaves behind is that of the loss,
@@ -173,7 +194,31 @@ class Terms:
         loss = mean_loss(forward_training(model, images)[0], labels, self.belief)
         return distance.detach() + (loss - loss.detach()) / self.settings.objective_weight
 
+    def _weights_to_match(self, simulated: ClientUpdate) -> Tensors:
+        """Observed differences, scaled; where they are known within bounds, moved towards the candidates' own."""
+        if not self.told.weight_bounds:
+            return self.observed
+        nearest = move_into(self.told.weight_bounds, simulated.weights)
+        return {name: (self.observed[name] + value * self.scales[name]) / 2 for name, value in nearest.items()}
+
+    def _statistics_to_match(self, simulated: ClientUpdate | None) -> StatisticsByLayer:
+        """Observed batch statistics; where the update has them within bounds, the candidates' own moved into those."""
+        if simulated is None or not self._statistics_within_bounds:
+            return self.target
+        nearest = ClientUpdate({}, move_into(self.told.statistic_bounds, simulated.statistics), simulated.steps)
+        return self._usable(recover_batch_statistics(self.global_model, nearest, self.belief.batch_norm_momentum))
+
+    @property
+    def _statistics_within_bounds(self) -> bool:
+        return self.settings.batch_norm == "update" and bool(self.told.statistic_bounds)
+
+    def _usable(self, statistics: StatisticsByLayer) -> StatisticsByLayer:
+        return select_channels(statistics, self.usable_channels) if self.usable_channels else statistics
+
     def _candidate_statistics(self, images: Tensor, simulated: ClientUpdate | None) -> StatisticsByLayer:
+        return self._usable(self._measure_statistics(images, simulated))
+
+    def _measure_statistics(self, images: Tensor, simulated: ClientUpdate | None) -> StatisticsByLayer:
         settings, before = self.settings, self.global_model
         frozen = settings.batch_norm == "frozen"
         deviates = settings.statistics_model == "updated" or settings.variance == "biased"
@@ -219,12 +264,10 @@ class Terms:
         """What each tensor of an update is multiplied with before updates are compared."""
         settings, client = self.settings, self.observation.settings
         unit = client.learning_rate if settings.objective in ("l2", "layer-norms") else 1.0
-        norms = {name: float(value.double().norm()) for name, value in self.observation.update.weights.items()}
+        norms = {name: float(value.double().norm()) for name, value in self.told.weights.items()}
         largest = max(norms.values())
-        return {
-            name: (norm / largest) ** -settings.layer_weighting / unit if norm > 0 else 1 / unit
-            for name, norm in norms.items()
-        }
+        weighting = 0.0 if self.told.equal_noise else settings.layer_weighting
+        return {name: (norm / largest) ** -weighting / unit if norm > 0 else 1 / unit for name, norm in norms.items()}
 
     def _known_statistics(self) -> StatisticsByLayer:
         observation = self.observation
@@ -233,7 +276,13 @@ class Terms:
         if self.settings.batch_norm == "exact":
             assert observation.exact_statistics is not None  # `usable_settings` has seen to it
             return observation.exact_statistics
-        return recover_batch_statistics(observation.before, observation.update, self.belief.batch_norm_momentum)
+        momentum, update = self.belief.batch_norm_momentum, observation.update
+        recovered = recover_batch_statistics(observation.before, update, momentum)
+        if not self.told.statistic_noise:
+            return recovered
+        noise = self.told.statistic_noise
+        self.usable_channels = find_usable_channels(recovered, noise, momentum=momentum, steps=update.steps)
+        return self._usable(recovered)
 
 
 def _mean(tensors: Sequence[Tensors]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ import click
 
 from leakpipe.cli.options import (
     InputFile,
+    JsonOrFile,
     OutputFile,
     progress_bar,
     record_options,
@@ -26,11 +27,15 @@ if TYPE_CHECKING:
     from leakpipe.federation.files import StoredUpdate
     from leakpipe.models.state import ModelState
     from leakpipe.params_attacks import AttackSettings, ThreatModel
+    from leakpipe.params_defenses import DefenseSteps
 
 
 @click.command()
 @settings_option("attack", "Settings of the attack")
 @settings_option("threat-model", "The `threat_model` section: what the attacker is granted")
+@click.option(
+    "--defense", type=JsonOrFile(), help="The defence's steps (JSON, or a YAML file); used by who is told them."
+)
 @click.option("--name", required=True, help="What to call the attack in tables.")
 @click.option("--global-model", "models", type=InputFile, multiple=True, required=True, help="Model before the round.")
 @click.option("--update", "updates", type=InputFile, multiple=True, required=True, help="Update to attack.")
@@ -49,6 +54,7 @@ if TYPE_CHECKING:
 def invert(
     attack: dict[str, Any],
     threat_model: dict[str, Any],
+    defense: list[dict[str, Any]] | None,
     name: str,
     models: tuple[Path, ...],
     updates: tuple[Path, ...],
@@ -68,7 +74,9 @@ def invert(
         raise click.UsageError(
             f"--global-model ({len(models)}), --update ({len(updates)}) and --out ({len(outputs)}) must be as many"
         )
+    from leakpipe.errors import LeakpipeError
     from leakpipe.params_attacks import AttackSettings, ThreatModel
+    from leakpipe.params_defenses import DefenseSteps
     from leakpipe.params_files import parse_section
     from leakpipe.provenance import record_run
 
@@ -77,10 +85,14 @@ def invert(
     with stop_cleanly(), record_run(record, rule="invert", labels={**labels, "attack": name}, params=params) as run:
         settings = parse_section(AttackSettings, attack, source="--attack")
         granted = parse_section(ThreatModel, threat_model, source="--threat-model")
+        if granted.defense == "known" and defense is None:
+            raise LeakpipeError("--threat-model: defense: known needs --defense, which is missing")
+        told = parse_section(DefenseSteps, defense, source="--defense") if granted.defense == "known" else None
         job = _Attack(
             name=name,
             settings=settings,
             granted=granted,
+            defense=told,
             prior=prior,
             checkpoints=checkpoints,
             checkpoint_seconds=checkpoint_seconds,
@@ -100,6 +112,7 @@ class _Attack:
     name: str
     settings: "AttackSettings"
     granted: "ThreatModel"
+    defense: "DefenseSteps | None"
     prior: Path
     checkpoints: Path | None
     checkpoint_seconds: float
@@ -170,6 +183,8 @@ class _Attack:
             undefended = ClientUpdate(update.weights, stored.exact_statistics, update.steps)
             exact = recover_batch_statistics(state, undefended, stored.settings.batch_norm_momentum)
         elif granted.batch_norm == "none":
+            if self.settings.batch_norm_weight > 0 and self.settings.batch_norm == "update":
+                raise LeakpipeError("the attack needs running statistics, withheld by threat_model.batch_norm: none")
             update = ClientUpdate(update.weights, {}, update.steps)
         prior = torch.from_numpy(priors)
         return Observation(
@@ -184,6 +199,7 @@ class _Attack:
             schedule=stored.schedule if granted.batch_order == "known" else None,
             prior=prior,
             exact_statistics=exact,
+            defense=self.defense,
         )
 
     def _priors(self, stored: "StoredUpdate") -> "np.ndarray":
@@ -200,7 +216,8 @@ class _Attack:
         from leakpipe.storage import read_json, sidecar_path
 
         files = [read_json(sidecar_path(path))["sha256"] for path in (model, update, self.prior)]
-        settings = [self.settings.model_dump(mode="json"), self.granted.model_dump(mode="json")]
+        sections = (self.settings, self.granted, self.defense)
+        settings = [section and section.model_dump(mode="json") for section in sections]
         return json.dumps([seed, files, settings, code_version("leakpipe.cli.invert"), torch.__version__])
 
 

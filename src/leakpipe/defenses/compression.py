@@ -43,8 +43,9 @@ def quantize(update: ClientUpdate, params: QuantizeParams, *, generator: torch.G
         position = value.double() / step
         below = position.floor()
         chance = torch.rand(value.shape, generator=generator, dtype=torch.float64)
-        level = below + (chance < position - below)
-        return (level * step).to(value.dtype)
+        level: Tensor = (below + (chance < position - below)) * step
+        rounded_value: Tensor = level.to(value.dtype)
+        return rounded_value
 
     return change_values(update, rounded)
 

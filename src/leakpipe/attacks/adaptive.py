@@ -1,0 +1,193 @@
+"""What an attacker makes of an update who was told the defence (Kerckhoffs's principle): `adapt`.
+
+A naive attack takes what was shared for what was trained. Told the steps, an attacker undoes them backwards, as far
+as that goes:
+
+- Noise is alike on all values, so all count alike (the likeliest candidate under equal noise is nearest in the plain
+  norm): the weighting of tensors that an attack may have is off. Its deviation is known, or estimated from the update
+  itself; channels whose batch statistics drowned in it are not compared.
+- What is left out came from an interval: a value not shared was below the smallest shared one, a clipped one beyond
+  the limit, a sign is half a line. Batch statistics are matched to the candidate's own, moved into the interval;
+  weight differences to the middle between that and the value shared (moving all the way left too little to go by).
+- Rounding is noise whose deviation every tensor has for itself.
+- `clip` changes no direction, which is all that a cosine sees; withheld statistics and averages are nothing to undo.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from leakpipe.federation.local import ClientUpdate
+from leakpipe.models.state import Tensors
+from leakpipe.params_defenses import (
+    DefenseStep,
+    DefenseSteps,
+    DpGaussianParams,
+    GaussianParams,
+    LaplaceParams,
+    PartialSharingParams,
+    QuantizeParams,
+    SignParams,
+    TopKParams,
+)
+
+Bounds = tuple[Tensor, Tensor]
+ROUNDING = 1e-6  # relative, of 32-bit floats
+NORMAL_MEDIAN = 0.6745  # median magnitude of a standard normal value
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """An update as an attacker reads it.
+
+    Attributes:
+        weights: Weight differences as shared; those that tell nothing are not among them.
+        equal_noise: Whether noise of the same deviation is on all of `weights`.
+        weight_bounds: Between what each value of `weights` was trained to be; empty where all are exact.
+        statistic_bounds: The same of the differences of running statistics.
+        statistic_noise: Standard deviation of the noise on each difference of running statistics; empty without.
+    """
+
+    weights: Tensors
+    equal_noise: bool
+    weight_bounds: Mapping[str, Bounds]
+    statistic_bounds: Mapping[str, Bounds]
+    statistic_noise: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One tensor on its way back: its value, what that may have been, and the deviation of the noise on it."""
+
+    name: str
+    is_weight: bool
+    value: Tensor
+    lower: Tensor
+    upper: Tensor
+    deviation: float = 0.0
+    rounding: float = 0.0
+
+    @property
+    def tells(self) -> bool:
+        """Whether anything is known of it: not all of it may be anything."""
+        return bool((self.lower.isfinite() | self.upper.isfinite()).any())
+
+
+def adapt(update: ClientUpdate, defense: DefenseSteps) -> Adapted:
+    """Undo a known defence as far as it can be.
+
+    If nothing is left of any weight difference, they are returned as they are: the attack is then the naive one.
+
+    Args:
+        update: As shared.
+        defense: Steps that the client applied, in order.
+    """
+    parts = ((True, update.weights), (False, update.statistics))
+    readings = [_Reading(name, kind, v, v, v) for kind, part in parts for name, v in part.items()]
+    for step in reversed(defense.root):
+        undo = _undo(step, readings, update.steps)
+        readings = [undo(reading) for reading in readings]
+    weights = [reading for reading in readings if reading.is_weight and reading.tells]
+    statistics = [reading for reading in readings if not reading.is_weight]
+    noise = {reading.name: math.hypot(reading.deviation, reading.rounding) for reading in statistics}
+    return Adapted(
+        weights={reading.name: reading.value for reading in weights} or update.weights,
+        equal_noise=any(reading.deviation > 0 for reading in weights),
+        weight_bounds=_bounds(weights),
+        statistic_bounds=_bounds(statistics),
+        statistic_noise=noise if any(noise.values()) else {},
+    )
+
+
+def move_into(bounds: Mapping[str, Bounds], candidate: Tensors) -> dict[str, Tensor]:
+    """What may have been trained, nearest to the candidate's own, without a graph."""
+    return {name: torch.clamp(candidate[name].detach(), *between) for name, between in bounds.items()}
+
+
+def noise_deviation(values: Sequence[Tensor], step: GaussianParams | LaplaceParams | DpGaussianParams) -> float:
+    """Standard deviation of a step's noise: known, or estimated where it depends on the client's data.
+
+    The estimate is the median magnitude over that of unit noise (Donoho and Johnstone 1994): most values of an
+    update are much smaller than the percentile that scales its noise. It is too large where there is little noise.
+
+    Args:
+        values: Tensors that hold the noise.
+    """
+    if isinstance(step, DpGaussianParams):
+        return step.noise_multiplier * step.clip_norm
+    if isinstance(step, LaplaceParams) and step.scale is not None:
+        return math.sqrt(2) * step.scale
+    if (step.sigma0 if isinstance(step, GaussianParams) else step.scale0) == 0:
+        return 0.0
+    median = torch.cat([value.flatten().double().abs() for value in values]).median().item()
+    return median / NORMAL_MEDIAN if isinstance(step, GaussianParams) else math.sqrt(2) * median / math.log(2)
+
+
+def _undo(step: DefenseStep, shared: Sequence[_Reading], local_steps: int) -> Callable[[_Reading], _Reading]:
+    """How one step is undone on any tensor of what it shared."""
+    if isinstance(step, GaussianParams | LaplaceParams | DpGaussianParams):
+        targets = "all" if isinstance(step, DpGaussianParams) else step.targets
+        noisy = [part for part in shared if targets == "all" or part.is_weight == (targets == "weights")]
+        deviation = noise_deviation([part.value for part in noisy], step)
+        names = {part.name for part in noisy}
+        return lambda reading: _blur(reading, deviation) if reading.name in names else reading
+    if isinstance(step, QuantizeParams):
+        levels = 2 ** (step.bits - 1) - 1
+        return lambda reading: _unround(reading, levels)
+    if isinstance(step, SignParams):
+        return _extend_signs
+    if isinstance(step, TopKParams):
+        return partial(_complete, smallest=_smallest_shared(shared), largest=math.inf, hidden=())
+    if isinstance(step, PartialSharingParams):
+        largest = step.clip * local_steps * (1 - ROUNDING)
+        smallest = _smallest_shared(shared)
+        smallest = math.inf if smallest >= largest else smallest  # all that is known of it was clipped away
+        return partial(_complete, smallest=smallest, largest=largest, hidden=step.exclude)
+    return lambda reading: reading
+
+
+def _blur(reading: _Reading, deviation: float) -> _Reading:
+    return replace(reading, deviation=math.hypot(reading.deviation, deviation))
+
+
+def _unround(reading: _Reading, levels: int) -> _Reading:
+    """Rounding between steps of δ at random has the variance f·(1 − f)·δ² at the place f: δ²/6 on average."""
+    step = float(reading.value.abs().max()) / levels
+    return replace(reading, rounding=math.hypot(reading.rounding, step / math.sqrt(6)))
+
+
+def _extend_signs(reading: _Reading) -> _Reading:
+    """A sign: any value of that sign; 0 was 0."""
+    lower = torch.where(reading.value < 0, -math.inf, 0.0).to(reading.value.dtype)
+    upper = torch.where(reading.value > 0, math.inf, 0.0).to(reading.value.dtype)
+    return replace(reading, lower=lower, upper=upper)
+
+
+def _smallest_shared(shared: Sequence[_Reading]) -> float:
+    """What no value that was left out was larger than in magnitude."""
+    reach = [torch.maximum(part.lower.abs(), part.upper.abs())[part.value != 0] for part in shared]
+    return min((float(values.min()) for values in reach if len(values)), default=math.inf)
+
+
+def _complete(reading: _Reading, *, smallest: float, largest: float, hidden: tuple[str, ...]) -> _Reading:
+    """Values not shared were below the smallest shared, clipped ones at least the limit; a hidden tensor may be any."""
+    if any(fnmatchcase(reading.name, pattern) for pattern in hidden):
+        everything = torch.full_like(reading.value, math.inf)
+        return replace(reading, lower=-everything, upper=everything)
+    absent, clipped = reading.value == 0, reading.value.abs() >= largest
+    lower = torch.where(absent, reading.lower.clamp(max=-smallest), reading.lower)
+    upper = torch.where(absent, reading.upper.clamp(min=smallest), reading.upper)
+    lower = torch.where(clipped & (reading.value < 0), -math.inf, lower)
+    upper = torch.where(clipped & (reading.value > 0), math.inf, upper)
+    return replace(reading, lower=lower, upper=upper)
+
+
+def _bounds(readings: Sequence[_Reading]) -> dict[str, Bounds]:
+    """The bounds of all, if any is not exact."""
+    exact = all(torch.equal(reading.lower, reading.upper) for reading in readings)
+    return {} if exact else {reading.name: (reading.lower, reading.upper) for reading in readings}

@@ -1,0 +1,163 @@
+"""An attacker who is told the defence: the truth lies within what it believes, and it explains the update."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from leakpipe.attacks.adaptive import adapt, noise_deviation
+from leakpipe.attacks.batch_statistics import find_usable_channels
+from leakpipe.attacks.observation import Observation
+from leakpipe.attacks.optimise import invert
+from leakpipe.attacks.terms import Terms
+from leakpipe.defenses.compose import apply_defenses
+from leakpipe.federation.local import ClientUpdate
+from leakpipe.models.batchnorm import BatchStatistics
+from leakpipe.models.state import build_module, initial_state
+from leakpipe.params_attacks import AttackSettings
+from leakpipe.params_defenses import DefenseSteps
+from leakpipe.params_models import ModelParams
+from tests.unit.attacking import observe, random_images, small_model
+
+IMAGES = random_images(1, dtype=torch.float32)
+LABELS = [1]
+MODEL = ModelParams(name="convnet-bn", widths=(12, 12), strides=(1, 2))
+SETTINGS = AttackSettings(batch_norm_weight=1.0, layer_weighting=0.5)
+
+COMPRESSING: dict[str, list[dict[str, Any]]] = {
+    "top-k": [{"kind": "top-k", "share": 0.1}],
+    "sign": [{"kind": "sign"}],
+    "partial-sharing": [{"kind": "partial-sharing", "percentile": 80, "clip": 0.002}],
+    "excluding": [{"kind": "partial-sharing", "percentile": 80, "clip": 9, "exclude": ["head.*"]}],
+    "top-k of signs": [{"kind": "top-k", "share": 0.3}, {"kind": "sign"}],
+}
+COMPRESSIONS = pytest.mark.parametrize("steps", COMPRESSING.values(), ids=COMPRESSING)
+
+
+def steps_of(*steps: dict[str, Any]) -> DefenseSteps:
+    return DefenseSteps.model_validate(steps)
+
+
+def defended(trained: ClientUpdate, defense: DefenseSteps, *, seed: int = 0) -> ClientUpdate:
+    return apply_defenses(trained, defense, generator=torch.Generator().manual_seed(seed)).update
+
+
+def observations(defense: DefenseSteps) -> tuple[Observation, Observation]:
+    """What a naive and an adaptive attacker see of one client."""
+    trained = observe(small_model(), IMAGES, LABELS).update
+    shared = defended(trained, defense)
+    naive, adaptive = (observe(small_model(), IMAGES, LABELS, update=shared, defense=d) for d in (None, defense))
+    return naive, adaptive
+
+
+@COMPRESSIONS
+@pytest.mark.parametrize("seed", range(3))
+def test_what_was_trained_lies_within_the_bounds(steps: list[dict[str, Any]], seed: int) -> None:
+    trained = observe(small_model(seed=seed), IMAGES, LABELS).update
+    told = adapt(defended(trained, steps_of(*steps), seed=seed), steps_of(*steps))
+    assert told.weight_bounds
+    for name, (lower, upper) in told.weight_bounds.items():
+        slack = 1e-6 * trained.weights[name].abs().max()
+        assert bool((lower <= trained.weights[name] + slack).all()), name
+        assert bool((upper >= trained.weights[name] - slack).all()), name
+    for name, (lower, upper) in told.statistic_bounds.items():
+        assert bool((lower <= trained.statistics[name] + 1e-6).all()), name
+        assert bool((upper >= trained.statistics[name] - 1e-6).all()), name
+
+
+@COMPRESSIONS
+def test_the_true_image_explains_the_update_better_to_who_is_told(steps: list[dict[str, Any]]) -> None:
+    naive, adaptive = (
+        Terms(seen, SETTINGS, seed=0).evaluate(IMAGES, torch.tensor(LABELS)).terms
+        for seen in observations(steps_of(*steps))
+    )
+    for term in ("update_distance", "batch_statistics"):
+        assert adaptive[term] < 0.6 * naive[term]
+
+
+@pytest.mark.parametrize("steps", [[], [{"kind": "clip", "clip_norm": 0.01}], [{"kind": "gaussian", "sigma0": 0}]])
+def test_nothing_to_undo_leaves_the_update_as_it_is(steps: list[dict[str, Any]]) -> None:
+    update = observe(small_model(), IMAGES, LABELS).update
+    told = adapt(update, steps_of(*steps))
+    assert (told.weight_bounds, told.statistic_bounds, told.statistic_noise) == ({}, {}, {})
+    assert not told.equal_noise
+    torch.testing.assert_close(told.weights, dict(update.weights), rtol=0, atol=0)
+
+
+def sparse_update(size: int = 100_000) -> ClientUpdate:
+    """One tensor with a strong signal, one with almost none, as updates have them."""
+    drawn = torch.Generator().manual_seed(0)
+    strong = torch.randn(size // 10, generator=drawn)
+    weak = torch.randn(size, generator=drawn) * 1e-3
+    return ClientUpdate({"strong": strong, "weak": weak}, {}, steps=1)
+
+
+@pytest.mark.parametrize(
+    ("step", "relative"),
+    [
+        ({"kind": "gaussian", "sigma0": 2}, 0.05),
+        ({"kind": "laplace", "scale0": 2}, 0.05),
+        ({"kind": "laplace", "scale": 0.7}, 1e-9),
+        ({"kind": "dp-gaussian", "clip_norm": 50.0, "noise_multiplier": 0.02}, 1e-9),
+    ],
+)
+def test_noise_is_measured(step: dict[str, Any], relative: float) -> None:
+    defense = steps_of(step)
+    clip = steps_of({"kind": "clip", "clip_norm": step["clip_norm"]}) if step["kind"] == "dp-gaussian" else steps_of()
+    before, shared = defended(sparse_update(), clip), defended(sparse_update(), defense)
+    noise = torch.cat([(shared.weights[name] - value).double() for name, value in before.weights.items()])
+    found = noise_deviation([*shared.weights.values()], defense.root[0])  # type: ignore[arg-type]
+    assert found == pytest.approx(noise.std().item(), rel=relative + 0.01)
+    assert adapt(shared, defense).equal_noise
+
+
+def test_rounding_is_noise_of_each_tensor() -> None:
+    """The mean square error over uniform values is a sixth of the squared step."""
+    trained = ClientUpdate({"w": torch.ones(1)}, {"s": torch.linspace(-1, 1, 200_001)}, steps=1)
+    defense = steps_of({"kind": "quantize", "bits": 3})
+    shared = defended(trained, defense)
+    error = (shared.statistics["s"] - trained.statistics["s"]).square().mean().sqrt().item()
+    assert adapt(shared, defense).statistic_noise["s"] == pytest.approx(error, rel=0.01)
+
+
+def test_under_noise_all_values_count_alike() -> None:
+    defense = steps_of({"kind": "gaussian", "sigma0": 1})
+    naive, adaptive = (Terms(seen, SETTINGS, seed=0).scales.values() for seen in observations(defense))
+    assert set(adaptive) == {1.0}
+    assert len(set(naive)) > 1
+
+
+def test_channels_are_used_up_to_noise_of_their_own_size() -> None:
+    recovered = {"bn": BatchStatistics(torch.zeros(5), torch.tensor([4.0, 2.0, 1.99, 0.5, -1.0]))}
+    noise = {"bn.running_mean": 0.2, "bn.running_var": 0.05}
+    usable = find_usable_channels(recovered, noise, momentum=0.1, steps=1)["bn"]
+    assert usable.tolist() == [True, False, False, False, False]
+    noise = {"bn.running_mean": 0.01, "bn.running_var": 0.1}
+    usable = find_usable_channels(recovered, noise, momentum=0.1, steps=1)["bn"]
+    assert usable.tolist() == [True, True, True, False, False]
+
+
+def test_drowned_statistics_are_left_out_and_a_note_says_so() -> None:
+    _, adaptive = observations(steps_of({"kind": "gaussian", "sigma0": 30}))
+    assert any("drowned in the defence's noise" in note for note in Terms(adaptive, SETTINGS, seed=0).notes)
+
+
+def test_adaptive_beats_naive_where_values_are_left_out() -> None:
+    state = initial_state(build_module(MODEL, classes=3, image_size=8), seed=0)
+    coarse = torch.rand(1, 1, 3, 3, generator=torch.Generator().manual_seed(3))
+    image = torch.nn.functional.interpolate(coarse, size=8, mode="bilinear")
+    defense = steps_of({"kind": "top-k", "share": 0.1})
+    shared = defended(observe(state, image, LABELS).update, defense)
+    settings = SETTINGS.model_copy(update={"iterations": 100, "step_size": 0.05, "total_variation_weight": 0.01})
+    naive, adaptive = (
+        invert(observe(state, image, LABELS, update=shared, defense=told), settings, seed=0).images
+        for told in (None, defense)
+    )
+    assert (adaptive - image).square().mean() < 0.9 * (naive - image).square().mean()
+    assert (naive - image).square().mean() < 0.5 * image.var()
+
+
+def test_an_attack_goes_on_without_statistics_that_are_withheld() -> None:
+    naive, _ = observations(steps_of({"kind": "freeze-bn-statistics"}))
+    result = invert(naive, SETTINGS.model_copy(update={"iterations": 2}), seed=0)
+    assert "The update holds no running statistics: the attack went on without them." in result.notes
