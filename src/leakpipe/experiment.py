@@ -247,5 +247,6 @@ def high_risk_client(params: Params) -> str:
 
 
 def adaptive_attacks(params: Params) -> list[str]:
-    """Attacks that are told the defence: those whose names end in `-adaptive`."""
-    return [name for name in params.attacks if name.endswith("-adaptive")]
+    """Attacks that are told the defence."""
+    attacks = params.attacks.items()
+    return [name for name, each in attacks if resolve_threat_model(each, params.threat_model).defense == "known"]
