@@ -11,6 +11,7 @@ import pytest
 from leakpipe.storage import read_arrays
 from tests.integration.test_cli import DATA, FEDERATION, MODEL, SHORT, invert_arguments, leakpipe, refuse, succeed
 
+STATISTICS_ALONE = json.dumps({**json.loads(SHORT), "objective_weight": 0.0})
 WITHOUT_STATISTICS = json.dumps({"batch_norm_weight": 0.0, "iterations": 30, "step_size": 0.01})
 
 
@@ -51,7 +52,7 @@ def test_from_images_to_scores(
     succeed(*arguments(data, out, model=model, **federation))
     for name in ("prior.safetensors", "prior.json"):
         (tmp_path / name).symlink_to(data / name)
-    assert said in refuse(*invert_arguments(out, "site-1", tmp_path / "out", attack=SHORT))
+    assert said in refuse(*invert_arguments(out, "site-1", tmp_path / "out", attack=STATISTICS_ALONE))
     succeed(*invert_arguments(out, "site-1", tmp_path / "out", attack=WITHOUT_STATISTICS))
     rebuilt = [tmp_path / f"out/round{number}/site-1/test.safetensors" for number in (1, 2)]
     pairs = [option for path in rebuilt for option in ("--reconstruction", path)]

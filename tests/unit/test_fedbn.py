@@ -15,6 +15,7 @@ from leakpipe.federation.local import local_update, make_batches, schedule_batch
 from leakpipe.federation.simulate import FederationResult, measure_accuracy, simulate_federation
 from leakpipe.models.state import ModelState
 from leakpipe.params_attacks import AttackSettings
+from leakpipe.params_defenses import DefenseSteps
 from leakpipe.params_federation import FederationParams
 from leakpipe.params_models import ModelParams
 from leakpipe.randomness import derive_seed
@@ -39,7 +40,7 @@ def federate(sharing: str, *, rounds: int = 2) -> tuple[ModelState, FederationRe
     initial = small_state(dtype=torch.float32)
     attacked = list(CLIENTS)
     return initial, simulate_federation(
-        initial, data.images, data.labels, SPLIT, params, defense=[], attacked=attacked, seed=3
+        initial, data.images, data.labels, SPLIT, params, defense=DefenseSteps(()), attacked=attacked, seed=3
     )
 
 
@@ -126,8 +127,12 @@ def test_attacks_work_with_what_there_is(tmp_path: Path, settings: dict[str, obj
 
 
 def test_attacks_that_match_statistics_say_that_they_cannot(tmp_path: Path) -> None:
+    matching = AttackSettings(batch_norm="update", batch_norm_weight=1.0)
+    used, notes = usable_settings(observe(tmp_path), matching)
+    assert used.batch_norm_weight == 0
+    assert notes == ["The update holds no running statistics: the attack went on without them."]
     with pytest.raises(LeakpipeError, match="needs running statistics in the update, but they are withheld"):
-        usable_settings(observe(tmp_path), AttackSettings(batch_norm="update", batch_norm_weight=1.0))
+        usable_settings(observe(tmp_path), matching.model_copy(update={"objective_weight": 0.0}))
 
 
 def test_an_update_with_some_of_it_is_refused(tmp_path: Path) -> None:
