@@ -10,8 +10,7 @@ A candidate's patches outside of that space cannot be the client's. How much of 
 candidate and needs one backward pass, where the distance of updates needs two and is rough in deep networks.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,22 +21,6 @@ CLEARLY_ABOVE = 2.0  # times the largest singular value that noise of the measur
 ROUNDING = 1e-6  # of the largest singular value; float32 gradients of exact rank leave 1e-7
 
 Seen = Mapping[str, Sequence[Tensor]]
-
-
-@contextmanager
-def record_layer_inputs(module: nn.Module, names: Iterable[str]) -> Iterator[dict[str, list[Tensor]]]:
-    """Collect what the named layers read in every forward pass made inside the block, by layer name."""
-    seen: dict[str, list[Tensor]] = {name: [] for name in names}
-    layers = dict(module.named_modules())
-    handles = [
-        layers[name].register_forward_pre_hook(lambda _layer, inputs, kept=kept: kept.append(inputs[0]))
-        for name, kept in seen.items()
-    ]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def plain_convolutions(module: nn.Module) -> list[str]:

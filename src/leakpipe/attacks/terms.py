@@ -22,12 +22,12 @@ from leakpipe.attacks.row_space import (
     Seen,
     find_row_spaces,
     plain_convolutions,
-    record_layer_inputs,
     row_space_distance,
 )
 from leakpipe.attacks.surrogate import with_surrogate_relus
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.local import ClientUpdate, LocalSettings, local_update, make_batches, mean_loss
+from leakpipe.models.features import record_layer_inputs
 from leakpipe.models.preprocessing import undo_normalization
 from leakpipe.models.state import ModelState, Tensors, batch_norm_layers, forward_training, measure_statistics
 from leakpipe.params_attacks import AttackSettings
@@ -88,9 +88,8 @@ class Terms:
             raise LeakpipeError(
                 "the update is all zero and no recovered variance is positive: nothing is left to attack"
             )
-
-        explains = observation.has_signal and settings.objective_weight > 0
-        if not (explains or self.row_spaces or settings.batch_norm_weight > 0):
+        self.explains = observation.has_signal and settings.objective_weight > 0
+        if not (self.explains or self.row_spaces or settings.batch_norm_weight > 0):
             raise LeakpipeError(
                 "no convolution has fewer positions than channels, or noise drowns all that have: the row-space term, "
                 "and so the attack, has nothing to match"
@@ -129,13 +128,12 @@ class Terms:
         settings = self.settings
         model = self._model_of_the_client(drift)
         inputs = images if settings.candidate_input == "normalized" else undo_normalization(images)
-        explains = self.observation.has_signal and settings.objective_weight > 0
         # One step's statistics are those of one forward pass: no training has to be simulated for them.
         needs_update = self.observation.update.steps > 1 or self._statistics_within_bounds
-        trains = explains or drift is not None or needs_update
+        trains = self.explains or drift is not None or needs_update
         simulated = self._simulate(model, inputs, labels) if trains else None
         terms: dict[str, tuple[float, Tensor]] = {}
-        if explains and simulated is not None:
+        if self.explains and simulated is not None:
             distance = self._update_distance(model, inputs, labels, simulated)
             terms["update_distance"] = settings.objective_weight, distance
         seen: Seen = {}
@@ -241,9 +239,10 @@ class Terms:
         before, moved = self.global_model, self.observation.update.weights
         with record_layer_inputs(before.module, layers) as seen:
             for step, positions in enumerate(self.schedules[0]):
-                share = step / len(self.schedules[0])
-                weights = {name: value + share * moved.get(name, 0) for name, value in before.weights.items()}
-                model = before.with_tensors(weights if step else before.weights, before.statistics)
+                model, share = before, step / len(self.schedules[0])
+                if step:
+                    weights = {name: value + share * moved.get(name, 0) for name, value in before.weights.items()}
+                    model = before.with_tensors(weights, before.statistics)
                 measure_statistics(model, images[positions], frozen=self.belief.batch_norm == "frozen")
         return seen
 

@@ -43,9 +43,8 @@ def quantize(update: ClientUpdate, params: QuantizeParams, *, generator: torch.G
         position = value.double() / step
         below = position.floor()
         chance = torch.rand(value.shape, generator=generator, dtype=torch.float64)
-        level: Tensor = (below + (chance < position - below)) * step
-        rounded_value: Tensor = level.to(value.dtype)
-        return rounded_value
+        level: Tensor = ((below + (chance < position - below)) * step).to(value.dtype)
+        return level
 
     return change_values(update, rounded)
 
@@ -68,9 +67,9 @@ def share_partly(update: ClientUpdate, params: PartialSharingParams) -> ClientUp
     for pattern in params.exclude:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise LeakpipeError(f"partial-sharing: exclude {pattern!r} matches no tensor of the update")
-    cutoff = find_percentile(flatten_values(update).abs(), params.percentile)
-    largest = params.clip * update.steps
     flat = flatten_values(update)
+    cutoff = find_percentile(flat.abs(), params.percentile)
+    largest = params.clip * update.steps
     shared = unflatten_values(torch.where(flat.abs() < cutoff, 0.0, flat).clamp(-largest, largest), update)
 
     def included(name: str, value: Tensor) -> Tensor:

@@ -1,9 +1,28 @@
-"""What a model sees in an image before it decides on a class."""
+"""What layers of a model read."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from leakpipe.models.state import ModelState, forward_frozen
+
+
+@contextmanager
+def record_layer_inputs(module: nn.Module, names: Iterable[str]) -> Iterator[dict[str, list[Tensor]]]:
+    """Collect what the named layers read in every forward pass made inside the block, by layer name."""
+    seen: dict[str, list[Tensor]] = {name: [] for name in names}
+    layers = dict(module.named_modules())
+    handles = [
+        layers[name].register_forward_pre_hook(lambda _layer, inputs, kept=kept: kept.append(inputs[0]))
+        for name, kept in seen.items()
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @torch.no_grad()
@@ -17,11 +36,7 @@ def penultimate_features(state: ModelState, images: Tensor) -> Tensor:
     Returns:
         Shape (batch, features).
     """
-    *_, last = (layer for layer in state.module.modules() if isinstance(layer, nn.Linear))
-    read: list[Tensor] = []
-    handle = last.register_forward_pre_hook(lambda _layer, inputs: read.append(inputs[0]))
-    try:
+    *_, last = (name for name, layer in state.module.named_modules() if isinstance(layer, nn.Linear))
+    with record_layer_inputs(state.module, [last]) as read:
         forward_frozen(state, images)
-    finally:
-        handle.remove()
-    return read[0]
+    return read[last][0]
