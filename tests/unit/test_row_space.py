@@ -18,7 +18,7 @@ from leakpipe.attacks.terms import Terms
 from leakpipe.data.datasets import DATASETS
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.local import ClientUpdate, LocalSettings, local_update, make_batches
-from leakpipe.models.features import record_layer_inputs
+from leakpipe.models.layer_inputs import record_layer_inputs
 from leakpipe.models.state import ModelState, build_module, initial_state
 from leakpipe.params_attacks import AttackSettings
 from leakpipe.params_data import ImagesParams

@@ -25,7 +25,7 @@ rule federate:
         f"{BENCHMARK}/federate/{{defense}}/seed{{seed}}.tsv"
     threads: 1
     resources:
-        mem_mb=memory_mb(2000),
+        mem_mb=memory_mb(3500),
     params:
         model=to_json(PARAMS.model),
         federation=to_json(PARAMS.federation),

@@ -23,7 +23,7 @@ rule pretrain:
         f"{BENCHMARK}/pretrain/seed{{seed}}.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory_mb(3500),
     params:
         model=to_json(PARAMS.model),
         labels=label_wildcards,

@@ -1,28 +1,10 @@
-"""What layers of a model read."""
-
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+"""Features of images, as a model sees them."""
 
 import torch
 from torch import Tensor, nn
 
+from leakpipe.models.layer_inputs import record_layer_inputs
 from leakpipe.models.state import ModelState, forward_frozen
-
-
-@contextmanager
-def record_layer_inputs(module: nn.Module, names: Iterable[str]) -> Iterator[dict[str, list[Tensor]]]:
-    """Collect what the named layers read in every forward pass made inside the block, by layer name."""
-    seen: dict[str, list[Tensor]] = {name: [] for name in names}
-    layers = dict(module.named_modules())
-    handles = [
-        layers[name].register_forward_pre_hook(lambda _layer, inputs, kept=kept: kept.append(inputs[0]))
-        for name, kept in seen.items()
-    ]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @torch.no_grad()
