@@ -20,7 +20,7 @@ from leakpipe.params_claims import ClaimsParams
 from leakpipe.params_defenses import DefenseSteps
 from leakpipe.params_federation import ClientParams
 from leakpipe.params_files import merge, parse_section, read_yaml
-from leakpipe.params_privacy import WHY_NO_BATCH_NORM
+from leakpipe.params_privacy import WHY_NO_BATCH_NORM, DpSgdParams
 
 
 @dataclass(frozen=True, order=True)
@@ -95,7 +95,7 @@ def _find_unusable_defense(params: Params) -> str | None:
     """Which defence asks for clients or gradients that there are not, or leaves an attack nothing to match, if any."""
     clients = len(params.federation.clients)
     for name, steps in params.defenses.items():
-        if steps.in_training and params.model.has_batch_norm:
+        if isinstance(steps.in_training, DpSgdParams) and params.model.has_batch_norm:
             return f"defenses.{name}: {WHY_NO_BATCH_NORM}"
         if steps.aggregated_clients > clients:
             return f"defenses.{name}: secure-aggregation of {steps.aggregated_clients} clients, but there are {clients}"

@@ -125,6 +125,15 @@ class SecureAggregationParams(Section):
     clients: int = Field(ge=2, description="Clients in one aggregate, the attacked one included.")
 
 
+class MixupParams(Section):
+    """Local training on blends of a batch's images and labels (Zhang 2018). It comes first, and once."""
+
+    kind: Literal["mixup"]
+    alpha: float = Field(
+        default=1.0, gt=0, le=1e3, description="The share of the first image is drawn from Beta(alpha, alpha)."
+    )
+
+
 DefenseStep = Annotated[
     GaussianParams
     | LaplaceParams
@@ -136,9 +145,13 @@ DefenseStep = Annotated[
     | SignParams
     | PartialSharingParams
     | SecureAggregationParams
-    | DpSgdParams,
+    | DpSgdParams
+    | MixupParams,
     Field(discriminator="kind"),
 ]
+
+
+IN_TRAINING = (DpSgdParams, MixupParams)
 
 
 class DefenseSteps(RootModel[tuple[DefenseStep, ...]]):
@@ -156,15 +169,15 @@ class DefenseSteps(RootModel[tuple[DefenseStep, ...]]):
     @model_validator(mode="after")
     def _training_is_first(self) -> Self:
         for step in self.root[1:]:
-            if step.kind == "dp-sgd":
-                raise ValueError("dp-sgd acts in training, so it must be the first step, and the only one of its kind")
+            if isinstance(step, IN_TRAINING):
+                raise ValueError(f"{step.kind} acts in training, so it must be the first step, and the only one to")
         return self
 
     @property
-    def in_training(self) -> DpSgdParams | None:
+    def in_training(self) -> DpSgdParams | MixupParams | None:
         """The step that changes local training; None where training is plain."""
         first = self.root[0] if self.root else None
-        return first if isinstance(first, DpSgdParams) else None
+        return first if isinstance(first, IN_TRAINING) else None
 
     @property
     def withhold_statistics(self) -> bool:

@@ -66,6 +66,16 @@ def gaussian(sigma0: float) -> dict[str, object]:
     return {"kind": "gaussian", "sigma0": sigma0}
 
 
+def test_mixup_changes_what_others_train_on_but_not_what_a_client_of_one_image_sends() -> None:
+    plain, mixed = federate(), federate({"kind": "mixup"})
+    (first, third), (mixed_first, mixed_third) = plain.captured, mixed.captured
+    for name, value in first.update.weights.items():
+        torch.testing.assert_close(mixed_first.update.weights[name], value)
+    assert any(
+        not torch.allclose(mixed_third.before.weights[name], value) for name, value in third.before.weights.items()
+    )
+
+
 def test_a_federation_learns_and_captures_what_was_asked() -> None:
     result = federate()
     assert [(c.round, c.client) for c in result.captured] == [(1, "one"), (3, "one")]

@@ -10,15 +10,14 @@ import torch
 
 from leakpipe.attacks.labels import (
     MOST_GUESSES,
-    count_classes,
     head_gradient,
-    head_layer,
     labels_of_counts,
     recover_label_counts,
 )
 from leakpipe.attacks.observation import Observation
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.local import ClientUpdate, LocalSettings, local_update, make_batches
+from leakpipe.models.head import count_classes, head_layer
 from leakpipe.models.state import ModelState, forward_training
 from tests.unit.attacking import CLIENT, observe, random_images, small_model
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from itertools import permutations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from leakpipe.attacks.numerics import TINY
 from leakpipe.attacks.observation import Observation
-from leakpipe.errors import LeakpipeError
-from leakpipe.models.state import ModelState, forward_training
+from leakpipe.models.head import head_layer
+from leakpipe.models.state import forward_training
 
 CLOSE_CALL = 0.2  # nearer than this to whole numbers, an estimate leaves no doubt
 MOST_GUESSES = 5
@@ -68,21 +68,6 @@ def head_gradient(observation: Observation) -> Tensor:
     """Mean gradient of the head's bias over the local steps, float64 of shape (classes,)."""
     name = f"{head_layer(observation.before)}.bias"
     return -observation.update.weights[name].double() / (observation.settings.learning_rate * observation.update.steps)
-
-
-def head_layer(state: ModelState) -> str:
-    """Name of the model's last linear layer; `LeakpipeError` if it has none with a bias."""
-    heads: list[str] = [
-        name for name, layer in state.module.named_modules() if isinstance(layer, nn.Linear) and layer.bias is not None
-    ]
-    if not heads:
-        raise LeakpipeError("labels cannot be recovered: the model has no linear layer with a bias")
-    return heads[-1]
-
-
-def count_classes(state: ModelState) -> int:
-    """Classes that the model's head tells apart."""
-    return len(state.weights[f"{head_layer(state)}.bias"])
 
 
 def labels_of_counts(counts: Sequence[int]) -> Tensor:

@@ -12,14 +12,14 @@ from leakpipe.defenses.noise import add_gaussian_noise, add_laplace_noise, priva
 from leakpipe.defenses.values import combine_values, named_values
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.local import ClientUpdate
-from leakpipe.params_defenses import DefenseSteps
+from leakpipe.params_defenses import IN_TRAINING, DefenseSteps, SecureAggregationParams
 from leakpipe.registry import Registry
 
 Defense = Callable[..., ClientUpdate]
 Memory = dict[int, ClientUpdate]
 
-IN_TRAINING = {"dp-sgd"}  # `leakpipe.federation.local` has it
-AT_THE_SERVER = {"secure-aggregation"}  # `leakpipe.federation.server` has it: no client can do it alone
+# What acts on no client's update: local training has some steps, the server's sum is another.
+ELSEWHERE = (*IN_TRAINING, SecureAggregationParams)
 
 
 def _without_chance(defense: Callable[[ClientUpdate, Any], ClientUpdate]) -> Defense:
@@ -71,7 +71,7 @@ def apply_defenses(
     """
     remembered: Memory = {}
     for position, step in enumerate(steps.root):
-        if step.kind in IN_TRAINING | AT_THE_SERVER:
+        if isinstance(step, ELSEWHERE):
             continue
         feedback = getattr(step, "error_feedback", False)
         if feedback and memory and position in memory:

@@ -20,10 +20,13 @@ from leakpipe.federation.local import (
     make_batches,
     schedule_batches,
 )
+from leakpipe.federation.mixup import mix_batches
 from leakpipe.federation.server import aggregate_updates, average_updates
+from leakpipe.models.head import count_classes
 from leakpipe.models.state import ModelState, Tensors, batch_norm_layers, forward_frozen
-from leakpipe.params_defenses import DefenseSteps
+from leakpipe.params_defenses import DefenseSteps, MixupParams
 from leakpipe.params_federation import FederationParams
+from leakpipe.params_privacy import DpSgdParams
 from leakpipe.randomness import derive_seed
 from leakpipe.storage import write_text
 
@@ -183,13 +186,17 @@ def _train_client(
     order = torch.Generator().manual_seed(derive_seed("batches", seed, round_number, name))
     epochs = client.local_epochs or params.local_epochs
     schedule = schedule_batches(client.images, client.batch_size, epochs, order)
+    trained_with, batches = defense.in_training, make_batches(*held, schedule)
+    if isinstance(trained_with, MixupParams):
+        drawn = derive_seed("mixup", seed, round_number, name)
+        batches = mix_batches(batches, alpha=trained_with.alpha, classes=count_classes(state), seed=drawn)
     settings = LocalSettings(
         learning_rate=params.learning_rate,
         batch_norm_momentum=params.batch_norm_momentum,
-        dp_sgd=None if defense.in_training is None else DpSgd.of(defense.in_training),
+        dp_sgd=DpSgd.of(trained_with) if isinstance(trained_with, DpSgdParams) else None,
     )
     noise = torch.Generator().manual_seed(derive_seed("dp-sgd", seed, round_number, name))
-    return local_update(state, make_batches(*held, schedule), settings, noise=noise), schedule
+    return local_update(state, batches, settings, noise=noise), schedule
 
 
 def _seen_by_server(

@@ -1,8 +1,9 @@
 """Features of images, as a model sees them."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from leakpipe.models.head import head_layer
 from leakpipe.models.layer_inputs import record_layer_inputs
 from leakpipe.models.state import ModelState, forward_frozen
 
@@ -18,7 +19,7 @@ def penultimate_features(state: ModelState, images: Tensor) -> Tensor:
     Returns:
         Shape (batch, features).
     """
-    *_, last = (name for name, layer in state.module.named_modules() if isinstance(layer, nn.Linear))
+    last = head_layer(state)
     with record_layer_inputs(state.module, [last]) as read:
         forward_frozen(state, images)
     return read[last][0]
