@@ -130,10 +130,10 @@ def test_under_noise_all_values_count_alike() -> None:
 def test_channels_are_used_up_to_noise_of_their_own_size() -> None:
     recovered = {"bn": BatchStatistics(torch.zeros(5), torch.tensor([4.0, 2.0, 1.99, 0.5, -1.0]))}
     noise = {"bn.running_mean": 0.2, "bn.running_var": 0.05}
-    usable = find_usable_channels(recovered, noise, momentum=0.1, steps=1)["bn"]
+    usable = find_usable_channels(recovered, noise, weight=0.1)["bn"]
     assert usable.tolist() == [True, False, False, False, False]
     noise = {"bn.running_mean": 0.01, "bn.running_var": 0.1}
-    usable = find_usable_channels(recovered, noise, momentum=0.1, steps=1)["bn"]
+    usable = find_usable_channels(recovered, noise, weight=0.1)["bn"]
     assert usable.tolist() == [True, True, True, False, False]
 
 

@@ -120,7 +120,7 @@ def test_recovered_statistics_of_several_steps_are_their_weighted_mean() -> None
     means = [forward_training(state, batch.images)[1]["features.1"].mean for batch in batches]
     weights = np.array([0.9**2, 0.9, 1]) * 0.1
     expected = sum(w * m for w, m in zip(weights / weights.sum(), means, strict=True))
-    torch.testing.assert_close(recover_batch_statistics(state, update, 0.1)["features.1"].mean, expected)
+    torch.testing.assert_close(recover_batch_statistics(state, update, 1 - 0.9**3)["features.1"].mean, expected)
 
 
 def test_recovered_statistics_start_from_the_global_ones() -> None:
@@ -131,7 +131,7 @@ def test_recovered_statistics_start_from_the_global_ones() -> None:
     change = {name: torch.full_like(value, -0.5) for name, value in running.items()}
     recovered = recover_batch_statistics(state, ClientUpdate({}, change, 1), 0.25)
     assert recovered["features.4"].mean.tolist() == [1.0] * 6  # 3 − 0.5 / 0.25
-    two = recover_batch_statistics(state, ClientUpdate({}, change, 2), 0.25)
+    two = recover_batch_statistics(state, ClientUpdate({}, change, 2), 0.4375)
     assert two["features.4"].variance.tolist() == pytest.approx([3 - 0.5 / 0.4375] * 6)  # 1 − 0.75²
 
 

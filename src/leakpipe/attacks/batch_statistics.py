@@ -1,6 +1,6 @@
 """The batch-normalisation term: how far candidates' batch statistics are from those the attacker knows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,26 +13,34 @@ from leakpipe.models.state import ModelState, Tensors, batch_norm_layers, mean_n
 StatisticsByLayer = Mapping[str, BatchStatistics]
 
 
-def recover_batch_statistics(before: ModelState, update: ClientUpdate, momentum: float) -> dict[str, BatchStatistics]:
+def recover_batch_statistics(before: ModelState, update: ClientUpdate, weight: float) -> dict[str, BatchStatistics]:
     """Batch statistics that the running statistics give away, by layer name.
 
     One local step: batch = (running_{t+1} − (1 − m)·running_t) / m = running_t + Δ/m. With k steps the
     running value is an exponentially weighted sum of k batch statistics; what is recovered is then
-    their weighted mean, running_t + Δ/(1 − (1 − m)^k). Differentiable in the update, so that the same
-    quantity can be computed of a candidate's update. A defence's noise can make a variance negative.
+    their weighted mean, running_t + Δ/(1 − (1 − m)^k). An aggregate's is the weighted mean over the steps of all
+    clients: of single batches' variances, not the variance of all images together. Differentiable in the update, so
+    that the same quantity can be computed of a candidate's update. A defence's noise can make a variance negative.
+
+    Args:
+        weight: Of all batches together in the new running statistics (`weight_of_batches`).
     """
-    weight = _weight_of_batches(momentum, update.steps)
     recovered = {name: running + update.statistics[name] / weight for name, running in before.statistics.items()}
     return statistics_by_layer(before, recovered)
 
 
-def _weight_of_batches(momentum: float, steps: int) -> float:
-    """Weight of all batches together in the new running statistics."""
-    return 1 - (1 - momentum) ** steps
+def weight_of_batches(momentum: float, steps: Sequence[int], shares: Sequence[float] = (1.0,)) -> float:
+    """Weight of all batches together in the new running statistics: Σ share·(1 − (1 − m)^steps) over the clients.
+
+    Args:
+        steps: Local steps of each client in the update: of one, or of all in an aggregate.
+        shares: Weight of each of them.
+    """
+    return sum(share * (1 - (1 - momentum) ** count) for count, share in zip(steps, shares, strict=True))
 
 
 def find_usable_channels(
-    recovered: StatisticsByLayer, noise: Mapping[str, float], *, momentum: float, steps: int
+    recovered: StatisticsByLayer, noise: Mapping[str, float], *, weight: float
 ) -> dict[str, Tensor]:
     """Which channels' statistics tell something, by layer name: booleans of shape (channels,).
 
@@ -42,8 +50,8 @@ def find_usable_channels(
     Args:
         recovered: As `recover_batch_statistics` returns them.
         noise: Standard deviation of the noise on each difference of running statistics, by buffer name.
+        weight: That they were recovered with.
     """
-    weight = _weight_of_batches(momentum, steps)
     usable = {}
     for layer, batch in recovered.items():
         mean_error, variance_error = (noise[name(layer)] / weight for name in (mean_name, variance_name))
