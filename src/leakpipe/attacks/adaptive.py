@@ -5,12 +5,14 @@ as that goes:
 
 - Noise is alike on all values, so all count alike (the likeliest candidate under equal noise is nearest in the plain
   norm): the weighting of tensors that an attack may have is off. Its deviation is known, or estimated from the update
-  itself; channels whose batch statistics drowned in it are not compared.
+  itself; the more of it is on a batch statistic, the less that counts.
 - What is left out came from an interval: a value not shared was below the smallest shared one, a clipped one beyond
-  the limit, a sign is half a line. Batch statistics are matched to the candidate's own, moved into the interval;
+  the limit. Batch statistics are matched to the candidate's own, moved into the interval;
   weight differences to the middle between that and the value shared (moving all the way left too little to go by).
 - Rounding is noise whose deviation every tensor has for itself.
-- `clip` changes no direction, which is all that a cosine sees; withheld statistics are nothing to undo.
+- `clip` changes no direction, which is all that a cosine sees; withheld statistics are nothing to undo. Nor is `sign`:
+  the largest inner product with the signs is what one estimates from single bits (Plan and Vershynin 2013), and
+  taking each sign for half a line got less.
 - Under `secure-aggregation` candidates of all clients are searched together (`leakpipe.attacks.terms`). The mean's
   noise is the clients' own, averaged; what else each client did to its update is not undone.
 """
@@ -98,6 +100,8 @@ def adapt(update: ClientUpdate, defense: DefenseSteps, *, shares: Sequence[float
     readings = [_Reading(name, kind, v, v, v) for kind, part in parts for name, v in part.items()]
     undone = [step for step in defense.root if len(shares) == 1 or isinstance(step, NOISE)]
     for step in reversed(undone):
+        if isinstance(step, SignParams):
+            break  # no magnitude is left to undo anything before it by
         undo = _undo(step, readings, update.steps, averaging=math.hypot(*shares))
         readings = [undo(reading) for reading in readings]
     weights = [reading for reading in readings if reading.is_weight and reading.tells]
@@ -151,8 +155,6 @@ def _undo(
     if isinstance(step, QuantizeParams):
         levels = 2 ** (step.bits - 1) - 1
         return lambda reading: _unround(reading, levels)
-    if isinstance(step, SignParams):
-        return _extend_signs
     if isinstance(step, TopKParams):
         return partial(_complete, smallest=_smallest_shared(shared), largest=math.inf, hidden=())
     if isinstance(step, PartialSharingParams):
@@ -171,13 +173,6 @@ def _unround(reading: _Reading, levels: int) -> _Reading:
     """Rounding between steps of δ at random has the variance f·(1 − f)·δ² at the place f: δ²/6 on average."""
     step = float(reading.value.abs().max()) / levels
     return replace(reading, rounding=math.hypot(reading.rounding, step / math.sqrt(6)))
-
-
-def _extend_signs(reading: _Reading) -> _Reading:
-    """A sign: any value of that sign; 0 was 0."""
-    lower = torch.where(reading.value < 0, -math.inf, 0.0).to(reading.value.dtype)
-    upper = torch.where(reading.value > 0, math.inf, 0.0).to(reading.value.dtype)
-    return replace(reading, lower=lower, upper=upper)
 
 
 def _smallest_shared(shared: Sequence[_Reading]) -> float:

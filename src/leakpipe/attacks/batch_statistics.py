@@ -1,6 +1,6 @@
 """The batch-normalisation term: how far candidates' batch statistics are from those the attacker knows."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from leakpipe.models.batchnorm import BatchStatistics
 from leakpipe.models.state import ModelState, Tensors, batch_norm_layers, mean_name, variance_name
 
 StatisticsByLayer = Mapping[str, BatchStatistics]
+StatisticsNoise = Mapping[str, tuple[float, float]]  # of means and of variances, by layer
 
 
 def recover_batch_statistics(before: ModelState, update: ClientUpdate, weight: float) -> dict[str, BatchStatistics]:
@@ -39,33 +40,15 @@ def weight_of_batches(momentum: float, steps: Sequence[int], shares: Sequence[fl
     return sum(share * (1 - (1 - momentum) ** count) for count, share in zip(steps, shares, strict=True))
 
 
-def find_usable_channels(
-    recovered: StatisticsByLayer, noise: Mapping[str, float], *, weight: float
-) -> dict[str, Tensor]:
-    """Which channels' statistics tell something, by layer name: booleans of shape (channels,).
-
-    Those whose noise is at most what it is on: of the mean at most the deviation of the channel's values, of the
-    variance at most the variance.
+def recovered_noise(noise: Mapping[str, float], layers: Iterable[str], *, weight: float) -> StatisticsNoise:
+    """Standard deviation of the noise on each recovered mean and variance, by layer name.
 
     Args:
-        recovered: As `recover_batch_statistics` returns them.
-        noise: Standard deviation of the noise on each difference of running statistics, by buffer name.
-        weight: That they were recovered with.
+        noise: Of each difference of running statistics, by buffer name.
+        layers: Batch-normalisation layers.
+        weight: That the statistics are recovered with.
     """
-    usable = {}
-    for layer, batch in recovered.items():
-        mean_error, variance_error = (noise[name(layer)] / weight for name in (mean_name, variance_name))
-        usable[layer] = (batch.variance >= mean_error**2) & (batch.variance >= variance_error) & (batch.variance > 0)
-    return usable
-
-
-def select_channels(statistics: StatisticsByLayer, usable: Mapping[str, Tensor]) -> dict[str, BatchStatistics]:
-    """Statistics of the usable channels of those layers that have any."""
-    return {
-        layer: BatchStatistics(statistics[layer].mean[chosen], statistics[layer].variance[chosen])
-        for layer, chosen in usable.items()
-        if chosen.any()
-    }
+    return {layer: (noise[mean_name(layer)] / weight, noise[variance_name(layer)] / weight) for layer in layers}
 
 
 def statistics_by_layer(state: ModelState, statistics: Tensors) -> dict[str, BatchStatistics]:
@@ -100,6 +83,31 @@ def normalized_statistics_distance(candidate: StatisticsByLayer, target: Statist
         deviation_gap = candidate[name].variance[usable].clamp_min(TINY).sqrt() - variance.sqrt()
         layers.append(((mean_gap.square() + deviation_gap.square()) / variance).mean())
     return torch.stack(layers).mean() if layers else torch.zeros(())
+
+
+def discounted_statistics_distance(
+    candidate: StatisticsByLayer, target: StatisticsByLayer, noise: StatisticsNoise
+) -> Tensor:
+    """`normalized_statistics_distance` where the noise on the target is known: the noisier, the less a value counts.
+
+    Per layer (μ − μ*)² / (σ*² + e²) + (σ − σ*)² / (σ*² + f²), averaged over channels, then over layers; e is the
+    deviation of the noise on the mean, and f = g / 2σ* what noise of deviation g on the variance makes of a standard
+    deviation. Noise without bias leaves the gradient right on average, so no channel is left out: one whose variance
+    came out as 0 or below is taken to have none, and to be as uncertain as if σ*² were g.
+
+    Args:
+        noise: By layer name, as `recovered_noise` returns it.
+    """
+    layers = []
+    for name, wanted in target.items():
+        mean_noise, variance_noise = noise[name]
+        variance = torch.where(wanted.variance > 0, wanted.variance, variance_noise).clamp_min(TINY)
+        mean_gap = candidate[name].mean - wanted.mean
+        deviation_gap = candidate[name].variance.clamp_min(TINY).sqrt() - wanted.variance.clamp_min(0).sqrt()
+        means = mean_gap.square() / (variance + mean_noise**2)
+        deviations = deviation_gap.square() / (variance + variance_noise**2 / (4 * variance))
+        layers.append((means + deviations).mean())
+    return torch.stack(layers).mean()
 
 
 def absolute_statistics_distance(candidate: StatisticsByLayer, target: StatisticsByLayer) -> Tensor:

@@ -10,9 +10,10 @@ from leakpipe.attacks.adaptive import adapt, move_into
 from leakpipe.attacks.batch_statistics import (
     STATISTICS_DISTANCES,
     StatisticsByLayer,
-    find_usable_channels,
+    StatisticsNoise,
+    discounted_statistics_distance,
     recover_batch_statistics,
-    select_channels,
+    recovered_noise,
     statistics_by_layer,
     weight_of_batches,
 )
@@ -85,7 +86,7 @@ class Terms:
         self.scales = self._scale_tensors()
         self.observed = {name: value * self.scales[name] for name, value in self.told.weights.items()}
         self.prior = observation.candidate_prior
-        self.usable_channels: dict[str, Tensor] = {}
+        self.statistics_noise: StatisticsNoise = {}
         self.row_spaces = self._find_row_spaces() if settings.row_space_weight > 0 else {}
         self.target = self._known_statistics() if settings.batch_norm_weight > 0 else {}
         if not (observation.has_signal or any(bool((layer.variance > 0).any()) for layer in self.target.values())):
@@ -111,13 +112,11 @@ class Terms:
         unusable = sum(int((layer.variance <= 0).sum()) for layer in self.target.values())
         if unusable:
             handled = "left out" if self.settings.batch_norm_distance == "normalized" else "matched as 0"
+            handled = "taken for as small as the noise" if self.statistics_noise else handled
             notes.append(f"{unusable} channels with a recovered variance that is not positive were {handled}.")
         drowned = len(self.observation.update.weights) - len(self.observed)
         if drowned:
             notes.append(f"{drowned} tensors of the update, which the defence leaves nothing of, were not compared.")
-        dropped = sum(int((~usable).sum()) for usable in self.usable_channels.values())
-        if dropped:
-            notes.append(f"{dropped} channels whose statistics drowned in the defence's noise were left out.")
         return notes
 
     def evaluate(
@@ -146,8 +145,8 @@ class Terms:
         seen: Seen = {}
         if settings.batch_norm_weight > 0:
             with record_layer_inputs(model.module, self.row_spaces) as seen:
-                statistics = self._candidate_statistics(inputs, simulated)
-            gap = STATISTICS_DISTANCES[settings.batch_norm_distance](statistics, self._statistics_to_match(simulated))
+                statistics = self._measure_statistics(inputs, simulated)
+            gap = self._statistics_distance(statistics, self._statistics_to_match(simulated))
             terms["batch_statistics"] = settings.batch_norm_weight, gap
         if self.row_spaces:
             if simulated is not None or not seen:  # else that one forward pass was through the global model
@@ -205,17 +204,16 @@ class Terms:
         if simulated is None or not self._statistics_within_bounds:
             return self.target
         nearest = ClientUpdate({}, move_into(self.told.statistic_bounds, simulated.statistics), simulated.steps)
-        return self._usable(recover_batch_statistics(self.global_model, nearest, self._weight_of_batches(nearest)))
+        return recover_batch_statistics(self.global_model, nearest, self._weight_of_batches(nearest))
 
     @property
     def _statistics_within_bounds(self) -> bool:
         return self.settings.batch_norm == "update" and bool(self.told.statistic_bounds)
 
-    def _usable(self, statistics: StatisticsByLayer) -> StatisticsByLayer:
-        return select_channels(statistics, self.usable_channels) if self.usable_channels else statistics
-
-    def _candidate_statistics(self, images: Tensor, simulated: ClientUpdate | None) -> StatisticsByLayer:
-        return self._usable(self._measure_statistics(images, simulated))
+    def _statistics_distance(self, candidate: StatisticsByLayer, target: StatisticsByLayer) -> Tensor:
+        if self.statistics_noise and self.settings.batch_norm_distance == "normalized":
+            return discounted_statistics_distance(candidate, target, self.statistics_noise)
+        return STATISTICS_DISTANCES[self.settings.batch_norm_distance](candidate, target)
 
     def _measure_statistics(self, images: Tensor, simulated: ClientUpdate | None) -> StatisticsByLayer:
         settings, before = self.settings, self.global_model
@@ -285,11 +283,9 @@ class Terms:
             return observation.exact_statistics
         weight = self._weight_of_batches(observation.update)
         recovered = recover_batch_statistics(observation.before, observation.update, weight)
-        if not self.told.statistic_noise:
-            return recovered
-        noise = self.told.statistic_noise
-        self.usable_channels = find_usable_channels(recovered, noise, weight=weight)
-        return self._usable(recovered)
+        if self.told.statistic_noise:
+            self.statistics_noise = recovered_noise(self.told.statistic_noise, recovered, weight=weight)
+        return recovered
 
 
 def _detached(update: ClientUpdate) -> ClientUpdate:
