@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from leakpipe.attacks.adaptive import adapt
-from leakpipe.attacks.batch_statistics import recover_batch_statistics, weight_of_batches
 from leakpipe.attacks.clients import KnownClient
 from leakpipe.attacks.observation import Observation, simulated_trainings, usable_settings
 from leakpipe.attacks.optimise import invert
@@ -114,9 +113,8 @@ def test_statistics_of_an_aggregate_are_the_mean_over_all_steps(sizes: list[dict
             weighted += weight * torch.stack([batch.mean, batch.variance])
             total += weight
         first += client.images
-    seen = together(alone)
-    weight = weight_of_batches(0.1, [len(client.assumed_schedule) for client in seen.clients], seen.shares)
-    found = recover_batch_statistics(state, mean_of(updates, [one.images for one in alone]), weight)["features.1"]
+    seen = told(together(alone), settings=settings, update=mean_of(updates, [one.images for one in alone]))
+    found = Terms(seen, AttackSettings(batch_norm_weight=1.0), seed=0).target["features.1"]
     torch.testing.assert_close(torch.stack([found.mean, found.variance]), weighted / total)
 
 
