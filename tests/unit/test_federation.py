@@ -7,8 +7,9 @@ import torch
 
 from leakpipe.data.partition import Split
 from leakpipe.errors import LeakpipeError
+from leakpipe.federation.aggregate import Companion, aggregate_updates
 from leakpipe.federation.local import ClientUpdate, local_update
-from leakpipe.federation.server import Companion, aggregate_updates, average_updates
+from leakpipe.federation.server import average_updates
 from leakpipe.federation.simulate import CapturedUpdate, FederationResult, measure_accuracy, simulate_federation
 from leakpipe.models.state import batch_norm_layers, forward_frozen
 from leakpipe.params_defenses import DefenseSteps

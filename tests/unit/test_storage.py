@@ -11,9 +11,9 @@ import torch
 from leakpipe.attacks.files import load_reconstruction, save_reconstruction
 from leakpipe.data.files import load_dataset, load_priors, load_split, save_priors
 from leakpipe.errors import LeakpipeError
+from leakpipe.federation.aggregate import Companion
 from leakpipe.federation.files import StoredUpdate, load_model, load_update, save_model, save_update
 from leakpipe.federation.local import LocalSettings, local_update
-from leakpipe.federation.server import Companion
 from leakpipe.models.catalog import MODELS
 from leakpipe.models.state import build_module, initial_state
 from leakpipe.params_models import ModelParams

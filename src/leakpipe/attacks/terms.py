@@ -28,8 +28,8 @@ from leakpipe.attacks.row_space import (
 )
 from leakpipe.attacks.surrogate import with_surrogate_relus
 from leakpipe.errors import LeakpipeError
+from leakpipe.federation.aggregate import aggregate_updates
 from leakpipe.federation.local import ClientUpdate, LocalSettings, local_update, make_batches, mean_loss
-from leakpipe.federation.server import aggregate_updates
 from leakpipe.models.layer_inputs import record_layer_inputs
 from leakpipe.models.preprocessing import undo_normalization
 from leakpipe.models.state import ModelState, Tensors, batch_norm_layers, forward_training, measure_statistics

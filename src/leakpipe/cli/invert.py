@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from leakpipe.attacks.observation import Observation
+    from leakpipe.federation.aggregate import Companion
     from leakpipe.federation.files import StoredUpdate
-    from leakpipe.federation.server import Companion
     from leakpipe.models.state import ModelState
     from leakpipe.params_attacks import AttackSettings, ThreatModel
     from leakpipe.params_defenses import DefenseSteps

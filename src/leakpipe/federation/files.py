@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from leakpipe.errors import LeakpipeError
+from leakpipe.federation.aggregate import Companion
 from leakpipe.federation.local import ClientUpdate, LocalSettings
-from leakpipe.federation.server import Companion
 from leakpipe.models.state import ModelState, build_module, initial_state, shared_part
 from leakpipe.params_models import ArchitectureParams, ModelParams
 from leakpipe.storage import read_arrays, sidecar_path, write_arrays

@@ -11,6 +11,7 @@ from torch import Tensor
 from leakpipe.data.partition import Split
 from leakpipe.defenses.compose import Memory, apply_defenses
 from leakpipe.errors import LeakpipeError
+from leakpipe.federation.aggregate import Companion, aggregate_updates
 from leakpipe.federation.dp_sgd import DpSgd
 from leakpipe.federation.fedbn import own_batch_norm, with_own_batch_norm, without_batch_norm
 from leakpipe.federation.local import (
@@ -21,7 +22,7 @@ from leakpipe.federation.local import (
     schedule_batches,
 )
 from leakpipe.federation.mixup import mix_batches
-from leakpipe.federation.server import Companion, aggregate_updates, average_updates
+from leakpipe.federation.server import average_updates
 from leakpipe.models.head import count_classes
 from leakpipe.models.state import ModelState, Tensors, batch_norm_layers, forward_frozen
 from leakpipe.params_defenses import DefenseSteps, MixupParams
