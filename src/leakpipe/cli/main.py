@@ -12,6 +12,7 @@ from leakpipe.cli.collect_identifiability import collect_identifiability
 from leakpipe.cli.compare import compare
 from leakpipe.cli.compare_attacks import compare_attacks
 from leakpipe.cli.compare_defenses import compare_defenses
+from leakpipe.cli.crate import crate
 from leakpipe.cli.federate import federate
 from leakpipe.cli.fetch import fetch
 from leakpipe.cli.identify import identify
@@ -55,7 +56,7 @@ COMMANDS = (
     *(check, fetch, prepare_data, split_data, pretrain, federate, invert),
     *(score, collect, identify, collect_identifiability, compare, judge_claims, compare_attacks),
     *(account, compare_defenses),
-    *(plot, report, track, stage),
+    *(plot, report, crate, track, stage),
 )
 for command in COMMANDS:
     main.add_command(command)
