@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from leakpipe.code_version import code_version
+from leakpipe.command_line import called_with
 from leakpipe.errors import LeakpipeError
 from leakpipe.file_log import watch_files
 from leakpipe.storage import read_json, write_json
@@ -42,8 +43,8 @@ class RunRecord:
         artifacts: Files worth keeping with the run (images, figures), relative to the working folder.
         details: Anything else a later stage reads (per-round timings).
 
-    On writing, what the job cannot know is added: the files it read and wrote with their SHA-256, and the environment
-    (commit, version of its code, packages, machine, threads, times, memory).
+    On writing, what the job cannot know is added: the command line, the files it read and wrote with their SHA-256, and
+    the environment (commit, version of its code, packages, machine, threads, times, memory).
     """
 
     rule: str
@@ -84,6 +85,7 @@ def record_run(
             "labels": dict(record.labels),
             "params": dict(record.params),
             "params_hash": hash_params(record.params),
+            "command": called_with(),
             "curves": record.curves,
             "metrics": record.metrics,
             "artifacts": record.artifacts,
