@@ -1,6 +1,7 @@
 """Checks that run nothing again: each returns one sentence for each thing that is not as it was recorded."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from leakpipe.attacks.presets import resolve_settings, resolve_threat_model
@@ -72,7 +73,7 @@ def _check_sidecars(results: Results, hashes: Mapping[str, str]) -> Iterator[tup
         try:
             described = read_json(sidecar_path(path)).get("sha256")
         except LeakpipeError as error:
-            yield str(sidecar_path(results.root / name)), str(error)
+            yield str(sidecar_path(Path(name))), str(error)
             continue
         if described != hashes[name]:
             yield name, f"{path}: is not the file that its sidecar {sidecar_path(path).name} describes"
@@ -182,5 +183,5 @@ def differing_environment(recorded: Record, present: Record) -> list[str]:
 
 
 def _flat(environment: Record) -> dict[str, Any]:
-    named = {name: environment[name] for name in ("processor", "gpu", "threads", "python") if name in environment}
+    named = {name: environment[name] for name in ("processor", "gpu", "python") if name in environment}
     return {**named, **environment["versions"]}

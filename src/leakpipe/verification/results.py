@@ -56,10 +56,13 @@ class Results:
         return self.folder / Path(name).relative_to(self.root) if Path(name).is_relative_to(self.root) else Path(name)
 
     def config_files(self) -> list[Path]:
-        """The files of parameters that the report's record lists; [] if there are none, or not all of them are here."""
+        """The files of parameters that the report's record lists, overlays last; [] unless all of them are here.
+
+        Snakemake lists what `--configfile` named, then the Snakefile's own file, which the others are laid over.
+        """
         reports = (record for record in self.records.values() if record["rule"] == "report")
         listed = [Path(name) for record in reports for name in record["params"].get("config_files", ())]
-        return listed if all(path.is_file() for path in listed) else []
+        return list(dict.fromkeys([*listed[-1:], *listed])) if all(path.is_file() for path in listed) else []
 
     def files(self) -> list[str]:
         """Names of all files in the folder and of those outside that a job read, sorted; some may be missing."""
