@@ -6,7 +6,7 @@ wrote. Everything comes from the run records, so that the crate says what the jo
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -88,6 +88,7 @@ def build_crate(folder: Path, records: Mapping[Path, Record], params: Path, abou
         "datePublished": max(action["endTime"] for action in actions),
         "conformsTo": {"@id": PROFILE},
         "license": {"@id": LICENCE_OF_DATA},
+        "author": _references(map(_author, about.citation["authors"])),
         "isBasedOn": {"@id": DATA_SET},
         "hasPart": _references(files),
         "mentions": _references(actions),
@@ -200,13 +201,18 @@ def _action(folder: Path, path: Path, record: Record) -> Entity:
         "actionStatus": {"@id": "http://schema.org/CompletedActionStatus"},
         "startTime": started.isoformat(timespec="milliseconds"),
         "endTime": ended.isoformat(timespec="milliseconds"),
-        "object": [{"@id": _place(folder, name)} for name in sorted(inside)],
-        "result": [{"@id": _place(folder, name)} for name in sorted({*record["outputs"], str(path)})],
+        "object": _compact([{"@id": _place(folder, name)} for name in sorted(inside)]),
+        "result": _compact([{"@id": _place(folder, name)} for name in sorted({*record["outputs"], str(path)})]),
     }
 
 
-def _references(entities: Sequence[Entity]) -> list[Entity]:
-    return [{"@id": entity["@id"]} for entity in entities]
+def _references(entities: Iterable[Entity]) -> Entity | list[Entity]:
+    return _compact([{"@id": entity["@id"]} for entity in entities])
+
+
+def _compact(values: list[Entity]) -> Entity | list[Entity]:
+    """RO-Crate wants a list of one to be written as the one."""
+    return values[0] if len(values) == 1 else values
 
 
 def _place(folder: Path, path: str) -> str:
