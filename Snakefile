@@ -22,6 +22,7 @@ include: "workflow/rules/privacy.smk"
 include: "workflow/rules/identification.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/reporting.smk"
+include: "workflow/rules/provenance.smk"
 include: "workflow/rules/tracking.smk"
 
 
@@ -37,4 +38,5 @@ rule all:
         IDENTIFIED,
         FIGURES,
         REPORT,
+        CRATE,
         TRACKED,

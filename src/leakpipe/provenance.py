@@ -9,6 +9,7 @@ import os
 import platform
 import resource
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,11 +20,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from leakpipe.code_version import code_version
+from leakpipe.command_line import called_with
 from leakpipe.errors import LeakpipeError
+from leakpipe.file_log import watch_files
 from leakpipe.storage import read_json, write_json
 
 RECORD_KIND = "leakpipe/run-record"
-PACKAGES = ("leakpipe", "torch", "numpy", "scikit-image", "safetensors", "pandas", "matplotlib")
+PACKAGES = ("leakpipe", "torch", "torchvision", "numpy", "scipy", "scikit-image", "safetensors", "pandas", "matplotlib")
 
 
 @dataclass
@@ -38,7 +42,9 @@ class RunRecord:
         metrics: Final numbers by name.
         artifacts: Files worth keeping with the run (images, figures), relative to the working folder.
         details: Anything else a later stage reads (per-round timings).
-        environment: Filled on writing: commit, versions, machine, times, memory.
+
+    On writing, what the job cannot know is added: the command line, the files it read and wrote with their SHA-256, and
+    the environment (commit, version of its code, packages, machine, threads, times, memory).
     """
 
     rule: str
@@ -56,14 +62,20 @@ class RunRecord:
 
 @contextmanager
 def record_run(
-    path: Path | None, *, rule: str, labels: Mapping[str, Any], params: Mapping[str, Any]
+    path: Path | None, *, rule: str, labels: Mapping[str, Any], params: Mapping[str, Any], module: str | None = None
 ) -> Iterator[RunRecord]:
-    """Time a job and write its record to `path` when it succeeds (nothing if it fails or `path` is None)."""
+    """Time a job and write its record to `path` when it succeeds (nothing if it fails or `path` is None).
+
+    `module` is the command's, whose `code_version` is recorded: `leakpipe.cli.<rule>` unless the rule has several.
+    """
     record = RunRecord(rule=rule, labels=labels, params=params)
-    started, clock = datetime.now(UTC), time.perf_counter()
-    yield record
     if path is None:
+        yield record
         return
+    code = describe_code(module or f"leakpipe.cli.{rule}")  # before the job: files may be edited while it runs
+    started, clock = datetime.now(UTC), time.perf_counter()
+    with watch_files() as files:
+        yield record
     write_json(
         path,
         {
@@ -73,15 +85,18 @@ def record_run(
             "labels": dict(record.labels),
             "params": dict(record.params),
             "params_hash": hash_params(record.params),
+            "command": called_with(),
             "curves": record.curves,
             "metrics": record.metrics,
             "artifacts": record.artifacts,
             "details": record.details,
+            "inputs": files.inputs(),
+            "outputs": files.outputs(),
             "environment": {
                 "started": started.isoformat(timespec="milliseconds"),
                 "seconds": round(time.perf_counter() - clock, 3),
                 "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-                **describe_code(),
+                **code,
                 **describe_machine(),
             },
         },
@@ -101,20 +116,28 @@ def hash_params(params: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def describe_code() -> dict[str, Any]:
-    """The commit of the working folder (None outside git), whether files differ from it, and versions."""
+def describe_code(module: str) -> dict[str, Any]:
+    """The commit of the working folder (None outside git), whether files differ from it, what runs, and versions."""
     status = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": None if status is None else bool(status),
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "module": module,
+        "code_version": code_version(module),
+        "versions": package_versions(),
     }
 
 
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that results depend on, of those that are installed."""
+    return {name: found for name in PACKAGES if (found := _version(name))}
+
+
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores, operating system and Python of this machine; no host name."""
+    """Processor, GPU, threads, operating system and Python of this machine; no host name."""
     return {
         "processor": _processor_name(),
+        **_describe_torch(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
@@ -128,6 +151,15 @@ def _processor_name() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def _describe_torch() -> dict[str, Any]:
+    """Threads of torch and the GPU it sees (None: none); of a job that used no torch, nothing: importing it is slow."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return {}
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"threads": torch.get_num_threads(), "gpu": gpu}
 
 
 def _version(package: str) -> str | None:

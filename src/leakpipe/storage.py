@@ -19,6 +19,7 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from leakpipe.errors import LeakpipeError
+from leakpipe.file_log import note_read, note_written
 
 FORMAT_VERSION = 1
 Arrays = dict[str, np.ndarray]
@@ -43,6 +44,7 @@ def write_atomically(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(stream.fileno())
         temporary.chmod(0o666 & ~_current_umask())
         temporary.replace(path)
+        note_written(path)
     except OSError as error:
         raise LeakpipeError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
@@ -77,6 +79,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise LeakpipeError(f"{path}: is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise LeakpipeError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    note_read(path)
     return content
 
 
@@ -136,6 +139,7 @@ def read_arrays(path: Path, kind: str) -> tuple[Arrays, dict[str, Any]]:
     if _describe(arrays) != sidecar.get("tensors"):
         raise LeakpipeError(f"{path}: tensors differ from those listed in {sidecar_path(path).name}")
     _check_finite(path, arrays)
+    note_read(path)
     return arrays, sidecar["metadata"]
 
 

@@ -8,7 +8,6 @@ stage has one output more, its provenance file: the records of all its files, wi
 record, so that Snakemake makes it again. `export` writes the provenance file.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from leakpipe.errors import LeakpipeError
+from leakpipe.file_log import hash_file
 from leakpipe.params_files import read_yaml
 from leakpipe.storage import read_json, write_json
 
@@ -277,12 +277,3 @@ def delete_files(paths: Iterable[str]) -> None:
     for path in paths:
         Path(path).unlink(missing_ok=True)
         metadata_path(path).unlink(missing_ok=True)
-
-
-def hash_file(path: str) -> str:
-    """SHA-256 of a file's content, in hex ("" for a link that leads to no file)."""
-    try:
-        with Path(path).open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except (FileNotFoundError, IsADirectoryError):
-        return ""

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from leakpipe.errors import LeakpipeError
+from leakpipe.file_log import note_read
 from leakpipe.registry import Registry
 
 FOLDER_VARIABLE = "LEAKPIPE_WEIGHTS"
@@ -76,6 +77,7 @@ def read_weights(name: str, path: Path) -> bytes:
     found, expected = hashlib.sha256(content).hexdigest(), WEIGHTS[name].sha256
     if not found.startswith(expected):
         raise LeakpipeError(f"{path}: SHA-256 begins with {found[:8]}, expected {expected[:8]} of {name!r}'s weights")
+    note_read(path)
     return content
 
 

@@ -1,5 +1,6 @@
 """Registry, seeds, run records, and what importing the engine brings in."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -7,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from leakpipe.code_version import code_version
 from leakpipe.errors import LeakpipeError
 from leakpipe.provenance import hash_params, read_record, record_run
 from leakpipe.randomness import derive_seed
 from leakpipe.registry import Registry
+from leakpipe.storage import read_json, write_text
 
 ENGINE = [
     "leakpipe.attacks.optimise",
@@ -49,17 +52,40 @@ def test_a_run_record_says_what_happened(tmp_path: Path) -> None:
     record = read_record(path)
     assert record["curves"] == {"objective": [[1, 0.5], [5, 0.25]]}
     assert record["params_hash"] == hash_params({"a": [2], "b": 1})
-    assert {"started", "seconds", "peak_memory_mib", "commit", "versions", "processor", "cores"} <= set(
-        record["environment"]
-    )
+    assert {
+        "started",
+        "seconds",
+        "peak_memory_mib",
+        "commit",
+        "versions",
+        "processor",
+        "cores",
+        "threads",
+        "gpu",
+    } <= set(record["environment"])
+    assert record["environment"]["code_version"] == code_version("leakpipe.cli.invert")
     (tmp_path / "x.json").write_text(json.dumps({"kind": "other"}))
     with pytest.raises(LeakpipeError, match="kind: 'other', expected 'leakpipe/run-record'"):
         read_record(tmp_path / "x.json")
 
 
+def test_a_record_lists_what_was_read_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in.json").write_text('{"a": 1}')
+    with record_run(Path("r.json"), rule="invert", labels={}, params={}):
+        read_json(Path("in.json"))
+        write_text(tmp_path / "out.txt", "one")
+        write_text(Path("checkpoint.txt"), "gone at the end")
+        Path("checkpoint.txt").unlink()
+    write_text(Path("later.txt"), "after the job")
+    record = read_record(Path("r.json"))
+    assert record["inputs"] == {"in.json": hashlib.sha256(b'{"a": 1}').hexdigest()}
+    assert record["outputs"] == {"out.txt": hashlib.sha256(b"one").hexdigest()}
+
+
 def test_a_failed_job_leaves_no_record(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
-    with pytest.raises(RuntimeError), record_run(path, rule="x", labels={}, params={}):
+    with pytest.raises(RuntimeError), record_run(path, rule="invert", labels={}, params={}):
         raise RuntimeError
     assert not path.exists()
 

@@ -275,7 +275,7 @@ def test_files_that_are_no_run_records(tmp_path: Path, content: dict[str, Any], 
 
 
 def test_a_record_without_times(tmp_path: Path) -> None:
-    record = write_record(tmp_path / "r.json", rule="x", labels={})
+    record = write_record(tmp_path / "r.json", rule="collect", labels={})
     content = json.loads(record.read_text())
     content["environment"]["started"] = "yesterday"
     record.write_text(json.dumps(content))

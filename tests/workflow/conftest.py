@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import PROJECT
 
-PARTS = ("Snakefile", "params.yaml", "profiles", "workflow", "src", "experiments", "pyproject.toml")
+PARTS = ("Snakefile", "params.yaml", "profiles", "workflow", "src", "experiments", "pyproject.toml", "CITATION.cff")
 QUICK = ("--configfile", "params.yaml", "experiments/quick.yaml")
 
 
@@ -64,7 +64,7 @@ def result_bytes(project: Path) -> dict[str, bytes]:
         for path in sorted(results.rglob("*"))
         if path.suffix in {".safetensors", ".json", ".csv"}
         and "records" not in path.parts
-        and path.name not in {"leakage.csv", "tracked.json"}
+        and path.name not in {"leakage.csv", "tracked.json", "ro-crate-metadata.json"}
     ]
     return {str(path.relative_to(results)): path.read_bytes() for path in paths}
 

@@ -209,7 +209,7 @@ RULES = {
     "data": ["data"],
     "federation": ["pretraining", "federation"],
     "inversion": ["inversion"],
-    "evaluation": ["scoring", "identification", "judging", "privacy", "figures", "reporting"],
+    "evaluation": ["scoring", "identification", "judging", "privacy", "figures", "reporting", "provenance"],
 }
 
 

@@ -1,5 +1,6 @@
 """What Snakemake re-runs when something changes: exactly what depends on it."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.xdist_group("quick")  # one worker, so that the quick e
 JUDGED = {"compare": 1, "judge_claims": 1, "compare_defenses": 1}
 FIGURES = ("overview", "reconstructions", "maps", "rounds", "noise", "clients", "identifiability", "tradeoff")
 LOOKED_UP = {"collect_identifiability": 1}
-AFTER_COLLECT = {"collect": 1, **LOOKED_UP, **JUDGED, "plot": len(FIGURES), "report": 1, "track": 1}
+AFTER_COLLECT = {"collect": 1, **LOOKED_UP, **JUDGED, "plot": len(FIGURES), "report": 1, "crate": 1, "track": 1}
 
 
 def test_everything_is_there_after_a_run(finished: Path) -> None:
@@ -29,6 +30,17 @@ def test_everything_is_there_after_a_run(finished: Path) -> None:
     )
     tracked = json.loads((results / "tracked.json").read_text())
     assert tracked["reached"] is True
+
+
+def test_the_crate_lists_every_file_with_its_digest(finished: Path) -> None:
+    results = finished / "results" / "quick"
+    graph = json.loads((results / "ro-crate-metadata.json").read_text())["@graph"]
+    listed = {entity["@id"]: entity["sha256"] for entity in graph if entity["@type"] == "File"}
+    there = {str(path.relative_to(results)): path for path in results.rglob("*") if path.is_file()}
+    made_later = {"ro-crate-metadata.json", "tracked.json"}
+    assert listed == {
+        name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in there.items() if name not in made_later
+    }
 
 
 def test_nothing_changed_runs_nothing(project: Path) -> None:
@@ -57,13 +69,13 @@ def test_another_assignment_scores_again(project: Path, edit: Edit) -> None:
 def test_one_figure(project: Path) -> None:
     with (project / "src/leakpipe/figures/rounds.py").open("a") as source:
         source.write("\nEDITED = True\n")
-    assert planned_jobs(project) == {"plot": 1, "report": 1, "track": 1}
+    assert planned_jobs(project) == {"plot": 1, "report": 1, "crate": 1, "track": 1}
     assert "wildcards: figure=rounds" in snakemake(project, "-n", *QUICK).stdout
 
 
 def test_who_plays_a_role(project: Path, edit: Edit) -> None:
     edit("params.yaml", "low_risk: [site-5, site-1]", "low_risk: [site-1]")
-    assert planned_jobs(project) == {"judge_claims": 1, "report": 1, "track": 1}
+    assert planned_jobs(project) == {"judge_claims": 1, "report": 1, "crate": 1, "track": 1}
 
 
 def test_what_one_attack_is_granted(project: Path, edit: Edit) -> None:
@@ -77,13 +89,13 @@ def test_what_one_attack_is_granted(project: Path, edit: Edit) -> None:
 
 def test_how_images_are_embedded(project: Path, edit: Edit) -> None:
     edit("src/leakpipe/metrics/embedders.py", "BATCH = 32", "BATCH = 16")
-    assert planned_jobs(project) == {"identify": 3, **LOOKED_UP, "plot": 1, "report": 1, "track": 1}
+    assert planned_jobs(project) == {"identify": 3, **LOOKED_UP, "plot": 1, "report": 1, "crate": 1, "track": 1}
 
 
 def test_without_embedders_nothing_is_looked_up(project: Path, edit: Edit) -> None:
     edit("params.yaml", "embedders: [pixels, global-model]", "embedders: []")
     edit("params.yaml", "clients, identifiability, tradeoff", "clients, tradeoff")
-    assert planned_jobs(project) == {"report": 1, "track": 1}
+    assert planned_jobs(project) == {"report": 1, "crate": 1, "track": 1}
 
 
 def test_weights_that_are_missing_are_said_before_anything_runs(project: Path, edit: Edit) -> None:

@@ -56,16 +56,3 @@ rule report:
             --record {output.record} {params.labels:q} \
             2>{log}
         """
-
-
-rule evaluation:
-    input:
-        list(TABLES.values()),
-        DIFFERENCES,
-        CLAIMS,
-        PRIVACY,
-        DEFENSE_TABLE,
-        ATTACKS_TABLE,
-        IDENTIFIED,
-        FIGURES,
-        REPORT,

@@ -2,23 +2,6 @@
 # Outputs: tracked.json: what went to MLflow. An MLflow that is away stops nothing: the next call tries again
 
 TRACKED = f"{RESULTS}/tracked.json"
-RECORDS = [
-    rules.prepare_data.output.record,
-    *expand(rules.split_data.output.record, seed=PARAMS.seeds),
-    *PRETRAINING_RECORDS,
-    *expand(rules.federate.output.record, defense=PARAMS.defenses, seed=PARAMS.seeds),
-    *[rules.invert.output.record.format(**vars(cell)) for cell in CELLS],
-    *[rules.score.output.record.format(defense=defense, attack=attack) for defense, attack in SCORED],
-    rules.collect.output.record,
-    rules.compare.output.record,
-    rules.judge_claims.output.record,
-    rules.account.output.record,
-    rules.compare_defenses.output.record,
-    *ATTACKS_RECORD,
-    *expand(f"{RECORD}/plot/{{name}}.json", name=FIGURE_NAMES),
-    *IDENTIFICATION_RECORDS,
-    rules.report.output.record,
-]
 
 
 rule track:

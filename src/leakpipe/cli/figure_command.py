@@ -39,7 +39,8 @@ def figure_command(name: str) -> Callable[[Callable[..., "Drawing"]], click.Comm
         ) -> None:
             from leakpipe.provenance import record_run
 
-            with record_run(record, rule="plot", labels=labels, params=_plain(settings)) as run:
+            params, module = _plain(settings), draw.__module__
+            with record_run(record, rule="plot", labels=labels, params=params, module=module) as run:
                 drawing = draw(**settings)
                 drawing.save(svg=svg, png=png, caption=caption)
                 run.artifacts += [str(svg), str(png)]

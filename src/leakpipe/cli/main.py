@@ -12,6 +12,7 @@ from leakpipe.cli.collect_identifiability import collect_identifiability
 from leakpipe.cli.compare import compare
 from leakpipe.cli.compare_attacks import compare_attacks
 from leakpipe.cli.compare_defenses import compare_defenses
+from leakpipe.cli.crate import crate
 from leakpipe.cli.federate import federate
 from leakpipe.cli.fetch import fetch
 from leakpipe.cli.identify import identify
@@ -25,6 +26,8 @@ from leakpipe.cli.score import score
 from leakpipe.cli.split_data import split_data
 from leakpipe.cli.stage import stage
 from leakpipe.cli.track import track
+from leakpipe.cli.verify import verify
+from leakpipe.command_line import ARGUMENTS
 from leakpipe.errors import LeakpipeError
 
 
@@ -36,6 +39,11 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except LeakpipeError as error:
             raise click.ClickException(str(error)) from error
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the arguments for run records, which say how to run a job again."""
+        ctx.meta[ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """Commands in the order data flows, not of the alphabet."""
@@ -55,7 +63,7 @@ COMMANDS = (
     *(check, fetch, prepare_data, split_data, pretrain, federate, invert),
     *(score, collect, identify, collect_identifiability, compare, judge_claims, compare_attacks),
     *(account, compare_defenses),
-    *(plot, report, track, stage),
+    *(plot, report, crate, verify, track, stage),
 )
 for command in COMMANDS:
     main.add_command(command)

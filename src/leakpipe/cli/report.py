@@ -70,7 +70,7 @@ def report(
     from leakpipe.storage import read_json, write_text
 
     comparisons = params.get("comparisons", {})
-    with record_run(record, rule="report", labels=labels, params={}) as run:
+    with record_run(record, rule="report", labels=labels, params={"config_files": list(config_files)}) as run:
         page = render_page(
             leakage=read_table(leakage, LEAKAGE_COLUMNS),
             accuracy=read_table(accuracy, ACCURACY_COLUMNS),

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from leakpipe.errors import LeakpipeError
+from leakpipe.file_log import note_read
 from leakpipe.storage import write_atomically, write_text
 
 KEY = ["experiment", "defense", "seed", "round", "client", "attack"]
@@ -61,6 +62,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise LeakpipeError(f"{path}: column {missing[0]!r} is missing")
+    note_read(path)
     return table
 
 

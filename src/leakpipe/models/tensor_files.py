@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from leakpipe.errors import LeakpipeError
+from leakpipe.file_log import note_read
 from leakpipe.models.state import Tensors
 
 NESTED = ("state_dict", "model")  # where training scripts put the weights among other things
@@ -23,6 +24,7 @@ def read_tensors(path: Path, *, field: str) -> Tensors:
         content = path.read_bytes()
     except OSError as error:
         raise LeakpipeError(f"{field}: {path}: cannot be read: {error.strerror or error}") from error
+    note_read(path)
     return parse_tensors(content, path)
 
 

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from leakpipe.defenses.naming import name_defenses
 from leakpipe.errors import LeakpipeError
+from leakpipe.file_log import note_read
 from leakpipe.report.findings import find
 from leakpipe.report.runs import summarize_runs
 
@@ -44,6 +45,8 @@ def load_figure(name: str, path: Path, caption: Path, *, heading: str) -> PageFi
         content, text = path.read_bytes(), caption.read_text(encoding="utf-8")
     except OSError as error:
         raise LeakpipeError(f"{error.filename}: cannot be read: {error.strerror or error}") from error
+    note_read(path)
+    note_read(caption)
     source = f"data:{MEDIA_TYPES[path.suffix]};base64,{base64.b64encode(content).decode()}"
     return PageFigure(name, heading, source, text.strip())
 

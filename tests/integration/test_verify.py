@@ -1,0 +1,281 @@
+"""`leakpipe verify` on a tiny experiment, untouched and spoilt in every way that it should notice."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from leakpipe.attacks.presets import resolve_settings
+from leakpipe.cli.main import main
+from leakpipe.code_version import code_version
+from leakpipe.experiment import parse_params
+from leakpipe.file_log import hash_file
+from leakpipe.params_files import read_yaml
+from leakpipe.storage import read_arrays, write_arrays
+from leakpipe.verification.checks import find_difference
+from tests.conftest import PROJECT
+
+RESULTS = Path("results/tiny")
+RECORDS = RESULTS / "records"
+UPDATE = RESULTS / "federation/none/seed3/round1/site-9/update.safetensors"
+RECONSTRUCTION = RESULTS / "inversion/none/seed3/round1/site-9/leakpipe.safetensors"
+ATTACK, FEDERATION = RECORDS / "invert/site-9.json", RECORDS / "federate/seed3.json"
+
+
+def leakpipe(*arguments: object, code: int = 0) -> str:
+    """Run a command; returns what it printed and its error, without progress."""
+    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert done.exit_code == code, done.output
+    assert "Traceback" not in done.output
+    return done.stdout + "".join(line for line in done.stderr.splitlines() if line.startswith("Error: "))
+
+
+def tiny_params() -> dict[str, Any]:
+    """The default experiment cut to one federation of two clients and one attack of three iterations."""
+    params = read_yaml(PROJECT / "params.yaml")
+    clients = {name: params["federation"]["clients"][name] for name in ("site-9", "site-2")}
+    params |= {"experiment": "tiny", "seeds": [3], "defenses": {"none": []}, "figures": ["rounds"]}
+    params["data"] |= {"image_size": 16, "test": 20, "validation": 4, "public": 20}
+    params["model"] = {"name": "convnet-bn", "widths": [4, 6], "strides": [1, 2]}
+    params["federation"] |= {"rounds": 1, "captured_rounds": [1], "clients": clients}
+    params["attacks"] = {"leakpipe": {"preset": "leakpipe", "iterations": 3, "targets": {"site-9": {}}}}
+    return {name: section for name, section in params.items() if name not in ("claims", "identifiability")}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the experiment ran, by the commands and file names of the pipeline."""
+    folder = tmp_path_factory.mktemp("made")
+    shutil.copy(PROJECT / "CITATION.cff", folder)
+    params = tiny_params()
+    (folder / "params.yaml").write_text(json.dumps(params))  # JSON is YAML
+    whole = parse_params(params, source="test").model_dump(mode="json")
+    data, seed = RESULTS / "data", RESULTS / "data/seed3"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        attack = _attack_settings(params)
+        leakpipe("prepare-data", "--images", json.dumps({"dataset": "lfw-faces", "image_size": 16}),
+                 "--out", data / "images.safetensors", "--record", RECORDS / "prepare_data.json")  # fmt: skip
+        leakpipe("split-data", "--data-params", json.dumps(whole["data"]),
+                 "--clients", json.dumps(whole["federation"]["clients"]), "--images", data / "images.safetensors",
+                 "--seed", 3, "--split", seed / "split.json", "--prior", seed / "prior.safetensors",
+                 "--record", RECORDS / "split_data.json")  # fmt: skip
+        labels = ["--label", "experiment=tiny", "--label", "defense=none", "--label", "seed=3"]
+        leakpipe("federate", "--model", json.dumps(whole["model"]), "--federation", json.dumps(whole["federation"]),
+                 "--defense", "[]", "--images", data / "images.safetensors", "--split", seed / "split.json",
+                 "--attacked", "site-9", "--out-dir", RESULTS / "federation/none/seed3",
+                 "--record", FEDERATION, *labels)  # fmt: skip
+        leakpipe("invert", "--attack", json.dumps(attack), "--threat-model", json.dumps(whole["threat_model"]),
+                 "--name", "leakpipe", "--global-model", UPDATE.parent.parent / "global.safetensors",
+                 "--update", UPDATE, "--out", RECONSTRUCTION, "--prior", seed / "prior.safetensors",
+                 "--checkpoints", ".leakpipe/checkpoints", "--record", ATTACK, *labels,
+                 "--label", "client=site-9", "--label", "attack=leakpipe")  # fmt: skip
+        seal(params)
+    return folder
+
+
+def _attack_settings(params: dict[str, Any]) -> dict[str, Any]:
+    attack = parse_params(params, source="test").attacks["leakpipe"]
+    return resolve_settings(attack, "site-9").model_dump(mode="json")
+
+
+def seal(params: dict[str, Any]) -> None:
+    """Write the crate and params.json."""
+    records = sorted(RECORDS.rglob("*.json"))
+    leakpipe("crate", *records, "--params", json.dumps(params), "--citation", "CITATION.cff",
+             "--params-out", RESULTS / "params.json", "--out", RESULTS / "ro-crate-metadata.json")  # fmt: skip
+
+
+@pytest.fixture
+def results(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the results, to spoil; their project is the working folder."""
+    shutil.copytree(made, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    return RESULTS
+
+
+def differs(*options: object) -> list[str]:
+    """What `verify` says differs, without running anything again unless `options` ask for it."""
+    said = leakpipe("verify", RESULTS, *(options or ("--cells", 0)), code=1).splitlines()
+    found = [line.removeprefix("Differs: ") for line in said if line.startswith("Differs: ")]
+    assert said[-1].startswith(f"Error: {RESULTS}: {len(found)} thing")
+    return found
+
+
+def change(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def flip_last_bit(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def test_untouched_results_pass_and_run_again_to_the_same_bytes(results: Path) -> None:
+    before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
+    said = leakpipe("verify", results, "--params", "params.yaml", "--federation")
+    assert said.count("the same bytes") == 2
+    assert said.endswith(f"{results}: verified\n")
+    assert before == {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
+
+
+def test_results_elsewhere_pass(results: Path) -> None:
+    moved = results.rename("moved")
+    assert leakpipe("verify", moved).endswith("moved: verified\n")
+
+
+@pytest.mark.usefixtures("results")
+def test_a_flipped_bit() -> None:
+    flip_last_bit(RECONSTRUCTION)
+    assert differs() == [f"{RECONSTRUCTION}: changed since invert wrote it, same size ({ATTACK})"]
+
+
+@pytest.mark.usefixtures("results")
+def test_a_truncated_sidecar() -> None:
+    sidecar = UPDATE.with_suffix(".json")
+    size = sidecar.stat().st_size
+    sidecar.write_bytes(sidecar.read_bytes()[:100])
+    assert differs() == [f"{sidecar}: changed since federate wrote it, 100 bytes instead of {size} ({FEDERATION})"]
+
+
+@pytest.mark.usefixtures("results")
+def test_a_missing_file() -> None:
+    RECONSTRUCTION.unlink()
+    assert differs() == [f"{RECONSTRUCTION}: missing; invert wrote it ({ATTACK})"]
+
+
+def test_a_missing_or_truncated_record(results: Path) -> None:
+    ATTACK.unlink()
+    FEDERATION.write_text(FEDERATION.read_text()[:50])
+    found = differs()
+    assert found[0].startswith(f"{FEDERATION}: is not JSON")
+    assert found[1] == f"{ATTACK}: missing; ro-crate-metadata.json lists it"
+    assert found[2:] == [
+        f"{results}: params.json asks for federate defense=none seed=3, which has no run record",
+        f"{results}: params.json asks for invert defense=none seed=3 client=site-9 attack=leakpipe, "
+        "which has no run record",
+    ]
+
+
+def test_without_a_crate(results: Path) -> None:
+    (results / "ro-crate-metadata.json").unlink()
+    assert differs() == [f"{results}/ro-crate-metadata.json: cannot be read: No such file or directory"]
+
+
+@pytest.mark.usefixtures("results")
+def test_an_input_that_was_made_again() -> None:
+    """Consistent in itself: the file, its sidecar and its job's record; but the attack read the one before."""
+    leakpipe("federate", *_option_values(FEDERATION, learning_rate=0.02))
+    seal(tiny_params())
+    found = differs()
+    assert f"{UPDATE}: is not the file that invert read ({ATTACK})" in found
+    assert f"{FEDERATION}: params.federation.learning_rate: ran with 0.02, params.json asks for 0.01" in found
+
+
+def _option_values(record: Path, **federation: Any) -> list[str]:
+    """The arguments of a federation, with fields of its parameters replaced."""
+    _, *arguments = json.loads(record.read_text())["command"]
+    place = arguments.index("--federation") + 1
+    arguments[place] = json.dumps({**json.loads(arguments[place]), **federation})
+    return arguments
+
+
+@pytest.mark.usefixtures("results")
+def test_a_file_of_another_sidecar() -> None:
+    """The record and the crate were made to agree with the file; only its sidecar tells."""
+    flip_last_bit(RECONSTRUCTION)
+    change(ATTACK, lambda record: record["outputs"].update({str(RECONSTRUCTION): hash_file(RECONSTRUCTION)}))
+    seal(tiny_params())
+    assert differs() == [f"{RECONSTRUCTION}: is not the file that its sidecar leakpipe.json describes"]
+
+
+def test_an_edited_parameter(results: Path) -> None:
+    change(results / "params.json", lambda params: params["attacks"]["leakpipe"].update(iterations=4))
+    change(Path("params.yaml"), lambda params: params["federation"].update(learning_rate=0.1))
+    found = differs("--cells", 0, "--params", "params.yaml")
+    assert found[0].startswith(f"{results}/params.json: changed since ro-crate-metadata.json was written")
+    assert found[1:] == [
+        f"{ATTACK}: params.iterations: ran with 3, params.json asks for 4",
+        f"params.yaml: federation.learning_rate: 0.1, {results} was made with 0.01",
+    ]
+
+
+@pytest.mark.usefixtures("results")
+def test_an_edited_record() -> None:
+    change(ATTACK, lambda record: record["params"].update(iterations=4))
+    found = differs()
+    assert found[0].startswith(f"{ATTACK}: changed since ro-crate-metadata.json was written")
+    assert found[1].startswith(f"{ATTACK}: params: edited, their hash is ")
+    assert found[2] == f"{ATTACK}: params.iterations: ran with 4, params.json asks for 3"
+
+
+@pytest.mark.usefixtures("results")
+def test_another_version_of_the_code() -> None:
+    change(ATTACK, lambda record: record["environment"].update(code_version="0123456789abcdef", commit="c" * 40))
+    seal(tiny_params())
+    (found,) = differs()
+    made_by = "made by leakpipe.cli.invert in code version 0123456789abcdef (commit cccccccccccc), here it is "
+    assert found == f"{ATTACK}: {made_by}{code_version('leakpipe.cli.invert')}"
+
+
+def test_other_numbers_in_the_same_environment_and_in_another(results: Path) -> None:
+    """A pixel was changed and everything sealed again: only running the attack again can tell."""
+
+    from leakpipe.file_log import hash_file
+
+    arrays, metadata = read_arrays(RECONSTRUCTION, "leakpipe/reconstruction")
+    images = arrays["images"].copy()
+    largest = np.abs(images).max()
+    images[0, 0, 3, 5] += 0.25 * largest * (-1 if images[0, 0, 3, 5] > 0.5 * largest else 1)
+    write_arrays(RECONSTRUCTION, "leakpipe/reconstruction", {**arrays, "images": images}, metadata)
+    both = (RECONSTRUCTION, RECONSTRUCTION.with_suffix(".json"))
+    change(ATTACK, lambda record: record["outputs"].update({str(path): hash_file(path) for path in both}))
+    seal(tiny_params())
+    (found, sidecar) = differs("--cells", 1)[::-1]
+    assert f"{RECONSTRUCTION}: run again it has other numbers (largest difference 0.25 of images's scale)" in found
+    assert found.endswith("in the same environment")
+    assert sidecar.startswith(f"{both[1]}: run again it has other bytes but the same numbers")
+
+    change(ATTACK, lambda record: record["environment"]["versions"].update(torch="1.0"))
+    seal(tiny_params())
+    (found,) = differs("--cells", 1)
+    assert "; here are other: torch 1.0 → " in found
+    said = leakpipe("verify", results, "--tolerance", 0.3)
+    assert "within 0.3 (0.25)" in said
+    assert "Note: another environment: torch 1.0 → " in said
+
+
+@pytest.mark.usefixtures("results")
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (None, "command: missing"),
+        (["federate", "--out-dir", "x"], "command: missing"),
+        (["invert", "--out", "/elsewhere/x.safetensors"], "command: writes to /elsewhere/x.safetensors"),
+        (["invert", "--record", "../x.json"], "command: writes to ../x.json"),
+        (["invert", "--name", "leakpipe"], "its command fails when run again (exit code 2)"),
+    ],
+)
+def test_commands_that_cannot_be_run_again(command: list[str] | None, said: str) -> None:
+    change(ATTACK, lambda record: record.update(command=command))
+    seal(tiny_params())
+    (found,) = differs("--cells", 1)
+    assert found.startswith(f"{ATTACK}: {said}")
+
+
+def test_a_folder_without_results_is_one_sentence(tmp_path: Path) -> None:
+    said = leakpipe("verify", tmp_path / "nothing", code=1)
+    assert said == f"Error: {tmp_path}/nothing/params.json: cannot be read: No such file or directory"
+
+
+def test_the_first_differing_field_is_named() -> None:
+    assert find_difference({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}) == ("a.c", 2, 3)
+    assert find_difference({"a": {"b": 1}}, {"a": {"b": 1, "new": 0}}) == ("a.new", "(missing)", 0)
+    assert find_difference({"a": [1, 2]}, {"a": [1, 2]}) is None

@@ -1,0 +1,113 @@
+"""The RO-Crate: what its specification demands, and that it says what is there."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leakpipe.crate import About, build_crate
+from leakpipe.errors import LeakpipeError
+from leakpipe.params_files import read_yaml
+from leakpipe.provenance import read_record, record_run
+from leakpipe.storage import read_json, write_text
+from tests.conftest import PROJECT
+
+FOLDER = Path("results/tiny")
+RECORDS = [FOLDER / "records" / name for name in ("first.json", "second.json")]
+
+
+@pytest.fixture
+def about() -> About:
+    citation = read_yaml(PROJECT / "CITATION.cff")
+    return About(experiment="tiny", data_set="d", source="s", licence="l", data_citation="c", citation=citation)
+
+
+@pytest.fixture(autouse=True)
+def _made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two jobs: the second reads what the first wrote (its name needs quoting in a URI) and a file from outside."""
+    monkeypatch.chdir(tmp_path)
+    write_text(FOLDER / "params.json", "{}")
+    write_text(Path("outside.json"), "{}")
+    with record_run(RECORDS[0], rule="first", labels={"seed": 1}, params={}, module="leakpipe.cli.invert"):
+        write_text(FOLDER / "a file.json", "{}")
+    with record_run(RECORDS[1], rule="second", labels={}, params={}, module="leakpipe.cli.invert"):
+        read_json(FOLDER / "a file.json")
+        read_json(Path("outside.json"))
+        write_text(FOLDER / "table.csv", "a\n1\n")
+        write_text(FOLDER / "page.html", "<p>")
+
+
+def build(about: About) -> dict[str, Any]:
+    return build_crate(FOLDER, {path: read_record(path) for path in RECORDS}, FOLDER / "params.json", about)
+
+
+def by_id(crate: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {entity["@id"]: entity for entity in crate["@graph"]}
+
+
+def references(value: Any) -> list[str]:
+    """Every {"@id": …} inside an entity."""
+    if isinstance(value, list):
+        return [found for part in value for found in references(part)]
+    if isinstance(value, dict):
+        return [value["@id"]] if set(value) == {"@id"} else references([*value.values()])
+    return []
+
+
+def test_the_crate_is_what_the_specification_demands(about: About) -> None:
+    """RO-Crate 1.1 and Process Run Crate 0.5, sentences with MUST (rocrate-validator finds nothing either)."""
+    crate = build(about)
+    entities = by_id(crate)
+    assert len(entities) == len(crate["@graph"]), "every @id is there once"
+    assert all("@type" in entity for entity in entities.values())
+    descriptor, root = entities["ro-crate-metadata.json"], entities["./"]
+    assert (descriptor["@type"], descriptor["about"]) == ("CreativeWork", {"@id": "./"})
+    assert descriptor["conformsTo"] == {"@id": "https://w3id.org/ro/crate/1.1"}
+    assert root["@type"] == "Dataset"
+    assert all(root[name] for name in ("name", "description", "datePublished", "license"))
+    dangling = {found for entity in entities.values() for found in references(entity)} - set(entities)
+    assert all(found.startswith(("https://w3id.org/ro/crate/1.1", "http://schema.org/")) for found in dangling)
+    actions = [entity for entity in entities.values() if entity["@type"] == "CreateAction"]
+    assert len(actions) == 2
+    for action in actions:
+        assert entities[action["instrument"]["@id"]]["@type"] == "SoftwareApplication"
+        assert action["endTime"] >= action["startTime"]
+    assert sorted(references(root["mentions"])) == sorted(action["@id"] for action in actions)
+
+
+def test_every_file_is_listed_with_its_hash(about: About) -> None:
+    entities = by_id(build(about))
+    files = {name: entity for name, entity in entities.items() if entity["@type"] == "File"}
+    on_disk = {str(path.relative_to(FOLDER)): path for path in FOLDER.rglob("*") if path.is_file()}
+    assert {name.replace("%20", " ") for name in files} == set(on_disk)
+    assert sorted(references(entities["./"]["hasPart"])) == sorted(files)
+    for name, path in on_disk.items():
+        entity = files[name.replace(" ", "%20")]
+        assert entity["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert entity["contentSize"] == str(path.stat().st_size)
+
+
+def test_jobs_are_chained_by_their_files(about: About) -> None:
+    first, second = (entity for entity in build(about)["@graph"] if entity["@type"] == "CreateAction")
+    assert (first["name"], second["name"]) == ("first seed=1", "second")
+    assert references(first["object"]) == []
+    assert references(first["result"]) == ["a%20file.json", "records/first.json"]
+    assert references(second["object"]) == ["a%20file.json"], "files from outside the crate are left out"
+    assert references(second["result"]) == ["page.html", "records/second.json", "table.csv"]
+
+
+def test_the_same_records_give_the_same_crate(about: About) -> None:
+    assert json.dumps(build(about)) == json.dumps(build(about))
+
+
+def test_what_cannot_be_described_is_one_sentence(about: About) -> None:
+    (FOLDER / "table.csv").unlink()
+    with pytest.raises(LeakpipeError, match=r"table\.csv: cannot be read: .*; its run record lists it"):
+        build(about)
+    content = json.loads(RECORDS[0].read_text())
+    del content["outputs"]
+    RECORDS[0].write_text(json.dumps(content))
+    with pytest.raises(LeakpipeError, match=r"first\.json: outputs: missing; the record is of an older leakpipe"):
+        build(about)

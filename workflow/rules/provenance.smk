@@ -1,0 +1,64 @@
+# Inputs:  run records of all jobs, CITATION.cff
+# Outputs: ro-crate-metadata.json (every file with its SHA-256 and the job that made it) and params.json, as run
+
+CRATE = f"{RESULTS}/ro-crate-metadata.json"
+RUN_PARAMS = f"{RESULTS}/params.json"
+RECORDS = [
+    rules.prepare_data.output.record,
+    *expand(rules.split_data.output.record, seed=PARAMS.seeds),
+    *PRETRAINING_RECORDS,
+    *expand(rules.federate.output.record, defense=PARAMS.defenses, seed=PARAMS.seeds),
+    *[rules.invert.output.record.format(**vars(cell)) for cell in CELLS],
+    *[rules.score.output.record.format(defense=defense, attack=attack) for defense, attack in SCORED],
+    rules.collect.output.record,
+    rules.compare.output.record,
+    rules.judge_claims.output.record,
+    rules.account.output.record,
+    rules.compare_defenses.output.record,
+    *ATTACKS_RECORD,
+    *expand(f"{RECORD}/plot/{{name}}.json", name=FIGURE_NAMES),
+    *IDENTIFICATION_RECORDS,
+    rules.report.output.record,
+]
+
+
+rule crate:
+    input:
+        records=RECORDS,
+        citation="CITATION.cff",
+    output:
+        crate=CRATE,
+        params=RUN_PARAMS,
+    log:
+        f"{LOG}/crate.log",
+    benchmark:
+        f"{BENCHMARK}/crate.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        params=PARAMS.model_dump_json(exclude_unset=True),
+        code=code_version("leakpipe.cli.crate"),
+    shell:
+        """
+        leakpipe crate {input.records} \
+            --params {params.params:q} \
+            --citation {input.citation} \
+            --params-out {output.params} \
+            --out {output.crate} \
+            2>{log}
+        """
+
+
+rule evaluation:
+    input:
+        list(TABLES.values()),
+        DIFFERENCES,
+        CLAIMS,
+        PRIVACY,
+        DEFENSE_TABLE,
+        ATTACKS_TABLE,
+        IDENTIFIED,
+        FIGURES,
+        REPORT,
+        CRATE,
