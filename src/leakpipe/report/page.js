@@ -149,7 +149,7 @@ function listen() {
     input.addEventListener("change", () => change({ against: input.value }));
   find("filters").addEventListener("submit", (event) => event.preventDefault());
   find("clear").addEventListener("click", () => change(Object.fromEntries(FILTERS.map((name) => [name, ""]))));
-  find("wipe").addEventListener("input", wipe);
+  find("wipe")?.addEventListener("input", wipe); // not there on a page without pictures
   find("row-back").addEventListener("click", () => step(-1));
   find("row-on").addEventListener("click", () => step(1));
   find("page-back").addEventListener("click", () => turn(-1));
