@@ -129,6 +129,13 @@ def test_the_slider_divides_two_pictures(show: Callable[..., Any], small: Path) 
     opened.check("input[value=prior]")
     assert pixel("wiped", 0.3) == pixel("prior", 0.3) == [128, 128, 128]
     assert opened.get_attribute("#wipe", "aria-valuetext") == "0 % private image, the rest prior"
+    box = opened.locator("#wiped").bounding_box()
+    opened.mouse.move(box["x"] + 5, box["y"] + 20)
+    opened.mouse.down()
+    opened.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 20)
+    opened.mouse.up()
+    assert opened.input_value("#wipe") == "75"
+    assert pixel("wiped", 0.7) == pixel("original", 0.7)
 
 
 def test_a_row_shows_its_pictures(show: Callable[..., Any], small: Path) -> None:
@@ -159,6 +166,17 @@ def test_the_chart_is_read_with_the_keyboard_and_the_pointer(show: Callable[...,
     assert f"{gains['none']:.2f}" in opened.inner_text("#readout")
     opened.locator("summary", has_text="The chart as a table").click()
     assert opened.locator("#chart-rows tr").count() == 3
+
+
+def test_an_axis_shows_all_its_places(show: Callable[..., Any], small: Path) -> None:
+    opened = show(small, "#client=alone&attack=main&round=3&defense=quiet")
+    assert opened.locator("#chart-rows tr").count() == 1
+    opened.select_option("#choose-x", "accuracy")
+    assert opened.input_value("#choose-defense") == ""
+    assert opened.input_value("#choose-round") == "3"
+    assert opened.locator("#chart-rows tr").count() == 3
+    opened.select_option("#choose-x", "round")
+    assert opened.input_value("#choose-round") == ""
 
 
 def test_colours_follow_the_system_and_the_reader(show: Callable[..., Any], small: Path) -> None:

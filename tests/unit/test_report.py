@@ -91,6 +91,12 @@ def test_the_finding_follows_from_the_numbers(ssim: Mapping[str, float], said: s
     assert sentence.endswith(".")
 
 
+def test_noise_that_costs_nothing_is_said_to() -> None:
+    leakage, accuracy = tables()
+    kept = find(leakage, summarize(leakage, accuracy.assign(test_accuracy=0.9)), PARAMS)
+    assert "with a test accuracy of 0.90, as without it." in kept.sentence
+
+
 def test_noise_that_leaves_one_image_open_does_not_stop_the_attack() -> None:
     leakage, accuracy = tables(SSIM | {"quiet": 0.1})
     leaking = leakage.query("defense == 'quiet' and client == 'alone' and attack == 'main'").index[0]
@@ -103,7 +109,7 @@ def test_noise_that_leaves_one_image_open_does_not_stop_the_attack() -> None:
 def test_claims_are_shown_with_number_interval_verdict_and_rule(tmp_path: Path) -> None:
     section = page(tmp_path).split('<h2 id="claims">')[1].split('<h2 id="numbers">')[0]
     words, first, second, _ = section.split("</details>")
-    assert "1 not tested, 1 reproduced." in words
+    assert "2 claims and open questions: not tested (1), reproduced (1)." in words
     assert "<dt>Gain</dt><dd>SSIM over the prior.</dd>" in words
     for shown in (
         '<span class="verdict">reproduced</span> The client &lt;alone&gt; leaks.',

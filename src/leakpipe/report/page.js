@@ -68,6 +68,13 @@ function wipe() {
   find("wipe").setAttribute("aria-valuetext", `${find("wipe").value} % private image, the rest ${other}`);
 }
 
+/** Moves the slider to where its picture is pressed or dragged. */
+function drag(event) {
+  if (!event.buttons) return;
+  find("wipe").value = (100 * event.offsetX) / event.target.clientWidth;
+  wipe();
+}
+
 function step(by) {
   const next = chosen[chosen.indexOf(current) + by];
   if (next !== undefined) change({ row: String(next) });
@@ -143,13 +150,17 @@ function turn(by) {
 }
 
 function listen() {
-  for (const name of [...FILTERS, "x", "y"])
+  for (const name of [...FILTERS, "y"])
     find(`choose-${name}`).addEventListener("change", (event) => change({ [name]: event.target.value }));
+  find("choose-x").addEventListener("change", ({ target }) =>
+    change({ x: target.value, [AXES[target.value].hides]: "" }), // one round, or one defence, is one place on the axis
+  );
   for (const input of document.getElementsByName("against"))
     input.addEventListener("change", () => change({ against: input.value }));
   find("filters").addEventListener("submit", (event) => event.preventDefault());
   find("clear").addEventListener("click", () => change(Object.fromEntries(FILTERS.map((name) => [name, ""]))));
   find("wipe")?.addEventListener("input", wipe); // not there on a page without pictures
+  for (const name of ["pointerdown", "pointermove"]) find("wiped")?.addEventListener(name, drag);
   find("row-back").addEventListener("click", () => step(-1));
   find("row-on").addEventListener("click", () => step(1));
   find("page-back").addEventListener("click", () => turn(-1));
