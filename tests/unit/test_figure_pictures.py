@@ -1,9 +1,12 @@
 """Figures of pictures: every picture is the one that the table's row is about."""
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from skimage.color import rgb2gray
 from skimage.metrics import structural_similarity
@@ -14,7 +17,7 @@ from leakpipe.figures import maps, overview
 from leakpipe.figures.maps import draw_maps
 from leakpipe.figures.overview import draw_overview
 from leakpipe.figures.pictures import Pictures, choose_images
-from leakpipe.figures.reconstructions import draw_reconstructions
+from leakpipe.figures.reconstructions import BAND, draw_reconstructions
 from leakpipe.figures.selection import write_gain
 from tests.unit.figure_tables import CLIENTS, DEFENSES, flat_pictures, gray_of, images_of, leakage_table, texts_of
 
@@ -56,6 +59,31 @@ def test_reconstructions_stand_beside_their_own_original_under_each_defence() ->
         assert {f"{score:.2f}" for score in scores} <= texts_of(drawn.figure)
     assert "one: 2 of 2 attacked images" in drawn.caption
     assert "eight: 2 of 3 attacked images" in drawn.caption
+
+
+def test_many_defences_go_below_and_no_heading_is_wider_than_its_column() -> None:
+    table, shown = leakage_table(), flat_pictures()
+    table = table[table.client == "one"]
+    names = ["none", *(f"partial-sharing-of-{number}" for number in range(BAND))]
+    copies = [table[table.defense == "none"].assign(defense=name) for name in names]
+    rebuilt = {(name, *key[1:]): images for key, images in shown.rebuilt.items() for name in names if key[0] == "none"}
+    drawn = draw_reconstructions(
+        pd.concat(copies),
+        Pictures(shown.originals, shown.priors, rebuilt),
+        attack="main",
+        captured_round=7,
+        defenses={name: name for name in names},
+        clients=CLIENTS,
+        images_per_client=1,
+    )
+    assert len(images_of(drawn.figure)) == (2 + BAND) + (2 + 1)
+    FigureCanvasAgg(drawn.figure).draw()
+    headings = [text for text in drawn.figure.texts if text.get_text().replace("\n", "") in names]
+    assert len(headings) == len(names)
+    boxes = [text.get_window_extent() for text in headings]
+    assert all(not one.overlaps(other) for one, other in combinations(boxes, 2))
+    pictures = [axes.get_window_extent() for axes in drawn.figure.axes]
+    assert all(not box.overlaps(picture) for box in boxes for picture in pictures)
 
 
 def test_the_images_shown_are_those_that_leaked_most_without_noise_each_once() -> None:

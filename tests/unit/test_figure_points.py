@@ -10,6 +10,7 @@ from leakpipe.defenses.naming import name_defenses
 from leakpipe.errors import LeakpipeError
 from leakpipe.figures.clients import describe_training, draw_clients
 from leakpipe.figures.effect import draw_effect, is_number
+from leakpipe.figures.style import COLORS, MUTED
 from leakpipe.figures.tradeoff import draw_tradeoff
 from leakpipe.metrics.front import find_front
 from leakpipe.metrics.uncertainty import bootstrap_mean
@@ -59,6 +60,19 @@ def test_a_defence_stands_at_its_accuracy_and_its_worst_clients_leakage() -> Non
         assert f"{text}: {gains[name].idxmax()}" in drawn.caption
     assert len(bars(axes)) == len(names)
     assert "95 % interval" in drawn.caption
+
+
+def test_a_defence_that_destroys_the_model_is_gray_and_said_to() -> None:
+    names = name_defenses(DEFENSES)
+    settings: dict[str, Any] = {"attack": "main", "defenses": names, "clients": CLIENTS}
+    drawn = draw_tradeoff(leakage_table(), accuracy_table(), **settings, destroyed=["loud"])
+    (axes,) = drawn.figure.axes
+    colors = [one.get_color() for one in axes.lines if one.get_marker() == "o"]
+    assert colors == [MUTED if name == "loud" else COLORS[0] for name in names]
+    marked = [one.get_text() for one in axes.texts if "accuracy at chance" in one.get_text()]
+    assert [text.split(" (")[0] for text in marked] == [names["loud"]]
+    assert f"Gray, accuracy at chance: {names['loud']}." in drawn.caption
+    assert "at chance" not in draw_tradeoff(leakage_table(), accuracy_table(), **settings).caption
 
 
 def test_the_front_is_what_no_other_point_beats() -> None:

@@ -27,6 +27,7 @@ from leakpipe.figures.reconstructions import draw_reconstructions
 from leakpipe.figures.rounds import draw_rounds
 from leakpipe.figures.style import COLORS, Drawing
 from leakpipe.figures.tradeoff import draw_tradeoff
+from leakpipe.metrics.defense_table import DEFENSE_COLUMNS
 from leakpipe.params import FigureName
 from leakpipe.storage import read_json, write_json
 from tests.unit.figure_tables import ATTACKS, CLIENTS, DEFENSES, NOISE, ROUNDS, accuracy_table, leakage_table
@@ -43,12 +44,19 @@ DRAWN: dict[str, Callable[[pd.DataFrame], Drawing]] = {
     "noise": lambda table: draw_noise(table, accuracy_table(), **NOISE),
     "clients": lambda table: draw_clients(table, attack="main", defense="none", local_epochs=1, clients=CLIENTS),
     "tradeoff": lambda table: draw_tradeoff(
-        table, accuracy_table(), attack="main", defenses=name_defenses(DEFENSES), clients=CLIENTS
+        table,
+        accuracy_table(),
+        attack="main",
+        defenses=name_defenses(DEFENSES),
+        clients=CLIENTS,
+        destroyed=[DESTROYED["defense"]],
     ),
     "effect": lambda table: draw_effect(table, comparison=EFFECT, defense="none", clients=CLIENTS),
     "attacks": lambda table: draw_attacks(table, **ATTACKS),
 }
 
+
+DESTROYED = {"defense": "loud", "destroyed": True}  # of the defence table
 
 NOUNS = ("image", "attacked image", "seed", "draw")
 
@@ -130,7 +138,10 @@ def run(*arguments: Any) -> None:
     [
         ("rounds", ["--attack", "main", "--defense", "none", "--compare", "other"]),
         ("noise", ["--attack", "main", "--defenses", "defenses.json", "--accuracy", "accuracy.csv"]),
-        ("tradeoff", ["--attack", "main", "--defenses", "defenses.json", "--accuracy", "accuracy.csv"]),
+        (
+            "tradeoff",
+            ["--attack", "main", "--defenses", "defenses.json", "--accuracy", "accuracy.csv", "--table", "table.csv"],
+        ),
         ("clients", ["--attack", "main", "--defense", "none", "--local-epochs", "1"]),
         ("effect", ["--comparison", "comparison.json", "--defense", "none"]),
         ("attacks", ["--attack", "main", "--attack", "other", "--defense", "none"]),
@@ -142,6 +153,7 @@ def test_a_command_writes_figure_caption_and_record(
     monkeypatch.chdir(tmp_path)
     leakage_table().to_csv("leakage.csv", index=False)
     accuracy_table().to_csv("accuracy.csv", index=False)
+    pd.DataFrame([DESTROYED], columns=DEFENSE_COLUMNS).to_csv("table.csv", index=False)
     for file, content in (("clients", CLIENTS), ("defenses", DEFENSES), ("comparison", EFFECT)):
         write_json(Path(f"{file}.json"), content)
     outputs = ["--svg", "a.svg", "--png", "a.png", "--caption", "a.txt", "--record", "record.json"]

@@ -1,166 +1,25 @@
 """The report page: its numbers are the tables', it needs nothing but itself, and it escapes what it is given."""
 
+import json
 import re
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 
 from leakpipe.accounting.gaussian import gaussian_epsilon
-from leakpipe.accounting.table import tabulate_guarantees
 from leakpipe.cli.main import main
 from leakpipe.errors import LeakpipeError
-from leakpipe.metrics.defense_table import compare_defenses
 from leakpipe.metrics.headline import summarize
 from leakpipe.metrics.table import write_table
-from leakpipe.params_federation import FederationParams
-from leakpipe.provenance import RECORD_KIND
 from leakpipe.report.findings import find
-from leakpipe.report.page import format_duration, format_number, load_figure, render_page
+from leakpipe.report.page import format_duration, format_number, load_figure
 from leakpipe.report.runs import summarize_runs
 from leakpipe.storage import write_json, write_text
-from tests.unit.figure_tables import NO_TEXT
-
-PARAMS: dict[str, Any] = {
-    "experiment": "x",
-    "data": {"dataset": "faces <b>&"},
-    "federation": {
-        "clients": {"alone": {"images": 1, "batch_size": 1}, "many": {"images": 2, "batch_size": 2}},
-    },
-    "defenses": {
-        "loud": [{"kind": "gaussian", "sigma0": 20}],
-        "none": [],
-        "quiet": [{"kind": "gaussian", "sigma0": 1}],
-    },
-    "attacks": {"main": {}, "other": {}},
-}
-DP = {"kind": "dp-gaussian", "clip_norm": 1, "noise_multiplier": 4}
-FEDERATION = FederationParams.model_validate(
-    {"rounds": 3, "captured_rounds": [3], "learning_rate": 1, "local_epochs": 1, "batch_norm_momentum": 0.1}
-    | {"clients": {"alone": {"images": 1, "batch_size": 1}}}
-)
-SSIM = {"none": 0.95, "quiet": 0.6, "loud": 0.1}
-ACCURACY = {"none": 0.9, "quiet": 0.8, "loud": 0.7}
-CLAIMS: dict[str, Any] = {
-    "definitions": {"draw": "A seed.", "interval": "Of the mean.", "gain": "SSIM over the prior.", "margins": "0.05."},
-    "claims": [
-        {
-            "id": "main-leaks",
-            "sentence": "The client <alone> leaks.",
-            "source": "Somebody.",
-            "statistic": "SSIM gain of main.",
-            "rule": "reproduced: above 0.05",
-            "verdict": "reproduced",
-            "estimate": {"of": "main on alone", "mean": 0.61, "low": -0.52, "high": 0.7, "draws": 8},
-            "others": [{"of": "main, round 1", "mean": 0.45, "low": 0.4, "high": 0.5, "draws": 7}],
-            "missing": None,
-        },
-        {
-            "id": "noise-stops-main",
-            "sentence": "Noise removes it.",
-            "source": "Somebody.",
-            "statistic": "SSIM gain of main.",
-            "rule": "reproduced: at or below 0.05",
-            "verdict": "not tested",
-            "estimate": None,
-            "others": [],
-            "missing": "attack main under noise",
-        },
-    ],
-}
-
-
-def tables(ssim: Mapping[str, float] = SSIM) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`alone` leaks as `ssim` says, `many` nothing; every prior has 0.3."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for defense, level in ssim.items():
-        for seed in (0, 1):
-            for attack, client, images in (
-                ("main", "alone", [seed]),
-                ("main", "many", [5, 6]),
-                ("other", "alone", [seed]),
-            ):
-                for image in images:
-                    mean = level if (client, attack) == ("alone", "main") else 0.2
-                    value = float(mean + rng.uniform(-0.02, 0.02))
-                    row = {"experiment": "x", "defense": defense, "seed": seed, "round": 3, "client": client}
-                    row |= {"attack": attack, "image": image, "reconstruction": 0, "ssim": value, "ssim_prior": 0.3}
-                    rows.append(
-                        row
-                        | {
-                            "ssim_affine": 0.96049,
-                            "ssim_min_max": 0.5,
-                            "ms_ssim": np.nan,
-                            "lpips": np.nan,
-                            "psnr": float("inf"),
-                            "psnr_affine": float("inf"),
-                            "psnr_registered": float("inf"),
-                            "mse": 0.012345,
-                            "rdlv": value / 0.3 - 1,
-                            **NO_TEXT,
-                            "label_accuracy": 1.0,
-                            "iterations": 5,
-                            "seconds": 1.25,
-                        }
-                    )
-    accuracy = [
-        {"experiment": "x", "defense": defense, "seed": seed, "round": number, "test_accuracy": ACCURACY[defense]}
-        for defense in ssim
-        for seed in (0, 1)
-        for number in (1, 3)
-    ]
-    return pd.DataFrame(rows), pd.DataFrame(accuracy).assign(validation_accuracy=0.5)
-
-
-def defense_table(leakage: pd.DataFrame, accuracy: pd.DataFrame) -> pd.DataFrame:
-    steps = {"none": [], "quiet": PARAMS["defenses"]["quiet"], "loud": [DP]}
-    privacy = tabulate_guarantees(steps, FEDERATION, delta=1e-5)
-    told = {"client": "alone", "adaptive": ["other"], "chance": 0.65, "test_images": 50}
-    return compare_defenses(leakage, accuracy, privacy, defenses=list(steps), **told)
-
-
-def run_record(**environment: Any) -> dict[str, Any]:
-    return {
-        "kind": RECORD_KIND,
-        "rule": environment.pop("rule", "invert"),
-        "environment": {
-            "started": "2026-01-02T03:04:05.000+00:00",
-            "seconds": 90.0,
-            "peak_memory_mib": 100.0,
-            "commit": "abc123",
-            "uncommitted_changes": False,
-            "versions": {"torch": "2.0"},
-            "processor": "CPU",
-            "cores": 2,
-            "system": "Linux",
-            "python": "3.11.1",
-            **environment,
-        },
-    }
-
-
-def page(tmp_path: Path, params: Mapping[str, Any] = PARAMS, **changes: Any) -> str:
-    write_text(tmp_path / "rounds.svg", "<svg xmlns='http://www.w3.org/2000/svg'></svg>")
-    write_text(tmp_path / "rounds.txt", "A caption with <i>tags</i>.\n")
-    leakage, accuracy = tables()
-    arguments: dict[str, Any] = {
-        "leakage": leakage,
-        "accuracy": accuracy,
-        "metrics": summarize(leakage, accuracy),
-        "claims": CLAIMS,
-        "defenses": defense_table(leakage, accuracy),
-        "params": params,
-        "records": [run_record()],
-        "figures": [load_figure("rounds", tmp_path / "rounds.svg", tmp_path / "rounds.txt", heading="By round")],
-        "config_files": ["params.yaml"],
-    }
-    return render_page(**(arguments | changes))
+from tests.unit.report_pages import ACCURACY, CLAIMS, PARAMS, SSIM, defense_table, page, run_record, tables
 
 
 class Elements(HTMLParser):
@@ -232,6 +91,12 @@ def test_the_finding_follows_from_the_numbers(ssim: Mapping[str, float], said: s
     assert sentence.endswith(".")
 
 
+def test_noise_that_costs_nothing_is_said_to() -> None:
+    leakage, accuracy = tables()
+    kept = find(leakage, summarize(leakage, accuracy.assign(test_accuracy=0.9)), PARAMS)
+    assert "with a test accuracy of 0.90, as without it." in kept.sentence
+
+
 def test_noise_that_leaves_one_image_open_does_not_stop_the_attack() -> None:
     leakage, accuracy = tables(SSIM | {"quiet": 0.1})
     leaking = leakage.query("defense == 'quiet' and client == 'alone' and attack == 'main'").index[0]
@@ -244,7 +109,7 @@ def test_noise_that_leaves_one_image_open_does_not_stop_the_attack() -> None:
 def test_claims_are_shown_with_number_interval_verdict_and_rule(tmp_path: Path) -> None:
     section = page(tmp_path).split('<h2 id="claims">')[1].split('<h2 id="numbers">')[0]
     words, first, second, _ = section.split("</details>")
-    assert "1 not tested, 1 reproduced." in words
+    assert "2 claims and open questions: not tested (1), reproduced (1)." in words
     assert "<dt>Gain</dt><dd>SSIM over the prior.</dd>" in words
     for shown in (
         '<span class="verdict">reproduced</span> The client &lt;alone&gt; leaks.',
@@ -307,11 +172,12 @@ def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
     for _, attributes in elements.found:
         for name in ("src", "href", "srcset", "action", "data"):
             assert (attributes.get(name) or "data:").startswith(("data:", "#"))
-    assert not elements.named("script")
     assert not elements.named("link")
     assert "@import" not in text
     assert "url(" not in text
-    assert not re.search(r"https?://", text)
+    assert re.findall(r"https?://\S+", text) == ["https://github.com/leeoniya/uPlot"], (
+        "the library's name, in a comment"
+    )
 
 
 def test_the_page_can_be_read_by_all(tmp_path: Path) -> None:
@@ -329,19 +195,24 @@ def test_the_page_can_be_read_by_all(tmp_path: Path) -> None:
 
 def test_every_row_of_the_table_is_on_the_page(tmp_path: Path) -> None:
     leakage, _ = tables()
-    body = page(tmp_path).split("<summary>Every image")[1].split("</table>")[0]
-    assert body.count("<tr>") == len(leakage) + 1
-    for value in leakage.ssim:
-        assert f"<td>{value:.3f}</td>" in body
-    for shown in ("<td>∞</td>", "<td>0.960</td>", "<td>0.500</td>", "<td>0.0123</td>"):
-        assert shown in body
+    data = json.loads(page(tmp_path).split('<script type="application/json" id="data">')[1].split("</script>")[0])
+    rows = [dict(zip(data["columns"], row, strict=True)) for row in data["rows"]]
+    assert [row["ssim"] for row in rows] == [round(value, 3) for value in leakage.ssim]
+    assert [row["client"] for row in rows] == list(leakage.client)
+    assert {"psnr": "inf", "ssim_affine": 0.96, "ssim_min_max": 0.5, "mse": 0.0123}.items() <= rows[0].items()
+    assert "lpips" not in data["columns"], "empty columns are left out"
+    assert data["pictures"] is None
 
 
 def test_what_comes_from_outside_is_escaped(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
     text = page(tmp_path, PARAMS | {"experiment": evil}, records=[run_record(commit=evil, processor=evil)])
-    assert "<script" not in text
+    assert evil not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    leakage, _ = tables()
+    named = page(tmp_path, leakage=leakage.assign(text_read=evil))
+    assert evil not in named
+    assert Elements(named).named("script") == Elements(page(tmp_path)).named("script")
     assert "A caption with &lt;i&gt;tags&lt;/i&gt;." in text
     assert "faces &lt;b&gt;&amp;" in text
 
@@ -355,7 +226,10 @@ def test_records_are_summed_up_and_differences_shown(tmp_path: Path) -> None:
     later["environment"] |= {"commit": "def456", "uncommitted_changes": True}
     runs = summarize_runs([run_record(), later])
     assert runs["total_seconds"] == 120.0
-    assert runs["rules"] == {"federate": {"jobs": 1, "seconds": 30.0}, "invert": {"jobs": 1, "seconds": 90.0}}
+    assert runs["rules"] == {
+        "federate": {"jobs": 1, "seconds": 30.0, "longest": 30.0, "peak_memory_mib": 250.0},
+        "invert": {"jobs": 1, "seconds": 90.0, "longest": 90.0, "peak_memory_mib": 100.0},
+    }
     assert (runs["first"], runs["last"]) == ("2026-01-02 03:04", "2026-01-03 00:00")
     assert runs["peak_memory_mib"] == 250.0
     assert runs["commits"] == ["abc123", "def456"]
@@ -402,7 +276,8 @@ def test_the_command_writes_the_page(tmp_path: Path) -> None:
     write_json(tmp_path / "run.json", run_record())
     write_text(tmp_path / "rounds.svg", "<svg/>")
     write_text(tmp_path / "rounds.txt", "Caption.")
-    arguments = ["report", "--record-file", str(tmp_path / "run.json"), "--out", str(tmp_path / "report.html")]
+    arguments = ["report", "--out", str(tmp_path / "report.html")]
+    arguments += ["--federation-record", f"{tmp_path}/run.json", "--attack-record", f"{tmp_path}/run.json"]
     arguments += ["--figure", f"rounds={tmp_path}/rounds.svg", "--record", str(tmp_path / "record.json")]
     for name in ("leakage.csv", "accuracy.csv", "metrics.json", "claims.json", "defense-table.csv", "params.json"):
         arguments += [f"--{Path(name).stem}", str(tmp_path / name)]

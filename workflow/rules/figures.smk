@@ -24,7 +24,7 @@ READS = {
     "noise": LEAKS_AND_ACCURACY,
     "clients": LEAKS,
     "identifiability": {"table": IDENTIFIABILITY},
-    "tradeoff": LEAKS_AND_ACCURACY,
+    "tradeoff": {**LEAKS_AND_ACCURACY, "table": DEFENSE_TABLE},
     "front": {"table": DEFENSE_TABLE},
     "bound": {
         "table": IDENTIFIABILITY,

@@ -1,8 +1,11 @@
-# Inputs:  the tables, the verdicts on the claims, the figures and their captions, run records of all federations and attacks
+# Inputs:  the tables, the verdicts on the claims, the figures and their captions, run records of all federations and
+#          attacks, and what their pictures are cut from: images, splits, reconstructions
 # Outputs: report.html
 
 REPORT = f"{RESULTS}/report.html"
 CONFIG_FILES = [os.path.relpath(path) for path in workflow.configfiles]
+
+ATTACKED_PICTURES = [made for cell in CELLS for made in expand(RECONSTRUCTION, round=ROUNDS, **vars(cell))]
 
 
 rule report:
@@ -16,6 +19,10 @@ rule report:
         captions=expand(f"{FIGURE}/{{name}}.txt", name=FIGURE_NAMES),
         federations=expand(rules.federate.output.record, defense=PARAMS.defenses, seed=PARAMS.seeds),
         attacks=[rules.invert.output.record.format(**vars(cell)) for cell in CELLS],
+        images=IMAGES,
+        splits=expand(SPLIT, seed=PARAMS.seeds),
+        reconstructions=ATTACKED_PICTURES,
+        sidecars=sidecars([IMAGES, *ATTACKED_PICTURES]),
     output:
         page=report(
             REPORT,
@@ -30,12 +37,20 @@ rule report:
         f"{BENCHMARK}/report.tsv"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=memory_mb(1000),
     params:
         params=PARAMS.model_dump_json(exclude_unset=True),
         figures=lambda w, input: flags("--figure", map("=".join, zip(FIGURE_NAMES, input.figures))),
         captions=lambda w, input: flags("--caption", map("=".join, zip(FIGURE_NAMES, input.captions))),
-        records=lambda w, input: flags("--record-file", [*input.federations, *input.attacks]),
+        # Patterns, not paths: a command that names thousands of files is longer than Linux takes.
+        patterns=lambda w: options(
+            {
+                "federation-record": rules.federate.output.record,
+                "attack-record": rules.invert.output.record,
+                "split": SPLIT,
+                "reconstruction": RECONSTRUCTION,
+            }
+        ),
         config_files=flags("--config-file", CONFIG_FILES),
         labels=labels(),
         code=code_version("leakpipe.cli.report"),
@@ -50,7 +65,8 @@ rule report:
             --defense-table {input.defense_table} \
             {params.figures} \
             {params.captions} \
-            {params.records} \
+            --images {input.images} \
+            {params.patterns:q} \
             {params.config_files:q} \
             --out {output.page} \
             --record {output.record} {params.labels:q} \

@@ -19,13 +19,22 @@ if TYPE_CHECKING:
 @reads_leakage
 @settings_option("defenses", "The `defenses` section: a point each")
 @click.option("--accuracy", type=InputFile, required=True, help="The accuracy table (collect's output).")
+@click.option("--table", type=InputFile, required=True, help="The defence table (compare-defenses' output).")
 @click.option("--attack", required=True, help="Attack to draw.")
 def plot_tradeoff(
-    leakage: "pd.DataFrame", *, accuracy: Path, defenses: Mapping[str, Any], **settings: Any
+    leakage: "pd.DataFrame", *, accuracy: Path, table: Path, defenses: Mapping[str, Any], **settings: Any
 ) -> "Drawing":
     """Draw the leakage of the worst client against test accuracy, a point per defence."""
     from leakpipe.defenses.naming import name_defenses
     from leakpipe.figures.tradeoff import draw_tradeoff
+    from leakpipe.metrics.defense_table import DEFENSE_COLUMNS
     from leakpipe.metrics.table import ACCURACY_COLUMNS, read_table
 
-    return draw_tradeoff(leakage, read_table(accuracy, ACCURACY_COLUMNS), defenses=name_defenses(defenses), **settings)
+    found = read_table(table, DEFENSE_COLUMNS)
+    return draw_tradeoff(
+        leakage,
+        read_table(accuracy, ACCURACY_COLUMNS),
+        defenses=name_defenses(defenses),
+        destroyed=found.loc[found["destroyed"], "defense"].tolist(),
+        **settings,
+    )

@@ -36,8 +36,17 @@ class NamedFile(click.ParamType[Any]):
     "--figure", "figures", type=NamedFile(), multiple=True, help="SVG or PNG, in the order shown; repeatable."
 )
 @click.option("--caption", "captions", type=NamedFile(), multiple=True, help="Caption of the figure of that name.")
+@click.option("--federation-record", required=True, help="Run records, a path with {defense} and {seed}.")
 @click.option(
-    "--record-file", "records", type=InputFile, multiple=True, required=True, help="Run record of a job; repeatable."
+    "--attack-record", required=True, help="Run records, a path with {defense}, {seed}, {client} and {attack}."
+)
+@click.option(
+    "--images", type=InputFile, help="The data set (prepare-data's output); left out, the page has no pictures."
+)
+@click.option("--split", help="Splits, a path with {seed}; needed with --images.")
+@click.option(
+    "--reconstruction",
+    help="Attacks' outputs, a path with {defense}, {seed}, {round}, {client} and {attack}; needed with --images.",
 )
 @click.option("--config-file", "config_files", multiple=True, help="File of parameters that was used; repeatable.")
 @click.option("--out", type=OutputFile, required=True, help="Where the page goes (.html).")
@@ -51,7 +60,11 @@ def report(
     defense_table: Path,
     figures: tuple[tuple[str, Path], ...],
     captions: tuple[tuple[str, Path], ...],
-    records: tuple[Path, ...],
+    federation_record: str,
+    attack_record: str,
+    images: Path | None,
+    split: str | None,
+    reconstruction: str | None,
     config_files: tuple[str, ...],
     out: Path,
     record: Path | None,
@@ -62,6 +75,9 @@ def report(
     missing = [name for name, _ in figures if name not in caption_of]
     if missing:
         raise click.UsageError(f"--figure {missing[0]}=… has no --caption {missing[0]}=…")
+    if (images is None, split is None, reconstruction is None) not in [(True,) * 3, (False,) * 3]:
+        raise click.UsageError("--images, --split and --reconstruction go together")
+    from leakpipe.cli.page_pictures import list_files, load_page_pictures
     from leakpipe.figures.catalog import describe_figure
     from leakpipe.metrics.defense_table import DEFENSE_COLUMNS
     from leakpipe.metrics.table import ACCURACY_COLUMNS, LEAKAGE_COLUMNS, read_table
@@ -71,19 +87,27 @@ def report(
 
     comparisons = params.get("comparisons", {})
     with record_run(record, rule="report", labels=labels, params={"config_files": list(config_files)}) as run:
+        leaks, histories = read_table(leakage, LEAKAGE_COLUMNS), read_table(accuracy, ACCURACY_COLUMNS)
+        pictures = None
+        if images and split and reconstruction:
+            pictures = load_page_pictures(leaks, images=images, split=split, reconstruction=reconstruction)
         page = render_page(
-            leakage=read_table(leakage, LEAKAGE_COLUMNS),
-            accuracy=read_table(accuracy, ACCURACY_COLUMNS),
+            leakage=leaks,
+            accuracy=histories,
             metrics=read_json(metrics),
             claims=read_json(claims),
             defenses=read_table(defense_table, DEFENSE_COLUMNS),
             params=params,
-            records=[read_record(path) for path in records],
+            records=[
+                read_record(path)
+                for path in [*list_files(federation_record, histories), *list_files(attack_record, leaks)]
+            ],
             figures=[
                 load_figure(name, path, caption_of[name], heading=describe_figure(name, comparisons).heading)
                 for name, path in figures
             ],
             config_files=config_files,
+            pictures=pictures,
         )
         write_text(out, page)
         run.artifacts.append(str(out))

@@ -1,7 +1,7 @@
 """What each defence hides against what it costs: leakage of the worst client against test accuracy."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,17 @@ class Point:
     client: str
     gain: Mean
     accuracy: Mean
+    destroyed: bool
+
+    @property
+    def label(self) -> str:
+        """What is written beside the point."""
+        return f"{self.name} ({self.client}{', accuracy at chance' if self.destroyed else ''})"
+
+    @property
+    def color(self) -> str:
+        """Gray where nothing was learned: what such a defence hides is worth nothing."""
+        return MUTED if self.destroyed else COLORS[0]
 
 
 @in_style
@@ -36,6 +47,7 @@ def draw_tradeoff(
     attack: str,
     defenses: Mapping[str, str],
     clients: Mapping[str, Mapping[str, Any]],
+    destroyed: Collection[str] = (),
 ) -> Drawing:
     """Draw a point per defence, and a line through those that no other defence beats in both.
 
@@ -45,11 +57,12 @@ def draw_tradeoff(
         attack: Attack that leaks.
         defenses: What to call each defence.
         clients: The `federation.clients` section of the parameters.
+        destroyed: Defences that leave an accuracy at chance (`leakpipe.metrics.defense_table`).
     """
     rows = add_gain(select(leakage, attack=attack))
     kept = accuracy[accuracy["round"] == accuracy["round"].max()]
     points = [
-        _locate(rows[rows["defense"] == name], select(kept, defense=name), text, clients)
+        _locate(rows[rows["defense"] == name], select(kept, defense=name), text, clients, destroyed=name in destroyed)
         for name, text in defenses.items()
         if name in set(rows["defense"])
     ]
@@ -61,32 +74,36 @@ def draw_tradeoff(
     front = sorted((points[index].accuracy.value, points[index].gain.value) for index in best)
     axes.plot(*zip(*front, strict=True), color=MUTED, linewidth=1, linestyle="--", zorder=1)
     for point in points:
-        draw_interval(axes, point.accuracy.value, point.gain, color=COLORS[0])
+        draw_interval(axes, point.accuracy.value, point.gain, color=point.color)
         if not math.isnan(point.accuracy.low):
-            axes.hlines(point.gain.value, point.accuracy.low, point.accuracy.high, color=COLORS[0], linewidth=1.5)
-        axes.plot(point.accuracy.value, point.gain.value, "o", color=COLORS[0], markersize=8, zorder=4)
+            axes.hlines(point.gain.value, point.accuracy.low, point.accuracy.high, color=point.color, linewidth=1.5)
+        axes.plot(point.accuracy.value, point.gain.value, "o", color=point.color, markersize=8, zorder=4)
     mark_zero(axes)
     axes.margins(0.12)
-    name_points(axes, [(point.accuracy.value, point.gain.value, f"{point.name} ({point.client})") for point in points])
+    name_points(axes, [(point.accuracy.value, point.gain.value, point.label) for point in points])
     _mark_better(axes)
     axes.set_title("Privacy against accuracy, defence by defence")
     axes.set_xlabel(f"Test accuracy after round {int(kept['round'].max())}")
     axes.set_ylabel("Leakage of the worst client\n(SSIM gained over the prior)")
     worst = ", ".join(f"{point.name}: {point.client}" for point in points)
+    at_chance = ", ".join(point.name for point in points if point.destroyed)
     caption = (
         f"One point per defence: mean SSIM that attack {attack} gains over the prior image, of the client that leaks "
         f"most under that defence ({worst}), against mean test accuracy; down and right is better, and 0 means no more "
-        f"than the prior image told. The dashed line joins the defences that no other beats in both. {INTERVAL} The "
+        f"than the prior image told. The dashed line joins the defences that no other beats in both. "
+        f"{f'Gray, accuracy at chance: {at_chance}. ' if at_chance else ''}{INTERVAL} The "
         f"worst client is chosen by the same numbers. Leakage over {count_sample(rows, 'seed', 'round')}; accuracy "
         f"over {count(kept['seed'].nunique(), 'seed')}."
     )
     return Drawing(figure, caption)
 
 
-def _locate(rows: pd.DataFrame, kept: pd.DataFrame, name: str, clients: Mapping[str, Mapping[str, Any]]) -> Point:
+def _locate(
+    rows: pd.DataFrame, kept: pd.DataFrame, name: str, clients: Mapping[str, Mapping[str, Any]], *, destroyed: bool
+) -> Point:
     means = {client: mean_over_draws(rows[rows["client"] == client], "gain") for client in order_clients(rows, clients)}
     worst = max(means, key=lambda client: means[client].value)
-    return Point(name, worst, means[worst], mean_over_draws(kept, "test_accuracy"))
+    return Point(name, worst, means[worst], mean_over_draws(kept, "test_accuracy"), destroyed)
 
 
 def _mark_better(axes: Axes) -> None:

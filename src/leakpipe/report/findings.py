@@ -167,7 +167,8 @@ def _what_noise_does(worst: Cell, noisy: list[Cell]) -> str:
     text = f"noise of {stopping.defense_text} stops it (mean SSIM {_known(stopping.ssim_mean):.2f}"
     if worst.accuracy is None or stopping.accuracy is None:
         return text + ")"
-    return f"{text}), with a test accuracy of {stopping.accuracy:.2f} instead of {worst.accuracy:.2f}"
+    kept, before = f"{stopping.accuracy:.2f}", f"{worst.accuracy:.2f}"
+    return f"{text}), with a test accuracy of {kept}{', as without it' if kept == before else f' instead of {before}'}"
 
 
 def _sample(cells: list[Cell]) -> str:

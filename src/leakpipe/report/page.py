@@ -10,21 +10,20 @@ from typing import Any
 import pandas as pd
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from leakpipe.defenses.naming import name_defenses
 from leakpipe.errors import LeakpipeError
 from leakpipe.file_log import note_read
+from leakpipe.report.explorer import describe_rows
 from leakpipe.report.findings import find
+from leakpipe.report.pictures import PagePictures
 from leakpipe.report.runs import summarize_runs
+from leakpipe.report.vendor import SHA256, VERSION, read_vendored
 
 TEMPLATE = "template.html.j2"
+PARTS = ("page.css", "rows.js", "chart.js", "page.js")
 MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
-DIGITS = {  # decimals shown; other columns as they are
-    **dict.fromkeys(("ssim", "ssim_prior", "ssim_affine", "ssim_min_max", "ms_ssim", "lpips"), 3),
-    **dict.fromkeys(("psnr", "psnr_affine", "psnr_registered", "seconds"), 1),
-    "mse": 4,
-    **dict.fromkeys(("rdlv", "text_accuracy", "text_accuracy_prior", "text_chance"), 2),
-}
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,7 @@ def render_page(
     records: Sequence[Mapping[str, Any]],
     figures: Sequence[PageFigure],
     config_files: Sequence[str],
+    pictures: PagePictures | None = None,
 ) -> str:
     """Render the report: one page that needs nothing but itself.
 
@@ -75,6 +75,7 @@ def render_page(
         records: Run records of the jobs that the tables came from.
         figures: In the order that they are shown in.
         config_files: Parameter files that the pipeline was started with.
+        pictures: What the rows of the leakage table look like; without them the page shows numbers only.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -84,7 +85,6 @@ def render_page(
         lstrip_blocks=True,
     )
     environment.filters |= {"number": format_number, "duration": format_duration}
-    shown = leakage.dropna(axis="columns", how="all").drop(columns="experiment")
     overlays = [] if list(config_files) == ["params.yaml"] else list(config_files)
     return environment.get_template(TEMPLATE).render(
         experiment=params["experiment"],
@@ -95,8 +95,10 @@ def render_page(
         figures=figures,
         claims=claims,
         defenses=[_name_defense(row, params) for row in defenses.to_dict("records")],
-        columns=list(shown.columns),
-        rows=[_format_row(row) for row in shown.to_dict("records")],
+        data=describe_rows(leakage, params=params, accuracy=metrics["accuracy"], pictures=pictures),
+        parts={name: Markup(read_part(name)) for name in PARTS},
+        vendored={name: Markup(read_vendored(name)) for name in SHA256},
+        chart_version=VERSION,
         runs=summarize_runs(records),
         params_yaml=yaml.safe_dump(params, sort_keys=False, default_flow_style=None, width=100),
         command=" ".join(["snakemake", *(["--configfile", *overlays] if overlays else [])]),
@@ -123,5 +125,6 @@ def _name_defense(row: Mapping[Any, Any], params: Mapping[str, Any]) -> dict[str
     return {**row, "name": name_defenses(params["defenses"])[row["defense"]]}
 
 
-def _format_row(row: Mapping[Any, Any]) -> list[str]:
-    return [format_number(value, DIGITS[name]) if name in DIGITS else str(value) for name, value in row.items()]
+def read_part(name: str) -> str:
+    """Text of a file of the page that is not a template."""
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")

@@ -10,18 +10,22 @@ def summarize_runs(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Sum up run records.
 
     Returns:
-        `jobs` and `seconds` by rule; `total_seconds` of all jobs; `started` of the first and the last;
-        `peak_memory_mib` of the largest; and each different `commit`, `system`, `python`, `processor` (with
-        cores) and package version ("torch 2.11.0"), sorted: more than one where jobs differ.
+        By rule `jobs`, `seconds` together, `longest` of one and `peak_memory_mib`; `total_seconds` of all jobs;
+        `started` of the first and the last; `peak_memory_mib` of the largest; and each different `commit`,
+        `system`, `python`, `processor` (with cores) and package version ("torch 2.11.0"), sorted: more than one
+        where jobs differ.
     """
     if not records:
         raise LeakpipeError("there are no run records to report on")
     environments = [record["environment"] for record in records]
     rules: dict[str, dict[str, float]] = {}
     for record in records:
-        entry = rules.setdefault(record["rule"], {"jobs": 0, "seconds": 0.0})
+        entry = rules.setdefault(record["rule"], {"jobs": 0, "seconds": 0.0, "longest": 0.0, "peak_memory_mib": 0.0})
+        environment = record["environment"]
         entry["jobs"] += 1
-        entry["seconds"] += record["environment"]["seconds"]
+        entry["seconds"] += environment["seconds"]
+        entry["longest"] = max(entry["longest"], environment["seconds"])
+        entry["peak_memory_mib"] = max(entry["peak_memory_mib"], environment["peak_memory_mib"])
     return {
         "rules": dict(sorted(rules.items())),
         "jobs": len(records),
