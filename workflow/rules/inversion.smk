@@ -52,6 +52,9 @@ rule invert:
         """
 
 
+ATTACK_RECORDS = [rules.invert.output.record.format(**vars(cell)) for cell in CELLS]
+
+
 rule inversion:
     input:
-        [expand(RECONSTRUCTION, round=ROUNDS, **vars(cell)) for cell in CELLS],
+        in_cells(RECONSTRUCTION, CELLS),

@@ -15,7 +15,7 @@ rule report:
         figures=expand(f"{FIGURE}/{{name}}.svg", name=FIGURE_NAMES),
         captions=expand(f"{FIGURE}/{{name}}.txt", name=FIGURE_NAMES),
         federations=expand(rules.federate.output.record, defense=PARAMS.defenses, seed=PARAMS.seeds),
-        attacks=[rules.invert.output.record.format(**vars(cell)) for cell in CELLS],
+        attacks=ATTACK_RECORDS,
     output:
         page=report(
             REPORT,

@@ -3,7 +3,7 @@
 #          attacks.csv where there is a figure of that name
 
 
-SCORED = sorted({(cell.defense, cell.attack) for cell in CELLS})
+SCORED = sorted(CELLS_OF)
 SCORES = [SCORE.format(defense=defense, attack=attack) for defense, attack in SCORED]
 LEAKAGE = f"{RESULTS}/leakage.csv"
 TABLES = {
@@ -57,7 +57,7 @@ rule score:
 rule collect:
     input:
         scores=SCORES,
-        attacks=[rules.invert.output.record.format(**vars(cell)) for cell in CELLS],
+        attacks=ATTACK_RECORDS,
         accuracies=expand(ACCURACY, defense=PARAMS.defenses, seed=PARAMS.seeds),
     output:
         **TABLES,

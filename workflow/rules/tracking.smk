@@ -7,7 +7,7 @@ RECORDS = [
     *expand(rules.split_data.output.record, seed=PARAMS.seeds),
     *PRETRAINING_RECORDS,
     *expand(rules.federate.output.record, defense=PARAMS.defenses, seed=PARAMS.seeds),
-    *[rules.invert.output.record.format(**vars(cell)) for cell in CELLS],
+    *ATTACK_RECORDS,
     *[rules.score.output.record.format(defense=defense, attack=attack) for defense, attack in SCORED],
     rules.collect.output.record,
     rules.compare.output.record,
