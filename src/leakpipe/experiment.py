@@ -100,17 +100,25 @@ def _find_unusable_defense(params: Params) -> str | None:
         if steps.aggregated_clients > clients:
             return f"defenses.{name}: secure-aggregation of {steps.aggregated_clients} clients, but there are {clients}"
     for cell in list_cells(params):
-        attack = params.attacks[cell.attack]
-        settings = resolve_settings(attack, cell.client)
-        if not params.defenses[cell.defense].withhold_statistics or settings.matches_weights:
-            continue
-        if settings.batch_norm == "update":
-            return (
-                f"attacks.{cell.attack}.targets.{cell.client}: matches nothing but BN statistics, which defence "
-                f"{cell.defense!r} withholds; name the other defences in `defenses`"
-            )
+        problem = _find_unfit_cell(params, cell)
+        if problem:
+            where = f"attacks.{cell.attack}.targets.{cell.client}"
+            return f"{where}: {problem}; name the other defences in `defenses`"
     if "bound" in params.figures and not any(_bounds_success(steps) for steps in params.defenses.values()):
         return "figures: 'bound' needs a defence with a step dp-gaussian or dp-sgd that adds noise; there is none"
+    return None
+
+
+def _find_unfit_cell(params: Params, cell: Cell) -> str | None:
+    """Why an attack cannot be run under a defence; None if it can."""
+    attack, defense = params.attacks[cell.attack], params.defenses[cell.defense]
+    settings = resolve_settings(attack, cell.client)
+    if defense.withhold_statistics and not settings.matches_weights and settings.batch_norm == "update":
+        return f"matches nothing but BN statistics, which defence {cell.defense!r} withholds"
+    granted = resolve_threat_model(attack, params.threat_model)
+    if granted.defense == "known" and defense.aggregated_clients > 1:
+        unfit = settings.unfit_for_aggregates(labels_known=granted.labels == "known")
+        return unfit and f"is told of the aggregate of defence {cell.defense!r}, but {unfit}"
     return None
 
 

@@ -6,13 +6,11 @@ import pytest
 import torch
 
 from leakpipe.attacks.adaptive import adapt, noise_deviation
-from leakpipe.attacks.batch_statistics import find_usable_channels
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.optimise import invert
 from leakpipe.attacks.terms import Terms
 from leakpipe.defenses.compose import apply_defenses
 from leakpipe.federation.local import ClientUpdate
-from leakpipe.models.batchnorm import BatchStatistics
 from leakpipe.models.state import build_module, initial_state
 from leakpipe.params_attacks import AttackSettings
 from leakpipe.params_defenses import DefenseSteps
@@ -26,10 +24,8 @@ SETTINGS = AttackSettings(batch_norm_weight=1.0, layer_weighting=0.5)
 
 COMPRESSING: dict[str, list[dict[str, Any]]] = {
     "top-k": [{"kind": "top-k", "share": 0.1}],
-    "sign": [{"kind": "sign"}],
     "partial-sharing": [{"kind": "partial-sharing", "percentile": 80, "clip": 0.002}],
     "excluding": [{"kind": "partial-sharing", "percentile": 80, "clip": 9, "exclude": ["head.*"]}],
-    "top-k of signs": [{"kind": "top-k", "share": 0.3}, {"kind": "sign"}],
 }
 COMPRESSIONS = pytest.mark.parametrize("steps", COMPRESSING.values(), ids=COMPRESSING)
 
@@ -127,19 +123,25 @@ def test_under_noise_all_values_count_alike() -> None:
     assert len(set(naive)) > 1
 
 
-def test_channels_are_used_up_to_noise_of_their_own_size() -> None:
-    recovered = {"bn": BatchStatistics(torch.zeros(5), torch.tensor([4.0, 2.0, 1.99, 0.5, -1.0]))}
-    noise = {"bn.running_mean": 0.2, "bn.running_var": 0.05}
-    usable = find_usable_channels(recovered, noise, momentum=0.1, steps=1)["bn"]
-    assert usable.tolist() == [True, False, False, False, False]
-    noise = {"bn.running_mean": 0.01, "bn.running_var": 0.1}
-    usable = find_usable_channels(recovered, noise, momentum=0.1, steps=1)["bn"]
-    assert usable.tolist() == [True, True, True, False, False]
+def test_signs_are_read_as_they_are_and_nothing_before_them_is_undone() -> None:
+    for before in ([], [{"kind": "top-k", "share": 0.3}]):
+        defense = steps_of(*before, {"kind": "sign"})
+        shared = defended(observe(small_model(), IMAGES, LABELS).update, defense)
+        told = adapt(shared, defense)
+        assert (told.weight_bounds, told.statistic_bounds, told.statistic_noise) == ({}, {}, {})
+        assert not told.equal_noise
+        assert all(torch.equal(told.weights[name], value) for name, value in shared.weights.items())
 
 
-def test_drowned_statistics_are_left_out_and_a_note_says_so() -> None:
-    _, adaptive = observations(steps_of({"kind": "gaussian", "sigma0": 30}))
-    assert any("drowned in the defence's noise" in note for note in Terms(adaptive, SETTINGS, seed=0).notes)
+def test_noise_is_handed_on_to_the_statistics_that_are_recovered() -> None:
+    """Differences of running statistics are divided by the batches' weight, and so is their noise."""
+    defense = steps_of({"kind": "dp-gaussian", "clip_norm": 1, "noise_multiplier": 0.3})
+    naive, adaptive = (Terms(seen, SETTINGS, seed=0) for seen in observations(defense))
+    assert not naive.statistics_noise
+    assert set(adaptive.statistics_noise) == set(adaptive.target)
+    for found in adaptive.statistics_noise.values():
+        assert found == pytest.approx((0.3 / 0.1, 0.3 / 0.1))
+    assert any("taken for as small as the noise" in note for note in adaptive.notes)
 
 
 def test_adaptive_beats_naive_where_values_are_left_out() -> None:

@@ -72,6 +72,7 @@ TABLES: dict[str, tuple[str, str, Callable[[pd.DataFrame], str]]] = {
     "attacks": (RESULTS, "attacks", details),
     "deep-resnet20": (RESULTS, "deep-resnet20", details),
     "deep-resnet18": (RESULTS, "deep-resnet18", details),
+    "cxr": (RESULTS, "cxr", details),
     "ablation": (RESULTS, "ablation", details),
 }
 

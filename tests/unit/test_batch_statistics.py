@@ -8,6 +8,7 @@ from torch.autograd import gradcheck
 from leakpipe.attacks.batch_statistics import (
     STATISTICS_DISTANCES,
     absolute_statistics_distance,
+    discounted_statistics_distance,
     normalized_statistics_distance,
     recover_batch_statistics,
     statistics_by_layer,
@@ -92,6 +93,33 @@ def test_normalized_distance_leaves_out_impossible_variances() -> None:
     assert normalized_statistics_distance({"l": mine}, {"l": hopeless}).item() == 0
 
 
+def test_discounted_distance_against_a_loop_and_without_noise() -> None:
+    mine, wanted = statistics(0), with_negative_variances(statistics(1), 0, 3)
+    mean_noise, variance_noise = 0.7, 0.4
+    expected = 0.0
+    for channel in range(len(wanted.mean)):
+        variance = float(wanted.variance[channel])
+        certain = variance if variance > 0 else variance_noise
+        expected += float(mine.mean[channel] - wanted.mean[channel]) ** 2 / (certain + mean_noise**2)
+        gap = float(mine.variance[channel]) ** 0.5 - max(variance, 0.0) ** 0.5
+        expected += gap**2 / (certain + (variance_noise / (2 * certain**0.5)) ** 2)
+    found = discounted_statistics_distance({"l": mine}, {"l": wanted}, {"l": (mean_noise, variance_noise)})
+    assert found.item() == pytest.approx(expected / len(wanted.mean), rel=1e-5)
+    exact = statistics(1)
+    torch.testing.assert_close(
+        discounted_statistics_distance({"l": mine}, {"l": exact}, {"l": (0.0, 0.0)}),
+        normalized_statistics_distance({"l": mine}, {"l": exact}),
+    )
+    silent = discounted_statistics_distance({"l": mine}, {"l": wanted}, {"l": (0.0, 0.0)})
+    assert silent.isfinite()
+
+
+def test_noise_on_a_variance_becomes_that_of_a_deviation() -> None:
+    """The f = g / 2σ of `discounted_statistics_distance`, against drawn noise."""
+    variance = 4 + 0.2 * torch.randn(200_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert variance.sqrt().std().item() == pytest.approx(0.2 / (2 * 2), rel=0.01)
+
+
 @pytest.mark.parametrize("impossible", [(), (0, 3)])
 @pytest.mark.parametrize("name", STATISTICS_DISTANCES)
 def test_distance_gradient(name: str, impossible: tuple[int, ...]) -> None:
@@ -120,7 +148,7 @@ def test_recovered_statistics_of_several_steps_are_their_weighted_mean() -> None
     means = [forward_training(state, batch.images)[1]["features.1"].mean for batch in batches]
     weights = np.array([0.9**2, 0.9, 1]) * 0.1
     expected = sum(w * m for w, m in zip(weights / weights.sum(), means, strict=True))
-    torch.testing.assert_close(recover_batch_statistics(state, update, 0.1)["features.1"].mean, expected)
+    torch.testing.assert_close(recover_batch_statistics(state, update, 1 - 0.9**3)["features.1"].mean, expected)
 
 
 def test_recovered_statistics_start_from_the_global_ones() -> None:
@@ -131,7 +159,7 @@ def test_recovered_statistics_start_from_the_global_ones() -> None:
     change = {name: torch.full_like(value, -0.5) for name, value in running.items()}
     recovered = recover_batch_statistics(state, ClientUpdate({}, change, 1), 0.25)
     assert recovered["features.4"].mean.tolist() == [1.0] * 6  # 3 − 0.5 / 0.25
-    two = recover_batch_statistics(state, ClientUpdate({}, change, 2), 0.25)
+    two = recover_batch_statistics(state, ClientUpdate({}, change, 2), 0.4375)
     assert two["features.4"].variance.tolist() == pytest.approx([3 - 0.5 / 0.4375] * 6)  # 1 − 0.75²
 
 

@@ -1,13 +1,16 @@
 """Averaging and rounds against naive computations and closed forms."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from leakpipe.data.partition import Split
 from leakpipe.errors import LeakpipeError
+from leakpipe.federation.aggregate import Companion, aggregate_updates
 from leakpipe.federation.local import ClientUpdate, local_update
-from leakpipe.federation.server import aggregate_updates, average_updates
-from leakpipe.federation.simulate import FederationResult, measure_accuracy, simulate_federation
+from leakpipe.federation.server import average_updates
+from leakpipe.federation.simulate import CapturedUpdate, FederationResult, measure_accuracy, simulate_federation
 from leakpipe.models.state import batch_norm_layers, forward_frozen
 from leakpipe.params_defenses import DefenseSteps
 from leakpipe.params_federation import ClientParams, FederationParams
@@ -144,6 +147,34 @@ def test_under_secure_aggregation_the_server_sees_the_weighted_mean_and_trains_t
         torch.testing.assert_close(before + seen.weights[name], together.captured[1].before.weights[name])
     assert seen.steps == alone.captured[0].update.steps
     assert together.accuracy == alone.accuracy
+
+
+def test_partners_are_those_that_follow_in_a_circle() -> None:
+    """Of one, many and few, the last is seen with the first, whose names, labels and orders are kept."""
+    params = FederationParams(
+        rounds=1, captured_rounds=(1,), learning_rate=0.05, local_epochs=1, batch_norm_momentum=0.1,
+        clients={name: ClientParams(images=n, batch_size=1) for name, n in (("one", 1), ("many", 4), ("few", 3))},
+    )  # fmt: skip
+    split = replace(SPLIT, clients={"one": (0,), "many": (1, 2, 20, 21), "few": (3, 22, 23)})
+
+    def capture(*defense: dict[str, object]) -> dict[str, CapturedUpdate]:
+        steps = DefenseSteps.model_validate(defense)
+        result = simulate_federation(
+            small_state(dtype=torch.float32), IMAGES, LABELS, split, params,
+            defense=steps, attacked=["one", "many", "few"], seed=0,
+        )  # fmt: skip
+        return {captured.client: captured for captured in result.captured}
+
+    alone, pairs = capture(), capture({"kind": "secure-aggregation", "clients": 2})
+    for name, other in (("one", "many"), ("many", "few"), ("few", "one")):
+        (companion,) = pairs[name].companions
+        assert companion == Companion(other, alone[other].schedule, alone[other].labels)
+        images = [params.clients[client].images for client in (name, other)]
+        expected = aggregate_updates([alone[name].update, alone[other].update], images)
+        torch.testing.assert_close(dict(pairs[name].update.weights), dict(expected.weights), rtol=0, atol=0)
+        assert alone[name].companions == []
+    everybody = capture({"kind": "secure-aggregation", "clients": 3})
+    assert [companion.client for companion in everybody["many"].companions] == ["few", "one"]
 
 
 def test_an_aggregate_is_the_mean_weighted_by_images() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import leakpipe.attacks
+from leakpipe.attacks.clients import KnownClient
 from leakpipe.attacks.observation import Observation, assumed_schedules, usable_settings
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.local import ClientUpdate
@@ -90,8 +91,10 @@ def test_true_images_have_no_place() -> None:
     may_hold_tensors = {name for name, hint in hints.items() if "Tensor" in str(hint)}
     assert may_hold_tensors == {"labels", "prior"}  # class indices, and what was guessed before the update
     assert {name for name, hint in hints.items() if hint not in (int, torch.Tensor | None)} == {
-        "before", "update", "settings", "image_shape", "schedule", "exact_statistics", "defense",
+        "before", "update", "settings", "image_shape", "schedule", "exact_statistics", "defense", "companions",
     }  # fmt: skip
+    companion = get_type_hints(KnownClient)
+    assert {name for name, hint in companion.items() if "Tensor" in str(hint)} == {"labels", "prior"}
 
 
 @pytest.mark.parametrize("path", sorted(Path(leakpipe.attacks.__path__[0]).glob("*.py")), ids=lambda path: path.name)

@@ -277,6 +277,16 @@ def test_an_attack_that_needs_batch_norm_refuses_a_model_without(
         parse_params(content, source="params.yaml")
 
 
+def test_what_reads_one_clients_update_is_refused_under_a_told_aggregate(content: dict[str, Any]) -> None:
+    edit(content, "defenses/pair", [{"kind": "secure-aggregation", "clients": 2}])
+    edit(content, "attacks/rows", {"preset": "row-space", "targets": {"site-9": {}}})
+    parse_params(content, source="params.yaml")  # not told, it takes the mean for one client's
+    edit(content, "attacks/rows/threat_model", {"defense": "known"})
+    said = r"attacks.rows.targets.site-9: is told of the aggregate of defence 'pair', but row_space_weight: above 0 .*"
+    with pytest.raises(LeakpipeError, match=rf"^params.yaml: {said}; name the other defences in `defenses`$"):
+        parse_params(content, source="params.yaml")
+
+
 def test_null_switches_an_inherited_entry_off(tmp_path: Path) -> None:
     overlay = tmp_path / "less.yaml"
     overlay.write_text(

@@ -1,6 +1,7 @@
 """Files: whole or not at all, and nothing wrong is read without a sentence about it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from leakpipe.attacks.files import load_reconstruction, save_reconstruction
 from leakpipe.data.files import load_dataset, load_priors, load_split, save_priors
 from leakpipe.errors import LeakpipeError
+from leakpipe.federation.aggregate import Companion
 from leakpipe.federation.files import StoredUpdate, load_model, load_update, save_model, save_update
 from leakpipe.federation.local import LocalSettings, local_update
 from leakpipe.models.catalog import MODELS
@@ -160,6 +162,33 @@ def test_models_and_updates_survive(federation: tuple[Path, Path]) -> None:
     )
     again = local_update(state, small_batches(2, dtype=torch.float32), SETTINGS)
     torch.testing.assert_close(dict(stored.update.weights), dict(again.weights), rtol=0, atol=0)
+
+
+def test_what_an_aggregate_holds_besides_survives(federation: tuple[Path, Path]) -> None:
+    model, shared = federation
+    state = load_model(model)
+    alone = load_update(shared, state)
+    assert (alone.companions, "companions" in read_arrays(shared, "leakpipe/update")[1]) == ([], False)
+    others = [Companion("site-1", [[1, 0], [2]], [0, 1, 1]), Companion("site-2", [[0]], [1])]
+    save_update(shared, replace(alone, companions=others))
+    assert load_update(shared, state).companions == others
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"client": "a", "labels": [0]}, r"KeyError\('schedule'\)"),
+        ({"client": "a", "labels": [0, 1], "schedule": [[0]]}, r"companions: 'a': schedule \[\[0\]\] of 2 labels, exp"),
+        ({"client": "a", "labels": [], "schedule": []}, r"companions: 'a': schedule \[\] of 0 labels, expected one or"),
+        ({"client": "a", "labels": ["x"], "schedule": [[0]]}, "invalid literal for int.*'x'"),
+    ],
+)
+def test_companions_that_cannot_be(federation: tuple[Path, Path], entry: dict[str, object], said: str) -> None:
+    model, shared = federation
+    arrays, metadata = read_arrays(shared, "leakpipe/update")
+    write_arrays(shared, "leakpipe/update", arrays, {**metadata, "companions": [entry]})
+    with pytest.raises(LeakpipeError, match=f"metadata does not describe an update: .*{said}"):
+        load_update(shared, load_model(model))
 
 
 @pytest.mark.parametrize(

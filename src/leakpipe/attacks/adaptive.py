@@ -5,12 +5,16 @@ as that goes:
 
 - Noise is alike on all values, so all count alike (the likeliest candidate under equal noise is nearest in the plain
   norm): the weighting of tensors that an attack may have is off. Its deviation is known, or estimated from the update
-  itself; channels whose batch statistics drowned in it are not compared.
+  itself; the more of it is on a batch statistic, the less that counts.
 - What is left out came from an interval: a value not shared was below the smallest shared one, a clipped one beyond
-  the limit, a sign is half a line. Batch statistics are matched to the candidate's own, moved into the interval;
+  the limit. Batch statistics are matched to the candidate's own, moved into the interval;
   weight differences to the middle between that and the value shared (moving all the way left too little to go by).
 - Rounding is noise whose deviation every tensor has for itself.
-- `clip` changes no direction, which is all that a cosine sees; withheld statistics and averages are nothing to undo.
+- `clip` changes no direction, which is all that a cosine sees; withheld statistics are nothing to undo. Nor is `sign`:
+  the largest inner product with the signs is what one estimates from single bits (Plan and Vershynin 2013), and
+  taking each sign for half a line got less.
+- Under `secure-aggregation` candidates of all clients are searched together (`leakpipe.attacks.terms`). The mean's
+  noise is the clients' own, averaged; what else each client did to its update is not undone.
 """
 
 import math
@@ -39,6 +43,8 @@ from leakpipe.params_defenses import (
 Bounds = tuple[Tensor, Tensor]
 ROUNDING = 1e-6  # relative, of 32-bit floats
 NORMAL_MEDIAN = 0.6745  # median magnitude of a standard normal value
+NOISE = GaussianParams | LaplaceParams | DpGaussianParams
+NOTHING_TO_UNDO = ("freeze-bn-statistics", "secure-aggregation")
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Adapted:
         weight_bounds: Between what each value of `weights` was trained to be; empty where all are exact.
         statistic_bounds: The same of the differences of running statistics.
         statistic_noise: Standard deviation of the noise on each difference of running statistics; empty without.
+        left: Kinds of the steps that are not undone because other updates are averaged in.
     """
 
     weights: Tensors
@@ -58,6 +65,7 @@ class Adapted:
     weight_bounds: Mapping[str, Bounds]
     statistic_bounds: Mapping[str, Bounds]
     statistic_noise: Mapping[str, float]
+    left: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,19 +86,23 @@ class _Reading:
         return bool((self.lower.isfinite() | self.upper.isfinite()).any())
 
 
-def adapt(update: ClientUpdate, defense: DefenseSteps) -> Adapted:
+def adapt(update: ClientUpdate, defense: DefenseSteps, *, shares: Sequence[float] = (1.0,)) -> Adapted:
     """Undo a known defence as far as it can be.
 
     If nothing is left of any weight difference, they are returned as they are: the attack is then the naive one.
 
     Args:
         update: As shared.
-        defense: Steps that the client applied, in order.
+        defense: Steps that every client applied, in order.
+        shares: Weight of each client in the update: of one, or of all in an aggregate.
     """
     parts = ((True, update.weights), (False, update.statistics))
     readings = [_Reading(name, kind, v, v, v) for kind, part in parts for name, v in part.items()]
-    for step in reversed(defense.root):
-        undo = _undo(step, readings, update.steps)
+    undone = [step for step in defense.root if len(shares) == 1 or isinstance(step, NOISE)]
+    for step in reversed(undone):
+        if isinstance(step, SignParams):
+            break  # no magnitude is left to undo anything before it by
+        undo = _undo(step, readings, update.steps, averaging=math.hypot(*shares))
         readings = [undo(reading) for reading in readings]
     weights = [reading for reading in readings if reading.is_weight and reading.tells]
     statistics = [reading for reading in readings if not reading.is_weight]
@@ -101,6 +113,7 @@ def adapt(update: ClientUpdate, defense: DefenseSteps) -> Adapted:
         weight_bounds=_bounds(weights),
         statistic_bounds=_bounds(statistics),
         statistic_noise=noise if any(noise.values()) else {},
+        left=tuple(step.kind for step in defense.root if step not in undone and step.kind not in NOTHING_TO_UNDO),
     )
 
 
@@ -109,7 +122,7 @@ def move_into(bounds: Mapping[str, Bounds], candidate: Tensors) -> dict[str, Ten
     return {name: torch.clamp(candidate[name].detach(), *between) for name, between in bounds.items()}
 
 
-def noise_deviation(values: Sequence[Tensor], step: GaussianParams | LaplaceParams | DpGaussianParams) -> float:
+def noise_deviation(values: Sequence[Tensor], step: NOISE, *, averaging: float = 1.0) -> float:
     """Standard deviation of a step's noise: known, or estimated where it depends on the client's data.
 
     The estimate is the median magnitude over that of unit noise (Donoho and Johnstone 1994): most values of an
@@ -117,30 +130,31 @@ def noise_deviation(values: Sequence[Tensor], step: GaussianParams | LaplacePara
 
     Args:
         values: Tensors that hold the noise.
+        averaging: Deviation of the mean of all clients' noises, in units of one client's.
     """
     if isinstance(step, DpGaussianParams):
-        return step.noise_multiplier * step.clip_norm
+        return averaging * step.noise_multiplier * step.clip_norm
     if isinstance(step, LaplaceParams) and step.scale is not None:
-        return math.sqrt(2) * step.scale
+        return averaging * math.sqrt(2) * step.scale
     if (step.sigma0 if isinstance(step, GaussianParams) else step.scale0) == 0:
         return 0.0
     median = torch.cat([value.flatten().double().abs() for value in values]).median().item()
     return median / NORMAL_MEDIAN if isinstance(step, GaussianParams) else math.sqrt(2) * median / math.log(2)
 
 
-def _undo(step: DefenseStep, shared: Sequence[_Reading], local_steps: int) -> Callable[[_Reading], _Reading]:
+def _undo(
+    step: DefenseStep, shared: Sequence[_Reading], local_steps: int, *, averaging: float
+) -> Callable[[_Reading], _Reading]:
     """How one step is undone on any tensor of what it shared."""
-    if isinstance(step, GaussianParams | LaplaceParams | DpGaussianParams):
+    if isinstance(step, NOISE):
         targets = "all" if isinstance(step, DpGaussianParams) else step.targets
         noisy = [part for part in shared if targets == "all" or part.is_weight == (targets == "weights")]
-        deviation = noise_deviation([part.value for part in noisy], step)
+        deviation = noise_deviation([part.value for part in noisy], step, averaging=averaging)
         names = {part.name for part in noisy}
         return lambda reading: _blur(reading, deviation) if reading.name in names else reading
     if isinstance(step, QuantizeParams):
         levels = 2 ** (step.bits - 1) - 1
         return lambda reading: _unround(reading, levels)
-    if isinstance(step, SignParams):
-        return _extend_signs
     if isinstance(step, TopKParams):
         return partial(_complete, smallest=_smallest_shared(shared), largest=math.inf, hidden=())
     if isinstance(step, PartialSharingParams):
@@ -159,13 +173,6 @@ def _unround(reading: _Reading, levels: int) -> _Reading:
     """Rounding between steps of δ at random has the variance f·(1 − f)·δ² at the place f: δ²/6 on average."""
     step = float(reading.value.abs().max()) / levels
     return replace(reading, rounding=math.hypot(reading.rounding, step / math.sqrt(6)))
-
-
-def _extend_signs(reading: _Reading) -> _Reading:
-    """A sign: any value of that sign; 0 was 0."""
-    lower = torch.where(reading.value < 0, -math.inf, 0.0).to(reading.value.dtype)
-    upper = torch.where(reading.value > 0, math.inf, 0.0).to(reading.value.dtype)
-    return replace(reading, lower=lower, upper=upper)
 
 
 def _smallest_shared(shared: Sequence[_Reading]) -> float:

@@ -1,6 +1,6 @@
 """The batch-normalisation term: how far candidates' batch statistics are from those the attacker knows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,53 +11,44 @@ from leakpipe.models.batchnorm import BatchStatistics
 from leakpipe.models.state import ModelState, Tensors, batch_norm_layers, mean_name, variance_name
 
 StatisticsByLayer = Mapping[str, BatchStatistics]
+StatisticsNoise = Mapping[str, tuple[float, float]]  # of means and of variances, by layer
 
 
-def recover_batch_statistics(before: ModelState, update: ClientUpdate, momentum: float) -> dict[str, BatchStatistics]:
+def recover_batch_statistics(before: ModelState, update: ClientUpdate, weight: float) -> dict[str, BatchStatistics]:
     """Batch statistics that the running statistics give away, by layer name.
 
     One local step: batch = (running_{t+1} − (1 − m)·running_t) / m = running_t + Δ/m. With k steps the
     running value is an exponentially weighted sum of k batch statistics; what is recovered is then
-    their weighted mean, running_t + Δ/(1 − (1 − m)^k). Differentiable in the update, so that the same
-    quantity can be computed of a candidate's update. A defence's noise can make a variance negative.
+    their weighted mean, running_t + Δ/(1 − (1 − m)^k). An aggregate's is the weighted mean over the steps of all
+    clients: of single batches' variances, not the variance of all images together. Differentiable in the update, so
+    that the same quantity can be computed of a candidate's update. A defence's noise can make a variance negative.
+
+    Args:
+        weight: Of all batches together in the new running statistics (`weight_of_batches`).
     """
-    weight = _weight_of_batches(momentum, update.steps)
     recovered = {name: running + update.statistics[name] / weight for name, running in before.statistics.items()}
     return statistics_by_layer(before, recovered)
 
 
-def _weight_of_batches(momentum: float, steps: int) -> float:
-    """Weight of all batches together in the new running statistics."""
-    return 1 - (1 - momentum) ** steps
-
-
-def find_usable_channels(
-    recovered: StatisticsByLayer, noise: Mapping[str, float], *, momentum: float, steps: int
-) -> dict[str, Tensor]:
-    """Which channels' statistics tell something, by layer name: booleans of shape (channels,).
-
-    Those whose noise is at most what it is on: of the mean at most the deviation of the channel's values, of the
-    variance at most the variance.
+def weight_of_batches(momentum: float, steps: Sequence[int], shares: Sequence[float] = (1.0,)) -> float:
+    """Weight of all batches together in the new running statistics: Σ share·(1 − (1 − m)^steps) over the clients.
 
     Args:
-        recovered: As `recover_batch_statistics` returns them.
-        noise: Standard deviation of the noise on each difference of running statistics, by buffer name.
+        steps: Local steps of each client in the update: of one, or of all in an aggregate.
+        shares: Weight of each of them.
     """
-    weight = _weight_of_batches(momentum, steps)
-    usable = {}
-    for layer, batch in recovered.items():
-        mean_error, variance_error = (noise[name(layer)] / weight for name in (mean_name, variance_name))
-        usable[layer] = (batch.variance >= mean_error**2) & (batch.variance >= variance_error) & (batch.variance > 0)
-    return usable
+    return sum(share * (1 - (1 - momentum) ** count) for count, share in zip(steps, shares, strict=True))
 
 
-def select_channels(statistics: StatisticsByLayer, usable: Mapping[str, Tensor]) -> dict[str, BatchStatistics]:
-    """Statistics of the usable channels of those layers that have any."""
-    return {
-        layer: BatchStatistics(statistics[layer].mean[chosen], statistics[layer].variance[chosen])
-        for layer, chosen in usable.items()
-        if chosen.any()
-    }
+def recovered_noise(noise: Mapping[str, float], layers: Iterable[str], *, weight: float) -> StatisticsNoise:
+    """Standard deviation of the noise on each recovered mean and variance, by layer name.
+
+    Args:
+        noise: Of each difference of running statistics, by buffer name.
+        layers: Batch-normalisation layers.
+        weight: That the statistics are recovered with.
+    """
+    return {layer: (noise[mean_name(layer)] / weight, noise[variance_name(layer)] / weight) for layer in layers}
 
 
 def statistics_by_layer(state: ModelState, statistics: Tensors) -> dict[str, BatchStatistics]:
@@ -92,6 +83,31 @@ def normalized_statistics_distance(candidate: StatisticsByLayer, target: Statist
         deviation_gap = candidate[name].variance[usable].clamp_min(TINY).sqrt() - variance.sqrt()
         layers.append(((mean_gap.square() + deviation_gap.square()) / variance).mean())
     return torch.stack(layers).mean() if layers else torch.zeros(())
+
+
+def discounted_statistics_distance(
+    candidate: StatisticsByLayer, target: StatisticsByLayer, noise: StatisticsNoise
+) -> Tensor:
+    """`normalized_statistics_distance` where the noise on the target is known: the noisier, the less a value counts.
+
+    Per layer (μ − μ*)² / (σ*² + e²) + (σ − σ*)² / (σ*² + f²), averaged over channels, then over layers; e is the
+    deviation of the noise on the mean, and f = g / 2σ* what noise of deviation g on the variance makes of a standard
+    deviation. Noise without bias leaves the gradient right on average, so no channel is left out: one whose variance
+    came out as 0 or below is taken to have none, and to be as uncertain as if σ*² were g.
+
+    Args:
+        noise: By layer name, as `recovered_noise` returns it.
+    """
+    layers = []
+    for name, wanted in target.items():
+        mean_noise, variance_noise = noise[name]
+        variance = torch.where(wanted.variance > 0, wanted.variance, variance_noise).clamp_min(TINY)
+        mean_gap = candidate[name].mean - wanted.mean
+        deviation_gap = candidate[name].variance.clamp_min(TINY).sqrt() - wanted.variance.clamp_min(0).sqrt()
+        means = mean_gap.square() / (variance + mean_noise**2)
+        deviations = deviation_gap.square() / (variance + variance_noise**2 / (4 * variance))
+        layers.append((means + deviations).mean())
+    return torch.stack(layers).mean()
 
 
 def absolute_statistics_distance(candidate: StatisticsByLayer, target: StatisticsByLayer) -> Tensor:

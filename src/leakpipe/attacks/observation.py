@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from leakpipe.attacks.clients import KnownClient
 from leakpipe.errors import LeakpipeError
-from leakpipe.federation.local import ClientUpdate, LocalSettings, assume_schedule
+from leakpipe.federation.local import ClientUpdate, LocalSettings
 from leakpipe.models.batchnorm import BatchStatistics
 from leakpipe.models.state import ModelState, shared_part
 from leakpipe.params_attacks import AttackSettings
@@ -15,8 +16,10 @@ from leakpipe.params_defenses import DefenseSteps
 
 
 @dataclass(frozen=True, kw_only=True)
-class Observation:
-    """One client's update and what the threat model grants besides.
+class Observation(KnownClient):
+    """One client's update, or an aggregate that holds it, and what the threat model grants besides.
+
+    What it has of a `KnownClient` is about the attacked client.
 
     Attributes:
         before: The global model that the client was sent.
@@ -24,17 +27,12 @@ class Observation:
             withheld. Its `weights` lack batch normalisation's where the client keeps them (FedBN): what it
             trained with is then unknown, and the global model's stand for it.
         settings: How the client trained: learning rate, BN momentum.
-        images: How many images the client trained on.
-        batch_size: Images in one local step (the last of an epoch may have fewer).
-        epochs: Passes over the images; local steps follow from these three.
         image_shape: Channels, height and width of an image.
-        labels: Shape (images,): class indices by position; None where they are not granted.
-        schedule: Positions of the images in each local step; None where the order is not granted.
-        prior: The attacker's guesses before the update, shape (images, channels, height, width) in [0, 1];
-            None where there is none.
         exact_statistics: Batch statistics by layer (their weighted mean over the local steps) where the threat
             model grants them besides the update.
         defense: Steps that the client applied to its update; None where they are not told.
+        companions: The other clients whose updates `update` is averaged with, weighted by images; empty where it is
+            one client's, or is taken for that by an attacker who is not told.
 
     Raises:
         LeakpipeError: The update is not one of this model, or sizes contradict each other.
@@ -43,43 +41,57 @@ class Observation:
     before: ModelState
     update: ClientUpdate
     settings: LocalSettings
-    images: int
-    batch_size: int
-    epochs: int
     image_shape: tuple[int, int, int]
-    labels: Tensor | None = None
-    schedule: Sequence[Sequence[int]] | None = None
-    prior: Tensor | None = None
     exact_statistics: Mapping[str, BatchStatistics] | None = None
     defense: DefenseSteps | None = None
+    companions: Sequence[KnownClient] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         shared = shared_part(self.before, self.update.weights)
         _check_tensors("weights", self.update.weights, shared.weights)
         if self.update.statistics:
             _check_tensors("statistics", self.update.statistics, self.before.statistics)
-        for name in ("images", "batch_size", "epochs"):
-            if getattr(self, name) < 1:
-                raise LeakpipeError(f"{name}: {getattr(self, name)}, expected 1 or more")
-        if self.schedule is not None:
-            positions = sorted(position for step in self.schedule for position in step)
-            if positions != sorted([*range(self.images)] * self.epochs):
-                raise LeakpipeError(f"schedule: not every position below {self.images} once in each epoch")
         steps = len(self.assumed_schedule)
         if steps != self.update.steps:
             raise LeakpipeError(
                 f"update: {self.update.steps} local steps, expected {steps} for {self.images} images, "
                 f"batch size {self.batch_size} and {self.epochs} epochs"
             )
-        if self.labels is not None and self.labels.shape != (self.images,):
-            raise LeakpipeError(f"labels: shape {tuple(self.labels.shape)}, expected ({self.images},)")
-        if self.prior is not None and self.prior.shape != (self.images, *self.image_shape):
-            raise LeakpipeError(f"prior: shape {tuple(self.prior.shape)}, expected {(self.images, *self.image_shape)}")
+        for client in self.clients:
+            expected = (client.images, *self.image_shape)
+            if client.prior is not None and client.prior.shape != expected:
+                raise LeakpipeError(f"prior: shape {tuple(client.prior.shape)}, expected {expected}")
+        if self.defense is not None and self.defense.aggregated_clients != len(self.clients):
+            raise LeakpipeError(
+                f"companions: {len(self.companions)}, expected {self.defense.aggregated_clients - 1} for the told "
+                f"aggregate of {self.defense.aggregated_clients} clients"
+            )
 
     @property
-    def assumed_schedule(self) -> Sequence[Sequence[int]]:
-        """The schedule that is granted, or else what an attacker assumes (`assume_schedule`)."""
-        return self.schedule or assume_schedule(self.images, self.batch_size, self.epochs)
+    def clients(self) -> tuple[KnownClient, ...]:
+        """All whose training the update is made of, the attacked one first; candidates are in this order."""
+        return self, *self.companions
+
+    @property
+    def candidates(self) -> int:
+        """How many images the update is made of."""
+        return sum(client.images for client in self.clients)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Weight of each client in the update; they sum to 1."""
+        return tuple(client.images / self.candidates for client in self.clients)
+
+    @property
+    def candidate_labels(self) -> Tensor | None:
+        """Labels of all candidates, shape (candidates,); None unless those of all clients are granted."""
+        return _joined([client.labels for client in self.clients])
+
+    @property
+    def candidate_prior(self) -> Tensor | None:
+        """Prior images of all candidates, shape (candidates, channels, height, width); None unless all have one."""
+        return _joined([client.prior for client in self.clients])
 
     @property
     def has_signal(self) -> bool:
@@ -121,30 +133,58 @@ def usable_settings(observation: Observation, settings: AttackSettings) -> tuple
         raise LeakpipeError("the attack needs exact batch statistics, but none are granted")
     if not (observation.has_signal or matches):
         raise LeakpipeError("the update is all zero and holds no running statistics: nothing is left to attack")
-    if observation.prior is None and (settings.start == "prior" or settings.prior_weight > 0):
+    if observation.companions:
+        unfit = settings.unfit_for_aggregates(labels_known=observation.candidate_labels is not None)
+        if unfit:
+            raise LeakpipeError(f"the update is an aggregate of {len(observation.clients)} clients, but {unfit}")
+        images, clients = observation.candidates, len(observation.clients)
+        notes.append(f"The update is an aggregate: {images} candidates for its {clients} clients were searched.")
+    if observation.candidate_prior is None and (settings.start == "prior" or settings.prior_weight > 0):
         raise LeakpipeError("the attack needs a prior image, but none is granted")
     return settings, notes
 
 
-def assumed_schedules(observation: Observation, settings: AttackSettings, *, seed: int) -> list[list[list[int]]]:
-    """The schedules whose simulated updates are averaged: one, or `settings.orders` where the order is unknown.
+def simulated_trainings(
+    observation: Observation, settings: AttackSettings, *, seed: int
+) -> list[tuple[list[list[int]], float]]:
+    """The schedules that are simulated on the candidates, and the weight of each in the update that they explain.
+
+    The attacked client's first; those of the clients in an aggregate name candidates one client after the other.
+    """
+    trainings, first = [], 0
+    for client, share in zip(observation.clients, observation.shares, strict=True):
+        schedules = assumed_schedules(client, settings, seed=seed)
+        for schedule in schedules:
+            placed = [[first + position for position in step] for step in schedule]
+            trainings.append((placed, share / len(schedules)))
+        first += client.images
+    return trainings
+
+
+def assumed_schedules(client: KnownClient, settings: AttackSettings, *, seed: int) -> list[list[list[int]]]:
+    """One client's schedules that are averaged over: one, or `settings.orders` where the order is unknown.
 
     The first epoch of each names the candidates; later epochs are in orders drawn from `seed`.
     """
-    assumed = [list(step) for step in observation.assumed_schedule]
+    assumed = [list(step) for step in client.assumed_schedule]
     if settings.local_batches == "single":
-        return [[list(range(observation.images))]]
-    if observation.schedule is not None or settings.orders == 1 or observation.epochs == 1:
+        return [[list(range(client.images))]]
+    if client.schedule is not None or settings.orders == 1 or client.epochs == 1:
         return [assumed]
     generator = torch.Generator().manual_seed(seed)
     schedules = []
     for _ in range(settings.orders):
-        schedule = assumed[: len(assumed) // observation.epochs]
-        for _ in range(observation.epochs - 1):
-            order = torch.randperm(observation.images, generator=generator)
-            schedule = schedule + [chunk.tolist() for chunk in order.split(observation.batch_size)]
+        schedule = assumed[: len(assumed) // client.epochs]
+        for _ in range(client.epochs - 1):
+            order = torch.randperm(client.images, generator=generator)
+            schedule = schedule + [chunk.tolist() for chunk in order.split(client.batch_size)]
         schedules.append(schedule)
     return schedules
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    known = [part for part in parts if part is not None]
+    return torch.cat(known) if len(known) == len(parts) else None
 
 
 def _check_tensors(part: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

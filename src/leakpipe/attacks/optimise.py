@@ -97,13 +97,14 @@ def _run(
 
 def _choose_labels(observation: Observation, settings: AttackSettings, *, seed: int) -> tuple[Tensor | None, list[str]]:
     """Labels to attack with (None: search them too), and a note where they were recovered."""
+    granted = observation.candidate_labels
     if not observation.has_signal:  # nothing to recover them from, and what is left to match does not depend on them
-        unknown = torch.zeros(observation.images, dtype=torch.int64)
-        return (unknown, ["No labels were known."]) if observation.labels is None else (observation.labels, [])
+        unknown = torch.zeros(observation.candidates, dtype=torch.int64)
+        return (unknown, ["No labels were known."]) if granted is None else (granted, [])
     if settings.labels == "joint":
         return None, []
-    if settings.labels == "granted" and observation.labels is not None:
-        return observation.labels, []
+    if settings.labels == "granted" and granted is not None:
+        return granted, []
     counts = _recover_labels(observation, settings, seed=seed)
     told = ", ".join(f"{count} of class {label}" for label, count in enumerate(counts) if count)
     return labels_of_counts(counts), [f"Labels were recovered from the head's gradient: {told}."]

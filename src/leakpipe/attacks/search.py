@@ -61,7 +61,7 @@ class Search:
 
     Args:
         settings: As `leakpipe.attacks.observation.usable_settings` returns them.
-        labels: Class indices of shape (images,); None searches them together with the images.
+        labels: Class indices of all candidates; None searches them together with the images.
         seed: Fixes the starts, and the orders that are averaged over.
     """
 
@@ -69,7 +69,7 @@ class Search:
         self.settings, self.labels, self.seed = settings, labels, seed
         self.terms = Terms(observation, settings, seed=seed)
         self.observation = observation
-        self.shape = (observation.images, *observation.image_shape)
+        self.shape = (observation.candidates, *observation.image_shape)
         self.classes = count_classes(observation.before)
         if labels is not None and not (0 <= int(labels.min()) <= int(labels.max()) < self.classes):
             raise LeakpipeError(f"labels: {labels.tolist()}, expected class indices below {self.classes}")
@@ -81,7 +81,7 @@ class Search:
         images = start_candidates(self.observation, self.settings, generator)
         full, logits = images.flatten(1), None
         if self.labels is None:
-            logits = torch.randn(len(images), self.observation.images * self.classes, generator=generator)
+            logits = torch.randn(len(images), self.shape[0] * self.classes, generator=generator)
             full = torch.cat([full, self.variables.label_shares(logits).flatten(1)], dim=1)
         variables = self.variables.from_images(images, logits, level=0)
         drifts = self.settings.global_model == "drifting"
@@ -140,13 +140,14 @@ class Search:
         )
 
     def result(self, state: SearchState) -> tuple[Tensor, Tensor, float]:
-        """Images, labels (class indices) and objective of the restart with the least objective."""
+        """The attacked client's images and labels (class indices), and the objective, of the best restart."""
         winner = int(state.best_objective.argmin())
         size = math.prod(self.shape)
-        images = state.best[winner, :size].view(self.shape)
+        own = slice(self.observation.images)  # an aggregate's candidates of other clients come after these
+        images = state.best[winner, :size].view(self.shape)[own]
         if self.labels is not None:
-            return images, self.labels, float(state.best_objective[winner])
-        shares = state.best[winner, size:].view(-1, self.classes)
+            return images, self.labels[own], float(state.best_objective[winner])
+        shares = state.best[winner, size:].view(-1, self.classes)[own]
         return images, shares.argmax(dim=1), float(state.best_objective[winner])
 
     def _evaluate(self, variables: Tensor, drift: Tensors, consensus: Tensor | None, *, alive: bool) -> "_Point":

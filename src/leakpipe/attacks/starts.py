@@ -19,10 +19,10 @@ def start_candidates(observation: Observation, settings: AttackSettings, generat
     4×4-pixel tile over the image (Geiping's later recipe).
 
     Returns:
-        Shape (restarts, images, channels, height, width) in [0, 1].
+        Shape (restarts, candidates, channels, height, width) in [0, 1].
     """
     channels, height, width = observation.image_shape
-    shape = (settings.restarts, observation.images, channels, height, width)
+    shape = (settings.restarts, observation.candidates, channels, height, width)
     if settings.start == "pattern":
         tiles = torch.randn(*shape[:3], TILE, TILE, generator=generator)
         noise = tiles.repeat(1, 1, 1, -(-height // TILE), -(-width // TILE))[..., :height, :width]
@@ -30,6 +30,7 @@ def start_candidates(observation: Observation, settings: AttackSettings, generat
         noise = torch.randn(shape, generator=generator)
     if settings.start != "prior":
         return (NOISE_MEAN + NOISE_DEVIATION * noise).clamp(0, 1)
-    assert observation.prior is not None  # `usable_settings` has seen to it
-    several = observation.images > 1 or settings.restarts > 1
-    return (observation.prior + (settings.start_jitter if several else 0.0) * noise).clamp(0, 1)
+    prior = observation.candidate_prior
+    assert prior is not None  # `usable_settings` has seen to it
+    several = observation.candidates > 1 or settings.restarts > 1
+    return (prior + (settings.start_jitter if several else 0.0) * noise).clamp(0, 1)

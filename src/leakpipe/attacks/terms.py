@@ -1,6 +1,6 @@
 """What an attack minimises: the objective as a function of candidates, and each of its terms by itself."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,13 +10,15 @@ from leakpipe.attacks.adaptive import adapt, move_into
 from leakpipe.attacks.batch_statistics import (
     STATISTICS_DISTANCES,
     StatisticsByLayer,
-    find_usable_channels,
+    StatisticsNoise,
+    discounted_statistics_distance,
     recover_batch_statistics,
-    select_channels,
+    recovered_noise,
     statistics_by_layer,
+    weight_of_batches,
 )
 from leakpipe.attacks.objectives import DISTANCES
-from leakpipe.attacks.observation import Observation, assumed_schedules
+from leakpipe.attacks.observation import Observation, simulated_trainings
 from leakpipe.attacks.regularizers import TOTAL_VARIATIONS, group_distance, l2_norm, prior_distance
 from leakpipe.attacks.row_space import (
     Seen,
@@ -26,6 +28,7 @@ from leakpipe.attacks.row_space import (
 )
 from leakpipe.attacks.surrogate import with_surrogate_relus
 from leakpipe.errors import LeakpipeError
+from leakpipe.federation.aggregate import aggregate_updates
 from leakpipe.federation.local import ClientUpdate, LocalSettings, local_update, make_batches, mean_loss
 from leakpipe.models.layer_inputs import record_layer_inputs
 from leakpipe.models.preprocessing import undo_normalization
@@ -58,7 +61,8 @@ class Terms:
         + prior · ‖x̂ − prior‖² + group · ‖x̂ − mean over restarts‖²
 
     where ΔŴ is `local_update` on the candidates: what the client would have sent for them (Hatamizadeh 2023). Where
-    the attacker is told the defence, ΔW is what `adapt` makes of it.
+    the attacker is told the defence, ΔW is what `adapt` makes of it; of an aggregate, x̂ are candidates of all clients
+    and ΔŴ is averaged as the server does.
 
     Args:
         settings: As `leakpipe.attacks.observation.usable_settings` returns them.
@@ -77,11 +81,12 @@ class Terms:
         )
         slope = settings.surrogate_slope
         self.global_model = with_surrogate_relus(observation.before, slope) if slope > 0 else observation.before
-        self.schedules = assumed_schedules(observation, settings, seed=seed)
-        self.told = adapt(observation.update, observation.defense or DefenseSteps(()))
+        self.trainings = simulated_trainings(observation, settings, seed=seed)
+        self.told = adapt(observation.update, observation.defense or DefenseSteps(()), shares=observation.shares)
         self.scales = self._scale_tensors()
         self.observed = {name: value * self.scales[name] for name, value in self.told.weights.items()}
-        self.usable_channels: dict[str, Tensor] = {}
+        self.prior = observation.candidate_prior
+        self.statistics_noise: StatisticsNoise = {}
         self.row_spaces = self._find_row_spaces() if settings.row_space_weight > 0 else {}
         self.target = self._known_statistics() if settings.batch_norm_weight > 0 else {}
         if not (observation.has_signal or any(bool((layer.variance > 0).any()) for layer in self.target.values())):
@@ -99,19 +104,19 @@ class Terms:
     def notes(self) -> list[str]:
         """What a reader must know of the terms."""
         notes = []
+        if self.told.left:
+            notes.append(f"What each client's {' and '.join(self.told.left)} did before the average was not undone.")
         if self.settings.row_space_weight > 0:
             layers = len(self.row_spaces)
             notes.append(f"The update gives away the row space of what {layers} convolutions read.")
         unusable = sum(int((layer.variance <= 0).sum()) for layer in self.target.values())
         if unusable:
             handled = "left out" if self.settings.batch_norm_distance == "normalized" else "matched as 0"
+            handled = "taken for as small as the noise" if self.statistics_noise else handled
             notes.append(f"{unusable} channels with a recovered variance that is not positive were {handled}.")
         drowned = len(self.observation.update.weights) - len(self.observed)
         if drowned:
             notes.append(f"{drowned} tensors of the update, which the defence leaves nothing of, were not compared.")
-        dropped = sum(int((~usable).sum()) for usable in self.usable_channels.values())
-        if dropped:
-            notes.append(f"{dropped} channels whose statistics drowned in the defence's noise were left out.")
         return notes
 
     def evaluate(
@@ -129,7 +134,8 @@ class Terms:
         model = self._model_of_the_client(drift)
         inputs = images if settings.candidate_input == "normalized" else undo_normalization(images)
         # One step's statistics are those of one forward pass: no training has to be simulated for them.
-        needs_update = self.observation.update.steps > 1 or self._statistics_within_bounds
+        several_steps = self.observation.update.steps > 1 or bool(self.observation.companions)
+        needs_update = several_steps or self._statistics_within_bounds
         trains = self.explains or drift is not None or needs_update
         simulated = self._simulate(model, inputs, labels) if trains else None
         terms: dict[str, tuple[float, Tensor]] = {}
@@ -139,8 +145,8 @@ class Terms:
         seen: Seen = {}
         if settings.batch_norm_weight > 0:
             with record_layer_inputs(model.module, self.row_spaces) as seen:
-                statistics = self._candidate_statistics(inputs, simulated)
-            gap = STATISTICS_DISTANCES[settings.batch_norm_distance](statistics, self._statistics_to_match(simulated))
+                statistics = self._measure_statistics(inputs, simulated)
+            gap = self._statistics_distance(statistics, self._statistics_to_match(simulated))
             terms["batch_statistics"] = settings.batch_norm_weight, gap
         if self.row_spaces:
             if simulated is not None or not seen:  # else that one forward pass was through the global model
@@ -153,8 +159,8 @@ class Terms:
         terms["total_variation"] = settings.total_variation_weight, variation
         if settings.l2_weight > 0:
             terms["l2_norm"] = settings.l2_weight, l2_norm(images)
-        if settings.prior_weight > 0 and self.observation.prior is not None:
-            terms["prior_distance"] = settings.prior_weight, prior_distance(images, self.observation.prior)
+        if settings.prior_weight > 0 and self.prior is not None:
+            terms["prior_distance"] = settings.prior_weight, prior_distance(images, self.prior)
         if consensus is not None:
             terms["group_distance"] = settings.group_weight, group_distance(images, consensus)
         objective = torch.stack([weight * term.double() for weight, term in terms.values()]).sum()
@@ -168,19 +174,13 @@ class Terms:
         return self.global_model.with_tensors(moved, self.global_model.statistics)
 
     def _simulate(self, model: ModelState, images: Tensor, labels: Tensor) -> ClientUpdate:
-        """The update that the candidates explain, averaged over the schedules that are possible."""
+        """The update that the candidates explain, averaged over clients and over the schedules that are possible."""
         if self.settings.update_gradient == "detached":
             images, labels = images.detach(), labels.detach()
         updates = [
-            local_update(model, make_batches(images, labels, schedule), self.belief) for schedule in self.schedules
+            local_update(model, make_batches(images, labels, schedule), self.belief) for schedule, _ in self.trainings
         ]
-        if len(updates) == 1:
-            return updates[0]
-        return ClientUpdate(
-            _mean([update.weights for update in updates]),
-            _mean([update.statistics for update in updates]),
-            updates[0].steps,
-        )
+        return updates[0] if len(updates) == 1 else aggregate_updates(updates, [share for _, share in self.trainings])
 
     def _update_distance(self, model: ModelState, images: Tensor, labels: Tensor, simulated: ClientUpdate) -> Tensor:
         mine = {name: simulated.weights[name] * self.scales[name] for name in self.observed}
@@ -204,17 +204,16 @@ class Terms:
         if simulated is None or not self._statistics_within_bounds:
             return self.target
         nearest = ClientUpdate({}, move_into(self.told.statistic_bounds, simulated.statistics), simulated.steps)
-        return self._usable(recover_batch_statistics(self.global_model, nearest, self.belief.batch_norm_momentum))
+        return recover_batch_statistics(self.global_model, nearest, self._weight_of_batches(nearest))
 
     @property
     def _statistics_within_bounds(self) -> bool:
         return self.settings.batch_norm == "update" and bool(self.told.statistic_bounds)
 
-    def _usable(self, statistics: StatisticsByLayer) -> StatisticsByLayer:
-        return select_channels(statistics, self.usable_channels) if self.usable_channels else statistics
-
-    def _candidate_statistics(self, images: Tensor, simulated: ClientUpdate | None) -> StatisticsByLayer:
-        return self._usable(self._measure_statistics(images, simulated))
+    def _statistics_distance(self, candidate: StatisticsByLayer, target: StatisticsByLayer) -> Tensor:
+        if self.statistics_noise and self.settings.batch_norm_distance == "normalized":
+            return discounted_statistics_distance(candidate, target, self.statistics_noise)
+        return STATISTICS_DISTANCES[self.settings.batch_norm_distance](candidate, target)
 
     def _measure_statistics(self, images: Tensor, simulated: ClientUpdate | None) -> StatisticsByLayer:
         settings, before = self.settings, self.global_model
@@ -229,7 +228,13 @@ class Terms:
             if settings.variance == "biased":
                 return {layer: statistics.with_biased_variance() for layer, statistics in measured.items()}
             return measured
-        return recover_batch_statistics(before, simulated, self.belief.batch_norm_momentum)
+        return recover_batch_statistics(before, simulated, self._weight_of_batches(simulated))
+
+    def _weight_of_batches(self, update: ClientUpdate) -> float:
+        """Of the batches in the observed update, or in one that candidates explain."""
+        seen = self.observation
+        steps = [update.steps, *(len(client.assumed_schedule) for client in seen.companions)]
+        return weight_of_batches(self.belief.batch_norm_momentum, steps, seen.shares)
 
     def _look(self, images: Tensor, layers: Iterable[str]) -> Seen:
         """What convolutions read of images, one tensor per local step.
@@ -238,8 +243,9 @@ class Terms:
         """
         before, moved = self.global_model, self.observation.update.weights
         with record_layer_inputs(before.module, layers) as seen:
-            for step, positions in enumerate(self.schedules[0]):
-                model, share = before, step / len(self.schedules[0])
+            schedule = self.trainings[0][0]
+            for step, positions in enumerate(schedule):
+                model, share = before, step / len(schedule)
                 if step:
                     weights = {name: value + share * moved.get(name, 0) for name, value in before.weights.items()}
                     model = before.with_tensors(weights, before.statistics)
@@ -275,17 +281,11 @@ class Terms:
         if self.settings.batch_norm == "exact":
             assert observation.exact_statistics is not None  # `usable_settings` has seen to it
             return observation.exact_statistics
-        momentum, update = self.belief.batch_norm_momentum, observation.update
-        recovered = recover_batch_statistics(observation.before, update, momentum)
-        if not self.told.statistic_noise:
-            return recovered
-        noise = self.told.statistic_noise
-        self.usable_channels = find_usable_channels(recovered, noise, momentum=momentum, steps=update.steps)
-        return self._usable(recovered)
-
-
-def _mean(tensors: Sequence[Tensors]) -> dict[str, Tensor]:
-    return {name: torch.stack([each[name] for each in tensors]).mean(dim=0) for name in tensors[0]}
+        weight = self._weight_of_batches(observation.update)
+        recovered = recover_batch_statistics(observation.before, observation.update, weight)
+        if self.told.statistic_noise:
+            self.statistics_noise = recovered_noise(self.told.statistic_noise, recovered, weight=weight)
+        return recovered
 
 
 def _detached(update: ClientUpdate) -> ClientUpdate:

@@ -111,6 +111,7 @@ def federate(
                     captured.labels,
                     training,
                     exact_statistics=captured.exact_statistics if exact_statistics else {},
+                    companions=captured.companions,
                 ),
             )
         write_accuracy(out_dir / "accuracy.csv", result.accuracy, cell={**labels, "seed": seed})

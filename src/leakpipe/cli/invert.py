@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from leakpipe.attacks.observation import Observation
+    from leakpipe.federation.aggregate import Companion
     from leakpipe.federation.files import StoredUpdate
     from leakpipe.models.state import ModelState
     from leakpipe.params_attacks import AttackSettings, ThreatModel
@@ -140,8 +141,8 @@ class _Attack:
             checkpoint = Checkpoint(path, key=key, seconds=self.checkpoint_seconds)
         started = time.perf_counter()
         try:
-            priors = self._priors(stored)
-            observation = self._observe(state, stored, priors)
+            priors = self._priors(stored.labels)
+            observation = self._observe(state, stored)
             result = run_attack(
                 observation, self.settings, seed=seed, on_iteration=_advance(bar), checkpoint=checkpoint
             )
@@ -169,11 +170,10 @@ class _Attack:
         }
         return {"round": cell["round"], "steps": curves.pop("iteration", []), "curves": curves, "summary": summary}
 
-    def _observe(self, state: "ModelState", stored: "StoredUpdate", priors: "np.ndarray") -> "Observation":
+    def _observe(self, state: "ModelState", stored: "StoredUpdate") -> "Observation":
         """What the threat model grants of a stored update."""
-        import torch
-
-        from leakpipe.attacks.batch_statistics import recover_batch_statistics
+        from leakpipe.attacks.batch_statistics import recover_batch_statistics, weight_of_batches
+        from leakpipe.attacks.clients import KnownClient
         from leakpipe.attacks.observation import Observation
         from leakpipe.errors import LeakpipeError
         from leakpipe.federation.local import ClientUpdate
@@ -184,32 +184,42 @@ class _Attack:
             if not stored.exact_statistics:
                 raise LeakpipeError("holds no exact statistics; run federate with --exact-statistics")
             undefended = ClientUpdate(update.weights, stored.exact_statistics, update.steps)
-            exact = recover_batch_statistics(state, undefended, stored.settings.batch_norm_momentum)
+            weight = weight_of_batches(stored.settings.batch_norm_momentum, [update.steps])
+            exact = recover_batch_statistics(state, undefended, weight)
         elif granted.batch_norm == "none":
             if self.settings.batch_norm_weight > 0 and self.settings.batch_norm == "update":
                 raise LeakpipeError("the attack needs running statistics, withheld by threat_model.batch_norm: none")
             update = ClientUpdate(update.weights, {}, update.steps)
-        prior = torch.from_numpy(priors)
+        known = self._known(stored)
         return Observation(
             before=state,
             update=update,
             settings=stored.settings,
-            images=len(stored.labels),
-            batch_size=len(stored.schedule[0]),
-            epochs=sum(map(len, stored.schedule)) // len(stored.labels),
-            image_shape=(prior.shape[1], prior.shape[2], prior.shape[3]),
-            labels=torch.tensor(stored.labels) if granted.labels == "known" else None,
-            schedule=stored.schedule if granted.batch_order == "known" else None,
-            prior=prior,
+            image_shape=tuple(known["prior"].shape[1:]),
             exact_statistics=exact,
             defense=self.defense,
+            companions=[] if self.defense is None else [KnownClient(**self._known(each)) for each in stored.companions],
+            **known,
         )
 
-    def _priors(self, stored: "StoredUpdate") -> "np.ndarray":
+    def _known(self, client: "StoredUpdate | Companion") -> dict[str, Any]:
+        """What the attacker knows of one client's training."""
+        import torch
+
+        return {
+            "images": len(client.labels),
+            "batch_size": len(client.schedule[0]),
+            "epochs": sum(map(len, client.schedule)) // len(client.labels),
+            "labels": torch.tensor(client.labels) if self.granted.labels == "known" else None,
+            "schedule": client.schedule if self.granted.batch_order == "known" else None,
+            "prior": torch.from_numpy(self._priors(client.labels)),
+        }
+
+    def _priors(self, labels: list[int]) -> "np.ndarray":
         from leakpipe.data.files import load_priors
         from leakpipe.data.priors import choose_priors
 
-        return choose_priors(load_priors(self.prior)[0], self.granted.prior, stored.labels)
+        return choose_priors(load_priors(self.prior)[0], self.granted.prior, labels)
 
     def _key(self, seed: int, model: Path, update: Path) -> str:
         """All that an attack depends on: a checkpoint of anything else must not be continued."""

@@ -45,24 +45,3 @@ def average_updates(
         if not torch.isfinite(tensor).all():
             raise LeakpipeError(f"the averaged model's {name!r} is not finite: training diverged")
     return state.with_tensors(weights, statistics)
-
-
-def aggregate_updates(updates: Sequence[ClientUpdate], images: Sequence[int]) -> ClientUpdate:
-    """All that a server sees under secure aggregation (Bonawitz 2017): the updates' mean, weighted by images.
-
-    Args:
-        updates: The attacked client's first: the aggregate passes for its own, with its count of local steps.
-            All share running statistics, or none does.
-        images: Training images of each client.
-    """
-    total = sum(images)
-
-    def mean(parts: Sequence[Tensor]) -> Tensor:
-        return torch.stack([part * (count / total) for part, count in zip(parts, images, strict=True)]).sum(dim=0)
-
-    first = updates[0]
-    return ClientUpdate(
-        {name: mean([update.weights[name] for update in updates]) for name in first.weights},
-        {name: mean([update.statistics[name] for update in updates]) for name in first.statistics},
-        first.steps,
-    )

@@ -1,7 +1,7 @@
 """Rounds of a simulated federation, and what the attacked clients shared in some of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from leakpipe.data.partition import Split
 from leakpipe.defenses.compose import Memory, apply_defenses
 from leakpipe.errors import LeakpipeError
+from leakpipe.federation.aggregate import Companion, aggregate_updates
 from leakpipe.federation.dp_sgd import DpSgd
 from leakpipe.federation.fedbn import own_batch_norm, with_own_batch_norm, without_batch_norm
 from leakpipe.federation.local import (
@@ -21,7 +22,7 @@ from leakpipe.federation.local import (
     schedule_batches,
 )
 from leakpipe.federation.mixup import mix_batches
-from leakpipe.federation.server import aggregate_updates, average_updates
+from leakpipe.federation.server import average_updates
 from leakpipe.models.head import count_classes
 from leakpipe.models.state import ModelState, Tensors, batch_norm_layers, forward_frozen
 from leakpipe.params_defenses import DefenseSteps, MixupParams
@@ -42,6 +43,7 @@ class CapturedUpdate:
         exact_statistics: Differences of its running statistics before any defence, which a threat model may grant.
         schedule: Positions of its images in each local step.
         labels: Labels of its images, by position.
+        companions: Other clients whose updates `update` is averaged with.
     """
 
     round: int
@@ -51,6 +53,7 @@ class CapturedUpdate:
     exact_statistics: Tensors
     schedule: list[list[int]]
     labels: list[int]
+    companions: list[Companion] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -126,9 +129,11 @@ def simulate_federation(
             if round_number in params.captured_rounds:
                 for name, (update, schedule) in trained.items():
                     if name in attacked:
-                        seen = _seen_by_server(name, shared, params, defense)
+                        others = _partners(name, params, defense)
+                        seen = _seen_by_server([name, *others], shared, params)
                         granted = update.statistics, schedule, held[name][1].tolist()
-                        captured.append(CapturedUpdate(round_number, name, state, seen, *granted))
+                        with_it = [Companion(other, trained[other][1], held[other][1].tolist()) for other in others]
+                        captured.append(CapturedUpdate(round_number, name, state, seen, *granted, with_it))
             images_held = [client.images for client in params.clients.values()]
             state = average_updates(state, list(shared.values()), images_held, batch_norm_layers=layers)
         except LeakpipeError as error:
@@ -199,15 +204,19 @@ def _train_client(
     return local_update(state, batches, settings, noise=noise), schedule
 
 
-def _seen_by_server(
-    client: str, updates: Mapping[str, ClientUpdate], params: FederationParams, defense: DefenseSteps
-) -> ClientUpdate:
-    """One client's update, or, under secure aggregation, its mean with those of the clients that follow it."""
-    if defense.aggregated_clients == 1:
-        return updates[client]
+def _partners(client: str, params: FederationParams, defense: DefenseSteps) -> list[str]:
+    """Clients whose updates the server sees only together with this one's: those that follow it, in a circle."""
     names = list(params.clients)
     start = names.index(client)
-    together = (names[start:] + names[:start])[: defense.aggregated_clients]
+    return (names[start:] + names[:start])[1 : defense.aggregated_clients]
+
+
+def _seen_by_server(
+    together: Sequence[str], updates: Mapping[str, ClientUpdate], params: FederationParams
+) -> ClientUpdate:
+    """One client's update, or the mean of several clients'."""
+    if len(together) == 1:
+        return updates[together[0]]
     return aggregate_updates([updates[name] for name in together], [params.clients[name].images for name in together])
 
 

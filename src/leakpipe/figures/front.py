@@ -8,15 +8,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 
-from leakpipe.figures.lines import mark_zero, spread
+from leakpipe.figures.lines import mark_zero, name_points
 from leakpipe.figures.means import INTERVAL
 from leakpipe.figures.selection import count, describe_client
 from leakpipe.figures.style import COLORS, MUTED, Drawing, in_style
 
 LEAKS, HIDES, DESTROYED = COLORS[0], COLORS[1], MUTED
-NAMED = 10  # with more defences than this, only those on the front or at or below 0 are named
+NAMED = 20  # with more defences than this, only those on the front or at or below 0 are named
 
 
 @in_style
@@ -29,7 +28,7 @@ def draw_front(table: pd.DataFrame, *, names: Mapping[str, str], clients: Mappin
         clients: The `federation.clients` section of the parameters.
     """
     rows = [{str(column): value for column, value in row.items()} for row in table.to_dict("records")]
-    figure = Figure(figsize=(7.2, 4.8), layout="constrained")
+    figure = Figure(figsize=(8, 4.8), layout="constrained")
     axes = figure.subplots()
     front = table[table["front"]].sort_values(["accuracy", "rdlv"])
     axes.plot(front["accuracy"], front["rdlv"], color=MUTED, linewidth=1, linestyle="--", zorder=1)
@@ -38,7 +37,7 @@ def draw_front(table: pd.DataFrame, *, names: Mapping[str, str], clients: Mappin
     axes.margins(0.12)
     mark_zero(axes)
     named = [row for row in rows if len(rows) <= NAMED or row["front"] or row["rdlv"] <= 0 or row["destroyed"]]
-    _name_points(axes, named, names)
+    name_points(axes, [(row["accuracy"], row["rdlv"], _name(row, names)) for row in named])
     axes.set_title("What each defence hides, and what it costs")
     axes.set_xlabel("Test accuracy after the last round")
     client = str(table["client"].iloc[0])
@@ -60,25 +59,9 @@ def _draw_defense(axes: Axes, row: Mapping[str, Any]) -> None:
         axes.plot(row["accuracy"], row[f"{whose}_rdlv"], marker, color=color, markerfacecolor=face, zorder=4)
 
 
-def _name_points(axes: Axes, rows: list[dict[str, Any]], names: Mapping[str, str]) -> None:
-    """Write each name towards the middle of its point, moved apart where points are close."""
-    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    for on_right in (True, False):
-        side = [row for row in rows if (row["accuracy"] > (left + right) / 2) == on_right]
-        heights = spread([row["rdlv"] for row in side], gap=0.06 * (high - low))
-        for row, height in zip(side, heights, strict=True):
-            epsilon = "" if isnan(row["epsilon"]) else f", ε = {row['epsilon']:.3g}"
-            axes.annotate(
-                f"{names[row['defense']]}{epsilon}",
-                (row["accuracy"], row["rdlv"]),
-                xytext=(-26 if on_right else 26, 0),
-                textcoords=("offset points", "data"),
-                ha="right" if on_right else "left",
-                va="center",
-                fontsize=8,
-                zorder=5,
-                path_effects=[withStroke(linewidth=3, foreground="white")],
-            ).set_y(height)
+def _name(row: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    epsilon = "" if isnan(row["epsilon"]) else f", ε = {row['epsilon']:.3g}"
+    return f"{names[row['defense']]}{epsilon}"
 
 
 def _legend(table: pd.DataFrame) -> list[Line2D]:

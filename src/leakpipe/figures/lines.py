@@ -1,7 +1,7 @@
 """Lines of means over faint dots, one per client: what the figures of RDLV have in common."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +108,27 @@ def label_ends(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
         axes.annotate(
             text, (1.015, height), xycoords=("axes fraction", "data"), va="center", color=color, fontsize=9
         ).set_annotation_clip(False)
+
+
+def name_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """Write each point's name in a column at the right of the axes, joined to its point by a thin line.
+
+    Args:
+        axes: Where the points are; its limits must be final.
+        points: Place on the x axis, place on the y axis and name of each.
+    """
+    low, high = axes.get_ylim()
+    heights = spread([y for _, y, _ in points], gap=0.055 * (high - low))
+    for (x, y, text), height in zip(points, heights, strict=True):
+        axes.annotate(
+            text,
+            (x, y),
+            xytext=(1.03, (height - low) / (high - low)),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=8,
+            arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "alpha": 0.6, "relpos": (0, 0.5)},
+        )
 
 
 def spread(values: list[float], *, gap: float) -> list[float]:

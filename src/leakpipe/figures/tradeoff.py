@@ -8,10 +8,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.figures.lines import draw_interval, mark_zero, spread
+from leakpipe.figures.lines import draw_interval, mark_zero, name_points
 from leakpipe.figures.means import INTERVAL, Mean, mean_over_draws
 from leakpipe.figures.selection import count, count_sample, order_clients, select
 from leakpipe.figures.style import COLORS, MUTED, Drawing, in_style
@@ -56,7 +55,7 @@ def draw_tradeoff(
     ]
     if not points:
         raise LeakpipeError(f"the tables have no rows for any of the defences {', '.join(defenses)}")
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(7.6, 4.2), layout="constrained")
     axes = figure.subplots()
     best = find_front([(point.accuracy.value, point.gain.value) for point in points])
     front = sorted((points[index].accuracy.value, points[index].gain.value) for index in best)
@@ -68,7 +67,7 @@ def draw_tradeoff(
         axes.plot(point.accuracy.value, point.gain.value, "o", color=COLORS[0], markersize=8, zorder=4)
     mark_zero(axes)
     axes.margins(0.12)
-    _name_points(axes, points)
+    name_points(axes, [(point.accuracy.value, point.gain.value, f"{point.name} ({point.client})") for point in points])
     _mark_better(axes)
     axes.set_title("Privacy against accuracy, defence by defence")
     axes.set_xlabel(f"Test accuracy after round {int(kept['round'].max())}")
@@ -88,25 +87,6 @@ def _locate(rows: pd.DataFrame, kept: pd.DataFrame, name: str, clients: Mapping[
     means = {client: mean_over_draws(rows[rows["client"] == client], "gain") for client in order_clients(rows, clients)}
     worst = max(means, key=lambda client: means[client].value)
     return Point(name, worst, means[worst], mean_over_draws(kept, "test_accuracy"))
-
-
-def _name_points(axes: Axes, points: list[Point]) -> None:
-    """Write each name beside its point, towards the middle, moved apart where points are close."""
-    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    heights = spread([point.gain.value + 0.03 * (high - low) for point in points], gap=0.07 * (high - low))
-    for point, height in zip(points, heights, strict=True):
-        on_right = point.accuracy.value > (left + right) / 2
-        axes.annotate(
-            f"{point.name} ({point.client})",
-            (point.accuracy.value, height),
-            xytext=(-9 if on_right else 9, 0),
-            textcoords="offset points",
-            ha="right" if on_right else "left",
-            va="center",
-            fontsize=9,
-            zorder=5,
-            path_effects=[withStroke(linewidth=3, foreground="white")],
-        )
 
 
 def _mark_better(axes: Axes) -> None:
