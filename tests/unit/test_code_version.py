@@ -53,7 +53,8 @@ def test_a_stage_follows_what_it_runs() -> None:
     [
         ("attacks/regularizers.py", ".abs().mean()", ".square().mean()", {"invert"}),
         ("federation/local.py", "settings.learning_rate * gradient", "gradient", {"federate", "invert"}),
-        ("federation/server.py", "[count / total for", "[1 / len(images) for", {"federate", "invert"}),
+        ("federation/server.py", "count / total", "1 / len(images)", {"federate"}),
+        ("federation/aggregate.py", "count / total", "1 / len(images)", {"federate", "invert"}),
         ("metrics/rdlv.py", "<= 0", "< 0", {"score"}),
         ("metrics/headline.py", "round(float(value), 4)", "float(value)", {"collect"}),
         ("data/datasets.py", "order=1", "order=3", {"prepare_data"}),
