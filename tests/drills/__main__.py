@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from tests.drills import disks, interrupted, services
-from tests.drills.stage import SkippedDrill, Stage
+from tests.drills.stage import SkippedDrillError, Stage
 
 DRILLS = {drill.__name__: drill for module in (interrupted, disks, services) for drill in module.DRILLS}
 
@@ -35,10 +35,10 @@ def passes(name: str, stage: Stage) -> bool:
     try:
         DRILLS[name](stage)
         outcome = "held"
-    except SkippedDrill as reason:
+    except SkippedDrillError as reason:
         outcome = f"skipped: {reason}"
-    except AssertionError as error:
-        outcome = f"FAILED: {error}"
+    except Exception as error:  # whatever it is, the other drills are run
+        outcome = f"FAILED: {error if isinstance(error, AssertionError) else repr(error)}"
     print(f"{name}: {outcome} ({time.monotonic() - started:.0f} s)", flush=True)
     return not outcome.startswith("FAILED")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.drills.stage import SkippedDrill, Stage, fail, run, succeed
+from tests.drills.stage import SkippedDrillError, Stage, fail, run, succeed
 from tests.workflow.conftest import copy_project
 
 INVERSION = "results/tiny/inversion"
@@ -70,14 +70,16 @@ def swapped(stage: Stage) -> None:
 
 
 def clock_jumps(stage: Stage) -> None:
-    """Clocks ran back and forth a day between jobs: contents are compared, so nothing runs again."""
+    """The clock ran a day ahead, then behind, then anyhow: contents are compared, so nothing runs again for it."""
     project = stage.copy("clock")
-    for path in sorted(project.glob("results/**/*")):
-        moment = time.time() + stage.moments.uniform(-DAY, DAY)
-        os.utime(path, (moment, moment))
-    planned = run(project, "-n").stdout
-    assert "Nothing to be done" in planned, planned
-    remove(project, f"{INVERSION}/none/seed1/round1/site-9/leakpipe.safetensors")
+    results = [path for path in sorted(project.glob("results/**/*")) if path.is_file()]
+    for shift in (lambda: DAY, lambda: -DAY, lambda: stage.moments.uniform(-DAY, DAY)):
+        for path in results:
+            moment = time.time() + shift()
+            os.utime(path, (moment, moment))
+        planned = run(project, "-n")
+        assert "Nothing to be done" in planned.stdout + planned.stderr, planned.stdout
+    remove(project, f"{INVERSION}/none/seed1/round1/site-9/leakpipe.safetensors")  # made now, among files of tomorrow
     succeed(project)
     stage.require_same_bytes(project)
 
@@ -90,7 +92,7 @@ def small_disk(folder: Path, options: str) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise SkippedDrill(f"cannot mount: {done.stderr.strip()}")
+        raise SkippedDrillError(f"cannot mount: {done.stderr.strip()}")
     try:
         yield folder
     finally:

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from tests.drills.stage import SkippedDrill, Stage, run, succeed
+from tests.drills.stage import SkippedDrillError, Stage, run, succeed
 from tests.workflow.conftest import environment
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
@@ -30,9 +30,11 @@ def dead_dvc_remote(stage: Stage) -> None:
         (sys.executable, "-m", "dvc", "remote", "add", "-q", "-d", "nobody", f"{NOBODY}/store"),
         (sys.executable, "-m", "dvc", "add", "-q", "results/tiny/leakage.csv"),
     ):
-        done = subprocess.run(command, cwd=project, env=environment(project), capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=project, env=environment(project), capture_output=True, text=True, check=False
+        )
         if done.returncode:
-            raise SkippedDrill(f"{' '.join(command[-3:])}: {done.stderr.strip().splitlines()[-1:]}")
+            raise SkippedDrillError(f"{' '.join(command[-3:])}: {done.stderr.strip().splitlines()[-1:]}")
     cache = project / ".dvc" / "cache"
     cache.rename(project / "lost-cache")
     (project / "results/tiny/leakage.csv").rename(project / "leakage.csv")
