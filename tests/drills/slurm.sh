@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# The quick experiment on a real Slurm of one node, on loopback: same bytes as without Slurm, or this fails.
+# An experiment on a real Slurm of one node, on loopback: same bytes as without Slurm, or this fails.
 #
-# As root, with Debian's slurm-wlm and munge and with `pip install -e '.[slurm]'`:  tests/drills/slurm.sh
+# As root, with Debian's slurm-wlm and munge and with `pip install -e '.[slurm]'`:  tests/drills/slurm.sh [OVERLAY]
 # Starts munged, slurmctld and slurmd in a temporary folder and ends them, by their process ids, when it is done.
 set -euo pipefail
 
 readonly PROJECT=$(cd "$(dirname "$0")/../.." && pwd)
 readonly WORK=$(mktemp -d)
 readonly CONFIG=/etc/slurm # a job's own environment loses SLURM_CONF, so the files must be where Slurm looks by itself
-readonly EXPERIMENT=(--configfile params.yaml experiments/quick.yaml)
+readonly OVERLAY=${1:-experiments/quick.yaml} # named as its experiment
+readonly EXPERIMENT=(--configfile params.yaml "$OVERLAY")
 STARTED=()
 
 stop_cluster() {
@@ -92,7 +93,8 @@ start_cluster() {
 # A copy without results, in which MLflow is a file of its own.
 copy_project() {
     mkdir "$1"
-    (cd "$PROJECT" && cp -r Snakefile params.yaml profiles workflow src experiments pyproject.toml "$1")
+    (cd "$PROJECT" && cp -r Snakefile params.yaml profiles workflow src experiments pyproject.toml "$1"
+        mkdir "$1/tests" && cp -r tests/drills "$1/tests")
 }
 
 run_in() {
@@ -118,5 +120,6 @@ run_in "$WORK/slurm" snakemake --profile profiles/slurm "${EXPERIMENT[@]}" --set
 scontrol --oneliner show jobs >"$WORK/jobs.txt"
 run_in "$WORK/local" snakemake --cores 1 --quiet all "${EXPERIMENT[@]}"
 
-cmp "$WORK/local/results/quick/metrics.json" "$WORK/slurm/results/quick/metrics.json"
+readonly METRICS=results/$(basename "$OVERLAY" .yaml)/metrics.json # with the fingerprint of all tables
+cmp "$WORK/local/$METRICS" "$WORK/slurm/$METRICS"
 echo "same results with Slurm ($(wc -l <"$WORK/jobs.txt") Slurm jobs) and without"

@@ -14,7 +14,7 @@ rule report:
         defense_table=DEFENSE_TABLE,
         figures=expand(f"{FIGURE}/{{name}}.svg", name=FIGURE_NAMES),
         captions=expand(f"{FIGURE}/{{name}}.txt", name=FIGURE_NAMES),
-        federations=expand(rules.federate.output.record, defense=PARAMS.defenses, seed=PARAMS.seeds),
+        federations=expand(FEDERATION_RECORD, defense=PARAMS.defenses, seed=PARAMS.seeds),
         attacks=ATTACK_RECORDS,
     output:
         page=report(

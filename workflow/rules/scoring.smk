@@ -5,6 +5,7 @@
 
 SCORED = sorted(CELLS_OF)
 SCORES = [SCORE.format(defense=defense, attack=attack) for defense, attack in SCORED]
+SCORE_RECORD = f"{RECORD}/score/{{defense}}/{{attack}}.json"
 LEAKAGE = f"{RESULTS}/leakage.csv"
 TABLES = {
     "leakage": LEAKAGE,
@@ -27,7 +28,7 @@ rule score:
         reconstruction_sidecars=lambda w: sidecars(reconstructions_to_score(w)),
     output:
         scores=SCORE,
-        record=f"{RECORD}/score/{{defense}}/{{attack}}.json",
+        record=SCORE_RECORD,
     log:
         f"{LOG}/score/{{defense}}/{{attack}}.log",
     benchmark:

@@ -4,11 +4,11 @@
 TRACKED = f"{RESULTS}/tracked.json"
 RECORDS = [
     rules.prepare_data.output.record,
-    *expand(rules.split_data.output.record, seed=PARAMS.seeds),
+    *expand(SPLIT_RECORD, seed=PARAMS.seeds),
     *PRETRAINING_RECORDS,
-    *expand(rules.federate.output.record, defense=PARAMS.defenses, seed=PARAMS.seeds),
+    *expand(FEDERATION_RECORD, defense=PARAMS.defenses, seed=PARAMS.seeds),
     *ATTACK_RECORDS,
-    *[rules.score.output.record.format(defense=defense, attack=attack) for defense, attack in SCORED],
+    *[SCORE_RECORD.format(defense=defense, attack=attack) for defense, attack in SCORED],
     rules.collect.output.record,
     rules.compare.output.record,
     rules.judge_claims.output.record,
