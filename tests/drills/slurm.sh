@@ -116,7 +116,9 @@ start_cluster
 copy_project "$WORK/local"
 copy_project "$WORK/slurm"
 
-run_in "$WORK/slurm" snakemake --profile profiles/slurm "${EXPERIMENT[@]}" --set-resources invert:gres=gpu:1
+# In the profile: on the command line, --set-resources would replace all of the profile's.
+sed -i 's/attack_slots: 1}/attack_slots: 1, gres: "gpu:1"}/' "$WORK/slurm/profiles/slurm/config.yaml"
+run_in "$WORK/slurm" snakemake --profile profiles/slurm "${EXPERIMENT[@]}"
 scontrol --oneliner show jobs >"$WORK/jobs.txt"
 run_in "$WORK/local" snakemake --cores 1 --quiet all "${EXPERIMENT[@]}"
 
