@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test lint report ui lock schema clean
+.PHONY: help reproduce test lint drill report ui lock schema clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ lint: $(VENV)/test.installed ## Lint and check types only
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/python tests/lint_workflow.py
+
+drill: $(VENV)/test.installed ## Break runs on purpose and see them mend (docs/reliability.md); some drills need root
+	$(BIN)/python -m tests.drills
 
 report: $(VENV)/run.installed ## Write Snakemake's own report (DAG, run times, figures) to report.html
 	$(BIN)/snakemake --report report.html

@@ -3,7 +3,7 @@
 Everything here is cheap to import (no torch): the Snakefile uses it on every start.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -234,6 +234,14 @@ def list_cells(params: Params) -> list[Cell]:
         for client, target in attack.targets.items()
         if (target.defenses is None or defense in target.defenses) and (target.seeds is None or seed in target.seeds)
     ]
+
+
+def group_cells(cells: Iterable[Cell]) -> dict[tuple[str, str], list[Cell]]:
+    """The cells of each (defence, attack), in their order: what is scored together."""
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.defense, cell.attack), []).append(cell)
+    return groups
 
 
 def undefended(params: Params) -> str:

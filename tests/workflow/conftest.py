@@ -56,9 +56,9 @@ def planned_jobs(project: Path) -> dict[str, int]:
     return {rule: int(count) for rule, count in counts.items() if rule not in {"all", "total"}}
 
 
-def result_bytes(project: Path) -> dict[str, bytes]:
+def result_bytes(project: Path, experiment: str = "quick") -> dict[str, bytes]:
     """Bytes of all that must be the same in every run: tensors, sidecars, scores, accuracy, headline numbers."""
-    results = project / "results" / "quick"
+    results = project / "results" / experiment
     paths = [
         path
         for path in sorted(results.rglob("*"))

@@ -12,7 +12,7 @@ from leakpipe.code_version import code_version
 from leakpipe.data.datalists import find_datalists
 from leakpipe.data.datasets import DATASETS
 from leakpipe.errors import LeakpipeError
-from leakpipe.experiment import attacked_clients, list_cells, parse_params, undefended
+from leakpipe.experiment import attacked_clients, group_cells, list_cells, parse_params, undefended
 from leakpipe.models.catalog import require_model_weights
 from leakpipe.weights import require_weights
 
@@ -27,6 +27,7 @@ shell.prefix(f"export PATH='{Path(sys.executable).parent}':\"$PATH\"; ")
 
 EXPERIMENT = PARAMS.experiment
 CELLS = list_cells(PARAMS)
+CELLS_OF = group_cells(CELLS)
 ROUNDS = PARAMS.federation.captured_rounds
 ATTACKED = attacked_clients(PARAMS)
 UNDEFENDED = undefended(PARAMS)
@@ -99,7 +100,7 @@ def label_wildcards(wildcards):
 
 def sidecars(paths):
     """The JSON beside each safetensors file."""
-    return [str(Path(path).with_suffix(".json")) for path in ([paths] if isinstance(paths, str) else paths)]
+    return [f"{path.removesuffix('.safetensors')}.json" for path in ([paths] if isinstance(paths, str) else paths)]
 
 
 def memory_mb(base):
@@ -114,15 +115,14 @@ def in_captured_rounds(path):
     return expand(path, round=ROUNDS, allow_missing=True)
 
 
-def cells(**chosen):
-    """The cells of the design that agree with `chosen` (defense=…, attack=…; numbers may be text)."""
-    return [cell for cell in CELLS if all(str(getattr(cell, name)) == str(value) for name, value in chosen.items())]
+def in_cells(path, chosen):
+    """`path` for every captured round of the cells; a tenth of the time that `expand` takes."""
+    return [path.format(round=number, **vars(cell)) for cell in chosen for number in ROUNDS]
 
 
 def in_scored_cells(path, wildcards):
     """`path` for every captured round of every cell of one attack under one defence."""
-    chosen = cells(defense=wildcards.defense, attack=wildcards.attack)
-    return [made for cell in chosen for made in expand(path, round=ROUNDS, **vars(cell))]
+    return in_cells(path, CELLS_OF[wildcards.defense, wildcards.attack])
 
 
 def reconstructions_to_score(wildcards):
@@ -132,7 +132,7 @@ def reconstructions_to_score(wildcards):
 
 def splits_to_score(wildcards):
     """The splits of the seeds that one attack was run on under one defence."""
-    seeds = {cell.seed for cell in cells(defense=wildcards.defense, attack=wildcards.attack)}
+    seeds = {cell.seed for cell in CELLS_OF[wildcards.defense, wildcards.attack]}
     return expand(SPLIT, seed=sorted(seeds))
 
 

@@ -1,6 +1,8 @@
 # Inputs:  nothing but the registered data set, and the lists of data.datalists
 # Outputs: data/images, and per seed data/seed<n>/split and prior
 
+SPLIT_RECORD = f"{RECORD}/split_data/seed{{seed}}.json"
+
 
 rule prepare_data:
     input:
@@ -39,7 +41,7 @@ rule split_data:
         split=SPLIT,
         prior=PRIOR,
         sidecar=sidecars(PRIOR),
-        record=f"{RECORD}/split_data/seed{{seed}}.json",
+        record=SPLIT_RECORD,
     log:
         f"{LOG}/split_data/seed{{seed}}.log",
     benchmark:

@@ -1,6 +1,7 @@
 # Inputs:  data/images and one seed's split, and the model to start from where that is trained on public images
 # Outputs: per (defence, seed): accuracy, and of the captured rounds global models and attacked clients' updates
 
+FEDERATION_RECORD = f"{RECORD}/federate/{{defense}}/seed{{seed}}.json"
 EXACT_STATISTICS = any(granted_to(attack).batch_norm == "exact" for attack in PARAMS.attacks)
 
 
@@ -18,7 +19,7 @@ rule federate:
         updates=expand(UPDATE, round=ROUNDS, client=ATTACKED, allow_missing=True),
         update_sidecars=sidecars(expand(UPDATE, round=ROUNDS, client=ATTACKED, allow_missing=True)),
         accuracy=ACCURACY,
-        record=f"{RECORD}/federate/{{defense}}/seed{{seed}}.json",
+        record=FEDERATION_RECORD,
     log:
         f"{LOG}/federate/{{defense}}/seed{{seed}}.log",
     benchmark:

@@ -1,12 +1,16 @@
 # Inputs:  leakage.csv, accuracy.csv; for figures with pictures also the images of the last captured round
 # Outputs: figures/<name>.svg, .png and .txt (the caption), <name> being one of the parameters' `figures`
 
+from collections import Counter
+
 from leakpipe.figures.catalog import EFFECT, describe_figure, list_figures, name_command
 
 # The first attack is what the experiment is about, the others are what it is compared with; the overview is of
 # a seed under which most clients were attacked.
 ATTACK, *OTHER_ATTACKS = PARAMS.attacks
-OVERVIEW_SEED = max(PARAMS.seeds, key=lambda seed: len(cells(seed=seed, attack=ATTACK, defense=UNDEFENDED)))
+DRAWN = [cell for cell in CELLS if cell.attack == ATTACK]
+DRAWN_UNDEFENDED = CELLS_OF.get((UNDEFENDED, ATTACK), [])
+OVERVIEW_SEED = max(PARAMS.seeds, key=Counter(cell.seed for cell in DRAWN_UNDEFENDED).__getitem__)
 COMPARED = PARAMS.model_dump()["comparisons"]
 FIGURE = f"{RESULTS}/figures"
 FIGURE_NAMES = list_figures(PARAMS.figures, COMPARED)
@@ -18,8 +22,8 @@ LEAKS_AND_ACCURACY = {**LEAKS, "accuracy": TABLES["accuracy"]}
 SPLIT_IMAGES = {"images": IMAGES, "split": SPLIT.format(seed=OVERVIEW_SEED), "sidecars": sidecars(IMAGES)}
 READS = {
     "overview": {**LEAKS, **SPLIT_IMAGES},
-    "reconstructions": {**LEAKS, **pictures(cells(attack=ATTACK))},
-    "maps": {**LEAKS, **pictures(cells(attack=ATTACK, defense=UNDEFENDED))},
+    "reconstructions": {**LEAKS, **pictures(DRAWN)},
+    "maps": {**LEAKS, **pictures(DRAWN_UNDEFENDED)},
     "rounds": LEAKS,
     "noise": LEAKS_AND_ACCURACY,
     "clients": LEAKS,

@@ -3,6 +3,7 @@
 
 IDENTIFICATION = f"{RESULTS}/identification/{{defense}}/{{attack}}.csv"
 IDENTIFIABILITY = f"{RESULTS}/identifiability.csv"
+IDENTIFICATION_RECORD = f"{RECORD}/identify/{{defense}}/{{attack}}.json"
 IDENTIFIED = [IDENTIFIABILITY] if PARAMS.identifiability.embedders else []
 
 
@@ -18,7 +19,7 @@ rule identify:
         model_sidecars=lambda w: sidecars(models_to_identify(w)),
     output:
         table=IDENTIFICATION,
-        record=f"{RECORD}/identify/{{defense}}/{{attack}}.json",
+        record=IDENTIFICATION_RECORD,
     log:
         f"{LOG}/identify/{{defense}}/{{attack}}.log",
     benchmark:
@@ -80,7 +81,7 @@ rule collect_identifiability:
 
 IDENTIFICATION_RECORDS = (
     [
-        *[rules.identify.output.record.format(defense=defense, attack=attack) for defense, attack in SCORED],
+        *[IDENTIFICATION_RECORD.format(defense=defense, attack=attack) for defense, attack in SCORED],
         rules.collect_identifiability.output.record,
     ]
     if IDENTIFIED

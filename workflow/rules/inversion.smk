@@ -1,6 +1,9 @@
 # Inputs:  captured global models and updates of one client, the seed's prior images
 # Outputs: reconstructions: one job per (defence, seed, client, attack), over all captured rounds
 
+ATTACK_RECORD = f"{RECORD}/invert/{{defense}}/seed{{seed}}/{{client}}/{{attack}}.json"
+ATTACK_RECORDS = [ATTACK_RECORD.format(**vars(cell)) for cell in CELLS]
+
 
 rule invert:
     input:
@@ -13,7 +16,7 @@ rule invert:
     output:
         images=in_captured_rounds(RECONSTRUCTION),
         sidecars=sidecars(in_captured_rounds(RECONSTRUCTION)),
-        record=f"{RECORD}/invert/{{defense}}/seed{{seed}}/{{client}}/{{attack}}.json",
+        record=ATTACK_RECORD,
     log:
         f"{LOG}/invert/{{defense}}/seed{{seed}}/{{client}}/{{attack}}.log",
     benchmark:
@@ -54,4 +57,4 @@ rule invert:
 
 rule inversion:
     input:
-        [expand(RECONSTRUCTION, round=ROUNDS, **vars(cell)) for cell in CELLS],
+        in_cells(RECONSTRUCTION, CELLS),

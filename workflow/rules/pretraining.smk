@@ -2,6 +2,7 @@
 # Outputs: per seed: the model that the federation starts from; only made where model.weights is `public`
 
 PRETRAINED = f"{RESULTS}/federation/pretrained/seed{{seed}}.safetensors"
+PRETRAINING_RECORD = f"{RECORD}/federate/pretrained-seed{{seed}}.json"
 STARTS = [PRETRAINED] if PARAMS.model.weights == "public" else []
 # A file of weights that the parameters name: what is made with it is made again when it changes.
 WEIGHTS_FILE = [PARAMS.model.starting_weights] if Path(PARAMS.model.starting_weights).suffix else []
@@ -16,7 +17,7 @@ rule pretrain:
     output:
         model=PRETRAINED,
         sidecar=sidecars(PRETRAINED),
-        record=f"{RECORD}/federate/pretrained-seed{{seed}}.json",
+        record=PRETRAINING_RECORD,
     log:
         f"{LOG}/pretrain/seed{{seed}}.log",
     benchmark:
@@ -41,4 +42,4 @@ rule pretrain:
         """
 
 
-PRETRAINING_RECORDS = expand(rules.pretrain.output.record, seed=PARAMS.seeds) if STARTS else []
+PRETRAINING_RECORDS = expand(PRETRAINING_RECORD, seed=PARAMS.seeds) if STARTS else []

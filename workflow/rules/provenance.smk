@@ -5,11 +5,11 @@ CRATE = f"{RESULTS}/ro-crate-metadata.json"
 RUN_PARAMS = f"{RESULTS}/params.json"
 RECORDS = [
     rules.prepare_data.output.record,
-    *expand(rules.split_data.output.record, seed=PARAMS.seeds),
+    *expand(SPLIT_RECORD, seed=PARAMS.seeds),
     *PRETRAINING_RECORDS,
-    *expand(rules.federate.output.record, defense=PARAMS.defenses, seed=PARAMS.seeds),
-    *[rules.invert.output.record.format(**vars(cell)) for cell in CELLS],
-    *[rules.score.output.record.format(defense=defense, attack=attack) for defense, attack in SCORED],
+    *expand(FEDERATION_RECORD, defense=PARAMS.defenses, seed=PARAMS.seeds),
+    *ATTACK_RECORDS,
+    *[SCORE_RECORD.format(defense=defense, attack=attack) for defense, attack in SCORED],
     rules.collect.output.record,
     rules.compare.output.record,
     rules.judge_claims.output.record,

@@ -17,8 +17,8 @@ rule report:
         defense_table=DEFENSE_TABLE,
         figures=expand(f"{FIGURE}/{{name}}.svg", name=FIGURE_NAMES),
         captions=expand(f"{FIGURE}/{{name}}.txt", name=FIGURE_NAMES),
-        federations=expand(rules.federate.output.record, defense=PARAMS.defenses, seed=PARAMS.seeds),
-        attacks=[rules.invert.output.record.format(**vars(cell)) for cell in CELLS],
+        federations=expand(FEDERATION_RECORD, defense=PARAMS.defenses, seed=PARAMS.seeds),
+        attacks=ATTACK_RECORDS,
         images=IMAGES,
         splits=expand(SPLIT, seed=PARAMS.seeds),
         reconstructions=ATTACKED_PICTURES,
@@ -45,8 +45,8 @@ rule report:
         # Patterns, not paths: a command that names thousands of files is longer than Linux takes.
         patterns=lambda w: options(
             {
-                "federation-record": rules.federate.output.record,
-                "attack-record": rules.invert.output.record,
+                "federation-record": FEDERATION_RECORD,
+                "attack-record": ATTACK_RECORD,
                 "split": SPLIT,
                 "reconstruction": RECONSTRUCTION,
             }

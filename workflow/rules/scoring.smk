@@ -3,8 +3,9 @@
 #          attacks.csv where there is a figure of that name
 
 
-SCORED = sorted({(cell.defense, cell.attack) for cell in CELLS})
+SCORED = sorted(CELLS_OF)
 SCORES = [SCORE.format(defense=defense, attack=attack) for defense, attack in SCORED]
+SCORE_RECORD = f"{RECORD}/score/{{defense}}/{{attack}}.json"
 LEAKAGE = f"{RESULTS}/leakage.csv"
 TABLES = {
     "leakage": LEAKAGE,
@@ -27,7 +28,7 @@ rule score:
         reconstruction_sidecars=lambda w: sidecars(reconstructions_to_score(w)),
     output:
         scores=SCORE,
-        record=f"{RECORD}/score/{{defense}}/{{attack}}.json",
+        record=SCORE_RECORD,
     log:
         f"{LOG}/score/{{defense}}/{{attack}}.log",
     benchmark:
@@ -57,7 +58,7 @@ rule score:
 rule collect:
     input:
         scores=SCORES,
-        attacks=[rules.invert.output.record.format(**vars(cell)) for cell in CELLS],
+        attacks=ATTACK_RECORDS,
         accuracies=expand(ACCURACY, defense=PARAMS.defenses, seed=PARAMS.seeds),
     output:
         leakage=shown(TABLES["leakage"], "Leakage of every image"),

@@ -2,12 +2,14 @@
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from leakpipe.cli.cells import require_cell
 from leakpipe.cli.options import (
     InputFile,
     JsonOrFile,
@@ -100,7 +102,7 @@ def invert(
         )
         with progress_bar(settings.iterations * len(updates), f"invert ({name})", "step") as bar:
             for model, update, out in zip(models, updates, outputs, strict=True):
-                result = job.run(model, update, out, bar)
+                result = job.run(model, update, out, bar, labels)
                 run.details.setdefault("attacks", []).append(result.pop("summary"))
                 for curve, values in result["curves"].items():
                     run.add_curve(f"round{result['round']}/{curve}", result["steps"], values)
@@ -118,7 +120,7 @@ class _Attack:
     checkpoints: Path | None
     checkpoint_seconds: float
 
-    def run(self, model: Path, update: Path, out: Path, bar: Any) -> dict[str, Any]:
+    def run(self, model: Path, update: Path, out: Path, bar: Any, labels: Mapping[str, Any]) -> dict[str, Any]:
         """Attack one update, write the reconstruction, return its curves and a summary for the run record."""
         from leakpipe.attacks.checkpoint import Checkpoint
         from leakpipe.attacks.files import save_reconstruction
@@ -129,6 +131,7 @@ class _Attack:
 
         state = load_model(model)
         stored = load_update(update, state)
+        require_cell(update, stored.cell, labels)
         cell = {**stored.cell, "attack": self.name}
         seed = derive_seed("attack", *cell.values())
         checkpoint = None

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from leakpipe.cli.cells import require_cell, require_distinct
 from leakpipe.cli.options import InputFile, OutputFile, record_options, settings_option
 
 
@@ -53,9 +54,11 @@ def score(
             lpips = load_lpips(lpips_weights)
         dataset = load_dataset(images)
         by_seed = {seed: split for split, seed in map(load_split, splits)}
-        rows = []
+        rows, cells = [], []
         for path in reconstructions:
             found = load_reconstruction(path)
+            require_cell(path, found.cell, labels)
+            cells.append((path, found.cell))
             seed, client = found.cell["seed"], found.cell["client"]
             if seed not in by_seed:
                 raise LeakpipeError(f"{path}: its seed {seed} has no --split")
@@ -70,5 +73,6 @@ def score(
                 rebuilt, prior = found.images[scored["reconstruction"]], found.prior[position]
                 shared |= score_texts(rebuilt, prior, dataset.texts_of(held[position]))
                 rows.append({**found.cell, **scored, **shared, "image": held[position]})
+        require_distinct(cells)
         write_scores(out, rows)
         run.metrics["images"] = len(rows)
