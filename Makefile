@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test lint drill report ui lock schema clean
+.PHONY: help reproduce test lint drill report ui docs lock schema clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ report: $(VENV)/run.installed ## Write Snakemake's own report (DAG, run times, f
 ui: $(VENV)/run.installed ## Browse the MLflow runs at http://127.0.0.1:5000
 	$(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} --host 127.0.0.1 --port 5000
 
+docs: $(VENV)/docs.installed ## Build the documentation site into site/ (open site/index.html)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 lock: $(VENV)/test.installed ## Resolve the newest versions of all dependencies into requirements.lock
 	$(BIN)/uv pip compile --universal --python-version 3.11 --all-extras --upgrade --no-annotate --no-emit-index-url \
 		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
@@ -43,7 +46,7 @@ schema: $(VENV)/test.installed ## Regenerate workflow/schemas/params.schema.json
 	$(BIN)/pytest -q tests/unit/test_params.py --fix
 
 clean: ## Remove results, logs and caches; keep .venv and mlflow.db
-	rm -rf results/*/ logs benchmarks .leakpipe report.html .snakemake .coverage .pytest_cache .mypy_cache .ruff_cache
+	rm -rf results/*/ logs benchmarks .leakpipe report.html site .snakemake .coverage .pytest_cache .mypy_cache .ruff_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -52,6 +55,10 @@ $(BIN)/python:
 
 $(VENV)/run.installed: $(BIN)/python requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --constraint requirements.lock --editable .
+	@touch $@
+
+$(VENV)/docs.installed: $(BIN)/python requirements.lock pyproject.toml
+	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[docs]'
 	@touch $@
 
 $(VENV)/test.installed: $(BIN)/python requirements.lock pyproject.toml

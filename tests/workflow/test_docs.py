@@ -1,0 +1,101 @@
+"""What docs/tutorial.md and the pages of docs/how-to say to type works, block by block, in a copy of the project."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+
+from tests.conftest import PROJECT
+from tests.workflow.conftest import environment
+
+DOCS = PROJECT / "docs"
+PAGES = [DOCS / "tutorial.md", *sorted((DOCS / "how-to").glob("*.md"))]
+FENCED = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', flags=re.DOTALL | re.MULTILINE)
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # several on busy cores wait for one another
+SITE = yaml.safe_load((PROJECT / "mkdocs.yml").read_text())
+
+
+class Block(NamedTuple):
+    """One fenced block: `sh` and `python` are run, those with a file name are written, `text` is only read."""
+
+    language: str
+    file: str
+    content: str
+
+
+def blocks(page: Path) -> list[Block]:
+    return [Block(*found) for found in FENCED.findall(page.read_text())]
+
+
+def replay(block: Block, project: Path) -> None:
+    """Do what a reader would."""
+    if block.language == "diff":
+        apply_change(project / block.file, block.content)
+    elif block.file:
+        (project / block.file).write_text(block.content)
+    elif block.language in ("sh", "python"):
+        command = ["bash", "-euc"] if block.language == "sh" else [sys.executable, "-c"]
+        done = subprocess.run(
+            [*command, block.content],
+            cwd=project,
+            env=environment(project) | ONE_THREAD,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{block.content}\n{done.stdout}{done.stderr}"
+
+
+def apply_change(path: Path, change: str) -> None:
+    """Lines with − or a space in front are there, those with + or a space take their place."""
+    lines = change.splitlines()
+    old, new = ("\n".join(line[1:] for line in lines if not line.startswith(sign)) for sign in "+-")
+    text = path.read_text()
+    assert text.count(old) == 1, f"{path.name} has {text.count(old)} places for:\n{change}"
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_does_what_it_says(page: Path, project: Path) -> None:
+    for block in blocks(page):
+        replay(block, project)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_blocks_are_of_a_kind_that_the_test_knows(page: Path) -> None:
+    fences = re.findall(r"^```(\S+)", page.read_text(), flags=re.MULTILINE)
+    assert len(fences) == len(blocks(page)), "a block that is not run would go unnoticed"
+    for block in blocks(page):
+        assert block.language in {"sh", "python", "text"} or block.file, block
+
+
+def pages_of_the_site(entry: object) -> set[str]:
+    if isinstance(entry, str):
+        return {entry}
+    nested = entry.values() if isinstance(entry, dict) else entry
+    return set().union(*map(pages_of_the_site, nested))
+
+
+def test_every_page_has_a_place_on_the_site() -> None:
+    there = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+    assert pages_of_the_site(SITE["nav"]) == there
+
+
+def test_the_reference_has_every_package() -> None:
+    packages = {path.parent.name for path in (PROJECT / "src" / "leakpipe").glob("*/__init__.py")}
+    written = {
+        name
+        for page in (DOCS / "reference").glob("*.md")
+        for name in re.findall(r"::: leakpipe\.(\w+)", page.read_text())
+    }
+    assert packages - written == {"cli", "report"}, "commands have --help; the report is a page, not an interface"
+
+
+def test_the_site_fetches_nothing() -> None:
+    assert SITE["theme"]["font"] is False
+    assert not {"extra_css", "extra_javascript"} & SITE.keys()
+    assert "offline" not in SITE["plugins"], "it links to a script on the network"
