@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from leakpipe.attacks.passes.base import Adjoints, Layer
-from leakpipe.attacks.passes.program import Instruction, compile_network
-from leakpipe.attacks.passes.weighted import Normalized, ParameterLayer
+from leakpipe.attacks.passes.gradients import Gradients
+from leakpipe.attacks.passes.program import compile_network
+from leakpipe.attacks.passes.weighted import Normalized
 from leakpipe.federation.local import LocalSettings, mean_loss
 from leakpipe.models.batchnorm import BatchStatistics
 from leakpipe.models.preprocessing import normalize_input
@@ -21,7 +22,7 @@ class Explained:
     """What the candidates' loss gradient g is, next to its targets T, and the batch statistics on the way.
 
     Attributes:
-        inner: ⟨g, T⟩ of each tensor, float64 of shape (tensors,), in the order of `Explainer.names`.
+        inner: ⟨g, T⟩ of each tensor, float64 of shape (tensors,), in the order of `Explainer`'s targets.
         squared: ‖g‖² of each tensor, likewise.
         statistics: By layer name.
     """
@@ -44,10 +45,11 @@ class Explainer:
     """
 
     def __init__(self, model: ModelState, targets: Tensors, settings: LocalSettings) -> None:
-        self.settings, self.names = settings, list(targets)
+        self.settings = settings
         weights = {name: _laid_out(value.detach()) for name, value in model.weights.items()}
         laid_out = {name: _laid_out(value) for name, value in targets.items()}
         self.instructions = compile_network(model.module, weights, laid_out)
+        self.gradients = Gradients(self.instructions, weights, targets)
 
     def explain(self, images: Tensor, labels: Tensor) -> Explained:
         """Compare candidates' gradients with the targets; differentiable in images and labels.
@@ -67,7 +69,8 @@ class _Run:
     """The passes over one set of candidates."""
 
     def __init__(self, explainer: Explainer) -> None:
-        self.instructions, self.settings, self.names = explainer.instructions, explainer.settings, explainer.names
+        self.instructions, self.settings = explainer.instructions, explainer.settings
+        self.gradients = explainer.gradients
         self.layers: list[Layer] = []
 
     @property
@@ -95,14 +98,7 @@ class _Run:
             loss = mean_loss(self.logits, self.labels, self.settings)
             (self.delta,) = torch.autograd.grad(loss, self.logits, create_graph=True)
         self._back(_backward, self.delta.detach())
-        self.compared = {
-            f"{step.name}.{kind}": compared
-            for step, layer in zip(self.instructions, self.layers, strict=True)
-            if isinstance(layer, ParameterLayer)
-            for kind, compared in layer.compared.items()
-        }
-        found = [self.compared[name] for name in self.names]
-        return torch.stack([each.inner for each in found]), torch.stack([each.squared for each in found])
+        return self.gradients.compare(self.layers)
 
     def differentiate(self, inner: Tensor, squared: Tensor, statistics: Adjoints) -> Adjoints:
         """Tangent and reverse pass: derivatives in the network's input and in the labels.
@@ -112,9 +108,7 @@ class _Run:
             squared: In each squared norm.
             statistics: In each of `statistics`; None where it does not depend on it.
         """
-        steps = dict(zip(self.names, zip(inner.tolist(), (2 * squared).tolist(), strict=True), strict=True))
-        for name, compared in self.compared.items():
-            compared.aim(*steps.get(name, (0.0, 0.0)))
+        self.gradients.aim(self.layers, inner, squared)
         moved: list[Tensor | None] = [None]
         for step, layer in zip(self.instructions, self.layers, strict=True):
             moved.append(layer.tangent(*(moved[read] for read in step.reads)))
@@ -160,7 +154,7 @@ class _Explain(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, *adjoints: Tensor | None) -> tuple[Tensor | None, ...]:
         run: _Run = ctx.run  # type: ignore[attr-defined]
-        nothing = torch.zeros(len(run.names), dtype=torch.float64)
+        nothing = torch.zeros(len(run.gradients.order), dtype=torch.float64)
         inner, squared = (nothing if value is None else value for value in adjoints[:2])
         images, labels = run.differentiate(inner, squared, adjoints[2:])
         return images, labels, None

@@ -4,9 +4,10 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, fold, linear, unfold
+from torch.nn.functional import conv2d, conv_transpose2d, fold, linear, unfold
 
-_convolution_backward = torch.ops.aten.convolution_backward
+Pairs = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
+FEW_COLUMNS = 160  # 3 channels of 7 × 7 pixels and less
 
 
 class Product(ABC):
@@ -27,6 +28,14 @@ class Product(ABC):
     @abstractmethod
     def backward(self, delta: Tensor, matrix: Tensor, features: Tensor) -> Tensor:
         """The adjoint of `forward` in the features, of which only the shape is used."""
+
+    @abstractmethod
+    def forward_both(self, pairs: Pairs) -> Tensor:
+        """The sum of `forward` of two pairs of features and matrix."""
+
+    @abstractmethod
+    def backward_both(self, pairs: Pairs, features: Tensor) -> Tensor:
+        """The sum of `backward` of two pairs of outputs and matrix."""
 
     @abstractmethod
     def gradient(self, features: Tensor, delta: Tensor) -> Tensor:
@@ -59,19 +68,33 @@ class ConvolutionProduct(Product):
     def forward(self, features: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
         return conv2d(features, matrix, bias, self.stride, self.padding)
 
+    def forward_both(self, pairs: Pairs) -> Tensor:
+        (first, matrix), (second, other) = pairs
+        return self.forward(torch.cat([first, second], dim=1), torch.cat([matrix, other], dim=1))
+
     def backward(self, delta: Tensor, matrix: Tensor, features: Tensor) -> Tensor:
-        return self._adjoint(delta, features, matrix, 0)
+        if self.columns < FEW_COLUMNS:  # many positions of a few values, as of images: torch is slow at these
+            columns = matrix.flatten(1).T @ delta.flatten(2)
+            return fold(columns, features.shape[2:], self.size, padding=self.padding, stride=self.stride)
+        left = [
+            (read + 2 * padding - size) % stride
+            for read, padding, size, stride in zip(
+                features.shape[2:], self.padding, self.size, self.stride, strict=True
+            )
+        ]
+        return conv_transpose2d(delta, matrix, None, self.stride, self.padding, left)
+
+    def backward_both(self, pairs: Pairs, features: Tensor) -> Tensor:
+        (first, matrix), (second, other) = pairs
+        return self.backward(torch.cat([first, second], dim=1), torch.cat([matrix, other]), features)
 
     def gradient(self, features: Tensor, delta: Tensor) -> Tensor:
         weight = features.new_empty(self.outputs, features.shape[1], *self.size)
-        return self._adjoint(delta, features, weight.contiguous(memory_format=torch.channels_last), 1)
-
-    def _adjoint(self, delta: Tensor, features: Tensor, matrix: Tensor, which: int) -> Tensor:
-        wanted = [which == 0, which == 1, False]
-        found = _convolution_backward(
-            delta, features, matrix, None, self.stride, self.padding, [1, 1], False, [0, 0], 1, wanted
-        )
-        return found[which]  # type: ignore[no-any-return]
+        like = weight.contiguous(memory_format=torch.channels_last)
+        wanted = [False, True, False]
+        return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
+            delta, features, like, None, self.stride, self.padding, [1, 1], False, [0, 0], 1, wanted
+        )[1]
 
     def patches(self, features: Tensor) -> Tensor:
         found = unfold(features, self.size, padding=self.padding, stride=self.stride)
@@ -98,8 +121,16 @@ class MatrixProduct(Product):
     def forward(self, features: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
         return linear(features, matrix, bias)
 
+    def forward_both(self, pairs: Pairs) -> Tensor:
+        (first, matrix), (second, other) = pairs
+        return torch.addmm(first @ matrix.T, second, other.T)
+
     def backward(self, delta: Tensor, matrix: Tensor, features: Tensor) -> Tensor:  # noqa: ARG002 its shape follows
         return delta @ matrix
+
+    def backward_both(self, pairs: Pairs, features: Tensor) -> Tensor:  # noqa: ARG002 its shape follows
+        (first, matrix), (second, other) = pairs
+        return torch.addmm(first @ matrix, second, other)
 
     def gradient(self, features: Tensor, delta: Tensor) -> Tensor:
         return delta.T @ features

@@ -119,11 +119,11 @@ def _module_layer(layer: nn.Module, name: str, weights: Tensors, targets: Tensor
             raise UnknownLayer(f"{name}: padding {layer.padding!r}")
     if isinstance(layer, nn.Conv2d | nn.Linear | BatchNorm2d):
         weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias")
-        wanted = targets.get(f"{name}.weight"), targets.get(f"{name}.bias")
         if isinstance(layer, BatchNorm2d):
-            return partial(Normalized, weight=weight, bias=bias, targets=wanted, epsilon=layer.eps)
+            return partial(Normalized, weight=weight, bias=bias, epsilon=layer.eps)
         product = ConvolutionProduct(layer) if isinstance(layer, nn.Conv2d) else MatrixProduct(layer)
-        return lambda features: Weighted(product, features, weight, bias, wanted, moves=moves)
+        target = targets.get(f"{name}.weight")
+        return partial(Weighted, product, weight=weight, bias=bias, target=target, moves=moves)
     if isinstance(layer, SurrogateReLU):
         return partial(Rectifier, slope=layer.slope)
     if isinstance(layer, nn.ReLU):

@@ -1,65 +1,69 @@
 """Layers with parameters: convolutions and fully connected layers, and batch normalisation."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from leakpipe.attacks.passes.base import Adjoints, Layer
-from leakpipe.attacks.passes.compared import Compared, Formed, compare
+from leakpipe.attacks.passes.compared import Compared, compare
 from leakpipe.attacks.passes.product import Product
-
-Targets = tuple[Tensor | None, Tensor | None]
 
 
 class ParameterLayer(Layer):
     """A layer whose gradients are compared.
 
     Attributes:
-        compared: By "weight" and "bias", after `backward`.
+        weight_compared: The gradient of a weight matrix, after `backward`; None where there is none.
+        vector_gradients: Those of its other parameters (biases, and what batch normalisation has), after `backward`.
+        vector_directions: Along which those move, set before `tangent`; alike.
     """
 
-    compared: dict[str, Compared]
+    weight_compared: Compared | None = None
+    vector_gradients: Sequence[Tensor] = ()
+    vector_directions: Sequence[Tensor] = ()
 
 
 class Weighted(ParameterLayer):
-    """A convolution or fully connected layer.
+    """A convolution or fully connected layer; its bias is the only vector.
 
     Args:
         product: Its kind.
         features: What it reads.
-        targets: What the gradients of weight and bias are compared with.
+        target: What the gradient of its weight is compared with.
         moves: Whether what it reads moves with parameters of earlier layers; else its δ is not asked for.
     """
 
+    weight_compared: Compared
+
     def __init__(
-        self, product: Product, features: Tensor, weight: Tensor, bias: Tensor | None, targets: Targets, *, moves: bool
+        self,
+        product: Product,
+        features: Tensor,
+        *,
+        weight: Tensor,
+        bias: Tensor | None,
+        target: Tensor | None,
+        moves: bool,
     ) -> None:
         self.product, self.features, self.weight, self.has_bias = product, features, weight, bias is not None
-        self.targets, self.moves = targets, moves
+        self.target, self.moves = target, moves
         self.output = product.forward(features, weight, bias)
 
     def backward(self, delta: Tensor) -> Adjoints:
-        self.weights = compare(self.product, self.features, delta, self.targets[0])
-        self.compared = {"weight": self.weights}
+        self.weight_compared = compare(self.product, self.features, delta, self.target)
         if self.has_bias:
-            self.biases = Formed(self.product.rows(delta).sum(dim=0), self.targets[1])
-            self.compared["bias"] = self.biases
+            self.vector_gradients = (self.product.rows(delta).sum(dim=0),)
         return (self.product.backward(delta, self.weight, self.features) if self.moves else None,)
 
     def tangent(self, *moved: Tensor | None) -> Tensor | None:
-        (before,) = moved
-        bias = self.biases.direction if self.has_bias else None
-        found = self.weights.forward()
-        if before is not None:
-            found += self.product.forward(before, self.weight)
-        if bias is not None:
-            found += bias.view(-1, *[1] * (found.dim() - 2))
+        found = self.weight_compared.tangent(moved[0], self.weight)
+        for direction in self.vector_directions:
+            found += direction.view(-1, *[1] * (found.dim() - 2))
         return found
 
     def reverse(self, adjoint: Tensor | None) -> Adjoints:
-        found = self.weights.backward()
-        if adjoint is not None:
-            found = found + self.product.backward(adjoint, self.weight, self.features)
-        return (found,)
+        return (self.weight_compared.reverse(adjoint, self.weight),)
 
 
 class Normalized(ParameterLayer):
@@ -73,8 +77,8 @@ class Normalized(ParameterLayer):
         variance: By channel, UNBIASED.
     """
 
-    def __init__(self, features: Tensor, weight: Tensor, bias: Tensor, targets: Targets, *, epsilon: float) -> None:
-        self.features, self.weight, self.targets, self.epsilon = features, weight, targets, epsilon
+    def __init__(self, features: Tensor, *, weight: Tensor, bias: Tensor, epsilon: float) -> None:
+        self.features, self.weight, self.epsilon = features, weight, epsilon
         self.values = features.numel() // features.shape[1]
         self.output, self.mean, self.inverse = torch.native_batch_norm(
             features, weight, bias, None, None, True, 0.0, epsilon
@@ -85,16 +89,14 @@ class Normalized(ParameterLayer):
 
     def backward(self, delta: Tensor) -> Adjoints:
         self.delta = delta
-        found, gradient, bias_gradient = self._project(delta, self.weight)
-        self.weights = Formed(gradient, self.targets[0])
-        self.biases = Formed(bias_gradient, self.targets[1])
-        self.compared = {"weight": self.weights, "bias": self.biases}
+        found, *self.vector_gradients = self._project(delta, self.weight)
         return (found,)
 
     def tangent(self, *moved: Tensor | None) -> Tensor | None:
         (self.moved,) = moved
-        scale = self.weights.direction * self.inverse
-        shift = self.biases.direction - scale * self.mean
+        along, shift = self.vector_directions
+        scale = along * self.inverse
+        shift = shift - scale * self.mean
         if self.moved is None:
             return torch.addcmul(_channels(shift), self.features, _channels(scale))
         self.turned, self.moved_sum, _ = self._project(self.moved, self.weight)
@@ -102,12 +104,12 @@ class Normalized(ParameterLayer):
 
     def reverse(self, adjoint: Tensor | None) -> Adjoints:
         ahead = torch.zeros_like(self.features) if adjoint is None else adjoint * _channels(self.weight)
-        along = self.weights.direction
+        along = self.vector_directions[0]
         slope = offset = torch.zeros_like(self.mean)
         if self.moved is not None:
             shrink = self.inverse / self.values
             along = along - self.weight * self.moved_sum * shrink
-            ahead.addcmul_(self.moved, _channels(-self.weight * self.weights.gradient * shrink))
+            ahead.addcmul_(self.moved, _channels(-self.weight * self.vector_gradients[0] * shrink))
             slope = -(self.delta * self.turned).sum(dim=(0, 2, 3)) * shrink * self.inverse
         ahead.addcmul_(self.delta, _channels(along))
         if self.statistics_adjoint is not None:
