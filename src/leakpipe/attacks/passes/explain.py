@@ -149,7 +149,9 @@ class _Explain(torch.autograd.Function):
     def forward(ctx: FunctionCtx, network_input: Tensor, labels: Tensor, run: _Run) -> tuple[Tensor, ...]:
         ctx.run = run  # type: ignore[attr-defined]
         ctx.set_materialize_grads(False)
-        return *run.compare(network_input, labels), *run.statistics
+        found = run.compare(network_input, labels)
+        # Not the tensors that the run holds: torch lets results hold the run, which then would never be freed.
+        return *found, *(value.detach() for value in run.statistics)
 
     @staticmethod
     def backward(ctx: FunctionCtx, *adjoints: Tensor | None) -> tuple[Tensor | None, ...]:
