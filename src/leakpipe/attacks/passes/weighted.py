@@ -8,6 +8,7 @@ from torch import Tensor
 from leakpipe.attacks.passes.base import Adjoints, Layer
 from leakpipe.attacks.passes.compared import Compared, compare
 from leakpipe.attacks.passes.product import Product
+from leakpipe.models.batchnorm import values_per_channel
 
 
 class ParameterLayer(Layer):
@@ -79,7 +80,7 @@ class Normalized(ParameterLayer):
 
     def __init__(self, features: Tensor, *, weight: Tensor, bias: Tensor, epsilon: float) -> None:
         self.features, self.weight, self.epsilon = features, weight, epsilon
-        self.values = features.numel() // features.shape[1]
+        self.values = values_per_channel(features)
         self.output, self.mean, self.inverse = torch.native_batch_norm(
             features, weight, bias, None, None, True, 0.0, epsilon
         )
