@@ -21,12 +21,7 @@ from leakpipe.attacks.objectives import DISTANCES
 from leakpipe.attacks.observation import Observation, simulated_trainings
 from leakpipe.attacks.passes.comparison import find_comparison
 from leakpipe.attacks.regularizers import TOTAL_VARIATIONS, group_distance, l2_norm, prior_distance
-from leakpipe.attacks.row_space import (
-    Seen,
-    find_row_spaces,
-    plain_convolutions,
-    row_space_distance,
-)
+from leakpipe.attacks.row_space import Seen, find_row_spaces, plain_convolutions, row_space_distance
 from leakpipe.attacks.surrogate import with_surrogate_relus
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.aggregate import aggregate_updates

@@ -8,7 +8,7 @@ from torch import Tensor
 from leakpipe.attacks.batch_statistics import StatisticsByLayer
 from leakpipe.attacks.objectives import PRODUCT_DISTANCES
 from leakpipe.attacks.passes.explain import Explainer
-from leakpipe.attacks.passes.program import UnknownLayer
+from leakpipe.attacks.passes.program import UnknownLayerError
 
 if TYPE_CHECKING:
     from leakpipe.attacks.terms import Terms
@@ -61,5 +61,5 @@ def find_comparison(terms: "Terms") -> Comparison | None:
         return None
     try:
         return Comparison(terms)
-    except UnknownLayer:
+    except UnknownLayerError:
         return None

@@ -41,7 +41,7 @@ class Explainer:
         settings: How the client trains.
 
     Raises:
-        UnknownLayer: The passes do not know a layer of the model.
+        UnknownLayerError: The passes do not know a layer of the model.
     """
 
     def __init__(self, model: ModelState, targets: Tensors, settings: LocalSettings) -> None:

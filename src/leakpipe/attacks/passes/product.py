@@ -62,7 +62,10 @@ class ConvolutionProduct(Product):
     """Of a convolution without groups and dilation, with zeros around."""
 
     def __init__(self, layer: nn.Conv2d) -> None:
-        self.size, self.stride, self.padding = layer.kernel_size, list(layer.stride), list(layer.padding)
+        assert not isinstance(layer.padding, str)  # `program` has seen to it
+        self.size: tuple[int, ...] = layer.kernel_size
+        self.stride: tuple[int, ...] = layer.stride
+        self.padding: tuple[int, ...] = layer.padding
         self.outputs, self.columns = layer.out_channels, layer.weight[0].numel()
 
     def forward(self, features: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -20,7 +20,7 @@ from leakpipe.models.state import Tensors
 Make = Callable[..., Layer]
 
 
-class UnknownLayer(Exception):
+class UnknownLayerError(Exception):
     """A network has a layer that the passes do not know; the message names it."""
 
 
@@ -48,12 +48,12 @@ def compile_network(module: nn.Module, weights: Tensors, targets: Tensors) -> li
         targets: By parameter name, of the same shapes; those that are missing are not compared.
 
     Raises:
-        UnknownLayer: The passes do not know one of its layers.
+        UnknownLayerError: The passes do not know one of its layers.
     """
     try:
         graph = _Tracer().trace(module)
     except (fx.proxy.TraceError, TypeError, ValueError) as error:
-        raise UnknownLayer(f"the network's forward pass cannot be followed ({error})") from error
+        raise UnknownLayerError(f"the network's forward pass cannot be followed ({error})") from error
     layers = dict(module.named_modules())
     places: dict[fx.Node, int] = {}
     moves = [False]
@@ -85,7 +85,7 @@ def compile_network(module: nn.Module, weights: Tensors, targets: Tensors) -> li
 
 def _check_output(node: fx.Node, places: dict[fx.Node, int], last: int) -> None:
     if not isinstance(node.args[0], fx.Node) or places.get(node.args[0]) != last:
-        raise UnknownLayer("the network puts out something else than what its last layer does")
+        raise UnknownLayerError("the network puts out something else than what its last layer does")
 
 
 class _Tracer(fx.Tracer):
@@ -113,13 +113,13 @@ LINEAR_METHODS = ("flatten", "mean")
 def _module_layer(layer: nn.Module, name: str, weights: Tensors, targets: Tensors, *, moves: bool) -> Make:
     """How a module of the network is run."""
     if isinstance(layer, nn.Conv2d):
-        if layer.groups != 1 or layer.dilation != (1, 1) or layer.padding_mode != "zeros":
-            raise UnknownLayer(f"{name}: a convolution with groups, dilation or padding other than zeros")
-        if isinstance(layer.padding, str):
-            raise UnknownLayer(f"{name}: padding {layer.padding!r}")
+        plain = layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
+        if not plain or isinstance(layer.padding, str):
+            raise UnknownLayerError(f"{name}: a convolution with groups, dilation or padding of other kinds")
     if isinstance(layer, nn.Conv2d | nn.Linear | BatchNorm2d):
         weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias")
         if isinstance(layer, BatchNorm2d):
+            assert bias is not None
             return partial(Normalized, weight=weight, bias=bias, epsilon=layer.eps)
         product = ConvolutionProduct(layer) if isinstance(layer, nn.Conv2d) else MatrixProduct(layer)
         target = targets.get(f"{name}.weight")
@@ -132,7 +132,7 @@ def _module_layer(layer: nn.Module, name: str, weights: Tensors, targets: Tensor
         return partial(MaxPool, layer)
     if isinstance(layer, LINEAR_MODULES):
         return partial(Linear, layer)
-    raise UnknownLayer(f"a layer of kind {type(layer).__name__}")
+    raise UnknownLayerError(f"a layer of kind {type(layer).__name__}")
 
 
 def _function_layer(node: fx.Node) -> Make:
@@ -143,7 +143,7 @@ def _function_layer(node: fx.Node) -> Make:
         return partial(Rectifier, slope=0.0)
     known = node.target in (LINEAR_METHODS if node.op == "call_method" else LINEAR_FUNCTIONS)
     if not known:
-        raise UnknownLayer(f"a call of {getattr(node.target, '__name__', node.target)}")
+        raise UnknownLayerError(f"a call of {getattr(node.target, '__name__', node.target)}")
     return partial(Linear, partial(_call, node, tuple(node.all_input_nodes)))
 
 
