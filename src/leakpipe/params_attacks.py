@@ -147,6 +147,11 @@ class AttackSettings(Section):
         "iterations; 0 never stops early.",
     )
     patience: int = Field(default=100, ge=1, description="Iterations over which `tolerance` asks for progress.")
+    step: Literal["passes", "autograd"] = Field(
+        default="passes",
+        description="How one local step is differentiated: in `passes` written by hand, several times faster, where "
+        "they know the network and the objective, or always by `autograd`. Results agree up to rounding.",
+    )
     recompute_steps: bool = Field(
         default=False,
         description="Recompute each simulated local step in the backward pass instead of keeping it: memory of one "

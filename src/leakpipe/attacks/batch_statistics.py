@@ -73,16 +73,21 @@ def normalized_statistics_distance(candidate: StatisticsByLayer, target: Statist
     Returns:
         A scalar, 0 where all channels of all layers agree or none can be used.
     """
-    layers = []
-    for name, wanted in target.items():
-        usable = wanted.variance > 0
-        if not usable.any():
-            continue
-        variance = wanted.variance[usable]
-        mean_gap = candidate[name].mean[usable] - wanted.mean[usable]
-        deviation_gap = candidate[name].variance[usable].clamp_min(TINY).sqrt() - variance.sqrt()
-        layers.append(((mean_gap.square() + deviation_gap.square()) / variance).mean())
-    return torch.stack(layers).mean() if layers else torch.zeros(())
+    wanted, found = _side_by_side(target), _side_by_side({name: candidate[name] for name in target})
+    sizes = torch.tensor([len(layer.mean) for layer in target.values()])
+    layer_of = torch.arange(len(sizes)).repeat_interleave(sizes)
+    usable = wanted.variance > 0
+    channels = torch.zeros(len(sizes), dtype=wanted.mean.dtype).index_add_(0, layer_of, usable.to(wanted.mean.dtype))
+    weights = usable / (channels[layer_of] * channels.count_nonzero()).clamp_min(1)
+    variance = torch.where(usable, wanted.variance, 1.0)
+    deviation_gap = found.variance.clamp_min(TINY).sqrt() - variance.sqrt()
+    return ((found.mean - wanted.mean).square() + deviation_gap.square()).mul(weights / variance).sum()
+
+
+def _side_by_side(statistics: StatisticsByLayer) -> BatchStatistics:
+    """The channels of all layers in a row: a network has dozens of layers, each of few channels."""
+    layers = list(statistics.values())
+    return BatchStatistics(torch.cat([each.mean for each in layers]), torch.cat([each.variance for each in layers]))
 
 
 def discounted_statistics_distance(

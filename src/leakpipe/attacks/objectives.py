@@ -20,12 +20,12 @@ def cosine_distance(candidate: Tensors, observed: Tensors) -> Tensor:
     From 0 (same direction) to 2 (opposite). A zero vector has no direction: callers leave the term out when
     the observed update is zero; a zero candidate gives distance 1.
     """
-    return _one_minus_cosine(*_flatten(candidate, observed))
+    return _cosine_of_vectors(*_flatten(candidate, observed))
 
 
 def layer_cosine_distance(candidate: Tensors, observed: Tensors) -> Tensor:
     """Mean over tensors of 1 − cos(angle), from 0 to 2; tensors whose observed value is zero are left out."""
-    return _mean_over_layers(_one_minus_cosine, candidate, observed)
+    return _mean_over_layers(_cosine_of_vectors, candidate, observed)
 
 
 def squared_distance(candidate: Tensors, observed: Tensors) -> Tensor:
@@ -56,16 +56,43 @@ DISTANCES: dict[str, Callable[[Tensors, Tensors], Tensor]] = {
 }
 
 
+def cosine_from_products(inner: Tensor, mine: Tensor, theirs: Tensor) -> Tensor:
+    """`cosine_distance` from what each tensor adds to it.
+
+    Args:
+        inner: Inner product of candidate and observed, float64 of shape (tensors,).
+        mine: Squared L2 norm of the candidate's, likewise.
+        theirs: Of the observed.
+    """
+    return _one_minus_cosine(inner.sum(), mine.sum(), theirs.sum())
+
+
+def layer_cosine_from_products(inner: Tensor, mine: Tensor, theirs: Tensor) -> Tensor:
+    """`layer_cosine_distance` from what each tensor adds to it, as `cosine_from_products`."""
+    return _one_minus_cosine(inner, mine, theirs)[theirs > 0].mean()
+
+
+PRODUCT_DISTANCES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "cosine": cosine_from_products,
+    "layer-cosine": layer_cosine_from_products,
+}
+
+
 def _flatten(candidate: Tensors, observed: Tensors) -> tuple[Tensor, Tensor]:
     mine = torch.cat([candidate[name].flatten().double() for name in observed])
     return mine, torch.cat([value.flatten().double() for value in observed.values()])
 
 
-def _one_minus_cosine(mine: Tensor, theirs: Tensor) -> Tensor:
-    squared = mine.dot(mine) * theirs.dot(theirs)
+def _cosine_of_vectors(mine: Tensor, theirs: Tensor) -> Tensor:
+    return _one_minus_cosine(mine.dot(theirs), mine.dot(mine), theirs.dot(theirs))
+
+
+def _one_minus_cosine(inner: Tensor, mine: Tensor, theirs: Tensor) -> Tensor:
+    """From the inner product and the squared lengths."""
+    squared = mine * theirs
     has_direction = squared > 0  # chosen twice: a branch not taken still passes its gradient's NaN on
     norms = torch.where(has_direction, squared, 1.0).sqrt()
-    return 1 - torch.where(has_direction, mine.dot(theirs) / norms, 0.0)
+    return 1 - torch.where(has_direction, inner / norms, 0.0)
 
 
 def _mean_over_layers(distance: Callable[[Tensor, Tensor], Tensor], candidate: Tensors, observed: Tensors) -> Tensor:

@@ -19,13 +19,9 @@ from leakpipe.attacks.batch_statistics import (
 )
 from leakpipe.attacks.objectives import DISTANCES
 from leakpipe.attacks.observation import Observation, simulated_trainings
+from leakpipe.attacks.passes.comparison import find_comparison
 from leakpipe.attacks.regularizers import TOTAL_VARIATIONS, group_distance, l2_norm, prior_distance
-from leakpipe.attacks.row_space import (
-    Seen,
-    find_row_spaces,
-    plain_convolutions,
-    row_space_distance,
-)
+from leakpipe.attacks.row_space import Seen, find_row_spaces, plain_convolutions, row_space_distance
 from leakpipe.attacks.surrogate import with_surrogate_relus
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.aggregate import aggregate_updates
@@ -94,6 +90,7 @@ class Terms:
                 "the update is all zero and no recovered variance is positive: nothing is left to attack"
             )
         self.explains = observation.has_signal and settings.objective_weight > 0
+        self.comparison = find_comparison(self) if self.explains else None
         if not (self.explains or self.row_spaces or settings.batch_norm_weight > 0):
             raise LeakpipeError(
                 "no convolution has fewer positions than channels, or noise drowns all that have: the row-space term, "
@@ -136,16 +133,20 @@ class Terms:
         # One step's statistics are those of one forward pass: no training has to be simulated for them.
         several_steps = self.observation.update.steps > 1 or bool(self.observation.companions)
         needs_update = several_steps or self._statistics_within_bounds
-        trains = self.explains or drift is not None or needs_update
+        trains = (self.explains and self.comparison is None) or drift is not None or needs_update
         simulated = self._simulate(model, inputs, labels) if trains else None
         terms: dict[str, tuple[float, Tensor]] = {}
-        if self.explains and simulated is not None:
+        measured: StatisticsByLayer | None = None
+        if self.comparison is not None:
+            distance, measured = self.comparison.compare(inputs, labels)
+            terms["update_distance"] = settings.objective_weight, distance
+        elif self.explains and simulated is not None:
             distance = self._update_distance(model, inputs, labels, simulated)
             terms["update_distance"] = settings.objective_weight, distance
         seen: Seen = {}
         if settings.batch_norm_weight > 0:
             with record_layer_inputs(model.module, self.row_spaces) as seen:
-                statistics = self._measure_statistics(inputs, simulated)
+                statistics = measured or self._measure_statistics(inputs, simulated)
             gap = self._statistics_distance(statistics, self._statistics_to_match(simulated))
             terms["batch_statistics"] = settings.batch_norm_weight, gap
         if self.row_spaces:

@@ -38,9 +38,7 @@ class BatchStatistics:
 
         Raises `ValueError` for one value per channel, which has no variance.
         """
-        count = values.numel() // values.shape[1]
-        if count < 2:
-            raise ValueError(f"batch normalisation needs 2 values per channel to train, got {count}")
+        count = values_per_channel(values)
         variance, mean = torch.var_mean(values, dim=(0, 2, 3), correction=0)
         return cls(mean, variance * (count / (count - 1)), count)
 
@@ -49,6 +47,17 @@ class BatchStatistics:
         if self.values is None:
             raise ValueError("only statistics of one batch have a biased variance")
         return replace(self, variance=self.variance * ((self.values - 1) / self.values))
+
+
+def values_per_channel(values: Tensor) -> int:
+    """How many values of each channel there are to normalise, of shape (batch, channels, height, width).
+
+    Raises `ValueError` for one, which has no variance.
+    """
+    count = values.numel() // values.shape[1]
+    if count < 2:
+        raise ValueError(f"batch normalisation needs 2 values per channel to train, got {count}")
+    return count
 
 
 class BatchNorm2d(nn.BatchNorm2d):

@@ -1,0 +1,65 @@
+"""Which attacks go through the passes, and their distance of updates from them."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from leakpipe.attacks.batch_statistics import StatisticsByLayer
+from leakpipe.attacks.objectives import PRODUCT_DISTANCES
+from leakpipe.attacks.passes.explain import Explainer
+from leakpipe.attacks.passes.program import UnknownLayerError
+
+if TYPE_CHECKING:
+    from leakpipe.attacks.terms import Terms
+
+
+class Comparison:
+    """The distance of updates where a client took one step, without a simulated update.
+
+    The update is −η times the gradient, so that cosines compare the gradient g with T = −ΔW/η.
+    """
+
+    def __init__(self, terms: "Terms") -> None:
+        rate = terms.belief.learning_rate
+        targets = {name: terms.told.weights[name] / -rate for name in terms.observed}
+        self.explainer = Explainer(terms.global_model, targets, terms.belief)
+        self.distance = PRODUCT_DISTANCES[terms.settings.objective]
+        self.scales = torch.tensor([terms.scales[name] for name in targets], dtype=torch.float64).square()
+        squared = [value.double().square().sum() for value in targets.values()]
+        self.theirs = torch.stack(squared) * self.scales
+
+    def compare(self, images: Tensor, labels: Tensor) -> tuple[Tensor, StatisticsByLayer]:
+        """The distance of the candidates' update from the observed one, and the batch statistics on the way."""
+        found = self.explainer.explain(images, labels)
+        return self.distance(found.inner * self.scales, found.squared * self.scales, self.theirs), found.statistics
+
+
+def find_comparison(terms: "Terms") -> Comparison | None:
+    """How updates are compared through the passes; None where autograd has to differentiate a simulated update.
+
+    The passes are of one local step in training mode by one client, whose update is known as it is.
+    """
+    observation, settings, told = terms.observation, terms.settings, terms.told
+    one_step = observation.update.steps == 1 and not observation.companions and len(terms.trainings) == 1
+    exact = not (told.weight_bounds or told.statistic_bounds)
+    as_client = (
+        settings.update_gradient == "through-update"
+        and settings.global_model == "restored"
+        and settings.statistics_model == "global"
+        and settings.variance == "unbiased"
+        and terms.belief.batch_norm == "training"
+    )
+    if not (
+        settings.step == "passes"
+        and settings.objective in PRODUCT_DISTANCES
+        and one_step
+        and exact
+        and as_client
+        and not settings.recompute_steps
+    ):
+        return None
+    try:
+        return Comparison(terms)
+    except UnknownLayerError:
+        return None

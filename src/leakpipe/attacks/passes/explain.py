@@ -1,0 +1,167 @@
+"""How well candidates explain an update, through the passes: a function of images that torch can differentiate."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from leakpipe.attacks.passes.base import Adjoints, Layer
+from leakpipe.attacks.passes.gradients import Gradients
+from leakpipe.attacks.passes.program import compile_network
+from leakpipe.attacks.passes.weighted import Normalized
+from leakpipe.federation.local import LocalSettings, mean_loss
+from leakpipe.models.batchnorm import BatchStatistics
+from leakpipe.models.preprocessing import normalize_input
+from leakpipe.models.state import ModelState, Tensors
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What the candidates' loss gradient g is, next to its targets T, and the batch statistics on the way.
+
+    Attributes:
+        inner: ⟨g, T⟩ of each tensor, float64 of shape (tensors,), in the order of `Explainer`'s targets.
+        squared: ‖g‖² of each tensor, likewise.
+        statistics: By layer name.
+    """
+
+    inner: Tensor
+    squared: Tensor
+    statistics: Mapping[str, BatchStatistics]
+
+
+class Explainer:
+    """One local step of a client on candidates, compared with the gradients that it should have had.
+
+    Args:
+        model: The client's before the step; batch normalisation works in training mode.
+        targets: T by parameter name; parameters that are missing are not compared.
+        settings: How the client trains.
+
+    Raises:
+        UnknownLayerError: The passes do not know a layer of the model.
+    """
+
+    def __init__(self, model: ModelState, targets: Tensors, settings: LocalSettings) -> None:
+        self.settings = settings
+        weights = {name: _laid_out(value.detach()) for name, value in model.weights.items()}
+        laid_out = {name: _laid_out(value) for name, value in targets.items()}
+        self.instructions = compile_network(model.module, weights, laid_out)
+        self.gradients = Gradients(self.instructions, weights, targets)
+
+    def explain(self, images: Tensor, labels: Tensor) -> Explained:
+        """Compare candidates' gradients with the targets; differentiable in images and labels.
+
+        Args:
+            images: Shape (images, 1 or 3, height, width) in [0, 1].
+            labels: As in `leakpipe.federation.local.Batch`.
+        """
+        run = _Run(self)
+        inner, squared, *found = _Explain.apply(normalize_input(images), labels, run)
+        pairs = zip(run.normalized, found[::2], found[1::2], strict=True)
+        statistics = {name: BatchStatistics(mean, variance) for name, mean, variance in pairs}
+        return Explained(inner, squared, statistics)
+
+
+class _Run:
+    """The passes over one set of candidates."""
+
+    def __init__(self, explainer: Explainer) -> None:
+        self.instructions, self.settings = explainer.instructions, explainer.settings
+        self.gradients = explainer.gradients
+        self.layers: list[Layer] = []
+
+    @property
+    def normalized(self) -> list[str]:
+        """Names of the batch-normalisation layers in the order of the forward pass."""
+        pairs = zip(self.instructions, self.layers, strict=True)
+        return [step.name for step, layer in pairs if isinstance(layer, Normalized)]
+
+    @property
+    def statistics(self) -> list[Tensor]:
+        """Mean and variance of each of them in turn."""
+        layers = [layer for layer in self.layers if isinstance(layer, Normalized)]
+        return [value for layer in layers for value in (layer.mean, layer.variance)]
+
+    def compare(self, network_input: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Forward and backward pass; inner products and squared norms by tensor."""
+        values = [network_input.contiguous(memory_format=torch.channels_last)]
+        for step in self.instructions:
+            self.layers.append(step.make(*(values[read] for read in step.reads)))
+            values.append(self.layers[-1].output)
+        with torch.enable_grad():
+            self.logits, self.labels = values[-1].detach().requires_grad_(), labels.detach()
+            if self.labels.is_floating_point():
+                self.labels.requires_grad_()
+            loss = mean_loss(self.logits, self.labels, self.settings)
+            (self.delta,) = torch.autograd.grad(loss, self.logits, create_graph=True)
+        self._back(_backward, self.delta.detach())
+        return self.gradients.compare(self.layers)
+
+    def differentiate(self, inner: Tensor, squared: Tensor, statistics: Adjoints) -> Adjoints:
+        """Tangent and reverse pass: derivatives in the network's input and in the labels.
+
+        Args:
+            inner: Of what is differentiated in each inner product.
+            squared: In each squared norm.
+            statistics: In each of `statistics`; None where it does not depend on it.
+        """
+        self.gradients.aim(self.layers, inner, squared)
+        moved: list[Tensor | None] = [None]
+        for step, layer in zip(self.instructions, self.layers, strict=True):
+            moved.append(layer.tangent(*(moved[read] for read in step.reads)))
+        normalized = [layer for layer in self.layers if isinstance(layer, Normalized)]
+        for layer, mean, variance in zip(normalized, statistics[::2], statistics[1::2], strict=True):
+            if mean is not None and variance is not None:
+                layer.statistics_adjoint = mean, variance
+        last = moved[-1]
+        wanted = [value for value in (self.logits, self.labels) if value.requires_grad]
+        assert last is not None
+        derivatives = torch.autograd.grad(self.delta, wanted, last, allow_unused=True)
+        reached = self._back(_reverse, derivatives[0])
+        return reached, derivatives[1] if len(derivatives) > 1 else None
+
+    def _back(self, part: Callable[[Layer, Tensor | None], Adjoints], adjoint: Tensor | None) -> Tensor | None:
+        """Go through the layers from the last to the first; what reaches the network's input."""
+        adjoints: dict[int, Tensor | None] = {len(self.layers): adjoint}
+        for place in range(len(self.layers), 0, -1):
+            step, layer = self.instructions[place - 1], self.layers[place - 1]
+            found = part(layer, adjoints.pop(place, None))
+            for read, value in zip(step.reads, found, strict=False):
+                before = adjoints.get(read)
+                adjoints[read] = value if before is None else before if value is None else before + value
+        return adjoints.get(0)
+
+
+def _backward(layer: Layer, delta: Tensor | None) -> Adjoints:
+    # Before the first parameters no δ is asked for.
+    return () if delta is None else layer.backward(delta)
+
+
+def _reverse(layer: Layer, adjoint: Tensor | None) -> Adjoints:
+    return layer.reverse(adjoint)
+
+
+class _Explain(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, network_input: Tensor, labels: Tensor, run: _Run) -> tuple[Tensor, ...]:
+        ctx.run = run  # type: ignore[attr-defined]
+        ctx.set_materialize_grads(False)
+        found = run.compare(network_input, labels)
+        # Not the tensors that the run holds: torch lets results hold the run, which then would never be freed.
+        return *found, *(value.detach() for value in run.statistics)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *adjoints: Tensor | None) -> tuple[Tensor | None, ...]:
+        run: _Run = ctx.run  # type: ignore[attr-defined]
+        nothing = torch.zeros(len(run.gradients.order), dtype=torch.float64)
+        inner, squared = (nothing if value is None else value for value in adjoints[:2])
+        images, labels = run.differentiate(inner, squared, adjoints[2:])
+        return images, labels, None
+
+
+def _laid_out(value: Tensor) -> Tensor:
+    """In the memory format that convolutions of few images are fastest in."""
+    return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value.contiguous()

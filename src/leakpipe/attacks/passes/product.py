@@ -1,0 +1,151 @@
+"""Multiplying with a weight, forth and back, for each kind of layer that has one."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, conv_transpose2d, fold, linear, unfold
+
+Pairs = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
+FEW_COLUMNS = 160  # 3 channels of 7 × 7 pixels and less
+
+
+class Product(ABC):
+    """What a layer does with a tensor of its weight's shape.
+
+    Attributes:
+        outputs: Values that it puts out at one position.
+        columns: Values that it reads at one position.
+    """
+
+    outputs: int
+    columns: int
+
+    @abstractmethod
+    def forward(self, features: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The layer's output with `matrix` as its weight."""
+
+    @abstractmethod
+    def backward(self, delta: Tensor, matrix: Tensor, features: Tensor) -> Tensor:
+        """The adjoint of `forward` in the features, of which only the shape is used."""
+
+    @abstractmethod
+    def forward_both(self, pairs: Pairs) -> Tensor:
+        """The sum of `forward` of two pairs of features and matrix."""
+
+    @abstractmethod
+    def backward_both(self, pairs: Pairs, features: Tensor) -> Tensor:
+        """The sum of `backward` of two pairs of outputs and matrix."""
+
+    @abstractmethod
+    def gradient(self, features: Tensor, delta: Tensor) -> Tensor:
+        """The adjoint of `forward` in the matrix."""
+
+    @abstractmethod
+    def patches(self, features: Tensor) -> Tensor:
+        """What each position reads, shape (positions, columns)."""
+
+    @abstractmethod
+    def from_patches(self, patches: Tensor, like: Tensor) -> Tensor:
+        """The adjoint of `patches`, of the shape of the features `like`."""
+
+    @abstractmethod
+    def rows(self, outputs: Tensor) -> Tensor:
+        """Outputs as (positions, outputs)."""
+
+    @abstractmethod
+    def from_rows(self, rows: Tensor, like: Tensor) -> Tensor:
+        """The inverse of `rows`, of the shape of `like`."""
+
+
+class ConvolutionProduct(Product):
+    """Of a convolution without groups and dilation, with zeros around."""
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        assert not isinstance(layer.padding, str)  # `program` has seen to it
+        self.size: tuple[int, ...] = layer.kernel_size
+        self.stride: tuple[int, ...] = layer.stride
+        self.padding: tuple[int, ...] = layer.padding
+        self.outputs, self.columns = layer.out_channels, layer.weight[0].numel()
+
+    def forward(self, features: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
+        return conv2d(features, matrix, bias, self.stride, self.padding)
+
+    def forward_both(self, pairs: Pairs) -> Tensor:
+        (first, matrix), (second, other) = pairs
+        return self.forward(torch.cat([first, second], dim=1), torch.cat([matrix, other], dim=1))
+
+    def backward(self, delta: Tensor, matrix: Tensor, features: Tensor) -> Tensor:
+        if self.columns < FEW_COLUMNS:  # many positions of a few values, as of images: torch is slow at these
+            columns = matrix.flatten(1).T @ delta.flatten(2)
+            return fold(columns, features.shape[2:], self.size, padding=self.padding, stride=self.stride)
+        left = [
+            (read + 2 * padding - size) % stride
+            for read, padding, size, stride in zip(
+                features.shape[2:], self.padding, self.size, self.stride, strict=True
+            )
+        ]
+        return conv_transpose2d(delta, matrix, None, self.stride, self.padding, left)
+
+    def backward_both(self, pairs: Pairs, features: Tensor) -> Tensor:
+        (first, matrix), (second, other) = pairs
+        return self.backward(torch.cat([first, second], dim=1), torch.cat([matrix, other]), features)
+
+    def gradient(self, features: Tensor, delta: Tensor) -> Tensor:
+        weight = features.new_empty(self.outputs, features.shape[1], *self.size)
+        like = weight.contiguous(memory_format=torch.channels_last)
+        wanted = [False, True, False]
+        return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
+            delta, features, like, None, self.stride, self.padding, [1, 1], False, [0, 0], 1, wanted
+        )[1]
+
+    def patches(self, features: Tensor) -> Tensor:
+        found = unfold(features, self.size, padding=self.padding, stride=self.stride)
+        return found.transpose(1, 2).flatten(0, 1)
+
+    def from_patches(self, patches: Tensor, like: Tensor) -> Tensor:
+        columns = patches.view(len(like), -1, self.columns).transpose(1, 2)
+        return fold(columns, like.shape[2:], self.size, padding=self.padding, stride=self.stride)
+
+    def rows(self, outputs: Tensor) -> Tensor:
+        return outputs.permute(0, 2, 3, 1).reshape(-1, self.outputs)
+
+    def from_rows(self, rows: Tensor, like: Tensor) -> Tensor:
+        images, _, height, width = like.shape
+        return rows.view(images, height, width, self.outputs).permute(0, 3, 1, 2)
+
+
+class MatrixProduct(Product):
+    """Of a fully connected layer."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        self.outputs, self.columns = layer.out_features, layer.in_features
+
+    def forward(self, features: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
+        return linear(features, matrix, bias)
+
+    def forward_both(self, pairs: Pairs) -> Tensor:
+        (first, matrix), (second, other) = pairs
+        return torch.addmm(first @ matrix.T, second, other.T)
+
+    def backward(self, delta: Tensor, matrix: Tensor, features: Tensor) -> Tensor:  # noqa: ARG002 its shape follows
+        return delta @ matrix
+
+    def backward_both(self, pairs: Pairs, features: Tensor) -> Tensor:  # noqa: ARG002 its shape follows
+        (first, matrix), (second, other) = pairs
+        return torch.addmm(first @ matrix, second, other)
+
+    def gradient(self, features: Tensor, delta: Tensor) -> Tensor:
+        return delta.T @ features
+
+    def patches(self, features: Tensor) -> Tensor:
+        return features
+
+    def from_patches(self, patches: Tensor, like: Tensor) -> Tensor:  # noqa: ARG002 its shape follows
+        return patches
+
+    def rows(self, outputs: Tensor) -> Tensor:
+        return outputs
+
+    def from_rows(self, rows: Tensor, like: Tensor) -> Tensor:  # noqa: ARG002 its shape follows
+        return rows

@@ -1,0 +1,157 @@
+"""A network as a list of layers that the passes know, or the sentence that says which one they do not."""
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from leakpipe.attacks.passes.base import Layer, Linear, MaxPool, Rectifier, Sum
+from leakpipe.attacks.passes.product import ConvolutionProduct, MatrixProduct
+from leakpipe.attacks.passes.weighted import Normalized, Weighted
+from leakpipe.attacks.surrogate import SurrogateReLU
+from leakpipe.models.batchnorm import BatchNorm2d
+from leakpipe.models.preprocessing import normalize_input
+from leakpipe.models.state import Tensors
+
+Make = Callable[..., Layer]
+
+
+class UnknownLayerError(Exception):
+    """A network has a layer that the passes do not know; the message names it."""
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One layer of a network in the order of its forward pass.
+
+    Attributes:
+        make: Runs the layer on what it reads.
+        reads: Which values it reads: 0 is the network's normalised input, k the output of the k-th instruction.
+        name: Of the module, where it has parameters; else "".
+    """
+
+    make: Make
+    reads: tuple[int, ...]
+    name: str = ""
+
+
+def compile_network(module: nn.Module, weights: Tensors, targets: Tensors) -> list[Instruction]:
+    """The network's layers, holding its weights and what their gradients are compared with.
+
+    Args:
+        module: The architecture.
+        weights: By parameter name, in the memory format that the layers should work in.
+        targets: By parameter name, of the same shapes; those that are missing are not compared.
+
+    Raises:
+        UnknownLayerError: The passes do not know one of its layers.
+    """
+    try:
+        graph = _Tracer().trace(module)
+    except (fx.proxy.TraceError, TypeError, ValueError) as error:
+        raise UnknownLayerError(f"the network's forward pass cannot be followed ({error})") from error
+    layers = dict(module.named_modules())
+    places: dict[fx.Node, int] = {}
+    moves = [False]
+    instructions: list[Instruction] = []
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            continue
+        if node.op == "output":
+            _check_output(node, places, len(instructions))
+            continue
+        if node.target is normalize_input:
+            places[node] = 0
+            continue
+        reads = tuple(places[read] for read in node.all_input_nodes)
+        moves.append(any(moves[read] for read in reads))
+        name = ""
+        if node.op == "call_module" and isinstance(layers[node.target], (nn.Conv2d, nn.Linear, BatchNorm2d)):
+            name = str(node.target)
+            moves[-1] = True
+        make = (
+            _module_layer(layers[node.target], name, weights, targets, moves=moves[reads[0]])
+            if node.op == "call_module"
+            else _function_layer(node)
+        )
+        instructions.append(Instruction(make, reads, name))
+        places[node] = len(instructions)
+    return instructions
+
+
+def _check_output(node: fx.Node, places: dict[fx.Node, int], last: int) -> None:
+    if not isinstance(node.args[0], fx.Node) or places.get(node.args[0]) != last:
+        raise UnknownLayerError("the network puts out something else than what its last layer does")
+
+
+class _Tracer(fx.Tracer):
+    """Follows a network down to the layers that the passes know."""
+
+    def __init__(self) -> None:
+        super().__init__(autowrap_functions=(normalize_input,))
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, BatchNorm2d | SurrogateReLU) or super().is_leaf_module(m, module_qualified_name)
+
+
+LINEAR_MODULES = (nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.Flatten, nn.Identity)
+LINEAR_FUNCTIONS = (
+    torch.flatten,
+    torch.cat,
+    nn.functional.pad,
+    nn.functional.adaptive_avg_pool2d,
+    nn.functional.avg_pool2d,
+    operator.getitem,
+)
+LINEAR_METHODS = ("flatten", "mean")
+
+
+def _module_layer(layer: nn.Module, name: str, weights: Tensors, targets: Tensors, *, moves: bool) -> Make:
+    """How a module of the network is run."""
+    if isinstance(layer, nn.Conv2d):
+        plain = layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
+        if not plain or isinstance(layer.padding, str):
+            raise UnknownLayerError(f"{name}: a convolution with groups, dilation or padding of other kinds")
+    if isinstance(layer, nn.Conv2d | nn.Linear | BatchNorm2d):
+        weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias")
+        if isinstance(layer, BatchNorm2d):
+            assert bias is not None
+            return partial(Normalized, weight=weight, bias=bias, epsilon=layer.eps)
+        product = ConvolutionProduct(layer) if isinstance(layer, nn.Conv2d) else MatrixProduct(layer)
+        target = targets.get(f"{name}.weight")
+        return partial(Weighted, product, weight=weight, bias=bias, target=target, moves=moves)
+    if isinstance(layer, SurrogateReLU):
+        return partial(Rectifier, slope=layer.slope)
+    if isinstance(layer, nn.ReLU):
+        return partial(Rectifier, slope=0.0)
+    if isinstance(layer, nn.MaxPool2d):
+        return partial(MaxPool, layer)
+    if isinstance(layer, LINEAR_MODULES):
+        return partial(Linear, layer)
+    raise UnknownLayerError(f"a layer of kind {type(layer).__name__}")
+
+
+def _function_layer(node: fx.Node) -> Make:
+    """How a function that the network calls is run."""
+    if node.target in (operator.add, operator.iadd, torch.add) and len(node.all_input_nodes) == 2:
+        return Sum
+    if node.target in (nn.functional.relu, torch.relu) or (node.op == "call_method" and node.target == "relu"):
+        return partial(Rectifier, slope=0.0)
+    known = node.target in (LINEAR_METHODS if node.op == "call_method" else LINEAR_FUNCTIONS)
+    if not known:
+        raise UnknownLayerError(f"a call of {getattr(node.target, '__name__', node.target)}")
+    return partial(Linear, partial(_call, node, tuple(node.all_input_nodes)))
+
+
+def _call(node: fx.Node, reads: Sequence[fx.Node], *values: Tensor) -> Tensor:
+    """The node's function of what it reads, its other arguments as they are in the network."""
+    given = dict(zip(reads, values, strict=True))
+    arguments = fx.node.map_arg(node.args, given.__getitem__)
+    named: dict[str, Any] = fx.node.map_arg(node.kwargs, given.__getitem__)
+    if node.op == "call_method":
+        return getattr(arguments[0], str(node.target))(*arguments[1:], **named)  # type: ignore[no-any-return]
+    return node.target(*arguments, **named)  # type: ignore[operator, no-any-return]

@@ -1,0 +1,131 @@
+"""Layers with parameters: convolutions and fully connected layers, and batch normalisation."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from leakpipe.attacks.passes.base import Adjoints, Layer
+from leakpipe.attacks.passes.compared import Compared, compare
+from leakpipe.attacks.passes.product import Product
+from leakpipe.models.batchnorm import values_per_channel
+
+
+class ParameterLayer(Layer):
+    """A layer whose gradients are compared.
+
+    Attributes:
+        weight_compared: The gradient of a weight matrix, after `backward`; None where there is none.
+        vector_gradients: Those of its other parameters (biases, and what batch normalisation has), after `backward`.
+        vector_directions: Along which those move, set before `tangent`; alike.
+    """
+
+    weight_compared: Compared | None = None
+    vector_gradients: Sequence[Tensor] = ()
+    vector_directions: Sequence[Tensor] = ()
+
+
+class Weighted(ParameterLayer):
+    """A convolution or fully connected layer; its bias is the only vector.
+
+    Args:
+        product: Its kind.
+        features: What it reads.
+        target: What the gradient of its weight is compared with.
+        moves: Whether what it reads moves with parameters of earlier layers; else its δ is not asked for.
+    """
+
+    weight_compared: Compared
+
+    def __init__(
+        self,
+        product: Product,
+        features: Tensor,
+        *,
+        weight: Tensor,
+        bias: Tensor | None,
+        target: Tensor | None,
+        moves: bool,
+    ) -> None:
+        self.product, self.features, self.weight, self.has_bias = product, features, weight, bias is not None
+        self.target, self.moves = target, moves
+        self.output = product.forward(features, weight, bias)
+
+    def backward(self, delta: Tensor) -> Adjoints:
+        self.weight_compared = compare(self.product, self.features, delta, self.target)
+        if self.has_bias:
+            self.vector_gradients = (self.product.rows(delta).sum(dim=0),)
+        return (self.product.backward(delta, self.weight, self.features) if self.moves else None,)
+
+    def tangent(self, *moved: Tensor | None) -> Tensor | None:
+        found = self.weight_compared.tangent(moved[0], self.weight)
+        for direction in self.vector_directions:
+            found += direction.view(-1, *[1] * (found.dim() - 2))
+        return found
+
+    def reverse(self, adjoint: Tensor | None) -> Adjoints:
+        return (self.weight_compared.reverse(adjoint, self.weight),)
+
+
+class Normalized(ParameterLayer):
+    """Batch normalisation in training mode, x̂ = (x − μ)/σ and γx̂ + β with σ² = variance + ε.
+
+    Both ways, values go through P/σ with P(q) = q − mean(q) − x̂·mean(x̂q), which torch's backward kernel applies; it
+    also returns Σ x̂q and Σ q. The reverse pass differentiates it once more: x̂ in it, and σ.
+
+    Attributes:
+        mean: μ by channel.
+        variance: By channel, UNBIASED.
+    """
+
+    def __init__(self, features: Tensor, *, weight: Tensor, bias: Tensor, epsilon: float) -> None:
+        self.features, self.weight, self.epsilon = features, weight, epsilon
+        self.values = values_per_channel(features)
+        self.output, self.mean, self.inverse = torch.native_batch_norm(
+            features, weight, bias, None, None, True, 0.0, epsilon
+        )
+        biased = self.inverse.reciprocal().square() - epsilon
+        self.variance = biased * (self.values / (self.values - 1))
+        self.statistics_adjoint: tuple[Tensor, Tensor] | None = None
+
+    def backward(self, delta: Tensor) -> Adjoints:
+        self.delta = delta
+        found, *self.vector_gradients = self._project(delta, self.weight)
+        return (found,)
+
+    def tangent(self, *moved: Tensor | None) -> Tensor | None:
+        (self.moved,) = moved
+        along, shift = self.vector_directions
+        scale = along * self.inverse
+        shift = shift - scale * self.mean
+        if self.moved is None:
+            return torch.addcmul(_channels(shift), self.features, _channels(scale))
+        self.turned, self.moved_sum, _ = self._project(self.moved, self.weight)
+        return torch.addcmul(self.turned, self.features, _channels(scale)).add_(_channels(shift))
+
+    def reverse(self, adjoint: Tensor | None) -> Adjoints:
+        ahead = torch.zeros_like(self.features) if adjoint is None else adjoint * _channels(self.weight)
+        along = self.vector_directions[0]
+        slope = offset = torch.zeros_like(self.mean)
+        if self.moved is not None:
+            shrink = self.inverse / self.values
+            along = along - self.weight * self.moved_sum * shrink
+            ahead.addcmul_(self.moved, _channels(-self.weight * self.vector_gradients[0] * shrink))
+            slope = -(self.delta * self.turned).sum(dim=(0, 2, 3)) * shrink * self.inverse
+        ahead.addcmul_(self.delta, _channels(along))
+        if self.statistics_adjoint is not None:
+            mean, variance = self.statistics_adjoint
+            slope = slope + variance * (2 / (self.values - 1))
+            offset = mean / self.values
+        found = self._project(ahead, None)[0]
+        return (found.addcmul_(self.features, _channels(slope)).add_(_channels(offset - slope * self.mean)),)
+
+    def _project(self, values: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """weight·P(values)/σ, Σ x̂·values and Σ values."""
+        return torch.ops.aten.native_batch_norm_backward(  # type: ignore[no-any-return]
+            values, self.features, weight, None, None, self.mean, self.inverse, True, self.epsilon, [True, True, True]
+        )
+
+
+def _channels(values: Tensor) -> Tensor:
+    return values.view(1, -1, 1, 1)

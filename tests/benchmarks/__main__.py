@@ -1,0 +1,79 @@
+"""Time one attack step: by the passes, by autograd, and against the floor of this machine."""
+
+import argparse
+import resource
+import subprocess
+import sys
+from statistics import median
+
+import torch
+
+from tests.benchmarks.cases import CASES, observe, search
+from tests.benchmarks.counts import count_step
+from tests.benchmarks.machine import Peaks, alternate, measure_peaks, middle_ratio
+
+
+def main() -> None:
+    """Print one row per case."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("cases", nargs="*", default=list(CASES), help=f"of {', '.join(CASES)}; all if none is named")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--memory", choices=("passes", "autograd"), help="only print the peak memory of this way, MB")
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    if chosen.memory:
+        print(round(_peak_memory(chosen.cases[0], chosen.memory)))
+        return
+    peaks = measure_peaks()
+    print(f"torch {torch.__version__}, {chosen.threads} threads: {peaks.flops / 1e9:.0f} GFLOP/s in a matrix product,")
+    print(f"{peaks.bytes / 1e9:.1f} GB/s in a copy. Milliseconds a step, medians of alternating rounds.\n")
+    print("| case | GFLOP | MB | floor | passes | of the floor | autograd | ratio | memory, passes/autograd MB |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for case in chosen.cases:
+        print(_row(case, peaks), flush=True)
+
+
+def _row(case: str, peaks: Peaks) -> str:
+    model, size, images, rounds = CASES[case]
+    observation = observe(model, size, images)
+    assert observation.prior is not None
+    needed = count_step(observation.before, observation.prior)
+    slow, fast = alternate([_stepper(case, step) for step in ("autograd", "passes")], rounds=rounds)
+    floor = peaks.floor(needed.flops, needed.bytes)
+    memory = "/".join(_memory_of(case, step) for step in ("passes", "autograd"))
+    return (
+        f"| {case} | {needed.flops / 1e9:.2f} | {needed.bytes / 1e6:.0f} | {1e3 * floor:.1f} | "
+        f"{1e3 * median(fast):.1f} | {median(fast) / floor:.1f}× | {1e3 * median(slow):.1f} | "
+        f"{middle_ratio(slow, fast):.2f} | {memory} |"
+    )
+
+
+def _stepper(case: str, step: str):  # noqa: ANN202
+    """A function that takes the next step of the attack."""
+    attack = search(observe(*CASES[case][:3]), step)
+    state = attack.start()
+
+    def advance() -> None:
+        nonlocal state
+        state = attack.advance(state)
+
+    return advance
+
+
+def _memory_of(case: str, step: str) -> str:
+    """Of a process of its own: a peak never falls."""
+    command = [sys.executable, "-m", "tests.benchmarks", case, "--memory", step]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _peak_memory(case: str, step: str) -> float:
+    """By how much three steps raise the peak of this process, in MB."""
+    advance = _stepper(case, step)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(3):
+        advance()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""The passes by hand against automatic differentiation of the simulated update, which is their oracle."""
+
+import gc
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from leakpipe.attacks.passes import compared
+from leakpipe.attacks.passes.comparison import find_comparison
+from leakpipe.attacks.passes.explain import Explainer
+from leakpipe.attacks.passes.program import UnknownLayerError
+from leakpipe.attacks.search import Search
+from leakpipe.attacks.surrogate import with_surrogate_relus
+from leakpipe.attacks.terms import Terms
+from leakpipe.federation.local import Batch, LocalSettings, local_update
+from leakpipe.models.catalog import MODELS
+from leakpipe.models.state import ModelState, build_module, forward_training, initial_state
+from leakpipe.params_attacks import AttackSettings
+from leakpipe.params_models import ModelParams
+from tests.unit.attacking import CLIENT, observe, observe_small, random_images, small_model
+
+DOUBLE = torch.float64
+SHAPES: dict[str, dict[str, Any]] = {"convnet-bn": {"widths": (4, 8, 12), "strides": (1, 2, 2)}}
+
+
+def untrained(name: str, *, size: int = 32, dtype: torch.dtype = DOUBLE, **changes: Any) -> ModelState:
+    params = ModelParams(name=name, **SHAPES.get(name, {}) | changes)
+    return initial_state(build_module(params, classes=3, image_size=size), seed=1, dtype=dtype)
+
+
+def products(gradients: dict[str, Tensor], targets: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    inner = torch.stack([(gradients[name] * target).sum() for name, target in targets.items()])
+    return inner, torch.stack([gradients[name].square().sum() for name in targets])
+
+
+def some_function(inner: Tensor, squared: Tensor, statistics: dict[str, Any]) -> Tensor:
+    """Of all that the passes give, with a slope of its own in each."""
+    slopes = torch.linspace(-1, 2, len(inner), dtype=inner.dtype)
+    layers = sum((layer.mean.sin() + layer.variance.sqrt()).sum() for layer in statistics.values())
+    return (slopes * inner).sum() + (slopes.flip(0).exp() * squared).sqrt().sum() + layers
+
+
+def compare_with_autograd(state: ModelState, images: Tensor, labels: Tensor) -> None:
+    settings = LocalSettings(learning_rate=1.0)
+    truth = local_update(state, [Batch(images.flip(-1), labels)], settings)
+    targets = {name: -value for name, value in truth.weights.items()}
+    wanted = [value.detach().clone().requires_grad_() for value in (images, labels) if value.is_floating_point()]
+    batch = Batch(wanted[0], wanted[1] if len(wanted) > 1 else labels)
+
+    update = local_update(state, [batch], settings)
+    _, statistics = forward_training(state, batch.images)
+    inner, squared = products({name: -value for name, value in update.weights.items()}, targets)
+    expected = torch.autograd.grad(some_function(inner, squared, statistics), wanted)
+
+    found = Explainer(state, targets, settings).explain(batch.images, batch.labels)
+    derivatives = torch.autograd.grad(some_function(found.inner, found.squared, dict(found.statistics)), wanted)
+    pairs = [(found.inner, inner), (found.squared, squared), *zip(derivatives, expected, strict=True)]
+    for mine, theirs in pairs:
+        torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-9 * theirs.detach().abs().max().item())
+
+
+@pytest.mark.parametrize("few", [0.0, compared.FEW_POSITIONS, 1e9], ids=["paired", "as chosen", "formed"])
+@pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize("slope", [0.0, 4.0])
+def test_small_network(images: int, slope: float, few: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compared, "FEW_POSITIONS", few)
+    state = untrained("convnet-bn", size=16)
+    state = with_surrogate_relus(state, slope) if slope else state
+    compare_with_autograd(state, random_images(images, size=16, dtype=DOUBLE), torch.arange(images) % 3)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet18", "vgg11_bn"])
+def test_networks(name: str) -> None:
+    compare_with_autograd(untrained(name, size=64), random_images(2, size=64, dtype=DOUBLE), torch.tensor([2, 0]))
+
+
+def test_colour_images_and_labels_that_are_searched() -> None:
+    shares = torch.tensor([[0.2, 0.5, 0.3], [0.0, 0.1, 0.9]], dtype=DOUBLE)
+    state = untrained("convnet-bn", size=16)
+    compare_with_autograd(state, random_images(2, channels=3, size=16, dtype=DOUBLE), shares)
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "signed-adam"}, {"objective": "layer-cosine"}], ids=str)
+def test_a_search_takes_the_same_path(changes: dict[str, Any]) -> None:
+    """1e-10 over 50 steps in float64. (Without total variation: its slope jumps where two pixels are equal.)"""
+    searches = {step: searching(DOUBLE, step=step, **changes) for step in ("passes", "autograd")}
+    assert searches["passes"].terms.comparison is not None
+    assert searches["autograd"].terms.comparison is None
+    states = {step: search.start() for step, search in searches.items()}
+    for _ in range(50):
+        states = {step: searches[step].advance(state) for step, state in states.items()}
+        assert states["passes"].reached == pytest.approx(states["autograd"].reached, abs=1e-10)
+        torch.testing.assert_close(states["passes"].variables, states["autograd"].variables, rtol=0, atol=1e-10)
+
+
+def test_a_search_in_single_precision_stays_as_near_as_rounding_lets_it() -> None:
+    """1e-4 over 50 small steps: larger ones meet a ReLU's step sooner, from which on roundings tell paths apart."""
+    searches = [searching(torch.float32, step=step, step_size=0.003) for step in ("passes", "autograd")]
+    states = [search.start() for search in searches]
+    for _ in range(50):
+        states = [search.advance(state) for search, state in zip(searches, states, strict=True)]
+    torch.testing.assert_close(states[0].variables, states[1].variables, rtol=0, atol=1e-4)
+
+
+def searching(dtype: torch.dtype, **changes: Any) -> Search:
+    state = untrained("convnet-bn", size=16, dtype=dtype)
+    images = random_images(2, size=16, dtype=dtype)
+    observation = observe(state, images, [0, 2], prior=random_images(2, size=16, seed=9, dtype=dtype) * 0.6 + 0.2)
+    given = {"batch_norm_weight": 1.0, "surrogate_slope": 4.0, "layer_weighting": 0.5, "iterations": 50, **changes}
+    return Search(observation, AttackSettings(**given), observation.labels, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sizes"),
+    [
+        ({"step": "autograd"}, {}),
+        ({"objective": "l2"}, {}),
+        ({"batch_norm": "frozen"}, {}),
+        ({"update_gradient": "detached"}, {}),
+        ({"global_model": "drifting"}, {}),
+        ({"variance": "biased"}, {}),
+        ({"recompute_steps": True}, {}),
+        ({}, {"batch_size": 1}),
+    ],
+    ids=str,
+)
+def test_what_the_passes_do_not_know_is_differentiated_by_autograd(
+    changes: dict[str, Any], sizes: dict[str, Any]
+) -> None:
+    known = Terms(observe_small(), AttackSettings(), seed=0)
+    assert find_comparison(known) is not None
+    assert find_comparison(Terms(observe_small(**sizes), AttackSettings(**changes), seed=0)) is None
+
+
+def test_unknown_layers_are_named_and_left_to_autograd() -> None:
+    state = untrained("convnet-bn", size=16, normalization="group")
+    with pytest.raises(UnknownLayerError, match="GroupNorm"):
+        Explainer(state, state.weights, CLIENT)
+    assert (
+        Terms(observe(state, random_images(1, size=16, dtype=DOUBLE), [0]), AttackSettings(), seed=0).comparison is None
+    )
+
+
+def test_one_value_per_channel_cannot_be_normalised() -> None:
+    state = small_model(size=4)
+    explainer = Explainer(state, state.weights, CLIENT)
+    with pytest.raises(ValueError, match="2 values per channel"):
+        explainer.explain(torch.rand(1, 1, 4, 4), torch.tensor([0]))
+
+
+def test_parameters_without_a_target_are_left_out() -> None:
+    """As where a client keeps its batch normalisation (FedBN)."""
+    state = small_model(dtype=DOUBLE)
+    targets = {name: value for name, value in state.weights.items() if value.dim() > 1}
+    images = random_images(2, dtype=DOUBLE).requires_grad_()
+    labels = torch.tensor([0, 1])
+    found = Explainer(state, targets, CLIENT).explain(images, labels)
+    update = local_update(state, [Batch(images, labels)], LocalSettings(learning_rate=1.0))
+    inner, squared = products({name: -value for name, value in update.weights.items()}, targets)
+    torch.testing.assert_close(found.inner, inner)
+    mine = torch.autograd.grad((found.inner + found.squared).sum(), images)
+    torch.testing.assert_close(mine, torch.autograd.grad((inner + squared).sum(), images))
+
+
+def test_nothing_of_a_step_is_kept_alive() -> None:
+    state = small_model()
+    images = torch.rand(2, 1, 8, 8, requires_grad=True)
+    found = Explainer(state, state.weights, CLIENT).explain(images, torch.tensor([0, 1]))
+    run = weakref.ref(found.inner.grad_fn.run)  # type: ignore[union-attr, attr-defined]
+    torch.autograd.grad(found.inner.sum(), images)
+    gc.disable()
+    try:
+        del found
+        assert run() is None
+    finally:
+        gc.enable()
+
+
+def test_every_registered_model_is_known_or_named() -> None:
+    known = {}
+    for name in MODELS:
+        state = untrained(name, dtype=torch.float32, size=64)
+        try:
+            Explainer(state, state.weights, CLIENT)
+            known[name] = True
+        except UnknownLayerError:
+            known[name] = False
+    assert known == dict.fromkeys(MODELS, True)
