@@ -48,7 +48,7 @@ def _row(case: str, peaks: Peaks) -> str:
     )
 
 
-def _stepper(case: str, step: str):  # noqa: ANN202
+def _stepper(case: str, step: str):
     """A function that takes the next step of the attack."""
     attack = search(observe(*CASES[case][:3]), step)
     state = attack.start()
