@@ -84,6 +84,15 @@ def test_it_is_the_residual_of_least_squares_on_the_rows_of_the_update() -> None
     assert term(other, terms) == pytest.approx(np.mean(shares), rel=1e-9)
 
 
+@pytest.mark.parametrize("statistics_model", ["global", "updated"])
+def test_it_looks_through_the_model_that_the_client_was_sent(statistics_model: str) -> None:
+    """Whichever model the statistics are measured in."""
+    state = wide_model()
+    images = random_images(1, dtype=torch.float64)
+    settings = ALONE.model_copy(update={"batch_norm_weight": 1.0, "statistics_model": statistics_model})
+    assert term(images, Terms(observe(state, images, [0]), settings, seed=0)) < 1e-12
+
+
 def test_several_steps_leave_little_of_the_true_images_outside() -> None:
     state = wide_model()
     images = random_images(2, dtype=torch.float64)

@@ -150,7 +150,8 @@ class Terms:
             gap = self._statistics_distance(statistics, self._statistics_to_match(simulated))
             terms["batch_statistics"] = settings.batch_norm_weight, gap
         if self.row_spaces:
-            if simulated is not None or not seen:  # else that one forward pass was through the global model
+            if simulated is not None or not seen or settings.statistics_model == "updated":
+                # else that one forward pass was through the global model
                 seen = self._look(inputs, self.row_spaces)
             outside = row_space_distance(model.module, seen, self.row_spaces, centred=self._centred)
             terms["row_space"] = settings.row_space_weight, outside
