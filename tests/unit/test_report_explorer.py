@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,29 @@ def test_vendored_files_are_those_that_were_published() -> None:
     assert "Permission is hereby granted" in read_vendored("uPlot.LICENSE.txt")
     with pytest.raises(LeakpipeError, match=r"'d3\.js' is not vendored"):
         read_vendored("d3.js")
+
+
+def contrast(first: str, second: str) -> float:
+    """Contrast ratio of two colours, #rrggbb, by WCAG 2.2."""
+
+    def luminance(color: str) -> float:
+        levels = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        linear = [level / 12.92 if level <= 0.04045 else ((level + 0.055) / 1.055) ** 2.4 for level in levels]
+        return sum(share * level for share, level in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    dark, light = sorted((luminance(first), luminance(second)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_colours_can_be_told_from_what_is_behind_them() -> None:
+    assert contrast("#ffffff", "#000000") == pytest.approx(21)
+    named = re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", read_part("page.css"))
+    colors = {name: shades for name, *shades in named}
+    needed = {"ink": 4.5, "soft": 4.5, "accent": 4.5, **{f"line-{index}": 3 for index in range(6)}}  # text, graphics
+    for name, ratio in needed.items():
+        for behind in ("back", "card"):
+            for ours, theirs in zip(colors[name], colors[behind], strict=True):
+                assert contrast(ours, theirs) >= ratio, (name, behind)
 
 
 @pytest.mark.parametrize("name", ["rows.js", "chart.js", "page.js"])

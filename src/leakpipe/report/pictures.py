@@ -54,7 +54,7 @@ def arrange_pictures(
             one attack's images are in memory.
     """
     shape = originals.shape[1:]
-    side = choose_side(shape[-1], tiles=2 * len(leakage), channels=shape[0])
+    side = choose_side(shape[-1], tiles=len(leakage) + leakage["image"].nunique(), channels=shape[0])
     tiles: dict[bytes, int] = {}
     found: dict[int, tuple[int, int, int]] = {}
     for values, rows in leakage.groupby(list(KEY), sort=True):
