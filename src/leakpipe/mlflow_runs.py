@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 KEY, PARENT = "leakpipe.key", "mlflow.parentRunId"
 RUNS_PER_PAGE = 1000
+# What a reader meets first; without the kind MLflow opens its pages for language models.
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": "One row per set of parameters, with the headline numbers and the report; + in front of it "
+    "opens its jobs. To compare attacks, search for tags.rule = 'score' and choose the columns attack, defense and "
+    "those of the clients; tags.rule = 'invert' has their curves, which the chart view draws together.",
+}
 
 
 def find_experiment(client: "MlflowClient", uri: str, name: str) -> str:
@@ -28,8 +35,9 @@ def find_experiment(client: "MlflowClient", uri: str, name: str) -> str:
     if found is None:
         database = database_file(uri)
         folder = artifact_folder(database) / clean_name(name.replace("/", "-")) if database else None
+        location = folder.as_uri() if folder else None
         try:
-            return str(client.create_experiment(name, artifact_location=folder.as_uri() if folder else None))
+            return str(client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS))
         except MlflowException:  # made by somebody else since we asked?
             found = client.get_experiment_by_name(name)
             if found is None:
