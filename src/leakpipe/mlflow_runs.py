@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 KEY, PARENT = "leakpipe.key", "mlflow.parentRunId"
 RUNS_PER_PAGE = 1000
-# What a reader meets first; without the kind MLflow opens its pages for language models.
+# What a reader meets first. The kind says that these are runs of training, not traces of language models.
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     "mlflow.note.content": "One row per set of parameters, with the headline numbers and the report; + in front of it "
