@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test lint drill report ui docs lock schema clean
+.PHONY: help reproduce test lint drill report ui services services-stop docs lock schema clean
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 reproduce: $(VENV)/run.installed ## Run the default experiment: tables, figures, report, MLflow runs
 	$(BIN)/snakemake
@@ -33,7 +33,15 @@ report: $(VENV)/run.installed ## Write Snakemake's own report (DAG, run times, f
 	$(BIN)/snakemake --report report.html
 
 ui: $(VENV)/run.installed ## Browse the MLflow runs at http://127.0.0.1:5000
-	$(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} --host 127.0.0.1 --port 5000
+	@echo "Open http://127.0.0.1:5000/#/experiments?workflowType=machine_learning"
+	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui \
+		--backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} --host 127.0.0.1 --port 5000
+
+services: $(VENV)/postgres.installed ## Start an MLflow server on PostgreSQL at http://127.0.0.1:5001
+	services/services.sh start
+
+services-stop: ## Stop it; what was logged stays in .services
+	services/services.sh stop
 
 docs: $(VENV)/docs.installed ## Build the documentation site into site/ (open site/index.html)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -57,8 +65,9 @@ $(VENV)/run.installed: $(BIN)/python requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --constraint requirements.lock --editable .
 	@touch $@
 
-$(VENV)/docs.installed: $(BIN)/python requirements.lock pyproject.toml
-	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[docs]'
+# Optional extras: docs, postgres.
+$(VENV)/%.installed: $(BIN)/python requirements.lock pyproject.toml
+	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[$*]'
 	@touch $@
 
 $(VENV)/test.installed: $(BIN)/python requirements.lock pyproject.toml

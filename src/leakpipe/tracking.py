@@ -1,7 +1,7 @@
 """Run records → MLflow.
 
-Only this module, `mlflow_entries` and `mlflow_store` know MLflow; no stage depends on its being there. What is on disk
-is the truth; MLflow is filled from it by one process, as often as one likes. In the MLflow experiment
+Only this module, `mlflow_entries`, `mlflow_runs` and `mlflow_store` know MLflow; no stage depends on it. What is on
+disk is the truth; MLflow is filled from it by one process, as often as one likes. In the MLflow experiment
 `leakpipe/<experiment>` lies one parent run per set of parameters and below it one child run per run record. The tag
 `leakpipe.key` says which record a run was made of, so a second pass adds nothing; a run that is not FINISHED was cut
 short, and the next pass completes it (times come from the record, so writing a metric again changes nothing).
@@ -27,17 +27,16 @@ from leakpipe.mlflow_entries import (
     log_batches,
     split_numbers,
 )
-from leakpipe.mlflow_store import artifact_folder, choose_uri, connect, database_file, without_credentials
+from leakpipe.mlflow_runs import KEY, PARENT, find_experiment, list_runs, remove_doubles
+from leakpipe.mlflow_store import choose_uri, connect, database_file, without_credentials
 from leakpipe.provenance import RECORD_KIND, hash_params, read_record
 from leakpipe.storage import read_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-KEY, KIND, PARENT, CONTENT = "leakpipe.key", "leakpipe.kind", "mlflow.parentRunId", "leakpipe.content"
+KIND, CONTENT = "leakpipe.kind", "leakpipe.content"
 LABEL_ORDER = ("defense", "seed", "round", "client", "attack")
-
-RUNS_PER_PAGE = 1000
 
 
 @dataclass(frozen=True)
@@ -134,8 +133,8 @@ def track_records(
     notes: list[str] = []
     added = 0
     with connect(address) as client:
-        experiment_id = _find_experiment(client, address, f"leakpipe/{experiment}")
-        runs = _list_runs(client, experiment_id)
+        experiment_id = find_experiment(client, address, f"leakpipe/{experiment}")
+        runs = list_runs(client, experiment_id)
         parent = _find_parent(client, experiment_id, runs, records, experiment, params)
         for path, record in records.items():
             run = runs.get(record["id"])
@@ -148,36 +147,12 @@ def track_records(
             runs[record["id"]].data.tags.get(PARENT) != parent for record in records.values() if record["id"] in runs
         )
         notes += _fill_parent(client, parent, runs, records, elsewhere, params, metrics, artifacts)
+        if database_file(address) is None:
+            parent = remove_doubles(client, experiment_id).get(parent, parent)
     seconds = round(time.perf_counter() - clock, 2)
     return TrackingSummary(
         without_credentials(address), True, parent, added, len(records) - added, tuple(notes), seconds
     )
-
-
-def _find_experiment(client: "MlflowClient", uri: str, name: str) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        database = database_file(uri)
-        folder = artifact_folder(database) / clean_name(name.replace("/", "-")) if database else None
-        return str(client.create_experiment(name, artifact_location=folder.as_uri() if folder else None))
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-    return str(found.experiment_id)
-
-
-def _list_runs(client: "MlflowClient", experiment_id: str) -> dict[str, Any]:
-    """All runs of the experiment by their key, newest first."""
-    runs: dict[str, Any] = {}
-    token: str | None = None
-    while True:
-        page = client.search_runs([experiment_id], max_results=RUNS_PER_PAGE, page_token=token)
-        for run in page:
-            key = run.data.tags.get(KEY)
-            if key and (key not in runs or run.info.status == "FINISHED"):
-                runs[key] = run
-        token = page.token
-        if not token:
-            return runs
 
 
 def _find_parent(

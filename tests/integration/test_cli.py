@@ -96,7 +96,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         scored += ["--reconstruction", folder / "out" / "round1" / client / "test.safetensors"]
         scored += ["--reconstruction", folder / "out" / "round2" / client / "test.safetensors"]
     succeed("score", "--images", images, "--split", split, *scored, "--scoring", "{}",
-            "--out", folder / "score.csv")  # fmt: skip
+            "--out", folder / "score.csv", "--record", folder / "score.json")  # fmt: skip
     succeed("collect", "--score", folder / "score.csv", "--attack-record", folder / "out" / "site-9.json",
             "--attack-record", folder / "out" / "site-1.json", "--accuracy", folder / "gaussian-1" / "accuracy.csv",
             "--leakage-csv", folder / "leakage.csv", "--leakage-parquet", folder / "leakage.parquet",
@@ -116,6 +116,16 @@ def test_the_table_has_a_row_per_true_image(run: Path) -> None:
     pd.testing.assert_frame_equal(pd.read_parquet(run / "leakage.parquet"), table)
     assert len(pd.read_csv(run / "accuracy.csv")) == 2
     assert json.loads((run / "metrics.json").read_text())["leakage"]["test"]["site-1"]["gaussian-1"]["images"] == 8
+
+
+def test_the_record_of_scoring_has_each_clients_means(run: Path) -> None:
+    metrics = json.loads((run / "score.json").read_text())["metrics"]
+    table = pd.read_csv(run / "leakage.csv")
+    assert metrics.keys() == {"images", "site-1.ssim", "site-1.ssim_prior", "site-9.ssim", "site-9.ssim_prior"}
+    for client in ("site-1", "site-9"):
+        rows = table[table.client == client]
+        assert metrics[f"{client}.ssim"] == pytest.approx(sum(rows.ssim) / len(rows))
+        assert metrics[f"{client}.ssim_prior"] == pytest.approx(sum(rows.ssim_prior) / len(rows))
 
 
 def test_scores_are_against_the_true_images(run: Path) -> None:

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from leakpipe import tracking
+from leakpipe import mlflow_runs
 from leakpipe.cli.main import main
 from leakpipe.errors import LeakpipeError
 from leakpipe.mlflow_store import MlflowUnreachableError, without_credentials
@@ -163,7 +163,7 @@ def test_the_parent_holds_headline_numbers_figures_and_tables(folder: Path, uri:
 def test_a_second_pass_adds_nothing(folder: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = track(folder, uri, params={"a": 1}, metrics={"ssim": 0.5})
     before = {name: run.to_dictionary() for name, run in runs_of(uri).items()}
-    monkeypatch.setattr(tracking, "RUNS_PER_PAGE", 2)
+    monkeypatch.setattr(mlflow_runs, "RUNS_PER_PAGE", 2)
     for method in ("create_run", "log_batch", "log_artifact", "set_tag", "set_terminated", "create_experiment"):
         monkeypatch.delattr(MlflowClient, method)
     second = track(folder, uri, params={"a": 1}, metrics={"ssim": 0.5})

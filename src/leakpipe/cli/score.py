@@ -34,6 +34,8 @@ def score(
     labels: dict[str, Any],
 ) -> None:
     """Score reconstructions: SSIM, PSNR, MSE, RDLV, text read per true image, each held against one reconstruction."""
+    import pandas as pd
+
     from leakpipe.attacks.files import load_reconstruction
     from leakpipe.data.files import load_dataset, load_split
     from leakpipe.errors import LeakpipeError
@@ -76,3 +78,5 @@ def score(
         require_distinct(cells)
         write_scores(out, rows)
         run.metrics["images"] = len(rows)
+        means = pd.DataFrame(rows).groupby("client")[["ssim", "ssim_prior"]].mean()
+        run.metrics |= {f"{client}.{name}": value for name in means for client, value in means[name].items()}

@@ -1,0 +1,219 @@
+"""A real MLflow server on PostgreSQL under eight writers, and dead, slow or restarted while it is written to.
+
+`python -m tests.drills.mlflow_server [PROJECT]` takes some minutes. It starts `services/services.sh` in a temporary
+folder (so it needs Debian's `postgresql` and `pip install -e '.[postgres]'`). PROJECT is one in which the quick
+experiment has run; without it, it is run first.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+
+from leakpipe.tracking import find_records
+from tests.conftest import PROJECT
+from tests.workflow.conftest import QUICK, copy_project, environment, result_bytes, snakemake
+
+WRITERS = 8
+PORT = 5017
+ADDRESS = f"http://127.0.0.1:{PORT}"
+RESULTS = Path("results/quick")
+
+
+@dataclass(frozen=True)
+class Server:
+    """The services, in a folder of their own."""
+
+    folder: Path
+
+    def order(self, word: str) -> None:
+        """Start or stop them."""
+        chosen = {"LEAKPIPE_SERVICES": str(self.folder), "LEAKPIPE_MLFLOW_PORT": str(PORT)}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        subprocess.run(
+            [PROJECT / "services/services.sh", word], env={**os.environ, **chosen, "PATH": path}, check=True, stdout=2
+        )
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let MLflow accept connections and answer none."""
+        session = int((self.folder / "mlflow.pid").read_text())
+        os.killpg(session, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(session, signal.SIGCONT)
+
+
+def track(project: Path, experiment: str) -> "subprocess.Popen[str]":
+    """Start a pass over all records of the project."""
+    command = [sys.executable, "-m", "leakpipe", "track", str(RESULTS / "records"), "--experiment", experiment]
+    return subprocess.Popen(
+        [*command, "--params", '{"seeds": [1]}', "--metrics", str(RESULTS / "metrics.json"), "--uri", ADDRESS],
+        cwd=project,
+        env=environment(project) | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: "subprocess.Popen[str]", expected: int = 0) -> str:
+    """Wait for a pass; what it said."""
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == expected, said
+    return said
+
+
+def runs_of(experiment: str) -> list[Any]:
+    """Every run of an experiment that is not deleted."""
+    client = MlflowClient(ADDRESS)
+    found = client.get_experiment_by_name(f"leakpipe/{experiment}")
+    return list(client.search_runs([found.experiment_id], max_results=1000)) if found else []
+
+
+def require_everything_once(project: Path, experiment: str) -> int:
+    """Every record is one finished run below the one parent, with every point of its curves. Returns their number."""
+    client = MlflowClient(ADDRESS)
+    records = {record["id"]: record for record in find_records([project / RESULTS / "records"]).values()}
+    runs = runs_of(experiment)
+    counts = Counter(run.data.tags["leakpipe.key"] for run in runs)
+    assert all(count == 1 for count in counts.values()), f"doubled: {counts.most_common(3)}"
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    jobs = {run.data.tags["leakpipe.key"]: run for run in runs if run.data.tags["leakpipe.kind"] == "job"}
+    assert jobs.keys() == records.keys(), "lost, or not ours"
+    (parent,) = [run for run in runs if run.data.tags["leakpipe.kind"] == "experiment"]
+    points = 0
+    for key, run in jobs.items():
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        for name, curve in records[key]["curves"].items():
+            history = client.get_metric_history(run.info.run_id, name)
+            assert {(point.step, point.value) for point in history} >= {(step, value) for step, value in curve}
+            points += len(curve)
+    return points
+
+
+def eight_experiments(project: Path, _server: Server) -> str:
+    """Eight writers at once, each with an experiment of its own."""
+    names = [f"writer-{number}" for number in range(WRITERS)]
+    for process in [track(project, name) for name in names]:
+        finish(process)
+    points = sum(require_everything_once(project, name) for name in names)
+    return f"{WRITERS} experiments, {sum(len(runs_of(name)) for name in names)} runs, {points} points of curves"
+
+
+def eight_times_the_same(project: Path, _server: Server) -> str:
+    """Eight writers at once, all with the same records."""
+    for process in [track(project, "same") for _ in range(WRITERS)]:
+        finish(process)
+    require_everything_once(project, "same")
+    return f"{len(runs_of('same'))} runs"
+
+
+def dead(project: Path, server: Server) -> str:
+    """No server: the pipeline ends well with the same results and says so; the next run makes up for it."""
+    server.order("stop")
+    before = result_bytes(project)
+    (project / RESULTS / "tracked.json").unlink()
+    for reached in (False, True):
+        done = snakemake(project, "--cores", "1", *QUICK, MLFLOW_TRACKING_URI=ADDRESS)
+        assert done.returncode == 0, done.stdout + done.stderr
+        tracked = json.loads((project / RESULTS / "tracked.json").read_text())
+        assert tracked["reached"] is reached
+        if not reached:
+            lost = tracked["seconds"]
+            server.order("start")
+    assert result_bytes(project) == before
+    require_everything_once(project, "quick")
+    return f"cost {lost} s"
+
+
+def frozen_from_the_start(project: Path, server: Server) -> str:
+    """A server that accepts connections and never answers costs seconds."""
+    clock = time.monotonic()
+    with server.frozen():
+        said = finish(track(project, "frozen"), expected=1)
+    assert "nothing is lost" in said
+    return f"gave up after {time.monotonic() - clock:.0f} s, start-up included"
+
+
+def slow_in_the_middle(project: Path, server: Server) -> str:
+    """A server that stops to answer for a while in the middle is waited for."""
+    process = track(project, "slow")
+    wait_for_some_runs("slow")
+    with server.frozen():
+        time.sleep(10)
+    finish(process)
+    require_everything_once(project, "slow")
+    return "waited for"
+
+
+def restarted_in_the_middle(project: Path, server: Server) -> str:
+    """A server that goes away in the middle: the pass ends (well, or with the sentence), and the next completes it."""
+    process = track(project, "restarted")
+    wait_for_some_runs("restarted")
+    server.order("stop")
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 1, "the server went away too late to matter"
+    assert "nothing is lost" in said, said
+    server.order("start")
+    there = sum(run.info.status == "FINISHED" for run in runs_of("restarted"))
+    finish(track(project, "restarted"))
+    require_everything_once(project, "restarted")
+    return f"{there} of {len(runs_of('restarted'))} runs were there after the restart, all after the next pass"
+
+
+def wait_for_some_runs(experiment: str) -> None:
+    """Wait until the pass is in the middle of its work."""
+    deadline = time.monotonic() + 120
+    while sum(run.info.status == "FINISHED" for run in runs_of(experiment)) < 3:
+        assert time.monotonic() < deadline, "nothing is being logged"
+        time.sleep(0.1)
+
+
+DRILLS = (
+    eight_experiments,
+    eight_times_the_same,
+    dead,
+    frozen_from_the_start,
+    slow_in_the_middle,
+    restarted_in_the_middle,
+)
+
+
+def main() -> None:
+    """Run all drills; the first that fails ends it with what went wrong."""
+    parser = argparse.ArgumentParser(prog="python -m tests.drills.mlflow_server", description=__doc__)
+    parser.add_argument("project", nargs="?", type=Path, metavar="PROJECT")
+    with tempfile.TemporaryDirectory(prefix="leakpipe-mlflow-") as folder:
+        Path(folder).chmod(0o755)  # PostgreSQL's user must get to its own folder below
+        project = parser.parse_args().project
+        if project is None:
+            project = copy_project(Path(folder) / "project")
+            done = snakemake(project, "--cores", "1", *QUICK)
+            assert done.returncode == 0, done.stdout + done.stderr
+        server = Server(Path(folder) / "services")
+        try:
+            server.order("start")
+            for drill in DRILLS:
+                clock = time.monotonic()
+                print(f"{drill.__name__}: {drill(project, server)} ({time.monotonic() - clock:.0f} s)", flush=True)
+        finally:
+            server.order("stop")
+    print("all held")
+
+
+if __name__ == "__main__":
+    main()
