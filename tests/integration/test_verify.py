@@ -258,6 +258,7 @@ def test_other_numbers_in_the_same_environment_and_in_another(results: Path) -> 
         (None, "command: missing"),
         (["federate", "--out-dir", "x"], "command: missing"),
         (["invert", "--out", "/elsewhere/x.safetensors"], "command: writes to /elsewhere/x.safetensors"),
+        (["invert", "--out=/elsewhere/x.safetensors"], "command: writes to /elsewhere/x.safetensors"),
         (["invert", "--record", "../x.json"], "command: writes to ../x.json"),
         (["invert", "--name", "leakpipe"], "its command fails when run again (exit code 2)"),
     ],
@@ -267,6 +268,13 @@ def test_commands_that_cannot_be_run_again(command: list[str] | None, said: str)
     seal(tiny_params())
     (found,) = differs("--cells", 1)
     assert found.startswith(f"{ATTACK}: {said}")
+
+
+def test_files_from_outside_are_left_to_the_command(results: Path) -> None:
+    """Published weights, say: records have only their name."""
+    change(ATTACK, lambda record: record["inputs"].update({"weights.pth": "0" * 64}))
+    seal(tiny_params())
+    assert "the same bytes" in leakpipe("verify", results)
 
 
 def test_a_folder_without_results_is_one_sentence(tmp_path: Path) -> None:

@@ -102,16 +102,21 @@ def replay(results: Results, name: str, *, tolerance: float | None = None) -> Re
 
 def _writes_outside(command: Sequence[str]) -> str | None:
     """A path that the command writes and that is not below the working folder: run again, it would replace results."""
-    for option, value in pairwise(command):
-        written = option.startswith(("--out", "--record", "--checkpoints"))
-        if written and (Path(value).is_absolute() or ".." in Path(value).parts):
-            return value
-    return None
+    split = [part for argument in command for part in argument.split("=", 1 if argument.startswith("--") else 0)]
+    written = (value for option, value in pairwise(split) if option.startswith(("--out", "--record", "--checkpoints")))
+    return next(filter(_is_outside, written), None)
+
+
+def _is_outside(name: str) -> bool:
+    return Path(name).is_absolute() or ".." in Path(name).parts
 
 
 def _link_inputs(results: Results, record: Record, folder: Path) -> None:
+    """Link what the job read; of files from outside the working folder only a name is known: the command finds them."""
     for name in record["inputs"]:
         source = results.place(name).absolute()
+        if _is_outside(name) or (len(Path(name).parts) == 1 and not source.is_file()):
+            continue
         if not source.is_file():
             raise LeakpipeError(f"{results.place(name)}: missing; {record['rule']} reads it")
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
