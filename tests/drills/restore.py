@@ -31,7 +31,7 @@ def two_commits(project: Path) -> tuple[dict[str, str], dict[str, str]]:
         if name and name != "dvc.lock" and not re.match("results/.*/", name) and (PROJECT / name).is_file():
             (project / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(PROJECT / name, project / name)
-    edit_params(project, tiny)
+    edit_params(project, tinier)
     run(project, "git", "init", "-q")
     run(project, "dvc", "remote", "add", "-q", "--default", "local", str(project.with_name("restore-remote")))
     made = [repeat(project)]
@@ -39,6 +39,18 @@ def two_commits(project: Path) -> tuple[dict[str, str], dict[str, str]]:
     made.append(repeat(project))
     assert changed(made[0], made[1]) == {"inverting-gradients"}, "another attack ran again"
     return made[0], made[1]
+
+
+def tinier(params: dict[str, Any]) -> dict[str, Any]:
+    """The tiny experiment of the tests with two attacks, no defence, one figure."""
+    params = tiny(params)
+    roles = ("attack", "earlier_attacks", "high_risk", "low_risk")
+    return params | {
+        "defenses": {"none": []},
+        "attacks": {name: params["attacks"][name] for name in ("leakpipe", "inverting-gradients")},
+        "claims": {name: params["claims"][name] for name in roles},
+        "figures": ["rounds"],
+    }
 
 
 def repeat(project: Path) -> dict[str, str]:
