@@ -32,7 +32,8 @@ def test_tensors_are_held_against_their_largest_value(tmp_path: Path) -> None:
     other = one + rng.normal(scale=1e-3, size=one.shape).astype(np.float32)
     first = tensors(tmp_path / "a.safetensors", x=one, y=small)
     found = compare_files(first, tensors(tmp_path / "b.safetensors", x=other, y=small))
-    oracle = max(abs(float(a) - float(b)) for a, b in zip(one.flat, other.flat, strict=True)) / max(map(abs, one.flat))
+    squares = [(float(a) - float(b)) ** 2 for a, b in zip(one.flat, other.flat, strict=True)]
+    oracle = math.sqrt(sum(squares) / len(squares)) / float(max(map(abs, one.flat)))
     assert (found.where, found.size) == ("x", pytest.approx(oracle, rel=1e-6))
     found = compare_files(first, tensors(tmp_path / "c.safetensors", x=other, y=small[::-1].copy()))
     assert (found.where, found.size) == ("y", pytest.approx(0.5))

@@ -18,9 +18,9 @@ class Difference:
     """How far two files are apart.
 
     Attributes:
-        size: Largest difference of two numbers: of a tensor's, relative to its largest magnitude in the first file; of
-            others, relative to the number (or to 1 if that is more). 0: the same bytes, or the same numbers. Infinite:
-            something other than a floating-point number differs.
+        size: The largest of: a tensor's root mean square difference, relative to its largest magnitude in the first
+            file; another number's difference, relative to the number (or to 1 if that is more). 0: the same numbers.
+            Infinite: something other than a floating-point number differs.
         where: The tensor, field or cell that differs most ("" if none does).
     """
 
@@ -53,8 +53,8 @@ def _compare_tensors(first: Mapping[str, np.ndarray], second: Mapping[str, np.nd
             yield Difference(math.inf, name)
         elif not np.array_equal(one, other):
             exact = not np.issubdtype(one.dtype, np.floating)
-            apart = np.abs(one.astype(np.float64) - other).max() / max(np.abs(one).max(), np.finfo(np.float32).tiny)
-            yield Difference(math.inf if exact else float(apart), name)
+            apart = np.sqrt(np.square(one.astype(np.float64) - other).mean())
+            yield Difference(math.inf if exact else float(apart / (np.abs(one).max() or 1.0)), name)
 
 
 def _compare_values(first: Any, second: Any, where: str = "") -> Iterator[Difference]:

@@ -22,6 +22,9 @@ from leakpipe.verification.checks import differing_environment
 from leakpipe.verification.difference import Difference, compare_files
 from leakpipe.verification.results import Record, Results
 
+# What differs between processors without an error: rounding, which attacks amplify (measurements: docs/verify.md).
+TOLERANCES = {"invert": 0.1, "federate": 0.001}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
@@ -30,11 +33,13 @@ class Replay:
     Attributes:
         differences: Every file that it wrote and that has other bytes, by name.
         environment: What the numbers may depend on and is not as it was (`differing_environment`).
+        tolerance: Largest difference allowed where the environment is another one.
         seconds: That it took.
     """
 
     differences: dict[str, Difference]
     environment: list[str]
+    tolerance: float
     seconds: float
 
     @property
@@ -42,9 +47,9 @@ class Replay:
         """The largest of the differences."""
         return max(self.differences.values(), key=lambda difference: difference.size, default=Difference(0.0))
 
-    def findings(self, results: Results, *, tolerance: float) -> list[str]:
+    def findings(self, results: Results) -> list[str]:
         """A sentence about each file that is not as it should be: the same bytes, or within `tolerance` elsewhere."""
-        allowed = tolerance if self.environment else -1.0
+        allowed = self.tolerance if self.environment else -1.0
         said = f"; here are other: {', '.join(self.environment)}" if self.environment else " in the same environment"
         return [
             f"{results.place(name)}: run again it has {_describe(difference)}{said}"
@@ -58,7 +63,7 @@ def _describe(difference: Difference) -> str:
         return "other bytes but the same numbers"
     if math.isinf(difference.size):
         return f"other content ({difference.where})"
-    return f"other numbers (largest difference {difference.size:.2g} of {difference.where}'s scale)"
+    return f"other numbers ({difference.where}: {difference.size:.2g} apart)"
 
 
 def sample_jobs(results: Results, rule: str, *, count: int, seed: int | None) -> list[str]:
@@ -70,8 +75,8 @@ def sample_jobs(results: Results, rule: str, *, count: int, seed: int | None) ->
     return sorted(sorted(order, key=lambda name: (order[name], name))[:count])
 
 
-def replay(results: Results, name: str) -> Replay:
-    """Run the job of a record again.
+def replay(results: Results, name: str, *, tolerance: float | None = None) -> Replay:
+    """Run the job of a record again; `tolerance` is that of the rule (`TOLERANCES`) unless given.
 
     Raises:
         LeakpipeError: The record has no command that can be run elsewhere, an input is missing, or the command fails.
@@ -90,22 +95,28 @@ def replay(results: Results, name: str) -> Replay:
         return Replay(
             differences=dict(_compare_outputs(results, record, folder)),
             environment=differing_environment(record["environment"], again["environment"]),
+            tolerance=TOLERANCES[record["rule"]] if tolerance is None else tolerance,
             seconds=again["environment"]["seconds"],
         )
 
 
 def _writes_outside(command: Sequence[str]) -> str | None:
     """A path that the command writes and that is not below the working folder: run again, it would replace results."""
-    for option, value in pairwise(command):
-        written = option.startswith(("--out", "--record", "--checkpoints"))
-        if written and (Path(value).is_absolute() or ".." in Path(value).parts):
-            return value
-    return None
+    split = [part for argument in command for part in argument.split("=", 1 if argument.startswith("--") else 0)]
+    written = (value for option, value in pairwise(split) if option.startswith(("--out", "--record", "--checkpoints")))
+    return next(filter(_is_outside, written), None)
+
+
+def _is_outside(name: str) -> bool:
+    return Path(name).is_absolute() or ".." in Path(name).parts
 
 
 def _link_inputs(results: Results, record: Record, folder: Path) -> None:
+    """Link what the job read; of files from outside the working folder only a name is known: the command finds them."""
     for name in record["inputs"]:
         source = results.place(name).absolute()
+        if _is_outside(name) or (len(Path(name).parts) == 1 and not source.is_file()):
+            continue
         if not source.is_file():
             raise LeakpipeError(f"{results.place(name)}: missing; {record['rule']} reads it")
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
