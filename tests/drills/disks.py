@@ -31,7 +31,7 @@ def full_disk(stage: Stage) -> None:
 
 
 def read_only_results(stage: Stage) -> None:
-    """The results cannot be written: one sentence, nothing lost; the same command finishes when they can be."""
+    """The results cannot be written: refused before any job, nothing lost; the same command finishes when they can."""
     project = stage.copy("read-only")
     results = project / "results"
     saved = project / "saved"
@@ -40,7 +40,7 @@ def read_only_results(stage: Stage) -> None:
         subprocess.run(["cp", "-a", f"{saved}/.", str(results)], check=True)
         remove(project, f"{INVERSION}/none/seed1/round1/site-9/leakpipe.safetensors")
         subprocess.run(["mount", "-o", "remount,ro", str(results)], check=True)
-        fail(project, "Read-only file system")
+        fail(project, "Write-protected output files")  # Snakemake looks before it starts anything
         subprocess.run(["mount", "-o", "remount,rw", str(results)], check=True)
         succeed(project)
         stage.require_same_bytes(project)

@@ -41,9 +41,10 @@ def dead_dvc_remote(stage: Stage) -> None:
     pulled = subprocess.run(
         [sys.executable, "-m", "dvc", "pull"], cwd=project, env=environment(project), capture_output=True, check=False
     )
-    assert pulled.returncode != 0
+    assert pulled.returncode != 0, "dvc pull succeeded without its remote"
     (project / "leakage.csv").rename(project / "results/tiny/leakage.csv")
-    assert "Nothing to be done" in run(project, "-n").stdout
+    planned = run(project, "-n")
+    assert "Nothing to be done" in planned.stdout + planned.stderr, planned.stdout
     stage.require_same_bytes(project)
 
 

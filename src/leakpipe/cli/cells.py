@@ -1,4 +1,4 @@
-"""Is a file of the cell that a job was started for? A whole file in another's place passes every other check."""
+"""Whether a file is of the cell that a job was started for; a whole file in another's place passes other checks."""
 
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
