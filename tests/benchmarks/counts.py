@@ -25,9 +25,7 @@ class Counts:
 
 def count_step(state: ModelState, images: Tensor) -> Counts:
     """Of a network's convolutions and fully connected layers; what else there is costs bytes that are not counted."""
-    layers = {
-        name: layer for name, layer in state.module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)
-    }
+    layers = {name: layer for name, layer in state.module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
     with torch.no_grad(), record_layer_inputs(state.module, layers) as seen:
         forward_training(state, images)
     flops = moved = 0.0
