@@ -138,7 +138,9 @@ def test_a_single_batch_is_one_step_on_all_images() -> None:
     observation = observing(batch_size=1, epochs=2)
     (batch,) = make_batches(CANDIDATES, observation.labels, [[0, 1, 2]])
     expected = local_update(observation.before, [batch], CLIENT)
-    found = terms_of(observation, local_batches="single", step="autograd").evaluate(CANDIDATES, observation.labels).update
+    found = (
+        terms_of(observation, local_batches="single", step="autograd").evaluate(CANDIDATES, observation.labels).update
+    )
     assert found.steps == 1
     torch.testing.assert_close(dict(found.weights), dict(expected.weights))
     torch.testing.assert_close(dict(found.statistics), dict(expected.statistics))
