@@ -1,9 +1,10 @@
 """Time one attack step: by the passes, by autograd, and against the floor of this machine."""
 
 import argparse
-import resource
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -48,7 +49,7 @@ def _row(case: str, peaks: Peaks) -> str:
     )
 
 
-def _stepper(case: str, step: str):
+def _stepper(case: str, step: str) -> Callable[[], None]:
     """A function that takes the next step of the attack."""
     attack = search(observe(*CASES[case][:3]), step)
     state = attack.start()
@@ -61,18 +62,24 @@ def _stepper(case: str, step: str):
 
 
 def _memory_of(case: str, step: str) -> str:
-    """Of a process of its own: a peak never falls."""
+    """Of a process of its own, whose memory nothing else has touched."""
     command = [sys.executable, "-m", "tests.benchmarks", case, "--memory", step]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _peak_memory(case: str, step: str) -> float:
-    """By how much three steps raise the peak of this process, in MB."""
+    """By how much three steps raise this process above what it held before, in MB (Linux only)."""
     advance = _stepper(case, step)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = _resident("VmRSS")
     for _ in range(3):
         advance()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return _resident("VmHWM") - before
+
+
+def _resident(kind: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1024
 
 
 if __name__ == "__main__":

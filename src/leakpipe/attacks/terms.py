@@ -40,7 +40,8 @@ class Evaluation:
     Attributes:
         objective: Weighted sum of the terms, a scalar.
         terms: Each term unweighted, by name.
-        update: What the candidates' local training would have sent, without a graph; None where no term asks.
+        update: What the candidates' local training would have sent, without a graph; None where no term asks for it
+            or the passes compare it without making it.
     """
 
     objective: Tensor

@@ -77,6 +77,7 @@ def invert(
         raise click.UsageError(
             f"--global-model ({len(models)}), --update ({len(updates)}) and --out ({len(outputs)}) must be as many"
         )
+    from leakpipe.allocator import keep_freed_memory
     from leakpipe.errors import LeakpipeError
     from leakpipe.params_attacks import AttackSettings, ThreatModel
     from leakpipe.params_defenses import DefenseSteps
@@ -84,6 +85,7 @@ def invert(
     from leakpipe.provenance import record_run
 
     use_threads(threads)
+    keep_freed_memory()
     params = {**attack, "threat_model": threat_model}
     with stop_cleanly(), record_run(record, rule="invert", labels={**labels, "attack": name}, params=params) as run:
         settings = parse_section(AttackSettings, attack, source="--attack")
