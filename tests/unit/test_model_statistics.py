@@ -1,12 +1,15 @@
 """Batch statistics in either mode against numpy; the input's normalisation and its inverse."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from leakpipe.models.batchnorm import BatchNorm2d, BatchStatistics
 from leakpipe.models.preprocessing import normalize_input, undo_normalization
-from leakpipe.models.state import forward_frozen, forward_training, measure_statistics
+from leakpipe.models.state import batch_norm_layers, forward_frozen, forward_training, measure_statistics
 from tests.conftest import small_batches, small_state
 
 
@@ -68,13 +71,45 @@ def test_measured_statistics_are_of_every_layers_input(frozen: bool) -> None:
     assert not torch.allclose(other["features.4"].mean, found["features.4"].mean, rtol=1e-2)
 
 
-def test_recording_leaves_nothing_behind() -> None:
+def test_statistics_of_plain_training_are_torchs_own() -> None:
+    """Against `torch.nn.BatchNorm2d`, which keeps the batch's statistics at momentum 1, on the same inputs."""
+    state, (batch,) = small_state(), small_batches(3)
+    layers = dict(state.module.named_modules())
+    torchs = {
+        name: nn.BatchNorm2d(layers[name].num_features, momentum=1.0, dtype=torch.float64)
+        for name in batch_norm_layers(state.module)
+    }
+
+    def feed(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: tuple[torch.Tensor]) -> None:
+            torchs[name](args[0])
+
+        return hook
+
+    hooks = [layers[name].register_forward_pre_hook(feed(name)) for name in torchs]
+    logits, found = forward_training(state, batch.images, differentiable=False)
+    for hook in hooks:
+        hook.remove()
+    assert list(found) == list(torchs)
+    for name, layer in torchs.items():
+        assert torch.equal(found[name].mean, layer.running_mean)
+        assert torch.equal(found[name].variance, layer.running_var)
+    expected_logits, expected = forward_training(state, batch.images)
+    assert torch.equal(logits, expected_logits)
+    for name, statistics in expected.items():
+        assert found[name].mean.numpy() == pytest.approx(statistics.mean.numpy(), rel=1e-12, abs=1e-15)
+        assert found[name].variance.numpy() == pytest.approx(statistics.variance.numpy(), rel=1e-12)
+        assert found[name].values == statistics.values
+
+
+@pytest.mark.parametrize("differentiable", [True, False])
+def test_recording_leaves_nothing_behind(differentiable: bool) -> None:
     state, (batch,) = small_state(), small_batches(2)
-    measure_statistics(state, batch.images, frozen=True)
+    forward_training(state, batch.images, differentiable=differentiable)
     for layer in state.module.modules():
         if isinstance(layer, BatchNorm2d):
             assert layer.seen is None
-            assert not layer.recording
+            assert layer.recording == "no"
 
 
 @pytest.mark.parametrize("channels", [1, 3])

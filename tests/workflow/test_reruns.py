@@ -143,3 +143,5 @@ def test_rule_graph_and_report_can_be_drawn(project: Path) -> None:
     assert "RDLV" in page
     assert "What the attack rebuilds" in page
     assert "framed and numbered by how much SSIM" in page
+    for table in ("Leakage of every image", "Accuracy after every round", "Paired differences", "Privacy budgets"):
+        assert f'{{"table": "{table}"}}' in page

@@ -153,6 +153,11 @@ def models_to_identify(wildcards):
     return in_scored_cells(GLOBAL_MODEL, wildcards) if needed else []
 
 
+def shown(path, table):
+    """An output that `snakemake --report` shows among the tables, under the name `table`."""
+    return report(path, caption="../report/table.rst", category="Tables", labels={"table": table})
+
+
 def count_attempts(tracked):
     """Number of this attempt: the one that reached MLflow (so nothing re-runs), else one more than the last."""
     if not Path(tracked).is_file():

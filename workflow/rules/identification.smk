@@ -53,7 +53,7 @@ rule collect_identifiability:
     input:
         tables=[IDENTIFICATION.format(defense=defense, attack=attack) for defense, attack in SCORED],
     output:
-        table=IDENTIFIABILITY,
+        table=shown(IDENTIFIABILITY, "Identifiability of every image"),
         record=f"{RECORD}/collect_identifiability.json",
     log:
         f"{LOG}/collect_identifiability.log",

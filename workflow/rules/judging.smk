@@ -11,7 +11,7 @@ rule compare:
     input:
         leakage=LEAKAGE,
     output:
-        differences=DIFFERENCES,
+        differences=shown(DIFFERENCES, "Paired differences"),
         record=f"{RECORD}/compare.json",
     log:
         f"{LOG}/compare.log",
@@ -44,7 +44,7 @@ rule judge_claims:
         leakage=LEAKAGE,
         accuracy=TABLES["accuracy"],
     output:
-        claims=CLAIMS,
+        claims=shown(CLAIMS, "The paper's claims, judged"),
         record=f"{RECORD}/judge_claims.json",
     log:
         f"{LOG}/judge_claims.log",

@@ -11,7 +11,7 @@ ADAPTIVE = adaptive_attacks(PARAMS)
 
 rule account:
     output:
-        table=PRIVACY,
+        table=shown(PRIVACY, "Privacy budgets"),
         record=f"{RECORD}/account.json",
     log:
         f"{LOG}/account.log",
@@ -47,7 +47,7 @@ rule compare_defenses:
         sidecar=sidecars(IMAGES),
         splits=expand(SPLIT, seed=PARAMS.seeds),
     output:
-        table=DEFENSE_TABLE,
+        table=shown(DEFENSE_TABLE, "Defences: leakage against accuracy"),
         record=f"{RECORD}/compare_defenses.json",
     log:
         f"{LOG}/compare_defenses.log",

@@ -60,7 +60,10 @@ rule collect:
         attacks=[rules.invert.output.record.format(**vars(cell)) for cell in CELLS],
         accuracies=expand(ACCURACY, defense=PARAMS.defenses, seed=PARAMS.seeds),
     output:
-        **TABLES,
+        leakage=shown(TABLES["leakage"], "Leakage of every image"),
+        parquet=TABLES["parquet"],
+        accuracy=shown(TABLES["accuracy"], "Accuracy after every round"),
+        metrics=shown(TABLES["metrics"], "Headline metrics"),
         record=f"{RECORD}/collect.json",
     log:
         f"{LOG}/collect.log",
@@ -94,7 +97,7 @@ rule compare_attacks:
     input:
         leakage=LEAKAGE,
     output:
-        table=f"{RESULTS}/attacks.csv",
+        table=shown(f"{RESULTS}/attacks.csv", "Attacks compared"),
         record=f"{RECORD}/compare_attacks.json",
     log:
         f"{LOG}/compare_attacks.log",

@@ -132,15 +132,16 @@ def _step(
             weight.requires_grad_()
     current = state.with_tensors(weights, running)
     if settings.batch_norm == "training":
-        logits, seen = forward_training(current, batch.images)
-        running = update_running(running, seen, settings.batch_norm_momentum, differentiable=differentiable)
+        logits, seen = forward_training(current, batch.images, differentiable=differentiable)
+        running = update_running(running, seen, settings.batch_norm_momentum)
     else:
         logits = forward_frozen(current, batch.images)
     gradients = torch.autograd.grad(
         mean_loss(logits, batch.labels, settings), list(weights.values()), create_graph=differentiable
     )
     moved = zip(changes.items(), gradients, strict=True)
-    return {name: change - settings.learning_rate * gradient for (name, change), gradient in moved}, running
+    step = settings.learning_rate
+    return {name: torch.sub(change, gradient, alpha=step) for (name, change), gradient in moved}, running
 
 
 def _private_step(
@@ -219,14 +220,11 @@ class _Recomputed(torch.autograd.Function):
         return None, *(next(found) if value.requires_grad else None for value in inputs)
 
 
-def update_running(
-    running: Tensors, seen: Mapping[str, BatchStatistics], momentum: float, *, differentiable: bool
-) -> dict[str, Tensor]:
+def update_running(running: Tensors, seen: Mapping[str, BatchStatistics], momentum: float) -> dict[str, Tensor]:
     """Running statistics after one more batch: (1 − m)·running + m·batch, with its UNBIASED variance."""
     updated = dict(running)
     for layer, batch in seen.items():
         for name, value in ((mean_name(layer), batch.mean), (variance_name(layer), batch.variance)):
-            value = value if differentiable else value.detach()
             updated[name] = (1 - momentum) * running[name] + momentum * value
     return updated
 

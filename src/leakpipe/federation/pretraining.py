@@ -56,12 +56,14 @@ def pretrain(
     for number in range(1, params.epochs + 1):
         total = 0.0
         for positions in schedule_batches(len(images), params.batch_size, 1, generator):
-            logits, seen = forward_training(initial.with_tensors(weights, running), images[positions])
+            logits, seen = forward_training(
+                initial.with_tensors(weights, running), images[positions], differentiable=False
+            )
             loss = cross_entropy(logits, labels[positions])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            running = update_running(running, seen, RUNNING_MOMENTUM, differentiable=False)
+            running = update_running(running, seen, RUNNING_MOMENTUM)
             total += len(positions) * loss.item()
         if not math.isfinite(total):
             raise LeakpipeError(

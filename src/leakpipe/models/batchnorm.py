@@ -3,11 +3,15 @@
 torch's layer updates its running statistics in place, outside autograd. Here the layer normalises and,
 inside `record_batch_statistics`, hands out the statistics it normalised with; who trains decides what
 becomes of them (`leakpipe.federation.local`).
+
+Statistics that are to be differentiated are computed apart, a second pass over the layer's input; plain training
+takes those that torch's kernel computes anyway.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -65,11 +69,16 @@ class BatchNorm2d(nn.BatchNorm2d):
     """
 
     seen: BatchStatistics | None = None
-    recording = False
+    recording: Literal["no", "differentiable", "values"] = "no"
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise `input` of shape (batch, channels, height, width)."""
-        if self.recording:
+        if self.recording == "values" and self.training:
+            mean, variance = input.new_zeros(2, self.num_features)
+            normalised = nn.functional.batch_norm(input, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
+            self.seen = BatchStatistics(mean, variance, input.numel() // self.num_features)
+            return normalised
+        if self.recording != "no":
             self.seen = BatchStatistics.of(input)
         if self.training:
             return nn.functional.batch_norm(input, None, None, self.weight, self.bias, True, 0.0, self.eps)
@@ -79,8 +88,10 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 @contextmanager
-def record_batch_statistics(module: nn.Module) -> Iterator[dict[str, BatchStatistics]]:
+def record_batch_statistics(module: nn.Module, *, differentiable: bool = True) -> Iterator[dict[str, BatchStatistics]]:
     """Collect, by layer name, the batch statistics of the forward pass made inside the block, in either mode.
+
+    Without `differentiable` they are constants, and in training mode cost nothing.
 
     The dictionary is filled when the block ends; nothing stays behind in the module (a kept tensor
     would keep its whole graph alive).
@@ -88,7 +99,7 @@ def record_batch_statistics(module: nn.Module) -> Iterator[dict[str, BatchStatis
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, BatchNorm2d)}
     statistics: dict[str, BatchStatistics] = {}
     for layer in layers.values():
-        layer.recording = True
+        layer.recording = "differentiable" if differentiable else "values"
     try:
         yield statistics
         for name, layer in layers.items():
@@ -96,4 +107,4 @@ def record_batch_statistics(module: nn.Module) -> Iterator[dict[str, BatchStatis
                 statistics[name] = layer.seen
     finally:
         for layer in layers.values():
-            layer.seen, layer.recording = None, False
+            layer.seen, layer.recording = None, "no"

@@ -97,18 +97,29 @@ def initial_state(module: nn.Module, *, seed: int, dtype: torch.dtype = torch.fl
     return ModelState(module, weights, statistics)
 
 
-def forward_training(state: ModelState, images: Tensor) -> tuple[Tensor, dict[str, BatchStatistics]]:
-    """Logits with batch normalisation in training mode, and the batch statistics of every layer."""
-    state.module.train()
-    with record_batch_statistics(state.module) as statistics:
-        logits = functional_call(state.module, {**state.weights, **state.statistics}, (images,))
+def forward_training(
+    state: ModelState, images: Tensor, *, differentiable: bool = True
+) -> tuple[Tensor, dict[str, BatchStatistics]]:
+    """Logits with batch normalisation in training mode, and the batch statistics of every layer.
+
+    Without `differentiable` the statistics are constants (the logits can be differentiated all the same).
+    """
+    _set_training(state.module, True)
+    with record_batch_statistics(state.module, differentiable=differentiable) as statistics:
+        logits = functional_call(state.module, {**state.weights, **state.statistics}, (images,), tie_weights=False)
     return logits, statistics
 
 
 def forward_frozen(state: ModelState, images: Tensor) -> Tensor:
     """Logits with batch normalisation at the running statistics (evaluation mode)."""
-    state.module.eval()
-    return functional_call(state.module, {**state.weights, **state.statistics}, (images,))  # type: ignore[no-any-return]
+    _set_training(state.module, False)
+    return functional_call(state.module, {**state.weights, **state.statistics}, (images,), tie_weights=False)  # type: ignore[no-any-return]
+
+
+def _set_training(module: nn.Module, training: bool) -> None:
+    """Switch between the modes, which walks over all layers: only where there is something to switch."""
+    if module.training != training:
+        module.train(training)
 
 
 def measure_statistics(state: ModelState, images: Tensor, *, frozen: bool) -> dict[str, BatchStatistics]:
