@@ -17,12 +17,18 @@ ATTACK = "invert/none/seed0/site-9/inverting-gradients.json"
 
 
 def restore(stage: "Stage") -> None:
-    """A project under git and DVC with a remote: two commits, clones of both, experiments three ways, comparisons."""
+    """A project under git and DVC with a remote: two commits, both restored in a fresh clone, and compared."""
     project = stage.folder / "restore"
     first, second = two_commits(project)
     require_that_old_commits_come_back(project, first, second)
-    require_that_experiments_run_what_changed(project)
     require_that_commits_can_be_compared(project)
+
+
+def experiments(stage: "Stage") -> None:
+    """`dvc exp run` in such a project: in place, aside, and from the queue."""
+    project = stage.folder / "experiments"
+    two_commits(project)
+    require_that_experiments_run_what_changed(project)
 
 
 def two_commits(project: Path) -> tuple[dict[str, str], dict[str, str]]:
@@ -33,7 +39,7 @@ def two_commits(project: Path) -> tuple[dict[str, str], dict[str, str]]:
             shutil.copy(PROJECT / name, project / name)
     edit_params(project, tinier)
     run(project, "git", "init", "-q")
-    run(project, "dvc", "remote", "add", "-q", "--default", "local", str(project.with_name("restore-remote")))
+    run(project, "dvc", "remote", "add", "-q", "--default", "local", str(project.with_name(f"{project.name}-remote")))
     made = [repeat(project)]
     edit_params(project, lambda params: params["attacks"]["inverting-gradients"].update(iterations=4))
     made.append(repeat(project))
@@ -69,7 +75,7 @@ def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
 
 def require_that_old_commits_come_back(project: Path, first: dict[str, str], second: dict[str, str]) -> None:
     """In a fresh clone: pull, then back to the older commit, then forth; nothing runs."""
-    clone = project.with_name("restore-clone")
+    clone = project.with_name(f"{project.name}-clone")
     run(project, "git", "clone", "-q", str(project), str(clone))
     branch = run(clone, "git", "rev-parse", "--abbrev-ref", "HEAD").strip()
     run(clone, "dvc", "pull", "-q", "--all-commits")
@@ -112,9 +118,9 @@ def require_that_commits_can_be_compared(project: Path) -> None:
     assert any("inverting-gradients" in name for name in next(iter(numbers.values()))), f"no metric changed: {numbers}"
     params = json.loads(run(project, "dvc", "params", "diff", "--json", "HEAD~1", "HEAD"))
     assert params == {"params.yaml": {CHANGED: {"old": 3, "new": 4, "diff": 1}}}
-    page = project.with_name("restore-plots")
+    page = project.with_name(f"{project.name}-plots")
     run(project, "dvc", "plots", "diff", "HEAD~1", "HEAD", "--out", str(page))
     assert "similarity of reconstructions" in (page / "index.html").read_text(encoding="utf-8")
 
 
-DRILLS = (restore,)
+DRILLS = (restore, experiments)
