@@ -6,10 +6,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.drills import disks, interrupted, memory, services
+from tests.drills import disks, interrupted, memory, restore, services
 from tests.drills.stage import SkippedDrillError, Stage
 
-DRILLS = {drill.__name__: drill for module in (interrupted, disks, memory, services) for drill in module.DRILLS}
+DRILLS = {drill.__name__: drill for module in (interrupted, disks, memory, services, restore) for drill in module.DRILLS}
 
 
 def main() -> int:
