@@ -9,7 +9,8 @@ from pathlib import Path
 from tests.drills import disks, interrupted, memory, restore, services
 from tests.drills.stage import SkippedDrillError, Stage
 
-DRILLS = {drill.__name__: drill for module in (interrupted, disks, memory, services, restore) for drill in module.DRILLS}
+MODULES = (interrupted, disks, memory, services, restore)
+DRILLS = {drill.__name__: drill for module in MODULES for drill in module.DRILLS}
 
 
 def main() -> int:
