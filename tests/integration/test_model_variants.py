@@ -37,6 +37,11 @@ def pretrain(data: Path, out: Path, model: dict[str, Any]) -> list[object]:
             "--split", data / "split.json", "--out", out, "--record", out.with_name("record.json")]  # fmt: skip
 
 
+def test_federate_says_which_label_is_missing(data: Path, tmp_path: Path) -> None:
+    without = [option for option in arguments(data, tmp_path, model={}) if option != "defense=none"][:-1]
+    assert "--label defense=… is missing" in leakpipe(*without).output
+
+
 @pytest.mark.parametrize(
     ("model", "federation", "said"),
     [

@@ -1,7 +1,8 @@
 """`leakpipe federate`: simulate a federation under one defence and capture what attacked clients share."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +14,12 @@ from leakpipe.cli.options import (
     threads_option,
     use_threads,
 )
+
+if TYPE_CHECKING:
+    from leakpipe.federation.simulate import CapturedUpdate
+    from leakpipe.models.state import ModelState
+    from leakpipe.params_federation import FederationParams
+    from leakpipe.params_models import ModelParams
 
 
 @click.command()
@@ -52,20 +59,17 @@ def federate(
     labels: dict[str, Any],
 ) -> None:
     """Run federated averaging; keep the captured rounds' global models and attacked clients' updates."""
+    if unnamed := [name for name in ("experiment", "defense") if name not in labels]:
+        raise click.UsageError(f"--label {unnamed[0]}=… is missing; updates and accuracies are filed under it")
     import torch
 
     from leakpipe.data.files import load_dataset, load_split
-    from leakpipe.federation.files import StoredUpdate, load_model, save_model, save_update
-    from leakpipe.federation.local import LocalSettings
     from leakpipe.federation.simulate import simulate_federation, write_accuracy
-    from leakpipe.models.pretrained import pretrained_state, take_tensors
-    from leakpipe.models.state import build_module
     from leakpipe.params_defenses import DefenseSteps
     from leakpipe.params_federation import FederationParams
     from leakpipe.params_files import parse_section
     from leakpipe.params_models import ModelParams
     from leakpipe.provenance import record_run
-    from leakpipe.randomness import derive_seed
 
     use_threads(threads)
     params = {"model": model, "federation": federation, "defense": defense}
@@ -76,15 +80,7 @@ def federate(
         dataset = load_dataset(images)
         parts, seed = load_split(split)
         built = {"classes": len(dataset.classes), "image_size": dataset.images.shape[-1]}
-        if (model_params.weights == "public") != (initial is not None):
-            raise click.UsageError("--initial goes with weights: public, and only with that")
-        weights = "random" if initial else model_params.weights
-        start = pretrained_state(
-            model_params, weights, build_module(model_params, **built), seed=derive_seed("model", seed)
-        )
-        if initial:
-            pretrained = load_model(initial)
-            start = take_tensors(start, {**pretrained.weights, **pretrained.statistics}, source=str(initial))
+        start = _start(model_params, initial, seed=seed, **built)
         with progress_bar(settings.rounds, "federate", "round") as bar:
             result = simulate_federation(
                 start,
@@ -97,27 +93,60 @@ def federate(
                 seed=seed,
                 on_round=lambda accuracy: _show(bar, accuracy.test),
             )
-        training = LocalSettings(learning_rate=settings.learning_rate, batch_norm_momentum=settings.batch_norm_momentum)
+        cell = {**labels, "seed": seed}
         for captured in result.captured:
             folder = out_dir / f"round{captured.round}"
-            save_model(folder / "global.safetensors", captured.before, params=model_params, **built)
-            cell = {**labels, "seed": seed, "round": captured.round, "client": captured.client}
-            save_update(
-                folder / captured.client / "update.safetensors",
-                StoredUpdate(
-                    captured.update,
-                    cell,
-                    captured.schedule,
-                    captured.labels,
-                    training,
-                    exact_statistics=captured.exact_statistics if exact_statistics else {},
-                    companions=captured.companions,
-                ),
-            )
-        write_accuracy(out_dir / "accuracy.csv", result.accuracy, cell={**labels, "seed": seed})
+            _save(captured, folder, model_params, settings, cell=cell, exact_statistics=exact_statistics, **built)
+        write_accuracy(out_dir / "accuracy.csv", result.accuracy, cell=cell)
         rounds = [accuracy.round for accuracy in result.accuracy]
         run.add_curve("test_accuracy", rounds, [accuracy.test for accuracy in result.accuracy])
         run.metrics["test_accuracy"] = result.accuracy[-1].test
+
+
+def _start(params: "ModelParams", initial: Path | None, *, seed: int, classes: int, image_size: int) -> "ModelState":
+    """The model of the first round: untrained, with published weights, or (`weights: public`) that of `initial`."""
+    from leakpipe.federation.files import load_model
+    from leakpipe.models.pretrained import pretrained_state, take_tensors
+    from leakpipe.models.state import build_module
+    from leakpipe.randomness import derive_seed
+
+    if (params.weights == "public") != (initial is not None):
+        raise click.UsageError("--initial goes with weights: public, and only with that")
+    module = build_module(params, classes=classes, image_size=image_size)
+    weights = "random" if initial else params.weights
+    start = pretrained_state(params, weights, module, seed=derive_seed("model", seed))
+    if initial is None:
+        return start
+    pretrained = load_model(initial)
+    return take_tensors(start, {**pretrained.weights, **pretrained.statistics}, source=str(initial))
+
+
+def _save(
+    captured: "CapturedUpdate",
+    folder: Path,
+    params: "ModelParams",
+    settings: "FederationParams",
+    *,
+    cell: Mapping[str, Any],
+    exact_statistics: bool,
+    classes: int,
+    image_size: int,
+) -> None:
+    """Write one client's update of one round, and the global model that it was sent."""
+    from leakpipe.federation.files import StoredUpdate, save_model, save_update
+    from leakpipe.federation.local import LocalSettings
+
+    save_model(folder / "global.safetensors", captured.before, params=params, classes=classes, image_size=image_size)
+    stored = StoredUpdate(
+        captured.update,
+        {**cell, "round": captured.round, "client": captured.client},
+        captured.schedule,
+        captured.labels,
+        LocalSettings(learning_rate=settings.learning_rate, batch_norm_momentum=settings.batch_norm_momentum),
+        exact_statistics=captured.exact_statistics if exact_statistics else {},
+        companions=captured.companions,
+    )
+    save_update(folder / captured.client / "update.safetensors", stored)
 
 
 def _show(bar: Any, test_accuracy: float) -> None:
