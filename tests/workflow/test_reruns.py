@@ -157,3 +157,11 @@ def test_rule_graph_and_report_can_be_drawn(project: Path) -> None:
     assert "framed and numbered by how much SSIM" in page
     for table in ("Leakage of every image", "Accuracy after every round", "Paired differences", "Privacy budgets"):
         assert f'{{"table": "{table}"}}' in page
+
+
+def test_the_scheduler_wakes_when_a_job_ends_and_not_otherwise(project: Path) -> None:
+    done = snakemake(project, "--cores", "2", "--verbose", "--forcerun", "plot", "--until", "plot", *QUICK)
+    assert done.returncode == 0, done.stderr
+    ended = done.stderr.count("Finished jobid")
+    assert ended == len(FIGURES)
+    assert done.stderr.count("Ready jobs: ") <= ended + 1
