@@ -69,9 +69,10 @@ def test_a_pass_adds_what_is_missing(mlflow_uri: str) -> None:
 
 
 def test_each_attack_has_a_run_in_its_experiment(mlflow_uri: str) -> None:
-    running = [progress(0.5), progress(0.5, seed="1"), progress(0.5, experiment="other")]
-    assert log_progress(running, uri=mlflow_uri) == 3
-    assert {run.info.run_name for run in runs_of(mlflow_uri)} == {NAME, NAME.replace("seed0", "seed1")}
+    two_rounds = [progress(0.5), progress(0.5, term="round2/objective")]
+    running = [*two_rounds, progress(0.5, seed="1"), progress(0.5, experiment="other")]
+    assert log_progress(running, uri=mlflow_uri) == 4
+    assert sorted(run.info.run_name for run in runs_of(mlflow_uri)) == [NAME, NAME.replace("seed0", "seed1")]
     assert [run.info.run_name for run in runs_of(mlflow_uri, "other")] == [NAME]
 
 
