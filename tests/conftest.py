@@ -1,11 +1,13 @@
-"""What all tests share: the --fix option, a small model, a small client."""
+"""What all tests share: the --fix option, a small model, a small client, an empty MLflow."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from leakpipe.federation.local import Batch, LocalSettings
+from leakpipe.mlflow_store import _create_database
 from leakpipe.models.state import ModelState, build_module, initial_state
 from leakpipe.params_models import ModelParams
 
@@ -19,6 +21,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without runs, to be copied (making one takes seconds)."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    _create_database(path)
+    return path
+
+
+@pytest.fixture
+def mlflow_uri(empty_store: Path, tmp_path: Path) -> str:
+    """Address of an MLflow database of the test's own."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path}/mlflow.db"
 
 
 def small_state(*, seed: int = 0, dtype: torch.dtype = torch.float64, image_size: int = 8) -> ModelState:

@@ -64,6 +64,11 @@ def split_numbers(flat: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, 
     return numbers, texts
 
 
+def as_tags(values: Mapping[str, Any]) -> dict[str, str]:
+    """Values as text, named and cut as MLflow takes them."""
+    return {clean_name(str(name)): str(value)[:TAG_LENGTH] for name, value in values.items()}
+
+
 def as_params(params: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
     """Flat parameters as text, cut to what MLflow takes; and a note for each that was cut."""
     texts = {clean_name(name): _as_text(value) for name, value in flatten(params).items()}

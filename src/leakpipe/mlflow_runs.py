@@ -1,13 +1,16 @@
-"""The runs of one MLflow experiment by their key, and what becomes of those that two passes at once both added.
+"""The runs of one MLflow experiment by their key, and which of them are taken away: doubles, and what is outdated.
 
 A sqlite store is held alone (`mlflow_store.connect`); a server is not. There, passes over the same records may each
 add what the other has not added yet. So every pass clears up at its end. It takes away finished runs only, so that no
 work in progress loses its run; the pass that ends last sees all of them, and which one stays depends on nothing but
 their ids.
+
+A run of the kind LIVE shows the curves of an attack that is not finished (`mlflow_live`). Its key is the name of the
+run that the attack's record will make, which takes its place.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from leakpipe.mlflow_entries import clean_name
@@ -16,7 +19,8 @@ from leakpipe.mlflow_store import artifact_folder, database_file
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-KEY, PARENT = "leakpipe.key", "mlflow.parentRunId"
+KEY, KIND, PARENT = "leakpipe.key", "leakpipe.kind", "mlflow.parentRunId"
+LIVE = "live"
 RUNS_PER_PAGE = 1000
 # What a reader meets first. The kind says that these are runs of training, not traces of language models.
 EXPERIMENT_TAGS = {
@@ -57,6 +61,18 @@ def list_runs(client: "MlflowClient", experiment_id: str) -> dict[str, Any]:
     return runs
 
 
+def list_live_runs(client: "MlflowClient", experiment_id: str) -> list[Any]:
+    """The runs of attacks that are not finished, newest first."""
+    return list(_search_runs(client, experiment_id, f"tags.`{KIND}` = '{LIVE}'"))
+
+
+def remove_live_runs(client: "MlflowClient", experiment_id: str, keys: Collection[str]) -> None:
+    """Remove the live runs of these keys."""
+    for run in list_live_runs(client, experiment_id):
+        if run.data.tags.get(KEY) in keys:
+            client.delete_run(run.info.run_id)
+
+
 def remove_doubles(client: "MlflowClient", experiment_id: str) -> dict[str, str]:
     """Leave one of the finished runs of each key, the one with the smallest id; it takes over the others' children.
 
@@ -82,11 +98,11 @@ def _find_doubles(runs: Iterable[Any]) -> Mapping[str, str]:
     return {double: first for first, *doubles in map(sorted, alike.values()) for double in doubles}
 
 
-def _search_runs(client: "MlflowClient", experiment_id: str) -> Iterator[Any]:
-    """All runs of the experiment that are not deleted, newest first."""
+def _search_runs(client: "MlflowClient", experiment_id: str, query: str = "") -> Iterator[Any]:
+    """All runs of the experiment that are not deleted and fit MLflow's query, newest first."""
     token: str | None = None
     while True:
-        page = client.search_runs([experiment_id], max_results=RUNS_PER_PAGE, page_token=token)
+        page = client.search_runs([experiment_id], query, max_results=RUNS_PER_PAGE, page_token=token)
         yield from page
         token = page.token
         if not token:

@@ -44,6 +44,13 @@ def without_credentials(uri: str) -> str:
     return scheme + separator + re.split(r"[?#]", rest)[0]
 
 
+def how_to_look(uri: str) -> str:
+    """A sentence on where runs can be seen: a server's page, or the command that shows a store."""
+    shown = without_credentials(uri)
+    where = f"at {shown}" if shown.startswith("http") else f"with: mlflow ui --backend-store-uri {shown}"
+    return f"Look at them {where}"
+
+
 @contextmanager
 def connect(uri: str) -> Iterator["MlflowClient"]:
     """A client of an MLflow that has answered; whatever MLflow fails at becomes one sentence.

@@ -1,6 +1,6 @@
 """Run records → MLflow.
 
-Only this module, `mlflow_entries`, `mlflow_runs` and `mlflow_store` know MLflow; no stage depends on it. What is on
+Only this module and the `mlflow_…` beside it know MLflow; no stage depends on it. What is on
 disk is the truth; MLflow is filled from it by one process, as often as one likes. In the MLflow experiment
 `leakpipe/<experiment>` lies one parent run per set of parameters and below it one child run per run record. The tag
 `leakpipe.key` says which record a run was made of, so a second pass adds nothing; a run that is not FINISHED was cut
@@ -21,13 +21,13 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.mlflow_entries import (
     TAG_LENGTH,
     as_params,
-    clean_name,
+    as_tags,
     flatten,
     log_artifacts,
     log_batches,
     split_numbers,
 )
-from leakpipe.mlflow_runs import KEY, PARENT, find_experiment, list_runs, remove_doubles
+from leakpipe.mlflow_runs import KEY, KIND, PARENT, find_experiment, list_runs, remove_doubles, remove_live_runs
 from leakpipe.mlflow_store import choose_uri, connect, database_file, without_credentials
 from leakpipe.provenance import RECORD_KIND, hash_params, read_record
 from leakpipe.storage import read_json
@@ -35,7 +35,7 @@ from leakpipe.storage import read_json
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-KIND, CONTENT = "leakpipe.kind", "leakpipe.content"
+CONTENT = "leakpipe.content"
 LABEL_ORDER = ("defense", "seed", "round", "client", "attack")
 
 
@@ -143,6 +143,7 @@ def track_records(
                 notes += _fill_child(client, run_id, path, record)
                 added += 1
             on_record()
+        remove_live_runs(client, experiment_id, set(map(name_run, records.values())))
         elsewhere = sum(
             runs[record["id"]].data.tags.get(PARENT) != parent for record in records.values() if record["id"] in runs
         )
@@ -219,24 +220,23 @@ def _create_child(
 ) -> str:
     environment = record["environment"]
     tags = {
-        **{clean_name(str(name)): str(value) for name, value in record["labels"].items()},
-        **{f"version.{name}": str(value) for name, value in environment.get("versions", {}).items()},
-        **{name: str(environment[name]) for name in ("processor", "cores", "system", "python") if name in environment},
+        **record["labels"],
+        **{f"version.{name}": value for name, value in environment.get("versions", {}).items()},
+        **{name: environment[name] for name in ("processor", "cores", "system", "python") if name in environment},
         KEY: record["id"],
         KIND: "job",
         PARENT: parent,
-        "leakpipe.record": str(path),
+        "leakpipe.record": path,
         "rule": record["rule"],
-        "params_hash": str(record.get("params_hash")),
-        "commit": str(environment.get("commit")),
-        "uncommitted_changes": str(environment.get("uncommitted_changes")),
+        "params_hash": record.get("params_hash"),
+        "commit": environment.get("commit"),
+        "uncommitted_changes": environment.get("uncommitted_changes"),
         "mlflow.source.name": f"leakpipe {record['rule'].replace('_', '-')}",
     }
     if environment.get("commit"):
         tags["mlflow.source.git.commit"] = environment["commit"]
-    tags = {name: value[:TAG_LENGTH] for name, value in tags.items()}
-    run = client.create_run(experiment_id, start_time=_times(record)[0], tags=tags, run_name=name_run(record))
-    return str(run.info.run_id)
+    start, name = _times(record)[0], name_run(record)
+    return str(client.create_run(experiment_id, start_time=start, tags=as_tags(tags), run_name=name).info.run_id)
 
 
 def name_run(record: Mapping[str, Any]) -> str:

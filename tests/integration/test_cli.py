@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Run
 
 from leakpipe.cli.main import main
 from leakpipe.metrics.table import LEAKAGE_COLUMNS
@@ -78,6 +80,7 @@ def invert_arguments(folder: Path, client: str, out: Path, *, attack: str, threa
 
 
 SHORT = json.dumps({"batch_norm": "update", "batch_norm_weight": 1.0, "total_variation_weight": 0.01, "iterations": 3})
+LONG = json.dumps({**json.loads(SHORT), "iterations": 150})
 
 
 @pytest.fixture(scope="module")
@@ -272,31 +275,73 @@ def test_an_attack_needs_no_true_image(run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / name).read_bytes() == (run / "out" / name).read_bytes()
 
 
-@pytest.mark.parametrize("signal_sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_attack_says_so_and_continues_to_the_same_bytes(
-    run: Path, tmp_path: Path, signal_sent: signal.Signals
-) -> None:
-    long = json.dumps({**json.loads(SHORT), "iterations": 150})
-    whole = invert_arguments(run / "gaussian-1", "site-1", tmp_path / "whole", attack=long)
-    broken = invert_arguments(run / "gaussian-1", "site-1", tmp_path / "broken", attack=long)
-    succeed(*whole)
-    command = [sys.executable, "-m", "leakpipe", *map(str, broken)]
+def interrupt(arguments: list[object], checkpoints: Path, signal_sent: signal.Signals) -> str:
+    """Stop an attack after its first checkpoint; what it says."""
+    command = [sys.executable, "-m", "leakpipe", *map(str, arguments)]
     # A shell that runs the tests in the background has them, and so this child, ignore Ctrl-C.
     running = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     )
-    while not list(tmp_path.glob("broken/checkpoints/round*.safetensors")):
+    while not list(checkpoints.glob("round*.safetensors")):
         assert running.poll() is None, "the attack ended before it could be interrupted"
         time.sleep(0.01)
     running.send_signal(signal_sent)
-    assert "Interrupted: the same command continues from the last checkpoint." in running.communicate(timeout=60)[1]
+    said = running.communicate(timeout=60)[1]
     assert running.returncode == 130
+    return said
+
+
+@pytest.mark.parametrize("signal_sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_attack_says_so_and_continues_to_the_same_bytes(
+    run: Path, tmp_path: Path, signal_sent: signal.Signals
+) -> None:
+    whole = invert_arguments(run / "gaussian-1", "site-1", tmp_path / "whole", attack=LONG)
+    broken = invert_arguments(run / "gaussian-1", "site-1", tmp_path / "broken", attack=LONG)
+    succeed(*whole)
+    said = interrupt(broken, tmp_path / "broken" / "checkpoints", signal_sent)
+    assert "Interrupted: the same command continues from the last checkpoint." in said
     assert not (tmp_path / "broken" / "site-1.json").exists()
     succeed(*broken)
     for number in (1, 2):
         name = f"round{number}/site-1/test.safetensors"
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()
     assert list((tmp_path / "broken" / "checkpoints").iterdir()) == []
+
+
+def test_an_attack_is_watched_while_it_runs_and_is_one_whole_run_in_the_end(
+    run: Path, tmp_path: Path, mlflow_uri: str
+) -> None:
+    def tracked() -> tuple[list[Run], dict[str, dict[int, list[float]]]]:
+        """The runs of the attack, and the curves of the newest."""
+        experiment = client.get_experiment_by_name("leakpipe/tiny")
+        runs = client.search_runs([experiment.experiment_id], "tags.rule = 'invert'")
+        names = [name for name in runs[0].data.metrics if name.startswith("round")]
+        return runs, {name: values_by_step(client.get_metric_history(runs[0].info.run_id, name)) for name in names}
+
+    client = MlflowClient(mlflow_uri)
+    arguments = invert_arguments(run / "gaussian-1", "site-1", tmp_path, attack=LONG)
+    arguments += ["--label", "experiment=tiny", "--label", "client=site-1"]
+    interrupt(arguments, tmp_path / "checkpoints", signal.SIGTERM)
+    watch = ["watch", tmp_path / "checkpoints", "--uri", mlflow_uri, "--once"]
+    assert "new points" in succeed(*watch).output
+    assert "new points" not in succeed(*watch).output
+    (live,), begun = tracked()
+    assert live.info.status == "RUNNING"
+
+    succeed(*arguments)
+    succeed("track", tmp_path / "site-1.json", "--uri", mlflow_uri)
+    assert "new points" not in succeed(*watch).output
+    (finished,), whole = tracked()
+    assert (finished.info.status, finished.info.run_name) == ("FINISHED", live.info.run_name)
+    curves = json.loads((tmp_path / "site-1.json").read_text())["curves"]
+    assert whole == {name: {step: [value] for step, value in curve} for name, curve in curves.items()}
+    assert "round1/objective" in begun
+    assert all(begun[name].items() <= whole[name].items() for name in begun)
+
+
+def values_by_step(history: list[Metric]) -> dict[int, list[float]]:
+    steps = sorted({point.step for point in history})
+    return {step: [point.value for point in history if point.step == step] for step in steps}
 
 
 def test_bad_names_list_the_known_ones(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from leakpipe.data.datalists import find_datalists
 from leakpipe.data.datasets import DATASETS
 from leakpipe.errors import LeakpipeError
 from leakpipe.experiment import attacked_clients, group_cells, list_cells, parse_params, undefended
+from leakpipe.progress import CHECKPOINTS_FOLDER
 from leakpipe.models.catalog import require_model_weights
 from leakpipe.weights import require_weights
 
@@ -47,7 +48,7 @@ SCORE = f"{RESULTS}/scores/{{defense}}/{{attack}}.csv"
 RECORD = f"{RESULTS}/records"
 LOG = f"logs/{EXPERIMENT}"
 BENCHMARK = f"benchmarks/{EXPERIMENT}"
-CHECKPOINTS = f".leakpipe/checkpoints/{EXPERIMENT}"  # of attacks that run; Snakemake deletes what failed jobs leave
+CHECKPOINTS = f"{CHECKPOINTS_FOLDER}/{EXPERIMENT}"  # of attacks that run; Snakemake deletes what failed jobs leave
 
 
 # Before the first job, and not in a dry run: experiments can be looked at where published weights are not.

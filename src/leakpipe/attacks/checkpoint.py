@@ -2,15 +2,16 @@
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from leakpipe.attacks.search import SearchState
 from leakpipe.errors import LeakpipeError
+from leakpipe.progress import CHECKPOINT
 from leakpipe.storage import read_arrays, sidecar_path, write_arrays
-
-CHECKPOINT = "leakpipe/checkpoint"
 
 
 class Checkpoint:
@@ -21,10 +22,11 @@ class Checkpoint:
         key: Names all that the search depends on (settings, observation, seed, code); a file of another key is
             of another search and is ignored.
         seconds: Least time between two saves.
+        labels: What the job is for, for who looks at its progress.
     """
 
-    def __init__(self, path: Path, *, key: str, seconds: float = 30.0) -> None:
-        self.path, self.key, self.seconds = path, key, seconds
+    def __init__(self, path: Path, *, key: str, seconds: float = 30.0, labels: Mapping[str, Any] | None = None) -> None:
+        self.path, self.key, self.seconds, self.labels = path, key, seconds, dict(labels or {})
         self._saved = time.monotonic()
 
     def load(self) -> SearchState | None:
@@ -62,6 +64,7 @@ class Checkpoint:
         }
         metadata = {
             "key": self.key,
+            "labels": self.labels,
             "iteration": state.iteration,
             "slots_start": state.slots_start,
             "best_objective": [_text(value) for value in state.best_objective.tolist()],

@@ -87,7 +87,8 @@ def invert(
     use_threads(threads)
     keep_freed_memory()
     params = {**attack, "threat_model": threat_model}
-    with stop_cleanly(), record_run(record, rule="invert", labels={**labels, "attack": name}, params=params) as run:
+    labels = {**labels, "attack": name}
+    with stop_cleanly(), record_run(record, rule="invert", labels=labels, params=params) as run:
         settings = parse_section(AttackSettings, attack, source="--attack")
         granted = parse_section(ThreatModel, threat_model, source="--threat-model")
         if granted.defense == "known" and defense is None:
@@ -140,7 +141,7 @@ class _Attack:
         if self.checkpoints is not None:
             path = self.checkpoints / f"round{cell['round']}.safetensors"
             key = self._key(seed, model, update)
-            checkpoint = Checkpoint(path, key=key, seconds=self.checkpoint_seconds)
+            checkpoint = Checkpoint(path, key=key, seconds=self.checkpoint_seconds, labels=labels)
         started = time.perf_counter()
         try:
             priors = self._priors(stored.labels)

@@ -27,6 +27,7 @@ from leakpipe.cli.split_data import split_data
 from leakpipe.cli.stage import stage
 from leakpipe.cli.track import track
 from leakpipe.cli.verify import verify
+from leakpipe.cli.watch import watch
 from leakpipe.command_line import ARGUMENTS
 from leakpipe.errors import LeakpipeError
 
@@ -63,7 +64,7 @@ COMMANDS = (
     *(check, fetch, prepare_data, split_data, pretrain, federate, invert),
     *(score, collect, identify, collect_identifiability, compare, judge_claims, compare_attacks),
     *(account, compare_defenses),
-    *(plot, report, crate, verify, track, stage),
+    *(plot, report, crate, verify, track, watch, stage),
 )
 for command in COMMANDS:
     main.add_command(command)

@@ -36,7 +36,7 @@ def track(
     Runs that MLflow has already are left alone, so this can be called at any time:
     leakpipe track results/default/records
     """
-    from leakpipe.mlflow_store import MlflowUnreachableError, choose_uri, without_credentials
+    from leakpipe.mlflow_store import MlflowUnreachableError, choose_uri, how_to_look, without_credentials
     from leakpipe.storage import read_json, write_json
     from leakpipe.tracking import TrackingSummary, common_experiment, find_records, track_records
 
@@ -65,11 +65,7 @@ def track(
     else:
         for note in summary.notes:
             click.echo(f"Note: {note}", err=True)
-        click.echo(
-            f"{name}: {summary.runs_added} runs added, {summary.runs_already_there} already there, "
-            f"in MLflow at {summary.uri}"
-        )
-        if not shown.startswith("http"):
-            click.echo(f"Look at them with: mlflow ui --backend-store-uri {shown}")
+        click.echo(f"{name}: {summary.runs_added} runs added, {summary.runs_already_there} already there, in MLflow")
+        click.echo(how_to_look(shown))
     if out:
         write_json(out, {**asdict(summary), "attempt": attempt})
