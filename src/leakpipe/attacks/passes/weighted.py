@@ -81,11 +81,11 @@ class Normalized(ParameterLayer):
     def __init__(self, features: Tensor, *, weight: Tensor, bias: Tensor, epsilon: float) -> None:
         self.features, self.weight, self.epsilon = features, weight, epsilon
         self.values = values_per_channel(features)
+        # At momentum 1 the running statistics become the batch's own, its variance unbiased.
+        running_mean, self.variance = features.new_zeros(2, len(weight))
         self.output, self.mean, self.inverse = torch.native_batch_norm(
-            features, weight, bias, None, None, True, 0.0, epsilon
+            features, weight, bias, running_mean, self.variance, True, 1.0, epsilon
         )
-        biased = self.inverse.reciprocal().square() - epsilon
-        self.variance = biased * (self.values / (self.values - 1))
         self.statistics_adjoint: tuple[Tensor, Tensor] | None = None
 
     def backward(self, delta: Tensor) -> Adjoints:
