@@ -2,11 +2,12 @@
 
 import gc
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from leakpipe.attacks.passes import compared
 from leakpipe.attacks.passes.comparison import find_comparison
@@ -16,7 +17,9 @@ from leakpipe.attacks.search import Search
 from leakpipe.attacks.surrogate import with_surrogate_relus
 from leakpipe.attacks.terms import Terms
 from leakpipe.federation.local import Batch, LocalSettings, local_update
+from leakpipe.models.batchnorm import BatchNorm2d
 from leakpipe.models.catalog import MODELS
+from leakpipe.models.preprocessing import normalize_input
 from leakpipe.models.state import ModelState, build_module, forward_training, initial_state
 from leakpipe.params_attacks import AttackSettings
 from leakpipe.params_models import ModelParams
@@ -142,6 +145,41 @@ def test_unknown_layers_are_named_and_left_to_autograd() -> None:
     assert (
         Terms(observe(state, random_images(1, size=16, dtype=DOUBLE), [0]), AttackSettings(), seed=0).comparison is None
     )
+
+
+class Own(nn.Module):
+    """A network of somebody who audits an update: it says itself what it does to images first."""
+
+    def __init__(self, forward: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 6, 3, 2, 1), BatchNorm2d(6), nn.ReLU())
+        self.again = nn.Conv2d(6, 6, 3, 1, 1)
+        self.head = nn.Linear(6 * 4 * 4, 3)
+        self.run = forward
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.run(self, images)
+
+
+def test_a_network_that_reads_images_as_they_are() -> None:
+    state = initial_state(Own(lambda net, x: net.head(net.again(net.features(x)).flatten(1))), seed=1, dtype=DOUBLE)
+    compare_with_autograd(state, random_images(2, size=8, dtype=DOUBLE), torch.tensor([2, 0]))
+
+
+@pytest.mark.parametrize(
+    ("forward", "said"),
+    [
+        (lambda net, x: net.head(net.again(net.features((x - 0.5) / 2)).flatten(1)), "a call of sub"),
+        (lambda net, x: net.head(net.again(net.again(net.features(x))).flatten(1)), "again: .* used twice"),
+        (lambda net, x: net.head(normalize_input(net.again(net.features(x))).flatten(1)), "normalises something else"),
+    ],
+)
+def test_what_a_network_of_somebody_does_is_known_or_named(
+    forward: Callable[[nn.Module, Tensor], Tensor], said: str
+) -> None:
+    state = initial_state(Own(forward), seed=1)
+    with pytest.raises(UnknownLayerError, match=said):
+        Explainer(state, state.weights, CLIENT)
 
 
 def test_one_value_per_channel_cannot_be_normalised() -> None:

@@ -48,7 +48,8 @@ class Explainer:
         self.settings = settings
         weights = {name: _laid_out(value.detach()) for name, value in model.weights.items()}
         laid_out = {name: _laid_out(value) for name, value in targets.items()}
-        self.instructions = compile_network(model.module, weights, laid_out)
+        program = compile_network(model.module, weights, laid_out)
+        self.instructions, self.normalizes = program.instructions, program.normalizes
         self.gradients = Gradients(self.instructions, weights, targets)
 
     def explain(self, images: Tensor, labels: Tensor) -> Explained:
@@ -59,7 +60,8 @@ class Explainer:
             labels: As in `leakpipe.federation.local.Batch`.
         """
         run = _Run(self)
-        inner, squared, *found = _Explain.apply(normalize_input(images), labels, run)
+        network_input = normalize_input(images) if self.normalizes else images
+        inner, squared, *found = _Explain.apply(network_input, labels, run)
         pairs = zip(run.normalized, found[::2], found[1::2], strict=True)
         statistics = {name: BatchStatistics(mean, variance) for name, mean, variance in pairs}
         return Explained(inner, squared, statistics)

@@ -30,7 +30,7 @@ class Instruction:
 
     Attributes:
         make: Runs the layer on what it reads.
-        reads: Which values it reads: 0 is the network's normalised input, k the output of the k-th instruction.
+        reads: Which values it reads: 0 is the network's input (`Program`), k the output of the k-th instruction.
         name: Of the module, where it has parameters; else "".
     """
 
@@ -39,7 +39,20 @@ class Instruction:
     name: str = ""
 
 
-def compile_network(module: nn.Module, weights: Tensors, targets: Tensors) -> list[Instruction]:
+@dataclass(frozen=True)
+class Program:
+    """A network as a list of layers.
+
+    Attributes:
+        instructions: The layers, in the order of the forward pass.
+        normalizes: Whether the network begins with `normalize_input`; its input is what that puts out, else the images.
+    """
+
+    instructions: Sequence[Instruction]
+    normalizes: bool
+
+
+def compile_network(module: nn.Module, weights: Tensors, targets: Tensors) -> Program:
     """The network's layers, holding its weights and what their gradients are compared with.
 
     Args:
@@ -58,13 +71,18 @@ def compile_network(module: nn.Module, weights: Tensors, targets: Tensors) -> li
     places: dict[fx.Node, int] = {}
     moves = [False]
     instructions: list[Instruction] = []
+    normalizes = False
     for node in graph.nodes:
         if node.op == "placeholder":
+            if places:
+                raise UnknownLayerError("the network reads more than images")
+            places[node] = 0
             continue
         if node.op == "output":
             _check_output(node, places, len(instructions))
             continue
         if node.target is normalize_input:
+            normalizes = _check_normalization(node, places)
             places[node] = 0
             continue
         reads = tuple(places[read] for read in node.all_input_nodes)
@@ -72,6 +90,8 @@ def compile_network(module: nn.Module, weights: Tensors, targets: Tensors) -> li
         name = ""
         if node.op == "call_module" and isinstance(layers[node.target], (nn.Conv2d, nn.Linear, BatchNorm2d)):
             name = str(node.target)
+            if any(step.name == name for step in instructions):
+                raise UnknownLayerError(f"{name}: a layer with parameters that is used twice")
             moves[-1] = True
         make = (
             _module_layer(layers[node.target], name, weights, targets, moves=moves[reads[0]])
@@ -80,7 +100,14 @@ def compile_network(module: nn.Module, weights: Tensors, targets: Tensors) -> li
         )
         instructions.append(Instruction(make, reads, name))
         places[node] = len(instructions)
-    return instructions
+    return Program(instructions, normalizes)
+
+
+def _check_normalization(node: fx.Node, places: dict[fx.Node, int]) -> bool:
+    (read,) = node.all_input_nodes
+    if places[read] != 0 or len(read.users) > 1:
+        raise UnknownLayerError("the network normalises something else than all that it reads")
+    return True
 
 
 def _check_output(node: fx.Node, places: dict[fx.Node, int], last: int) -> None:
