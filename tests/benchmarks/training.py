@@ -1,0 +1,56 @@
+"""Images per second of a client's local training, beside a bare torch loop: `python -m tests.benchmarks.training`."""
+
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from torch import nn
+
+from leakpipe.federation.local import Batch, local_update
+from leakpipe.models.preprocessing import normalize_input
+from leakpipe.models.state import build_module, initial_state
+from leakpipe.params_models import ModelParams
+from tests.benchmarks.cases import CLIENT
+from tests.benchmarks.machine import alternate, middle_ratio
+
+WIDTHS, STRIDES, SIZE, STEPS = (32, 32, 64, 64), (1, 2, 1, 2), 32, 8
+
+
+def main() -> None:
+    """Print one row per batch size, on one thread."""
+    torch.set_num_threads(1)
+    print("| batch | images/s | bare torch loop | ratio |\n|---|---|---|---|")
+    for size in (1, 4, 8):
+        batches = [Batch(torch.rand(size, 1, SIZE, SIZE), torch.randint(0, 2, (size,))) for _ in range(STEPS)]
+        ours, bare = alternate([_ours(batches), _bare(batches)], rounds=40)
+        speeds = (f"{size * STEPS / median(times):.0f}" for times in (ours, bare))
+        print(f"| {size} | {' | '.join(speeds)} | {middle_ratio(bare, ours):.2f} |", flush=True)
+
+
+def _ours(batches: list[Batch]) -> Callable[[], object]:
+    params = ModelParams(name="convnet-bn", widths=WIDTHS, strides=STRIDES)
+    state = initial_state(build_module(params, classes=2, image_size=SIZE), seed=0)
+    return lambda: local_update(state, batches, CLIENT)
+
+
+def _bare(batches: list[Batch]) -> Callable[[], object]:
+    """The same network and steps as anybody writes them with torch."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for width, stride in zip(WIDTHS, STRIDES, strict=True):
+        layers += [nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        channels = width
+    network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * (SIZE // 4) ** 2, 2)).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=CLIENT.learning_rate)
+
+    def train() -> None:
+        for batch in batches:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(normalize_input(batch.images)), batch.labels).backward()
+            optimizer.step()
+
+    return train
+
+
+if __name__ == "__main__":
+    main()
