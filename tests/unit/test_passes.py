@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from leakpipe.attacks.passes import compared
 from leakpipe.attacks.passes.comparison import find_comparison
-from leakpipe.attacks.passes.explain import Explainer
+from leakpipe.attacks.passes.explain import Explained, Explainer
 from leakpipe.attacks.passes.program import UnknownLayerError
 from leakpipe.attacks.search import Search
 from leakpipe.attacks.surrogate import with_surrogate_relus
 from leakpipe.attacks.terms import Terms
 from leakpipe.federation.local import Batch, LocalSettings, local_update
-from leakpipe.models.batchnorm import BatchNorm2d
+from leakpipe.models.batchnorm import BatchNorm2d, BatchStatistics
 from leakpipe.models.catalog import MODELS
 from leakpipe.models.preprocessing import normalize_input
 from leakpipe.models.state import ModelState, build_module, forward_training, initial_state
@@ -46,6 +46,13 @@ def some_function(inner: Tensor, squared: Tensor, statistics: dict[str, Any]) ->
     return (slopes * inner).sum() + (slopes.flip(0).exp() * squared).sqrt().sum() + layers
 
 
+def explain_one(explainer: Explainer, images: Tensor, labels: Tensor) -> Explained:
+    """Of one restart, without the dimension of restarts."""
+    found = explainer.explain(images[None], labels[None])
+    layers = {name: BatchStatistics(layer.mean[0], layer.variance[0]) for name, layer in found.statistics.items()}
+    return Explained(found.inner[0], found.squared[0], layers)
+
+
 def compare_with_autograd(state: ModelState, images: Tensor, labels: Tensor) -> None:
     settings = LocalSettings(learning_rate=1.0)
     truth = local_update(state, [Batch(images.flip(-1), labels)], settings)
@@ -58,7 +65,7 @@ def compare_with_autograd(state: ModelState, images: Tensor, labels: Tensor) -> 
     inner, squared = products({name: -value for name, value in update.weights.items()}, targets)
     expected = torch.autograd.grad(some_function(inner, squared, statistics), wanted)
 
-    found = Explainer(state, targets, settings).explain(batch.images, batch.labels)
+    found = explain_one(Explainer(state, targets, settings), batch.images, batch.labels)
     derivatives = torch.autograd.grad(some_function(found.inner, found.squared, dict(found.statistics)), wanted)
     pairs = [(found.inner, inner), (found.squared, squared), *zip(derivatives, expected, strict=True)]
     for mine, theirs in pairs:
@@ -186,7 +193,7 @@ def test_one_value_per_channel_cannot_be_normalised() -> None:
     state = small_model(size=4)
     explainer = Explainer(state, state.weights, CLIENT)
     with pytest.raises(ValueError, match="2 values per channel"):
-        explainer.explain(torch.rand(1, 1, 4, 4), torch.tensor([0]))
+        explain_one(explainer, torch.rand(1, 1, 4, 4), torch.tensor([0]))
 
 
 def test_parameters_without_a_target_are_left_out() -> None:
@@ -195,7 +202,7 @@ def test_parameters_without_a_target_are_left_out() -> None:
     targets = {name: value for name, value in state.weights.items() if value.dim() > 1}
     images = random_images(2, dtype=DOUBLE).requires_grad_()
     labels = torch.tensor([0, 1])
-    found = Explainer(state, targets, CLIENT).explain(images, labels)
+    found = explain_one(Explainer(state, targets, CLIENT), images, labels)
     update = local_update(state, [Batch(images, labels)], LocalSettings(learning_rate=1.0))
     inner, squared = products({name: -value for name, value in update.weights.items()}, targets)
     torch.testing.assert_close(found.inner, inner)
@@ -206,7 +213,7 @@ def test_parameters_without_a_target_are_left_out() -> None:
 def test_nothing_of_a_step_is_kept_alive() -> None:
     state = small_model()
     images = torch.rand(2, 1, 8, 8, requires_grad=True)
-    found = Explainer(state, state.weights, CLIENT).explain(images, torch.tensor([0, 1]))
+    found = Explainer(state, state.weights, CLIENT).explain(images[None], torch.tensor([[0, 1]]))
     run = weakref.ref(found.inner.grad_fn.run)  # type: ignore[union-attr, attr-defined]
     torch.autograd.grad(found.inner.sum(), images)
     gc.disable()

@@ -135,13 +135,13 @@ def test_the_group_term_pulls_restarts_together() -> None:
 
 def poison(monkeypatch: pytest.MonkeyPatch, *calls: int) -> None:
     """Make the objective of these evaluations, counted from 0, not a number."""
-    evaluate, count = Terms.evaluate, iter(range(10**6))
+    evaluate, count = Terms.evaluate_all, iter(range(10**6))
 
-    def poisoned(self: Terms, *args: Any, **given: Any) -> Evaluation:
+    def poisoned(self: Terms, *args: Any, **given: Any) -> list[Evaluation]:
         found = evaluate(self, *args, **given)
-        return replace(found, objective=found.objective * math.nan) if next(count) in calls else found
+        return [replace(one, objective=one.objective * (math.nan if next(count) in calls else 1)) for one in found]
 
-    monkeypatch.setattr(Terms, "evaluate", poisoned)
+    monkeypatch.setattr(Terms, "evaluate_all", poisoned)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
@@ -246,9 +246,9 @@ def test_candidates_searched_as_coefficients_are_images_all_the_same(bounds: str
     search = searching(observe_small(images=2), spectrum_decay=0.7, bounds=bounds, step_size=0.5, iterations=3)
     state = search.start()
     size = math.prod(search.shape)
-    torch.testing.assert_close(search.variables.candidates(state.variables[0])[0].flatten(), state.best[0, :size])
+    torch.testing.assert_close(search.variables.candidates(state.variables)[0][0].flatten(), state.best[0, :size])
     for _ in range(3):
         state = search.advance(state)
-        images = search.variables.candidates(state.variables[0])[0]
+        images = search.variables.candidates(state.variables)[0][0]
         assert images.max() - images.min() > 0.2
         assert -1e-5 <= images.min() <= images.max() <= 1 + 1e-5

@@ -60,16 +60,19 @@ def cosine_from_products(inner: Tensor, mine: Tensor, theirs: Tensor) -> Tensor:
     """`cosine_distance` from what each tensor adds to it.
 
     Args:
-        inner: Inner product of candidate and observed, float64 of shape (tensors,).
+        inner: Inner product of candidate and observed, float64 of shape (…, tensors).
         mine: Squared L2 norm of the candidate's, likewise.
-        theirs: Of the observed.
+        theirs: Of the observed, of shape (tensors,).
+
+    Returns:
+        Shape (…).
     """
-    return _one_minus_cosine(inner.sum(), mine.sum(), theirs.sum())
+    return _one_minus_cosine(inner.sum(dim=-1), mine.sum(dim=-1), theirs.sum())
 
 
 def layer_cosine_from_products(inner: Tensor, mine: Tensor, theirs: Tensor) -> Tensor:
     """`layer_cosine_distance` from what each tensor adds to it, as `cosine_from_products`."""
-    return _one_minus_cosine(inner, mine, theirs)[theirs > 0].mean()
+    return _one_minus_cosine(inner, mine, theirs)[..., theirs > 0].mean(dim=-1)
 
 
 PRODUCT_DISTANCES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {

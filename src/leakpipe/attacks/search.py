@@ -102,10 +102,11 @@ class Search:
         state = self._enter_level(state)
         iteration = state.iteration + 1
         consensus, drift = self._consensus(state), state.drift
-        found = []
-        for variables, alive in zip(state.variables, state.alive.tolist(), strict=True):
-            found.append(self._evaluate(variables, drift, consensus, alive=alive))
-            drift = found[-1].drift
+        found = [self._nowhere(variables) for variables in state.variables]
+        for restarts in state.alive.nonzero().flatten().split(self.terms.together):
+            points, drift = self._evaluate(state.variables[restarts], drift, consensus)
+            for restart, point in zip(restarts.tolist(), points, strict=True):
+                found[restart] = point
         moved, slots = take_step(
             self.settings,
             state.variables,
@@ -150,22 +151,32 @@ class Search:
         shares = state.best[winner, size:].view(-1, self.classes)[own]
         return images, shares.argmax(dim=1), float(state.best_objective[winner])
 
-    def _evaluate(self, variables: Tensor, drift: Tensors, consensus: Tensor | None, *, alive: bool) -> "_Point":
-        """Objective and gradient at one restart's variables; infinite and zero where they are not finite."""
-        variables = variables.detach().requires_grad_()
-        images, shares = self.variables.candidates(variables)
-        flat = images.clamp(0, 1).flatten()
-        candidates = (flat if shares is None else torch.cat([flat, shares.flatten()])).detach()
-        if alive:
-            evaluation = self.terms.evaluate(images, self._labels(shares), drift=drift or None, consensus=consensus)
-            (gradient,) = torch.autograd.grad(evaluation.objective, variables)
-            if evaluation.objective.isfinite() and gradient.isfinite().all():
-                moved = drift
-                if drift and evaluation.update is not None:
-                    moved = {name: value + evaluation.update.weights[name] for name, value in drift.items()}
-                return _Point(candidates, evaluation.objective.detach(), gradient, moved, evaluation.terms)
+    def _evaluate(
+        self, rows: Tensor, drift: Tensors, consensus: Tensor | None
+    ) -> tuple[list["_Point"], Tensors]:
+        """Objective and gradient at the variables of one restart, or of `terms.together`; and where the model drifts."""
+        rows = rows.detach().requires_grad_()
+        images, shares = self.variables.candidates(rows)
+        flat = images.clamp(0, 1).flatten(1)
+        candidates = (flat if shares is None else torch.cat([flat, shares.flatten(1)], dim=1)).detach()
+        labels = self._labels(shares, restarts=len(rows))
+        evaluations = self.terms.evaluate_all(images, labels, drift=drift or None, consensus=consensus)
+        (gradients,) = torch.autograd.grad(torch.stack([each.objective for each in evaluations]).sum(), rows)
+        points = []
+        for row, evaluation, where, gradient in zip(rows, evaluations, candidates, gradients, strict=True):
+            if not (evaluation.objective.isfinite() and gradient.isfinite().all()):
+                points.append(self._nowhere(row))
+                continue
+            points.append(_Point(where, evaluation.objective.detach(), gradient, evaluation.terms))
+            if drift and evaluation.update is not None:
+                drift = {name: value + evaluation.update.weights[name] for name, value in drift.items()}
+        return points, drift
+
+    def _nowhere(self, row: Tensor) -> "_Point":
+        """The point of a restart that is not finite, or not evaluated: infinite, of no direction."""
+        images = math.prod(self.shape) + (self.shape[0] * self.classes if self.labels is None else 0)
         nowhere = torch.tensor(math.inf, dtype=torch.float64)
-        return _Point(candidates, nowhere, torch.zeros_like(variables).detach(), drift, {})
+        return _Point(row.new_zeros(images), nowhere, torch.zeros_like(row).detach(), {})
 
     def _enter_level(self, state: SearchState) -> SearchState:
         """Enlarge the candidates where the next level of the pyramid begins; the optimiser begins anew there."""
@@ -178,20 +189,20 @@ class Search:
         larger = self.variables.enlarged(state.variables, level=level)
         return replace(state, variables=larger, slots=initial_slots(self.settings, larger), slots_start=state.iteration)
 
-    def _labels(self, shares: Tensor | None) -> Tensor:
-        """What the candidates' simulated training takes as labels."""
+    def _labels(self, shares: Tensor | None, *, restarts: int) -> Tensor:
+        """What the simulated training on the candidates of each restart takes as labels."""
         if self.settings.client_loss == "saturated-bce":
-            return torch.ones(self.shape[0], self.classes)
-        labels = self.labels if shares is None else shares
-        assert labels is not None  # labels that are not given are searched
-        return labels
+            return torch.ones(restarts, self.shape[0], self.classes)
+        if shares is not None:
+            return shares
+        assert self.labels is not None  # labels that are not given are searched
+        return self.labels.expand(restarts, *self.labels.shape)
 
     def _consensus(self, state: SearchState) -> Tensor | None:
         if self.settings.group_weight == 0:
             return None
         with torch.no_grad():
-            images = [self.variables.candidates(row)[0] for row in state.variables[state.alive]]
-        return torch.stack(images).mean(dim=0)
+            return self.variables.candidates(state.variables[state.alive])[0].mean(dim=0)
 
     def _judge_progress(self, state: SearchState) -> SearchState:
         settings, least = self.settings, float(state.best_objective.min())
@@ -223,5 +234,4 @@ class _Point:
     candidates: Tensor
     objective: Tensor
     gradient: Tensor
-    drift: Tensors
     terms: Mapping[str, float]

@@ -26,6 +26,7 @@ from leakpipe.attacks.surrogate import with_surrogate_relus
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.aggregate import aggregate_updates
 from leakpipe.federation.local import ClientUpdate, LocalSettings, local_update, make_batches, mean_loss
+from leakpipe.models.batchnorm import BatchStatistics
 from leakpipe.models.layer_inputs import record_layer_inputs
 from leakpipe.models.preprocessing import undo_normalization
 from leakpipe.models.state import ModelState, Tensors, batch_norm_layers, forward_training, measure_statistics
@@ -38,7 +39,7 @@ class Evaluation:
     """The objective at one point.
 
     Attributes:
-        objective: Weighted sum of the terms, a scalar.
+        objective: Weighted sum of the terms, a float64 scalar.
         terms: Each term unweighted, by name.
         update: What the candidates' local training would have sent, without a graph; None where no term asks for it
             or the passes compare it without making it.
@@ -117,6 +118,40 @@ class Terms:
             notes.append(f"{drowned} tensors of the update, which the defence leaves nothing of, were not compared.")
         return notes
 
+    @property
+    def together(self) -> int:
+        """How many restarts `evaluate_all` takes at once."""
+        return 1 if self.comparison is None or self.row_spaces else self.comparison.together
+
+    def evaluate_all(
+        self, images: Tensor, labels: Tensor, *, drift: Tensors | None = None, consensus: Tensor | None = None
+    ) -> list[Evaluation]:
+        """`evaluate` of each of at most `together` restarts.
+
+        Args:
+            images: Shape (restarts, images, channels, height, width).
+            labels: Of each restart, shape (restarts, …).
+            drift: As `evaluate`.
+            consensus: As `evaluate`.
+        """
+        if len(images) == 1:
+            return [self.evaluate(images[0], labels[0], drift=drift, consensus=consensus)]
+        assert self.comparison is not None
+        distances, measured = self.comparison.compare(self._inputs(images), labels)
+        means = {name: layer.mean for name, layer in measured.items()}
+        variances = {name: layer.variance for name, layer in measured.items()}
+
+        def weigh(images: Tensor, distance: Tensor, means: Tensors, variances: Tensors) -> tuple[Tensor, Tensors]:
+            statistics = {name: BatchStatistics(mean, variances[name]) for name, mean in means.items()}
+            matches = self.settings.batch_norm_weight > 0
+            gap = self._statistics_distance(statistics, self.target) if matches else None
+            return self._weigh(images, distance, gap, None, consensus)
+
+        objectives, terms = torch.vmap(weigh)(images, distances, means, variances)
+        columns = zip(*(values.tolist() for values in terms.values()), strict=True)
+        values = [dict(zip(terms, column, strict=True)) for column in columns]
+        return [Evaluation(objective, each, None) for objective, each in zip(objectives, values, strict=True)]
+
     def evaluate(
         self, images: Tensor, labels: Tensor, *, drift: Tensors | None = None, consensus: Tensor | None = None
     ) -> Evaluation:
@@ -130,35 +165,54 @@ class Terms:
         """
         settings = self.settings
         model = self._model_of_the_client(drift)
-        inputs = images if settings.candidate_input == "normalized" else undo_normalization(images)
+        inputs = self._inputs(images)
         # One step's statistics are those of one forward pass: no training has to be simulated for them.
         several_steps = self.observation.update.steps > 1 or bool(self.observation.companions)
         needs_update = several_steps or self._statistics_within_bounds
         trains = (self.explains and self.comparison is None) or drift is not None or needs_update
         simulated = self._simulate(model, inputs, labels) if trains else None
-        terms: dict[str, tuple[float, Tensor]] = {}
+        distance: Tensor | None = None
         measured: StatisticsByLayer | None = None
         if self.comparison is not None:
-            distance, measured = self.comparison.compare(inputs, labels)
-            terms["update_distance"] = settings.objective_weight, distance
+            distances, found = self.comparison.compare(inputs[None], labels[None])
+            distance, measured = distances[0], {name: BatchStatistics(layer.mean[0], layer.variance[0]) for name, layer in found.items()}
         elif self.explains and simulated is not None:
             distance = self._update_distance(model, inputs, labels, simulated)
-            terms["update_distance"] = settings.objective_weight, distance
         seen: Seen = {}
+        gap = outside = None
         if settings.batch_norm_weight > 0:
             with record_layer_inputs(model.module, self.row_spaces) as seen:
                 statistics = measured or self._measure_statistics(inputs, simulated)
             gap = self._statistics_distance(statistics, self._statistics_to_match(simulated))
-            terms["batch_statistics"] = settings.batch_norm_weight, gap
         if self.row_spaces:
             if simulated is not None or not seen or settings.statistics_model == "updated":
                 # else that one forward pass was through the global model
                 seen = self._look(inputs, self.row_spaces)
             outside = row_space_distance(model.module, seen, self.row_spaces, centred=self._centred)
+        objective, terms = self._weigh(images, distance, gap, outside, consensus)
+        values = {name: term.item() for name, term in terms.items()}
+        return Evaluation(objective, values, _detached(simulated) if simulated is not None else None)
+
+    def _weigh(
+        self,
+        images: Tensor,
+        distance: Tensor | None,
+        gap: Tensor | None,
+        outside: Tensor | None,
+        consensus: Tensor | None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The objective and its terms, from what candidates look like and from those of the terms that are given."""
+        settings = self.settings
+        terms: dict[str, tuple[float, Tensor]] = {}
+        if distance is not None:
+            terms["update_distance"] = settings.objective_weight, distance
+        if gap is not None:
+            terms["batch_statistics"] = settings.batch_norm_weight, gap
+        if outside is not None:
             terms["row_space"] = settings.row_space_weight, outside
         variation = TOTAL_VARIATIONS[settings.total_variation](images)
-        if settings.total_variation_scale == "distance" and "update_distance" in terms:
-            variation = variation * terms["update_distance"][1]
+        if settings.total_variation_scale == "distance" and distance is not None:
+            variation = variation * distance
         terms["total_variation"] = settings.total_variation_weight, variation
         if settings.l2_weight > 0:
             terms["l2_norm"] = settings.l2_weight, l2_norm(images)
@@ -167,8 +221,13 @@ class Terms:
         if consensus is not None:
             terms["group_distance"] = settings.group_weight, group_distance(images, consensus)
         objective = torch.stack([weight * term.double() for weight, term in terms.values()]).sum()
-        values = {name: term.item() for name, (_, term) in terms.items()}
-        return Evaluation(objective, values, _detached(simulated) if simulated is not None else None)
+        return objective, {name: term for name, (_, term) in terms.items()}
+
+    def _inputs(self, images: Tensor) -> Tensor:
+        """What the simulated client trains on."""
+        if self.settings.candidate_input == "normalized":
+            return images
+        return undo_normalization(images.flatten(0, -4)).unflatten(0, images.shape[:-3])
 
     def _model_of_the_client(self, drift: Tensors | None) -> ModelState:
         if drift is None:

@@ -39,11 +39,11 @@ class Variables:
         free = self._free(self._resize(images, self.heights[level]))
         return free if logits is None else torch.cat([free, logits], dim=1)
 
-    def candidates(self, row: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Images at full size, shape (images, channels, height, width), and label shares of one restart."""
-        free, logits = self._split(row[None])
-        images = self._resize(self._images(free), self.shape[2])[0]
-        return images, self.label_shares(logits)[0] if self.label_classes else None
+    def candidates(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Images at full size, shape (restarts, images, channels, height, width), and label shares of each restart."""
+        free, logits = self._split(rows)
+        images = self._resize(self._images(free), self.shape[2])
+        return images, self.label_shares(logits) if self.label_classes else None
 
     def label_shares(self, logits: Tensor) -> Tensor:
         """Share of each class, shape (restarts, images, classes), of logits of shape (restarts, images · classes)."""

@@ -29,8 +29,8 @@ class Compared(ABC):
         target: T; None where the gradient is not compared.
 
     Attributes:
-        inner: ⟨g, T⟩, a float64 scalar; 0 without a target.
-        squared: ‖g‖², a float64 scalar.
+        inner: ⟨g, T⟩ in each of the networks side by side, float64 of shape (networks,); 0 without a target.
+        squared: ‖g‖², likewise.
     """
 
     inner: Tensor
@@ -40,8 +40,8 @@ class Compared(ABC):
         self.product, self.features, self.delta, self.target = product, features, delta, target
 
     @abstractmethod
-    def aim(self, along_target: float, along_gradient: float) -> None:
-        """Choose v."""
+    def aim(self, along_target: Tensor, along_gradient: Tensor) -> None:
+        """Choose v by α and β of each network, of shape (networks,)."""
 
     @abstractmethod
     def tangent(self, moved: Tensor | None, weight: Tensor) -> Tensor:
@@ -58,13 +58,17 @@ class Formed(Compared):
     def __init__(self, product: Product, features: Tensor, delta: Tensor, target: Tensor | None) -> None:
         super().__init__(product, features, delta, target)
         self.gradient = product.gradient(features, delta)
-        self.squared = _dot(self.gradient, self.gradient)
-        self.inner = torch.zeros_like(self.squared) if target is None else _dot(self.gradient, target)
+        apart = self.gradient.unflatten(0, (product.networks, -1))
+        self.squared = _dots(apart, apart)
+        self.inner = torch.zeros_like(self.squared) if target is None else _dots(apart, target)
 
-    def aim(self, along_target: float, along_gradient: float) -> None:
-        self.direction = self.gradient.mul_(along_gradient)
+    def aim(self, along_target: Tensor, along_gradient: Tensor) -> None:
+        apart = self.gradient.unflatten(0, (self.product.networks, -1))
+        each = (-1, *[1] * (apart.dim() - 1))
+        apart.mul_(along_gradient.view(each))
         if self.target is not None:
-            self.direction.add_(self.target, alpha=along_target)
+            apart.addcmul_(self.target, along_target.view(each))
+        self.direction = self.gradient
 
     def tangent(self, moved: Tensor | None, weight: Tensor) -> Tensor:
         if moved is None:
@@ -78,48 +82,52 @@ class Formed(Compared):
 
 
 class Paired(Compared):
-    """From products between positions, for layers with few."""
+    """From products between positions, for layers with few; of one network only."""
 
     def __init__(self, product: Product, features: Tensor, delta: Tensor, target: Tensor | None) -> None:
         super().__init__(product, features, delta, target)
         self.patches, self.rows = product.patches(features), product.rows(delta)
         patches, rows = self.patches.double(), self.rows.double()
         self.patch_pairs, self.row_pairs = patches @ patches.T, rows @ rows.T
-        self.squared = (self.patch_pairs * self.row_pairs).sum()
+        self.squared = (self.patch_pairs * self.row_pairs).sum().view(1)
         self.inner = torch.zeros_like(self.squared)
         if target is not None:
             self.seen = product.forward(features, target)
-            self.inner = (delta * self.seen).sum(dtype=torch.float64)
+            self.inner = (delta * self.seen).sum(dtype=torch.float64).view(1)
 
-    def aim(self, along_target: float, along_gradient: float) -> None:
+    def aim(self, along_target: Tensor, along_gradient: Tensor) -> None:
         self.along_target, self.along_gradient = along_target, along_gradient
 
     def tangent(self, moved: Tensor | None, weight: Tensor) -> Tensor:
         pairs = (self.patch_pairs * self.along_gradient).to(self.rows.dtype)
         found = self.product.from_rows(pairs @ self.rows, self.delta)
         if self.target is not None:
-            found = found.add_(self.seen, alpha=self.along_target)
+            found = found.addcmul_(self.seen, self.along_target)
         return found if moved is None else found.add_(self.product.forward(moved, weight))
 
     def reverse(self, adjoint: Tensor | None, weight: Tensor) -> Tensor:
         pairs = (self.row_pairs * self.along_gradient).to(self.patches.dtype)
         found = self.product.from_patches(pairs @ self.patches, self.features)
         if self.target is not None:
-            found.add_(self.product.backward(self.delta, self.target, self.features), alpha=self.along_target)
+            found.addcmul_(self.product.backward(self.delta, self.target, self.features), self.along_target)
         return found if adjoint is None else found.add_(self.product.backward(adjoint, weight, self.features))
 
 
 def compare(product: Product, features: Tensor, delta: Tensor, target: Tensor | None) -> Compared:
     """The cheaper of the two: products of all pairs, forth and back, or g, its comparison and two products with it."""
     positions = delta.numel() // product.outputs
-    few = FEW_POSITIONS * positions * (product.outputs + product.columns) < product.outputs * product.columns
+    few = product.networks == 1 and FEW_POSITIONS * positions * (product.outputs + product.columns) < product.outputs * product.columns
     return (Paired if few else Formed)(product, features, delta, target)
 
 
-def _dot(first: Tensor, second: Tensor) -> Tensor:
-    """Inner product of two weights, a float64 scalar.
+def _dots(mine: Tensor, theirs: Tensor) -> Tensor:
+    """Inner products of weights of networks side by side, float64 of shape (networks,).
 
     Rows of a few thousand values are summed in their own precision (pairwise, as torch sums), their sums in float64: a
     float32 sum over millions is off by more than attacks need.
+
+    Args:
+        mine: Shape (networks, outputs, …).
+        theirs: The same, or of one network that all are compared with.
     """
-    return (first * second).flatten(1).sum(dim=1).sum(dtype=torch.float64)
+    return (mine * theirs).flatten(2).sum(dim=2).sum(dim=1, dtype=torch.float64)

@@ -1,5 +1,7 @@
-"""Which attacks go through the passes, and their distance of updates from them."""
+"""Which attacks go through the passes, how many restarts at once, and their distance of updates."""
 
+import math
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,30 +11,55 @@ from leakpipe.attacks.batch_statistics import StatisticsByLayer
 from leakpipe.attacks.objectives import PRODUCT_DISTANCES
 from leakpipe.attacks.passes.explain import Explainer
 from leakpipe.attacks.passes.program import UnknownLayerError
+from leakpipe.federation.local import LocalSettings
+from leakpipe.models.state import ModelState, Tensors
 
 if TYPE_CHECKING:
     from leakpipe.attacks.terms import Terms
+
+
+MOST_TOGETHER = 16
+WEIGHTS_TOGETHER, PIXELS_TOGETHER = 2**21, 2**17  # of all of them; larger ones gain nothing and take memory
 
 
 class Comparison:
     """The distance of updates where a client took one step, without a simulated update.
 
     The update is −η times the gradient, so that cosines compare the gradient g with T = −ΔW/η.
+
+    Attributes:
+        together: How many restarts are worth comparing at once.
     """
 
     def __init__(self, terms: "Terms") -> None:
         rate = terms.belief.learning_rate
         targets = {name: terms.told.weights[name] / -rate for name in terms.observed}
-        self.explainer = Explainer(terms.global_model, targets, terms.belief)
+        self.explainer = cache(partial(_explain_restarts, terms.global_model, targets, terms.belief))
+        self.explainer(1)  # an unknown layer is said here
+        weights = sum(value.numel() for value in terms.global_model.weights.values())
+        pixels = terms.observation.candidates * math.prod(terms.observation.image_shape[1:])
+        self.together = max(1, min(MOST_TOGETHER, WEIGHTS_TOGETHER // weights, PIXELS_TOGETHER // pixels))
         self.distance = PRODUCT_DISTANCES[terms.settings.objective]
         self.scales = torch.tensor([terms.scales[name] for name in targets], dtype=torch.float64).square()
         squared = [value.double().square().sum() for value in targets.values()]
         self.theirs = torch.stack(squared) * self.scales
 
     def compare(self, images: Tensor, labels: Tensor) -> tuple[Tensor, StatisticsByLayer]:
-        """The distance of the candidates' update from the observed one, and the batch statistics on the way."""
-        found = self.explainer.explain(images, labels)
+        """The distance of the candidates' update from the observed one, and the batch statistics on the way.
+
+        Args:
+            images: Shape (restarts, images, channels, height, width).
+            labels: Of each restart.
+
+        Returns:
+            Distances of shape (restarts,), and by layer means and variances of shape (restarts, channels).
+        """
+        found = self.explainer(len(images)).explain(images, labels)
         return self.distance(found.inner * self.scales, found.squared * self.scales, self.theirs), found.statistics
+
+
+def _explain_restarts(model: ModelState, targets: Tensors, settings: LocalSettings, restarts: int) -> Explainer:
+    return Explainer(model, targets, settings, restarts=restarts)
 
 
 def find_comparison(terms: "Terms") -> Comparison | None:

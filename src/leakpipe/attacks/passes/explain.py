@@ -22,9 +22,9 @@ class Explained:
     """What the candidates' loss gradient g is, next to its targets T, and the batch statistics on the way.
 
     Attributes:
-        inner: ⟨g, T⟩ of each tensor, float64 of shape (tensors,), in the order of `Explainer`'s targets.
+        inner: ⟨g, T⟩ of each tensor, float64 of shape (restarts, tensors), in the order of `Explainer`'s targets.
         squared: ‖g‖² of each tensor, likewise.
-        statistics: By layer name.
+        statistics: By layer name; means and variances of shape (restarts, channels).
     """
 
     inner: Tensor
@@ -35,34 +35,41 @@ class Explained:
 class Explainer:
     """One local step of a client on candidates, compared with the gradients that it should have had.
 
+    Restarts of an attack have candidates of their own: each gets a copy of the network, and all copies run side by
+    side as one network.
+
     Args:
         model: The client's before the step; batch normalisation works in training mode.
         targets: T by parameter name; parameters that are missing are not compared.
         settings: How the client trains.
+        restarts: How many are explained at once.
 
     Raises:
         UnknownLayerError: The passes do not know a layer of the model.
     """
 
-    def __init__(self, model: ModelState, targets: Tensors, settings: LocalSettings) -> None:
-        self.settings = settings
+    def __init__(self, model: ModelState, targets: Tensors, settings: LocalSettings, *, restarts: int = 1) -> None:
+        self.settings, self.restarts = settings, restarts
         weights = {name: _laid_out(value.detach()) for name, value in model.weights.items()}
         laid_out = {name: _laid_out(value) for name, value in targets.items()}
-        program = compile_network(model.module, weights, laid_out)
+        copies = {name: _laid_out(torch.cat([value] * restarts)) for name, value in weights.items()}
+        program = compile_network(model.module, copies, laid_out, networks=restarts)
         self.instructions, self.normalizes = program.instructions, program.normalizes
-        self.gradients = Gradients(self.instructions, weights, targets)
+        self.gradients = Gradients(self.instructions, weights, targets, networks=restarts)
 
     def explain(self, images: Tensor, labels: Tensor) -> Explained:
         """Compare candidates' gradients with the targets; differentiable in images and labels.
 
         Args:
-            images: Shape (images, 1 or 3, height, width) in [0, 1].
-            labels: As in `leakpipe.federation.local.Batch`.
+            images: Shape (restarts, images, 1 or 3, height, width) in [0, 1].
+            labels: Of each restart as in `leakpipe.federation.local.Batch`, shape (restarts, images[, classes]).
         """
         run = _Run(self)
-        network_input = normalize_input(images) if self.normalizes else images
-        inner, squared, *found = _Explain.apply(network_input, labels, run)
-        pairs = zip(run.normalized, found[::2], found[1::2], strict=True)
+        network_input = normalize_input(images.flatten(0, 1)) if self.normalizes else images.flatten(0, 1)
+        apart = network_input.unflatten(0, (self.restarts, -1))
+        inner, squared, *found = _Explain.apply(apart.transpose(0, 1).flatten(1, 2), labels, run)
+        channels = [value.unflatten(0, (self.restarts, -1)) for value in found]
+        pairs = zip(run.normalized, channels[::2], channels[1::2], strict=True)
         statistics = {name: BatchStatistics(mean, variance) for name, mean, variance in pairs}
         return Explained(inner, squared, statistics)
 
@@ -72,7 +79,7 @@ class _Run:
 
     def __init__(self, explainer: Explainer) -> None:
         self.instructions, self.settings = explainer.instructions, explainer.settings
-        self.gradients = explainer.gradients
+        self.gradients, self.restarts = explainer.gradients, explainer.restarts
         self.layers: list[Layer] = []
 
     @property
@@ -88,7 +95,12 @@ class _Run:
         return [value for layer in layers for value in (layer.mean, layer.variance)]
 
     def compare(self, network_input: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Forward and backward pass; inner products and squared norms by tensor."""
+        """Forward and backward pass; inner products and squared norms by restart and tensor.
+
+        Args:
+            network_input: Shape (images, restarts · channels, height, width).
+            labels: Of each restart.
+        """
         values = [network_input.contiguous(memory_format=torch.channels_last)]
         for step in self.instructions:
             self.layers.append(step.make(*(values[read] for read in step.reads)))
@@ -97,7 +109,8 @@ class _Run:
             self.logits, self.labels = values[-1].detach().requires_grad_(), labels.detach()
             if self.labels.is_floating_point():
                 self.labels.requires_grad_()
-            loss = mean_loss(self.logits, self.labels, self.settings)
+            logits = self.logits.unflatten(1, (self.restarts, -1)).transpose(0, 1).flatten(0, 1)
+            loss = mean_loss(logits, self.labels.flatten(0, 1), self.settings) * self.restarts  # each its own mean
             (self.delta,) = torch.autograd.grad(loss, self.logits, create_graph=True)
         self._back(_backward, self.delta.detach())
         return self.gradients.compare(self.layers)
@@ -106,7 +119,7 @@ class _Run:
         """Tangent and reverse pass: derivatives in the network's input and in the labels.
 
         Args:
-            inner: Of what is differentiated in each inner product.
+            inner: Of what is differentiated in each inner product, shape (restarts, targets).
             squared: In each squared norm.
             statistics: In each of `statistics`; None where it does not depend on it.
         """
@@ -121,7 +134,9 @@ class _Run:
         last = moved[-1]
         wanted = [value for value in (self.logits, self.labels) if value.requires_grad]
         assert last is not None
-        derivatives = torch.autograd.grad(self.delta, wanted, last, allow_unused=True)
+        with torch.enable_grad():
+            along = (self.delta * last).sum()
+        derivatives = torch.autograd.grad(along, wanted, allow_unused=True)
         reached = self._back(_reverse, derivatives[0])
         return reached, derivatives[1] if len(derivatives) > 1 else None
 
@@ -158,7 +173,7 @@ class _Explain(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, *adjoints: Tensor | None) -> tuple[Tensor | None, ...]:
         run: _Run = ctx.run  # type: ignore[attr-defined]
-        nothing = torch.zeros(len(run.gradients.order), dtype=torch.float64)
+        nothing = torch.zeros(run.restarts, len(run.gradients.order), dtype=torch.float64)
         inner, squared = (nothing if value is None else value for value in adjoints[:2])
         images, labels = run.differentiate(inner, squared, adjoints[2:])
         return images, labels, None

@@ -17,11 +17,15 @@ class Gradients:
 
     Args:
         instructions: Of the network.
-        weights: By parameter name.
+        weights: By parameter name, of one network.
         targets: By parameter name; results are in their order.
+        networks: How many are side by side.
     """
 
-    def __init__(self, instructions: Sequence[Instruction], weights: Tensors, targets: Tensors) -> None:
+    def __init__(
+        self, instructions: Sequence[Instruction], weights: Tensors, targets: Tensors, *, networks: int
+    ) -> None:
+        self.networks = networks
         held = [f"{step.name}.{kind}" for step in instructions if step.name for kind in ("weight", "bias")]
         vectors = [name for name in held if name in weights and weights[name].dim() == 1]
         matrices = [name for name in held if name in weights and weights[name].dim() > 1]
@@ -34,39 +38,41 @@ class Gradients:
         self.order = torch.tensor([places[name] for name in targets])
 
     def compare(self, layers: Sequence[Layer]) -> tuple[Tensor, Tensor]:
-        """Inner products and squared norms after the backward pass, float64 of shape (targets,)."""
+        """Inner products and squared norms after the backward pass, float64 of shape (networks, targets)."""
         matrices = _matrices(layers)
         vectors = self._vectors(layers)
-        inner = [torch.stack([each.inner for each in matrices]), self._sums(vectors * self.vector_targets)]
-        squared = [torch.stack([each.squared for each in matrices]), self._sums(vectors * vectors)]
-        return torch.cat(inner)[self.order], torch.cat(squared)[self.order]
+        inner = [*(each.inner[:, None] for each in matrices), self._sums(vectors * self.vector_targets)]
+        squared = [*(each.squared[:, None] for each in matrices), self._sums(vectors * vectors)]
+        return torch.cat(inner, dim=1)[:, self.order], torch.cat(squared, dim=1)[:, self.order]
 
     def aim(self, layers: Sequence[Layer], inner: Tensor, squared: Tensor) -> None:
         """Let parameters move along the derivative, in their gradients, of a function of `compare`'s results.
 
         Args:
-            inner: Derivative of the function in the inner products.
+            inner: Derivative of the function in the inner products, shape (networks, targets).
             squared: In the squared norms.
         """
-        steps = torch.zeros(2, self.count, dtype=torch.float64)
-        steps[:, self.order] = torch.stack([inner, 2 * squared])
-        matrices = _matrices(layers)
-        for compared, along in zip(matrices, steps[:, : len(matrices)].T.tolist(), strict=True):
-            compared.aim(*along)
         vectors = self._vectors(layers)
-        along_target, along_gradient = steps[:, len(matrices) :].to(vectors.dtype)[:, self.owner]
-        directions = iter((along_target * self.vector_targets + along_gradient * vectors).split(self.sizes))
+        steps = vectors.new_zeros(2, self.networks, self.count)
+        steps[:, :, self.order] = torch.stack([inner, 2 * squared]).to(steps.dtype)
+        matrices = _matrices(layers)
+        for compared, along in zip(matrices, steps.unbind(2), strict=False):
+            compared.aim(*along)
+        along_target, along_gradient = steps[:, :, len(matrices) :][:, :, self.owner]
+        directions = iter((along_target * self.vector_targets + along_gradient * vectors).split(self.sizes, dim=1))
         for layer in layers:
             if isinstance(layer, ParameterLayer):
-                layer.vector_directions = [next(directions) for _ in layer.vector_gradients]
+                layer.vector_directions = [next(directions).reshape(-1) for _ in layer.vector_gradients]
 
     def _vectors(self, layers: Sequence[Layer]) -> Tensor:
+        """All of them, shape (networks, values)."""
         found = [value for layer in layers if isinstance(layer, ParameterLayer) for value in layer.vector_gradients]
-        return torch.cat([*found, self.vector_targets[:0]])
+        none = self.vector_targets.new_zeros(self.networks, 0)
+        return torch.cat([*(value.view(self.networks, -1) for value in found), none], dim=1)
 
     def _sums(self, values: Tensor) -> Tensor:
         """By vector."""
-        return torch.zeros(len(self.sizes), dtype=torch.float64).index_add_(0, self.owner, values.double())
+        return torch.zeros(len(values), len(self.sizes), dtype=torch.float64).index_add_(1, self.owner, values.double())
 
 
 def _matrices(layers: Sequence[Layer]) -> list[Compared]:

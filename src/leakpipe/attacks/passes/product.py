@@ -1,4 +1,8 @@
-"""Multiplying with a weight, forth and back, for each kind of layer that has one."""
+"""Multiplying with a weight, forth and back, for each kind of layer that has one.
+
+Networks side by side are one whose channels (or features) are those of the first, then of the second, …: weights of all
+of them follow each other in the first dimension of one tensor, and their convolutions are one in groups.
+"""
 
 from abc import ABC, abstractmethod
 
@@ -14,12 +18,14 @@ class Product(ABC):
     """What a layer does with a tensor of its weight's shape.
 
     Attributes:
-        outputs: Values that it puts out at one position.
-        columns: Values that it reads at one position.
+        outputs: Values that it puts out at one position, in one of the networks.
+        columns: Values that it reads at one position, likewise.
+        networks: How many are side by side; `patches`, `rows` and their inverses are of one only.
     """
 
     outputs: int
     columns: int
+    networks: int
 
     @abstractmethod
     def forward(self, features: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -61,42 +67,49 @@ class Product(ABC):
 class ConvolutionProduct(Product):
     """Of a convolution without groups and dilation, with zeros around."""
 
-    def __init__(self, layer: nn.Conv2d) -> None:
+    def __init__(self, layer: nn.Conv2d, networks: int) -> None:
         assert not isinstance(layer.padding, str)  # `program` has seen to it
+        self.networks = networks
         self.size: tuple[int, ...] = layer.kernel_size
         self.stride: tuple[int, ...] = layer.stride
         self.padding: tuple[int, ...] = layer.padding
         self.outputs, self.columns = layer.out_channels, layer.weight[0].numel()
 
     def forward(self, features: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
-        return conv2d(features, matrix, bias, self.stride, self.padding)
+        return conv2d(features, matrix, bias, self.stride, self.padding, groups=self.networks)
 
     def forward_both(self, pairs: Pairs) -> Tensor:
         (first, matrix), (second, other) = pairs
+        if self.networks > 1:
+            return self.forward(first, matrix).add_(self.forward(second, other))
         return self.forward(torch.cat([first, second], dim=1), torch.cat([matrix, other], dim=1))
 
     def backward(self, delta: Tensor, matrix: Tensor, features: Tensor) -> Tensor:
         if self.columns < FEW_COLUMNS:  # many positions of a few values, as of images: torch is slow at these
-            columns = matrix.flatten(1).T @ delta.flatten(2)
-            return fold(columns, features.shape[2:], self.size, padding=self.padding, stride=self.stride)
+            matrices = matrix.flatten(1).unflatten(0, (self.networks, -1)).transpose(1, 2)
+            columns = matrices @ delta.flatten(2).unflatten(1, (self.networks, -1))
+            images = fold(columns.flatten(0, 1), features.shape[2:], self.size, padding=self.padding, stride=self.stride)
+            return images.view(features.shape)
         left = [
             (read + 2 * padding - size) % stride
             for read, padding, size, stride in zip(
                 features.shape[2:], self.padding, self.size, self.stride, strict=True
             )
         ]
-        return conv_transpose2d(delta, matrix, None, self.stride, self.padding, left)
+        return conv_transpose2d(delta, matrix, None, self.stride, self.padding, left, self.networks)
 
     def backward_both(self, pairs: Pairs, features: Tensor) -> Tensor:
         (first, matrix), (second, other) = pairs
+        if self.networks > 1:
+            return self.backward(first, matrix, features).add_(self.backward(second, other, features))
         return self.backward(torch.cat([first, second], dim=1), torch.cat([matrix, other]), features)
 
     def gradient(self, features: Tensor, delta: Tensor) -> Tensor:
-        weight = features.new_empty(self.outputs, features.shape[1], *self.size)
+        weight = features.new_empty(self.networks * self.outputs, features.shape[1] // self.networks, *self.size)
         like = weight.contiguous(memory_format=torch.channels_last)
         wanted = [False, True, False]
         return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
-            delta, features, like, None, self.stride, self.padding, [1, 1], False, [0, 0], 1, wanted
+            delta, features, like, None, self.stride, self.padding, [1, 1], False, [0, 0], self.networks, wanted
         )[1]
 
     def patches(self, features: Tensor) -> Tensor:
@@ -118,25 +131,32 @@ class ConvolutionProduct(Product):
 class MatrixProduct(Product):
     """Of a fully connected layer."""
 
-    def __init__(self, layer: nn.Linear) -> None:
-        self.outputs, self.columns = layer.out_features, layer.in_features
+    def __init__(self, layer: nn.Linear, networks: int) -> None:
+        self.outputs, self.columns, self.networks = layer.out_features, layer.in_features, networks
 
     def forward(self, features: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
-        return linear(features, matrix, bias)
+        if self.networks == 1:
+            return linear(features, matrix, bias)
+        found = _joined(_apart(features, self.networks) @ self._matrices(matrix).transpose(1, 2))
+        return found if bias is None else found + bias
 
     def forward_both(self, pairs: Pairs) -> Tensor:
         (first, matrix), (second, other) = pairs
-        return torch.addmm(first @ matrix.T, second, other.T)
+        return self.forward(first, matrix).add_(self.forward(second, other))
 
     def backward(self, delta: Tensor, matrix: Tensor, features: Tensor) -> Tensor:  # noqa: ARG002 its shape follows
-        return delta @ matrix
+        if self.networks == 1:
+            return delta @ matrix
+        return _joined(_apart(delta, self.networks) @ self._matrices(matrix))
 
-    def backward_both(self, pairs: Pairs, features: Tensor) -> Tensor:  # noqa: ARG002 its shape follows
+    def backward_both(self, pairs: Pairs, features: Tensor) -> Tensor:
         (first, matrix), (second, other) = pairs
-        return torch.addmm(first @ matrix, second, other)
+        return self.backward(first, matrix, features).add_(self.backward(second, other, features))
 
     def gradient(self, features: Tensor, delta: Tensor) -> Tensor:
-        return delta.T @ features
+        if self.networks == 1:
+            return delta.T @ features
+        return (_apart(delta, self.networks).transpose(1, 2) @ _apart(features, self.networks)).flatten(0, 1)
 
     def patches(self, features: Tensor) -> Tensor:
         return features
@@ -149,3 +169,16 @@ class MatrixProduct(Product):
 
     def from_rows(self, rows: Tensor, like: Tensor) -> Tensor:  # noqa: ARG002 its shape follows
         return rows
+
+    def _matrices(self, matrix: Tensor) -> Tensor:
+        return matrix.view(self.networks, self.outputs, self.columns)
+
+
+def _apart(values: Tensor, networks: int) -> Tensor:
+    """(images, networks · features) as (networks, images, features)."""
+    return values.unflatten(1, (networks, -1)).transpose(0, 1)
+
+
+def _joined(values: Tensor) -> Tensor:
+    """The inverse of `_apart`."""
+    return values.transpose(0, 1).flatten(1)

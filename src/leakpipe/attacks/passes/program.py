@@ -52,13 +52,18 @@ class Program:
     normalizes: bool
 
 
-def compile_network(module: nn.Module, weights: Tensors, targets: Tensors) -> Program:
+def compile_network(module: nn.Module, weights: Tensors, targets: Tensors, *, networks: int = 1) -> Program:
     """The network's layers, holding its weights and what their gradients are compared with.
+
+    With several networks, the program is of all of them side by side: what it reads, computes and puts out has the
+    channels of the first, then those of the second, and so on.
 
     Args:
         module: The architecture.
-        weights: By parameter name, in the memory format that the layers should work in.
-        targets: By parameter name, of the same shapes; those that are missing are not compared.
+        weights: By parameter name, in the memory format that the layers should work in. Of networks side by side they
+            follow each other in the first dimension.
+        targets: By parameter name, of the shapes of one network; those that are missing are not compared.
+        networks: How many are side by side.
 
     Raises:
         UnknownLayerError: The passes do not know one of its layers.
@@ -94,9 +99,9 @@ def compile_network(module: nn.Module, weights: Tensors, targets: Tensors) -> Pr
                 raise UnknownLayerError(f"{name}: a layer with parameters that is used twice")
             moves[-1] = True
         make = (
-            _module_layer(layers[node.target], name, weights, targets, moves=moves[reads[0]])
+            _module_layer(layers[node.target], name, weights, targets, networks=networks, moves=moves[reads[0]])
             if node.op == "call_module"
-            else _function_layer(node)
+            else _function_layer(node, networks)
         )
         instructions.append(Instruction(make, reads, name))
         places[node] = len(instructions)
@@ -137,7 +142,9 @@ LINEAR_FUNCTIONS = (
 LINEAR_METHODS = ("flatten", "mean")
 
 
-def _module_layer(layer: nn.Module, name: str, weights: Tensors, targets: Tensors, *, moves: bool) -> Make:
+def _module_layer(
+    layer: nn.Module, name: str, weights: Tensors, targets: Tensors, *, networks: int, moves: bool
+) -> Make:
     """How a module of the network is run."""
     if isinstance(layer, nn.Conv2d):
         plain = layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
@@ -148,7 +155,8 @@ def _module_layer(layer: nn.Module, name: str, weights: Tensors, targets: Tensor
         if isinstance(layer, BatchNorm2d):
             assert bias is not None
             return partial(Normalized, weight=weight, bias=bias, epsilon=layer.eps)
-        product = ConvolutionProduct(layer) if isinstance(layer, nn.Conv2d) else MatrixProduct(layer)
+        kind = ConvolutionProduct if isinstance(layer, nn.Conv2d) else MatrixProduct
+        product = kind(layer, networks)  # type: ignore[arg-type]
         target = targets.get(f"{name}.weight")
         return partial(Weighted, product, weight=weight, bias=bias, target=target, moves=moves)
     if isinstance(layer, SurrogateReLU):
@@ -158,11 +166,11 @@ def _module_layer(layer: nn.Module, name: str, weights: Tensors, targets: Tensor
     if isinstance(layer, nn.MaxPool2d):
         return partial(MaxPool, layer)
     if isinstance(layer, LINEAR_MODULES):
-        return partial(Linear, layer)
+        return partial(Linear, _each(layer, networks))
     raise UnknownLayerError(f"a layer of kind {type(layer).__name__}")
 
 
-def _function_layer(node: fx.Node) -> Make:
+def _function_layer(node: fx.Node, networks: int) -> Make:
     """How a function that the network calls is run."""
     if node.target in (operator.add, operator.iadd, torch.add) and len(node.all_input_nodes) == 2:
         return Sum
@@ -171,7 +179,19 @@ def _function_layer(node: fx.Node) -> Make:
     known = node.target in (LINEAR_METHODS if node.op == "call_method" else LINEAR_FUNCTIONS)
     if not known:
         raise UnknownLayerError(f"a call of {getattr(node.target, '__name__', node.target)}")
-    return partial(Linear, partial(_call, node, tuple(node.all_input_nodes)))
+    return partial(Linear, _each(partial(_call, node, tuple(node.all_input_nodes)), networks))
+
+
+def _each(function: Callable[..., Tensor], networks: int) -> Callable[..., Tensor]:
+    """The function on each of the networks side by side, as if their images were more images of one."""
+    if networks == 1:
+        return function
+
+    def on_all(*values: Tensor) -> Tensor:
+        found = function(*(value.unflatten(1, (networks, -1)).flatten(0, 1) for value in values))
+        return found.unflatten(0, (-1, networks)).flatten(1, 2)
+
+    return on_all
 
 
 def _call(node: fx.Node, reads: Sequence[fx.Node], *values: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ class Weighted(ParameterLayer):
     def backward(self, delta: Tensor) -> Adjoints:
         self.weight_compared = compare(self.product, self.features, delta, self.target)
         if self.has_bias:
-            self.vector_gradients = (self.product.rows(delta).sum(dim=0),)
+            self.vector_gradients = (delta.sum(dim=(0, *range(2, delta.dim()))),)
         return (self.product.backward(delta, self.weight, self.features) if self.moves else None,)
 
     def tangent(self, *moved: Tensor | None) -> Tensor | None:
