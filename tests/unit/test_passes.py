@@ -48,9 +48,14 @@ def some_function(inner: Tensor, squared: Tensor, statistics: dict[str, Any]) ->
 
 def explain_one(explainer: Explainer, images: Tensor, labels: Tensor) -> Explained:
     """Of one restart, without the dimension of restarts."""
-    found = explainer.explain(images[None], labels[None])
-    layers = {name: BatchStatistics(layer.mean[0], layer.variance[0]) for name, layer in found.statistics.items()}
-    return Explained(found.inner[0], found.squared[0], layers)
+    return of_restart(explainer.explain(images[None], labels[None]), 0)
+
+
+def of_restart(found: Explained, restart: int) -> Explained:
+    layers = {
+        name: BatchStatistics(layer.mean[restart], layer.variance[restart]) for name, layer in found.statistics.items()
+    }
+    return Explained(found.inner[restart], found.squared[restart], layers)
 
 
 def compare_with_autograd(state: ModelState, images: Tensor, labels: Tensor) -> None:
@@ -80,6 +85,29 @@ def test_small_network(images: int, slope: float, few: float, monkeypatch: pytes
     state = untrained("convnet-bn", size=16)
     state = with_surrogate_relus(state, slope) if slope else state
     compare_with_autograd(state, random_images(images, size=16, dtype=DOUBLE), torch.arange(images) % 3)
+
+
+@pytest.mark.parametrize("name", ["convnet-bn", "resnet20", "vgg11_bn"])
+def test_restarts_side_by_side_are_explained_as_one_by_one(name: str) -> None:
+    """Of labels of each, too; `resnet20` pads channels, `vgg11_bn` has pooling and several fully connected layers."""
+    state = untrained(name)
+    targets = {key: value * 0.1 for key, value in state.weights.items()}
+    images = random_images(6, size=32, dtype=DOUBLE).view(3, 2, 1, 32, 32).requires_grad_()
+    shares = torch.rand(3, 2, 3, dtype=DOUBLE, generator=torch.Generator().manual_seed(3)).requires_grad_()
+
+    def derive(found: list[Explained]) -> tuple[Tensor, ...]:
+        total = sum(some_function(each.inner, each.squared, dict(each.statistics)) for each in found)
+        return torch.autograd.grad(total, (images, shares))
+
+    one = Explainer(state, targets, CLIENT)
+    apart = [explain_one(one, *given) for given in zip(images, shares, strict=True)]
+    together = Explainer(state, targets, CLIENT, restarts=3).explain(images, shares)
+    beside = [of_restart(together, restart) for restart in range(3)]
+    pairs = [*zip(derive(beside), derive(apart), strict=True)]
+    pairs += [(one.inner, two.inner) for one, two in zip(beside, apart, strict=True)]
+    pairs += [(one.squared, two.squared) for one, two in zip(beside, apart, strict=True)]
+    for mine, theirs in pairs:
+        torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-9 * theirs.detach().abs().max().item())
 
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet18", "vgg11_bn"])

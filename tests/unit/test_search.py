@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
+from leakpipe.attacks.passes import comparison
 from leakpipe.attacks.search import Search, SearchState
 from leakpipe.attacks.starts import start_candidates
 from leakpipe.attacks.terms import Evaluation, Terms
@@ -109,20 +110,62 @@ def alone(state: SearchState, restart: int) -> SearchState:
 
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
 def test_restarts_are_searches_of_their_own_and_the_best_is_kept(optimizer: str) -> None:
-    search = searching(
-        observe_small(images=1), start="noise", restarts=3, iterations=6, optimizer=optimizer, bounds="none"
-    )
+    observation = observe_small(images=1, dtype=torch.float64)
+    settings = {"start_jitter": 0.3, "restarts": 3, "iterations": 6, "optimizer": optimizer, "bounds": "none"}
+    search = searching(observation, **settings)
+    assert search.terms.together >= 3
     together = finish(search)
     objectives, images = [], []
     for restart in range(3):
         state = finish(search, alone(search.start(), restart))
         objectives.append(search.result(state)[2])
         images.append(search.result(state)[0])
-    assert together.best_objective.tolist() == pytest.approx(objectives, rel=1e-6)
+    assert together.best_objective.tolist() == pytest.approx(objectives, rel=1e-10)
     assert len(set(objectives)) == 3
     winner = min(range(3), key=objectives.__getitem__)
     torch.testing.assert_close(search.result(together)[0], images[winner])
     assert search.result(together)[2] == pytest.approx(min(objectives))
+
+
+EVERYTHING = {
+    "batch_norm_weight": 1.0,
+    "total_variation_weight": 0.01,
+    "total_variation_scale": "distance",
+    "l2_weight": 0.01,
+    "prior_weight": 0.1,
+    "group_weight": 0.5,
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        EVERYTHING,
+        {"batch_norm_weight": 1.0, "batch_norm_distance": "absolute", "total_variation": "double-opponents"},
+        {"client_loss": "saturated-bce", "objective": "layer-cosine"},
+        {"labels": "joint", "candidate_input": "raw"},
+    ],
+    ids=str,
+)
+def test_restarts_together_take_the_steps_of_one_after_the_other(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observation = observe_small(images=2, dtype=torch.float64)
+    settings = AttackSettings(start_jitter=0.3, restarts=5, iterations=4, **changes)
+    labels = None if settings.labels == "joint" else observation.labels
+
+    def run(most: int) -> SearchState:
+        monkeypatch.setattr(comparison, "MOST_TOGETHER", most)
+        search = Search(observation, settings, labels, seed=0)
+        assert search.terms.together == most
+        return finish(search)
+
+    one, together = run(1), run(3)  # 5 are 3 and 2
+    torch.testing.assert_close(together.variables, one.variables, rtol=0, atol=1e-10)
+    torch.testing.assert_close(together.best_objective, one.best_objective, rtol=1e-10, atol=0)
+    assert together.curves.keys() == one.curves.keys()
+    for name, values in together.curves.items():
+        assert values == pytest.approx(one.curves[name], rel=1e-8), name
 
 
 def test_the_group_term_pulls_restarts_together() -> None:

@@ -151,9 +151,7 @@ class Search:
         shares = state.best[winner, size:].view(-1, self.classes)[own]
         return images, shares.argmax(dim=1), float(state.best_objective[winner])
 
-    def _evaluate(
-        self, rows: Tensor, drift: Tensors, consensus: Tensor | None
-    ) -> tuple[list["_Point"], Tensors]:
+    def _evaluate(self, rows: Tensor, drift: Tensors, consensus: Tensor | None) -> tuple[list["_Point"], Tensors]:
         """Objective and gradient at the variables of one restart, or of `terms.together`; and where the model drifts."""
         rows = rows.detach().requires_grad_()
         images, shares = self.variables.candidates(rows)

@@ -175,7 +175,10 @@ class Terms:
         measured: StatisticsByLayer | None = None
         if self.comparison is not None:
             distances, found = self.comparison.compare(inputs[None], labels[None])
-            distance, measured = distances[0], {name: BatchStatistics(layer.mean[0], layer.variance[0]) for name, layer in found.items()}
+            distance, measured = (
+                distances[0],
+                {name: BatchStatistics(layer.mean[0], layer.variance[0]) for name, layer in found.items()},
+            )
         elif self.explains and simulated is not None:
             distance = self._update_distance(model, inputs, labels, simulated)
         seen: Seen = {}

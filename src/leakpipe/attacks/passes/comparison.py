@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 MOST_TOGETHER = 16
-WEIGHTS_TOGETHER, PIXELS_TOGETHER = 2**21, 2**17  # of all of them; larger ones gain nothing and take memory
+WEIGHTS_TOGETHER, PIXELS_TOGETHER = 2**21, 2**14  # of all of them; more gain nothing and take memory
 
 
 class Comparison:

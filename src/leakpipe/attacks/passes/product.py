@@ -88,7 +88,9 @@ class ConvolutionProduct(Product):
         if self.columns < FEW_COLUMNS:  # many positions of a few values, as of images: torch is slow at these
             matrices = matrix.flatten(1).unflatten(0, (self.networks, -1)).transpose(1, 2)
             columns = matrices @ delta.flatten(2).unflatten(1, (self.networks, -1))
-            images = fold(columns.flatten(0, 1), features.shape[2:], self.size, padding=self.padding, stride=self.stride)
+            images = fold(
+                columns.flatten(0, 1), features.shape[2:], self.size, padding=self.padding, stride=self.stride
+            )
             return images.view(features.shape)
         left = [
             (read + 2 * padding - size) % stride
