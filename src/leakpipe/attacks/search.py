@@ -152,7 +152,7 @@ class Search:
         return images, shares.argmax(dim=1), float(state.best_objective[winner])
 
     def _evaluate(self, rows: Tensor, drift: Tensors, consensus: Tensor | None) -> tuple[list["_Point"], Tensors]:
-        """Objective and gradient at the variables of one restart, or of `terms.together`; and where the model drifts."""
+        """Objective and gradient of one restart, or of `terms.together`; and where the model drifts to."""
         rows = rows.detach().requires_grad_()
         images, shares = self.variables.candidates(rows)
         flat = images.clamp(0, 1).flatten(1)

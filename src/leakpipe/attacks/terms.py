@@ -175,10 +175,8 @@ class Terms:
         measured: StatisticsByLayer | None = None
         if self.comparison is not None:
             distances, found = self.comparison.compare(inputs[None], labels[None])
-            distance, measured = (
-                distances[0],
-                {name: BatchStatistics(layer.mean[0], layer.variance[0]) for name, layer in found.items()},
-            )
+            distance = distances[0]
+            measured = {name: BatchStatistics(layer.mean[0], layer.variance[0]) for name, layer in found.items()}
         elif self.explains and simulated is not None:
             distance = self._update_distance(model, inputs, labels, simulated)
         seen: Seen = {}
@@ -230,7 +228,8 @@ class Terms:
         """What the simulated client trains on."""
         if self.settings.candidate_input == "normalized":
             return images
-        return undo_normalization(images.flatten(0, -4)).unflatten(0, images.shape[:-3])
+        raw = undo_normalization(images.flatten(0, -4))
+        return raw.view(*images.shape[:-3], *raw.shape[1:])
 
     def _model_of_the_client(self, drift: Tensors | None) -> ModelState:
         if drift is None:

@@ -116,20 +116,20 @@ class Paired(Compared):
 def compare(product: Product, features: Tensor, delta: Tensor, target: Tensor | None) -> Compared:
     """The cheaper of the two: products of all pairs, forth and back, or g, its comparison and two products with it."""
     positions = delta.numel() // product.outputs
-    few = (
-        product.networks == 1
-        and FEW_POSITIONS * positions * (product.outputs + product.columns) < product.outputs * product.columns
-    )
+    forth_and_back = FEW_POSITIONS * positions * (product.outputs + product.columns)
+    few = product.networks == 1 and forth_and_back < product.outputs * product.columns
     return (Paired if few else Formed)(product, features, delta, target)
 
 
 def _dots(mine: Tensor, theirs: Tensor) -> Tensor:
     """Inner products of weights of networks side by side, float64 of shape (networks,).
 
-    Sums run in float64: a float32 sum over millions is off by more than attacks need.
+    What one output adds is summed in its own precision, outputs in float64: a float32 sum over millions is off by
+    more than attacks need.
 
     Args:
         mine: Shape (networks, outputs, …).
         theirs: The same, or of one network that all are compared with.
     """
-    return (mine * theirs).sum(dim=tuple(range(1, mine.dim())), dtype=torch.float64)
+    each = (mine * theirs).sum(dim=tuple(range(2, mine.dim())))
+    return each.sum(dim=1, dtype=torch.float64)

@@ -88,9 +88,8 @@ class ConvolutionProduct(Product):
         if self.columns < FEW_COLUMNS:  # many positions of a few values, as of images: torch is slow at these
             matrices = matrix.flatten(1).unflatten(0, (self.networks, -1)).transpose(1, 2)
             columns = matrices @ delta.flatten(2).unflatten(1, (self.networks, -1))
-            images = fold(
-                columns.flatten(0, 1), features.shape[2:], self.size, padding=self.padding, stride=self.stride
-            )
+            size, kernel = features.shape[2:], self.size
+            images = fold(columns.flatten(0, 1), size, kernel, padding=self.padding, stride=self.stride)
             return images.view(features.shape)
         left = [
             (read + 2 * padding - size) % stride
@@ -178,7 +177,7 @@ class MatrixProduct(Product):
 
 def _apart(values: Tensor, networks: int) -> Tensor:
     """(images, networks · features) as (networks, images, features)."""
-    return values.unflatten(1, (networks, -1)).transpose(0, 1)
+    return values.view(len(values), networks, -1).transpose(0, 1)
 
 
 def _joined(values: Tensor) -> Tensor:

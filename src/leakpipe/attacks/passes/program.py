@@ -189,7 +189,7 @@ def _each(function: Callable[..., Tensor], networks: int) -> Callable[..., Tenso
 
     def on_all(*values: Tensor) -> Tensor:
         found = function(*(value.unflatten(1, (networks, -1)).flatten(0, 1) for value in values))
-        return found.unflatten(0, (-1, networks)).flatten(1, 2)
+        return found.view(-1, networks, *found.shape[1:]).flatten(1, 2)
 
     return on_all
 
