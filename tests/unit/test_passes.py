@@ -2,13 +2,14 @@
 
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from leakpipe.attacks.objectives import Products
 from leakpipe.attacks.passes import compared
 from leakpipe.attacks.passes.comparison import find_comparison
 from leakpipe.attacks.passes.explain import Explained, Explainer
@@ -34,16 +35,32 @@ def untrained(name: str, *, size: int = 32, dtype: torch.dtype = DOUBLE, **chang
     return initial_state(build_module(params, classes=3, image_size=size), seed=1, dtype=dtype)
 
 
-def products(gradients: dict[str, Tensor], targets: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    inner = torch.stack([(gradients[name] * target).sum() for name, target in targets.items()])
-    return inner, torch.stack([gradients[name].square().sum() for name in targets])
+def trained(state: ModelState) -> ModelState:
+    """With running statistics that are not those of before all training."""
+    generator = torch.Generator().manual_seed(5)
+    moved = {
+        name: value + 0.1 * torch.rand(value.shape, generator=generator, dtype=value.dtype)
+        for name, value in state.statistics.items()
+    }
+    return state.with_tensors(state.weights, moved)
 
 
-def some_function(inner: Tensor, squared: Tensor, statistics: dict[str, Any]) -> Tensor:
+def products(gradients: dict[str, Tensor], targets: dict[str, Tensor]) -> Products:
+    rows = [(gradients[name], target) for name, target in targets.items()]
+    inner, squared, gaps = (
+        torch.stack([function(mine, theirs).sum() for mine, theirs in rows])
+        for function in (torch.mul, lambda mine, _: mine.square(), lambda mine, theirs: (mine - theirs).square())
+    )
+    return Products(inner, squared, gaps)
+
+
+def some_function(products: Products, statistics: Mapping[str, Any]) -> Tensor:
     """Of all that the passes give, with a slope of its own in each."""
-    slopes = torch.linspace(-1, 2, len(inner), dtype=inner.dtype)
-    layers = sum((layer.mean.sin() + layer.variance.sqrt()).sum() for layer in statistics.values())
-    return (slopes * inner).sum() + (slopes.flip(0).exp() * squared).sqrt().sum() + layers
+    slopes = torch.linspace(-1, 2, len(products.inner), dtype=products.inner.dtype)
+    total = (slopes * products.inner).sum() + (slopes.flip(0).exp() * products.squared).sqrt().sum()
+    if products.gaps is not None:
+        total = total + (slopes * (products.gaps + 1).log()).sum()
+    return total + sum((layer.mean.sin() + layer.variance.sqrt()).sum() for layer in statistics.values())
 
 
 def explain_one(explainer: Explainer, images: Tensor, labels: Tensor) -> Explained:
@@ -55,26 +72,31 @@ def of_restart(found: Explained, restart: int) -> Explained:
     layers = {
         name: BatchStatistics(layer.mean[restart], layer.variance[restart]) for name, layer in found.statistics.items()
     }
-    return Explained(found.inner[restart], found.squared[restart], layers)
+    return Explained(Products(*(value if value is None else value[restart] for value in found.products)), layers)
 
 
-def compare_with_autograd(state: ModelState, images: Tensor, labels: Tensor) -> None:
-    settings = LocalSettings(learning_rate=1.0)
+def compare_with_autograd(
+    state: ModelState, images: Tensor, labels: Tensor, *, differs: bool = False, batch_norm: str = "training"
+) -> None:
+    settings = LocalSettings(learning_rate=1.0, batch_norm=batch_norm)  # type: ignore[arg-type]
     truth = local_update(state, [Batch(images.flip(-1), labels)], settings)
     targets = {name: -value for name, value in truth.weights.items()}
     wanted = [value.detach().clone().requires_grad_() for value in (images, labels) if value.is_floating_point()]
     batch = Batch(wanted[0], wanted[1] if len(wanted) > 1 else labels)
 
     update = local_update(state, [batch], settings)
-    _, statistics = forward_training(state, batch.images)
-    inner, squared = products({name: -value for name, value in update.weights.items()}, targets)
-    expected = torch.autograd.grad(some_function(inner, squared, statistics), wanted)
+    statistics = forward_training(state, batch.images)[1] if batch_norm == "training" else {}
+    theirs = products({name: -value for name, value in update.weights.items()}, targets)
+    theirs = theirs if differs else theirs._replace(gaps=None)
+    expected = torch.autograd.grad(some_function(theirs, statistics), wanted)
 
-    found = explain_one(Explainer(state, targets, settings), batch.images, batch.labels)
-    derivatives = torch.autograd.grad(some_function(found.inner, found.squared, dict(found.statistics)), wanted)
-    pairs = [(found.inner, inner), (found.squared, squared), *zip(derivatives, expected, strict=True)]
-    for mine, theirs in pairs:
-        torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-9 * theirs.detach().abs().max().item())
+    found = explain_one(Explainer(state, targets, settings, differs=differs), batch.images, batch.labels)
+    derivatives = torch.autograd.grad(some_function(found.products, found.statistics), wanted)
+    assert (found.products.gaps is None) == (theirs.gaps is None)
+    pairs = [*zip(found.products, theirs, strict=True), *zip(derivatives, expected, strict=True)]
+    for mine, their in pairs:
+        if their is not None:
+            torch.testing.assert_close(mine, their, rtol=1e-7, atol=1e-9 * their.detach().abs().max().item())
 
 
 @pytest.mark.parametrize("few", [0.0, compared.FEW_POSITIONS, 1e9], ids=["paired", "as chosen", "formed"])
@@ -96,7 +118,7 @@ def test_restarts_side_by_side_are_explained_as_one_by_one(name: str) -> None:
     shares = torch.rand(3, 2, 3, dtype=DOUBLE, generator=torch.Generator().manual_seed(3)).requires_grad_()
 
     def derive(found: list[Explained]) -> tuple[Tensor, ...]:
-        total = sum(some_function(each.inner, each.squared, dict(each.statistics)) for each in found)
+        total = sum(some_function(each.products, each.statistics) for each in found)
         return torch.autograd.grad(total, (images, shares))
 
     one = Explainer(state, targets, CLIENT)
@@ -104,8 +126,8 @@ def test_restarts_side_by_side_are_explained_as_one_by_one(name: str) -> None:
     together = Explainer(state, targets, CLIENT, restarts=3).explain(images, shares)
     beside = [of_restart(together, restart) for restart in range(3)]
     pairs = [*zip(derive(beside), derive(apart), strict=True)]
-    pairs += [(one.inner, two.inner) for one, two in zip(beside, apart, strict=True)]
-    pairs += [(one.squared, two.squared) for one, two in zip(beside, apart, strict=True)]
+    pairs += [(one.products.inner, two.products.inner) for one, two in zip(beside, apart, strict=True)]
+    pairs += [(one.products.squared, two.products.squared) for one, two in zip(beside, apart, strict=True)]
     for mine, theirs in pairs:
         torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-9 * theirs.detach().abs().max().item())
 
@@ -115,13 +137,34 @@ def test_networks(name: str) -> None:
     compare_with_autograd(untrained(name, size=64), random_images(2, size=64, dtype=DOUBLE), torch.tensor([2, 0]))
 
 
+@pytest.mark.parametrize("batch_norm", ["training", "frozen"])
+@pytest.mark.parametrize("differs", [False, True])
+@pytest.mark.parametrize("name", ["convnet-bn", "resnet20"])
+def test_differences_and_frozen_batch_normalisation(name: str, differs: bool, batch_norm: str) -> None:
+    state = trained(untrained(name))
+    images = random_images(2, size=32, dtype=DOUBLE)
+    compare_with_autograd(state, images, torch.tensor([2, 0]), differs=differs, batch_norm=batch_norm)
+
+
 def test_colour_images_and_labels_that_are_searched() -> None:
     shares = torch.tensor([[0.2, 0.5, 0.3], [0.0, 0.1, 0.9]], dtype=DOUBLE)
     state = untrained("convnet-bn", size=16)
     compare_with_autograd(state, random_images(2, channels=3, size=16, dtype=DOUBLE), shares)
 
 
-@pytest.mark.parametrize("changes", [{}, {"optimizer": "signed-adam"}, {"objective": "layer-cosine"}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimizer": "signed-adam"},
+        {"objective": "layer-cosine"},
+        {"objective": "l2", "batch_norm": "frozen"},
+        {"objective": "layer-norms", "batch_norm_distance": "absolute"},
+        {"objective": "relative-l2", "layer_weighting": 0.0},
+        {"batch_norm": "frozen", "batch_norm_weight": 0.0},
+    ],
+    ids=str,
+)
 def test_a_search_takes_the_same_path(changes: dict[str, Any]) -> None:
     """1e-10 over 50 steps in float64. (Without total variation: its slope jumps where two pixels are equal.)"""
     searches = {step: searching(DOUBLE, step=step, **changes) for step in ("passes", "autograd")}
@@ -155,8 +198,6 @@ def searching(dtype: torch.dtype, **changes: Any) -> Search:
     ("changes", "sizes"),
     [
         ({"step": "autograd"}, {}),
-        ({"objective": "l2"}, {}),
-        ({"batch_norm": "frozen"}, {}),
         ({"update_gradient": "detached"}, {}),
         ({"global_model": "drifting"}, {}),
         ({"variance": "biased"}, {}),
@@ -232,9 +273,9 @@ def test_parameters_without_a_target_are_left_out() -> None:
     labels = torch.tensor([0, 1])
     found = explain_one(Explainer(state, targets, CLIENT), images, labels)
     update = local_update(state, [Batch(images, labels)], LocalSettings(learning_rate=1.0))
-    inner, squared = products({name: -value for name, value in update.weights.items()}, targets)
-    torch.testing.assert_close(found.inner, inner)
-    mine = torch.autograd.grad((found.inner + found.squared).sum(), images)
+    inner, squared, _ = products({name: -value for name, value in update.weights.items()}, targets)
+    torch.testing.assert_close(found.products.inner, inner)
+    mine = torch.autograd.grad((found.products.inner + found.products.squared).sum(), images)
     torch.testing.assert_close(mine, torch.autograd.grad((inner + squared).sum(), images))
 
 
@@ -242,8 +283,8 @@ def test_nothing_of_a_step_is_kept_alive() -> None:
     state = small_model()
     images = torch.rand(2, 1, 8, 8, requires_grad=True)
     found = Explainer(state, state.weights, CLIENT).explain(images[None], torch.tensor([[0, 1]]))
-    run = weakref.ref(found.inner.grad_fn.run)  # type: ignore[union-attr, attr-defined]
-    torch.autograd.grad(found.inner.sum(), images)
+    run = weakref.ref(found.products.inner.grad_fn.run)  # type: ignore[union-attr, attr-defined]
+    torch.autograd.grad(found.products.inner.sum(), images)
     gc.disable()
     try:
         del found

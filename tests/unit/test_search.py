@@ -191,9 +191,8 @@ def poison(monkeypatch: pytest.MonkeyPatch, *calls: int) -> None:
 def test_a_restart_that_diverges_is_dropped_and_noted_while_others_go_on(
     monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
-    search = searching(
-        observe_small(images=1), start="noise", restarts=2, iterations=5, optimizer=optimizer, bounds="none"
-    )
+    settings = {"start_jitter": 0.3, "restarts": 2, "iterations": 5, "optimizer": optimizer, "bounds": "none"}
+    search = searching(observe_small(images=1, dtype=torch.float64), **settings)
     undisturbed = finish(search, alone(search.start(), 1))
     poison(monkeypatch, 2)  # second iteration, first restart
     state = finish(search)

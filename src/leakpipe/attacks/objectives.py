@@ -6,11 +6,12 @@ cosine is off by more than attacks need (4.5e-3 was measured on 11 M weights).
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from leakpipe.attacks.numerics import smooth_norm
+from leakpipe.attacks.numerics import TINY, smooth_norm
 from leakpipe.models.state import Tensors
 
 
@@ -56,29 +57,72 @@ DISTANCES: dict[str, Callable[[Tensors, Tensors], Tensor]] = {
 }
 
 
-def cosine_from_products(inner: Tensor, mine: Tensor, theirs: Tensor) -> Tensor:
+class Products(NamedTuple):
+    """What candidates' tensors x and observed ones y are to each other, all float64 of shape (…, tensors).
+
+    Attributes:
+        inner: ⟨x, y⟩.
+        squared: ‖x‖².
+        gaps: ‖x − y‖²; None where it was not asked for.
+    """
+
+    inner: Tensor
+    squared: Tensor
+    gaps: Tensor | None
+
+    def scaled(self, scales: Tensor) -> "Products":
+        """Where every tensor is multiplied with the root of its scale."""
+        gaps = None if self.gaps is None else self.gaps * scales
+        return Products(self.inner * scales, self.squared * scales, gaps)
+
+
+def cosine_from_products(products: Products, theirs: Tensor) -> Tensor:
     """`cosine_distance` from what each tensor adds to it.
 
     Args:
-        inner: Inner product of candidate and observed, float64 of shape (…, tensors).
-        mine: Squared L2 norm of the candidate's, likewise.
-        theirs: Of the observed, of shape (tensors,).
+        products: Of candidate and observed.
+        theirs: Squared L2 norm of the observed, float64 of shape (tensors,).
 
     Returns:
         Shape (…).
     """
-    return _one_minus_cosine(inner.sum(dim=-1), mine.sum(dim=-1), theirs.sum())
+    return _one_minus_cosine(products.inner.sum(dim=-1), products.squared.sum(dim=-1), theirs.sum())
 
 
-def layer_cosine_from_products(inner: Tensor, mine: Tensor, theirs: Tensor) -> Tensor:
+def layer_cosine_from_products(products: Products, theirs: Tensor) -> Tensor:
     """`layer_cosine_distance` from what each tensor adds to it, as `cosine_from_products`."""
-    return _one_minus_cosine(inner, mine, theirs)[..., theirs > 0].mean(dim=-1)
+    return _one_minus_cosine(products.inner, products.squared, theirs)[..., theirs > 0].mean(dim=-1)
 
 
-PRODUCT_DISTANCES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+def squared_from_products(products: Products, theirs: Tensor) -> Tensor:  # noqa: ARG001 as the others
+    """`squared_distance` from what each tensor adds to it, as `cosine_from_products`."""
+    return _gaps(products).sum(dim=-1)
+
+
+def layer_norms_from_products(products: Products, theirs: Tensor) -> Tensor:  # noqa: ARG001 as the others
+    """`layer_norms_distance` from what each tensor adds to it, as `cosine_from_products`."""
+    return (_gaps(products) + TINY).sqrt().sum(dim=-1)
+
+
+def relative_squared_from_products(products: Products, theirs: Tensor) -> Tensor:
+    """`relative_squared_distance` from what each tensor adds to it, as `cosine_from_products`."""
+    seen = theirs > 0
+    return (_gaps(products)[..., seen] / theirs[seen]).mean(dim=-1)
+
+
+def _gaps(products: Products) -> Tensor:
+    assert products.gaps is not None  # objectives outside of `WITHOUT_DIFFERENCE` ask for them
+    return products.gaps
+
+
+PRODUCT_DISTANCES: dict[str, Callable[[Products, Tensor], Tensor]] = {
     "cosine": cosine_from_products,
     "layer-cosine": layer_cosine_from_products,
+    "l2": squared_from_products,
+    "layer-norms": layer_norms_from_products,
+    "relative-l2": relative_squared_from_products,
 }
+WITHOUT_DIFFERENCE = ("cosine", "layer-cosine")  # distances that do not need ‖x − y‖²
 
 
 def _flatten(candidate: Tensors, observed: Tensors) -> tuple[Tensor, Tensor]:

@@ -121,7 +121,8 @@ class Terms:
     @property
     def together(self) -> int:
         """How many restarts `evaluate_all` takes at once."""
-        return 1 if self.comparison is None or self.row_spaces else self.comparison.together
+        measures_apart = self.settings.batch_norm_weight > 0 and self.settings.batch_norm == "frozen"
+        return 1 if self.comparison is None or self.row_spaces or measures_apart else self.comparison.together
 
     def evaluate_all(
         self, images: Tensor, labels: Tensor, *, drift: Tensors | None = None, consensus: Tensor | None = None

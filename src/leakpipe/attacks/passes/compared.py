@@ -6,7 +6,8 @@ the layer's product with it, T·p,
 
     ⟨g, T⟩ = Σ δ · (T·p)        ‖g‖² = Σ over pairs of positions (δ·δ′)(p·p′)
 
-which reads T once and writes nothing of the weight's size. That pays where positions are few.
+which reads T once and writes nothing of the weight's size. That pays where positions are few. ‖g − T‖² is only
+computed with the gradient formed: as ‖g‖² − 2⟨g, T⟩ + ‖T‖² it would be lost in rounding where g is near T.
 """
 
 from abc import ABC, abstractmethod
@@ -27,14 +28,17 @@ class Compared(ABC):
         features: What it read.
         delta: The loss's derivative in what it put out.
         target: T; None where the gradient is not compared.
+        differs: Whether ‖g − T‖² is asked for.
 
     Attributes:
         inner: ⟨g, T⟩ in each of the networks side by side, float64 of shape (networks,); 0 without a target.
         squared: ‖g‖², likewise.
+        gap: ‖g − T‖², likewise; None unless `differs`.
     """
 
     inner: Tensor
     squared: Tensor
+    gap: Tensor | None = None
 
     def __init__(self, product: Product, features: Tensor, delta: Tensor, target: Tensor | None) -> None:
         self.product, self.features, self.delta, self.target = product, features, delta, target
@@ -55,12 +59,17 @@ class Compared(ABC):
 class Formed(Compared):
     """With g as a tensor, for layers with many positions."""
 
-    def __init__(self, product: Product, features: Tensor, delta: Tensor, target: Tensor | None) -> None:
+    def __init__(
+        self, product: Product, features: Tensor, delta: Tensor, target: Tensor | None, *, differs: bool
+    ) -> None:
         super().__init__(product, features, delta, target)
         self.gradient = product.gradient(features, delta)
         apart = self.gradient.unflatten(0, (product.networks, -1))
         self.squared = _dots(apart, apart)
         self.inner = torch.zeros_like(self.squared) if target is None else _dots(apart, target)
+        if differs:
+            difference = apart if target is None else apart - target
+            self.gap = _dots(difference, difference)
 
     def aim(self, along_target: Tensor, along_gradient: Tensor) -> None:
         apart = self.gradient.unflatten(0, (self.product.networks, -1))
@@ -113,12 +122,15 @@ class Paired(Compared):
         return found if adjoint is None else found.add_(self.product.backward(adjoint, weight, self.features))
 
 
-def compare(product: Product, features: Tensor, delta: Tensor, target: Tensor | None) -> Compared:
+def compare(
+    product: Product, features: Tensor, delta: Tensor, target: Tensor | None, *, differs: bool = False
+) -> Compared:
     """The cheaper of the two: products of all pairs, forth and back, or g, its comparison and two products with it."""
     positions = delta.numel() // product.outputs
     forth_and_back = FEW_POSITIONS * positions * (product.outputs + product.columns)
-    few = product.networks == 1 and forth_and_back < product.outputs * product.columns
-    return (Paired if few else Formed)(product, features, delta, target)
+    if not differs and product.networks == 1 and forth_and_back < product.outputs * product.columns:
+        return Paired(product, features, delta, target)
+    return Formed(product, features, delta, target, differs=differs)
 
 
 def _dots(mine: Tensor, theirs: Tensor) -> Tensor:

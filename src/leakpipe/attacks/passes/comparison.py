@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 from leakpipe.attacks.batch_statistics import StatisticsByLayer
-from leakpipe.attacks.objectives import PRODUCT_DISTANCES
+from leakpipe.attacks.objectives import PRODUCT_DISTANCES, WITHOUT_DIFFERENCE
 from leakpipe.attacks.passes.explain import Explainer
 from leakpipe.attacks.passes.program import UnknownLayerError
-from leakpipe.federation.local import LocalSettings
-from leakpipe.models.state import ModelState, Tensors
 
 if TYPE_CHECKING:
     from leakpipe.attacks.terms import Terms
@@ -25,22 +23,24 @@ WEIGHTS_TOGETHER, PIXELS_TOGETHER = 2**21, 2**14  # of all of them; more gain no
 class Comparison:
     """The distance of updates where a client took one step, without a simulated update.
 
-    The update is −η times the gradient, so that cosines compare the gradient g with T = −ΔW/η.
+    The update is −η times the gradient g, which is compared with T = −ΔW/η.
 
     Attributes:
         together: How many restarts are worth comparing at once.
     """
 
     def __init__(self, terms: "Terms") -> None:
-        rate = terms.belief.learning_rate
+        rate, objective = terms.belief.learning_rate, terms.settings.objective
         targets = {name: terms.told.weights[name] / -rate for name in terms.observed}
-        self.explainer = cache(partial(_explain_restarts, terms.global_model, targets, terms.belief))
+        differs = objective not in WITHOUT_DIFFERENCE
+        explain = partial(Explainer, terms.global_model, targets, terms.belief, differs=differs)
+        self.explainer = cache(lambda restarts: explain(restarts=restarts))
         self.explainer(1)  # an unknown layer is said here
         weights = sum(value.numel() for value in terms.global_model.weights.values())
         pixels = terms.observation.candidates * math.prod(terms.observation.image_shape[1:])
         self.together = max(1, min(MOST_TOGETHER, WEIGHTS_TOGETHER // weights, PIXELS_TOGETHER // pixels))
-        self.distance = PRODUCT_DISTANCES[terms.settings.objective]
-        self.scales = torch.tensor([terms.scales[name] for name in targets], dtype=torch.float64).square()
+        self.distance = PRODUCT_DISTANCES[objective]
+        self.scales = torch.tensor([terms.scales[name] * rate for name in targets], dtype=torch.float64).square()
         squared = [value.double().square().sum() for value in targets.values()]
         self.theirs = torch.stack(squared) * self.scales
 
@@ -52,20 +52,17 @@ class Comparison:
             labels: Of each restart.
 
         Returns:
-            Distances of shape (restarts,), and by layer means and variances of shape (restarts, channels).
+            Distances of shape (restarts,), and by layer means and variances of shape (restarts, channels); none where
+            batch normalisation is frozen.
         """
         found = self.explainer(len(images)).explain(images, labels)
-        return self.distance(found.inner * self.scales, found.squared * self.scales, self.theirs), found.statistics
-
-
-def _explain_restarts(model: ModelState, targets: Tensors, settings: LocalSettings, restarts: int) -> Explainer:
-    return Explainer(model, targets, settings, restarts=restarts)
+        return self.distance(found.products.scaled(self.scales), self.theirs), found.statistics
 
 
 def find_comparison(terms: "Terms") -> Comparison | None:
     """How updates are compared through the passes; None where autograd has to differentiate a simulated update.
 
-    The passes are of one local step in training mode by one client, whose update is known as it is.
+    The passes are of one local step by one client, whose update is known as it is.
     """
     observation, settings, told = terms.observation, terms.settings, terms.told
     one_step = observation.update.steps == 1 and not observation.companions and len(terms.trainings) == 1
@@ -75,16 +72,8 @@ def find_comparison(terms: "Terms") -> Comparison | None:
         and settings.global_model == "restored"
         and settings.statistics_model == "global"
         and settings.variance == "unbiased"
-        and terms.belief.batch_norm == "training"
     )
-    if not (
-        settings.step == "passes"
-        and settings.objective in PRODUCT_DISTANCES
-        and one_step
-        and exact
-        and as_client
-        and not settings.recompute_steps
-    ):
+    if not (settings.step == "passes" and one_step and exact and as_client and not settings.recompute_steps):
         return None
     try:
         return Comparison(terms)

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from leakpipe.attacks.objectives import Products
 from leakpipe.attacks.passes.base import Adjoints, Layer
 from leakpipe.attacks.passes.gradients import Gradients
-from leakpipe.attacks.passes.program import compile_network
+from leakpipe.attacks.passes.program import Given, compile_network
 from leakpipe.attacks.passes.weighted import Normalized
 from leakpipe.federation.local import LocalSettings, mean_loss
 from leakpipe.models.batchnorm import BatchStatistics
@@ -19,16 +20,15 @@ from leakpipe.models.state import ModelState, Tensors
 
 @dataclass(frozen=True)
 class Explained:
-    """What the candidates' loss gradient g is, next to its targets T, and the batch statistics on the way.
+    """What the candidates' loss gradients are, next to their targets, and the batch statistics on the way.
 
     Attributes:
-        inner: ⟨g, T⟩ of each tensor, float64 of shape (restarts, tensors), in the order of `Explainer`'s targets.
-        squared: ‖g‖² of each tensor, likewise.
-        statistics: By layer name; means and variances of shape (restarts, channels).
+        products: Of each restart's gradients and the targets, in the order of `Explainer`'s targets.
+        statistics: By layer name; means and variances of shape (restarts, channels). Empty where batch normalisation
+            is frozen.
     """
 
-    inner: Tensor
-    squared: Tensor
+    products: Products
     statistics: Mapping[str, BatchStatistics]
 
 
@@ -39,23 +39,34 @@ class Explainer:
     side as one network.
 
     Args:
-        model: The client's before the step; batch normalisation works in training mode.
-        targets: T by parameter name; parameters that are missing are not compared.
+        model: The client's before the step.
+        targets: By parameter name; parameters that are missing are not compared.
         settings: How the client trains.
+        differs: Whether ‖gradient − target‖² is asked for.
         restarts: How many are explained at once.
 
     Raises:
         UnknownLayerError: The passes do not know a layer of the model.
     """
 
-    def __init__(self, model: ModelState, targets: Tensors, settings: LocalSettings, *, restarts: int = 1) -> None:
+    def __init__(
+        self, model: ModelState, targets: Tensors, settings: LocalSettings, *, differs: bool = False, restarts: int = 1
+    ) -> None:
         self.settings, self.restarts = settings, restarts
-        weights = {name: _laid_out(value.detach()) for name, value in model.weights.items()}
-        laid_out = {name: _laid_out(value) for name, value in targets.items()}
-        copies = {name: _laid_out(torch.cat([value] * restarts)) for name, value in weights.items()}
-        program = compile_network(model.module, copies, laid_out, networks=restarts)
+
+        def copied(tensors: Tensors) -> dict[str, Tensor]:
+            return {name: _laid_out(torch.cat([value.detach()] * restarts)) for name, value in tensors.items()}
+
+        given = Given(
+            weights=copied(model.weights),
+            running=copied(model.statistics) if settings.batch_norm == "frozen" else None,
+            targets={name: _laid_out(value) for name, value in targets.items()},
+            differs=differs,
+            networks=restarts,
+        )
+        program = compile_network(model.module, given)
         self.instructions, self.normalizes = program.instructions, program.normalizes
-        self.gradients = Gradients(self.instructions, weights, targets, networks=restarts)
+        self.gradients = Gradients(self.instructions, model.weights, targets, networks=restarts)
 
     def explain(self, images: Tensor, labels: Tensor) -> Explained:
         """Compare candidates' gradients with the targets; differentiable in images and labels.
@@ -67,11 +78,11 @@ class Explainer:
         run = _Run(self)
         network_input = normalize_input(images.flatten(0, 1)) if self.normalizes else images.flatten(0, 1)
         apart = network_input.unflatten(0, (self.restarts, -1))
-        inner, squared, *found = _Explain.apply(apart.transpose(0, 1).flatten(1, 2), labels, run)
+        inner, squared, gaps, *found = _Explain.apply(apart.transpose(0, 1).flatten(1, 2), labels, run)
         channels = [value.unflatten(0, (self.restarts, -1)) for value in found]
         pairs = zip(run.normalized, channels[::2], channels[1::2], strict=True)
         statistics = {name: BatchStatistics(mean, variance) for name, mean, variance in pairs}
-        return Explained(inner, squared, statistics)
+        return Explained(Products(inner, squared, gaps), statistics)
 
 
 class _Run:
@@ -94,8 +105,8 @@ class _Run:
         layers = [layer for layer in self.layers if isinstance(layer, Normalized)]
         return [value for layer in layers for value in (layer.mean, layer.variance)]
 
-    def compare(self, network_input: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Forward and backward pass; inner products and squared norms by restart and tensor.
+    def compare(self, network_input: Tensor, labels: Tensor) -> Products:
+        """Forward and backward pass.
 
         Args:
             network_input: Shape (images, restarts · channels, height, width).
@@ -115,15 +126,14 @@ class _Run:
         self._back(_backward, self.delta.detach())
         return self.gradients.compare(self.layers)
 
-    def differentiate(self, inner: Tensor, squared: Tensor, statistics: Adjoints) -> Adjoints:
+    def differentiate(self, slopes: Products, statistics: Adjoints) -> Adjoints:
         """Tangent and reverse pass: derivatives in the network's input and in the labels.
 
         Args:
-            inner: Of what is differentiated in each inner product, shape (restarts, targets).
-            squared: In each squared norm.
+            slopes: Of what is differentiated in each of the products.
             statistics: In each of `statistics`; None where it does not depend on it.
         """
-        self.gradients.aim(self.layers, inner, squared)
+        self.gradients.aim(self.layers, slopes)
         moved: list[Tensor | None] = [None]
         for step, layer in zip(self.instructions, self.layers, strict=True):
             moved.append(layer.tangent(*(moved[read] for read in step.reads)))
@@ -163,7 +173,7 @@ def _reverse(layer: Layer, adjoint: Tensor | None) -> Adjoints:
 
 class _Explain(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, network_input: Tensor, labels: Tensor, run: _Run) -> tuple[Tensor, ...]:
+    def forward(ctx: FunctionCtx, network_input: Tensor, labels: Tensor, run: _Run) -> tuple[Tensor | None, ...]:
         ctx.run = run  # type: ignore[attr-defined]
         ctx.set_materialize_grads(False)
         found = run.compare(network_input, labels)
@@ -175,7 +185,7 @@ class _Explain(torch.autograd.Function):
         run: _Run = ctx.run  # type: ignore[attr-defined]
         nothing = torch.zeros(run.restarts, len(run.gradients.order), dtype=torch.float64)
         inner, squared = (nothing if value is None else value for value in adjoints[:2])
-        images, labels = run.differentiate(inner, squared, adjoints[2:])
+        images, labels = run.differentiate(Products(inner, squared, adjoints[2]), adjoints[3:])
         return images, labels, None
 
 

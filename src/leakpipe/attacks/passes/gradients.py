@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from leakpipe.attacks.objectives import Products
 from leakpipe.attacks.passes.base import Layer
 from leakpipe.attacks.passes.compared import Compared
 from leakpipe.attacks.passes.program import Instruction
@@ -37,27 +38,32 @@ class Gradients:
         places = {name: place for place, name in enumerate([*matrices, *vectors])}
         self.order = torch.tensor([places[name] for name in targets])
 
-    def compare(self, layers: Sequence[Layer]) -> tuple[Tensor, Tensor]:
-        """Inner products and squared norms after the backward pass, float64 of shape (networks, targets)."""
+    def compare(self, layers: Sequence[Layer]) -> Products:
+        """After the backward pass."""
         matrices = _matrices(layers)
         vectors = self._vectors(layers)
-        inner = [*(each.inner[:, None] for each in matrices), self._sums(vectors * self.vector_targets)]
-        squared = [*(each.squared[:, None] for each in matrices), self._sums(vectors * vectors)]
-        return torch.cat(inner, dim=1)[:, self.order], torch.cat(squared, dim=1)[:, self.order]
+        inner = self._all([each.inner for each in matrices], vectors * self.vector_targets)
+        squared = self._all([each.squared for each in matrices], vectors.square())
+        gaps = [each.gap for each in matrices if each.gap is not None]
+        if len(gaps) < len(matrices):
+            return Products(inner, squared, None)
+        return Products(inner, squared, self._all(gaps, (vectors - self.vector_targets).square()))
 
-    def aim(self, layers: Sequence[Layer], inner: Tensor, squared: Tensor) -> None:
+    def aim(self, layers: Sequence[Layer], slopes: Products) -> None:
         """Let parameters move along the derivative, in their gradients, of a function of `compare`'s results.
 
         Args:
-            inner: Derivative of the function in the inner products, shape (networks, targets).
-            squared: In the squared norms.
+            slopes: Derivative of the function in each of them.
         """
+        along = [slopes.inner, 2 * slopes.squared]
+        if slopes.gaps is not None:
+            along = [along[0] - 2 * slopes.gaps, along[1] + 2 * slopes.gaps]
         vectors = self._vectors(layers)
         steps = vectors.new_zeros(2, self.networks, self.count)
-        steps[:, :, self.order] = torch.stack([inner, 2 * squared]).to(steps.dtype)
+        steps[:, :, self.order] = torch.stack(along).to(steps.dtype)
         matrices = _matrices(layers)
-        for compared, along in zip(matrices, steps.unbind(2), strict=False):
-            compared.aim(*along)
+        for compared, step in zip(matrices, steps.unbind(2), strict=False):
+            compared.aim(*step)
         along_target, along_gradient = steps[:, :, len(matrices) :][:, :, self.owner]
         directions = iter((along_target * self.vector_targets + along_gradient * vectors).split(self.sizes, dim=1))
         for layer in layers:
@@ -70,9 +76,11 @@ class Gradients:
         none = self.vector_targets.new_zeros(self.networks, 0)
         return torch.cat([*(value.view(self.networks, -1) for value in found), none], dim=1)
 
-    def _sums(self, values: Tensor) -> Tensor:
-        """By vector."""
-        return torch.zeros(len(values), len(self.sizes), dtype=torch.float64).index_add_(1, self.owner, values.double())
+    def _all(self, matrices: Sequence[Tensor], vectors: Tensor) -> Tensor:
+        """What was found of each matrix, and the sums over each vector, in the order of the targets."""
+        sums = torch.zeros(self.networks, len(self.sizes), dtype=torch.float64)
+        sums.index_add_(1, self.owner, vectors.double())
+        return torch.cat([*(each[:, None] for each in matrices), sums], dim=1)[:, self.order]
 
 
 def _matrices(layers: Sequence[Layer]) -> list[Compared]:

@@ -11,11 +11,11 @@ from torch import Tensor, fx, nn
 
 from leakpipe.attacks.passes.base import Layer, Linear, MaxPool, Rectifier, Sum
 from leakpipe.attacks.passes.product import ConvolutionProduct, MatrixProduct
-from leakpipe.attacks.passes.weighted import Normalized, Weighted
+from leakpipe.attacks.passes.weighted import Frozen, Normalized, Weighted
 from leakpipe.attacks.surrogate import SurrogateReLU
 from leakpipe.models.batchnorm import BatchNorm2d
 from leakpipe.models.preprocessing import normalize_input
-from leakpipe.models.state import Tensors
+from leakpipe.models.state import Tensors, mean_name, variance_name
 
 Make = Callable[..., Layer]
 
@@ -52,18 +52,32 @@ class Program:
     normalizes: bool
 
 
-def compile_network(module: nn.Module, weights: Tensors, targets: Tensors, *, networks: int = 1) -> Program:
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a program's layers work with.
+
+    Attributes:
+        weights: By parameter name, in the memory format that the layers should work in. Of networks side by side they
+            follow each other in the first dimension.
+        running: Running statistics by buffer name, alike, that batch normalisation is frozen at; None in training mode.
+        targets: What gradients are compared with, by parameter name, of the shapes of one network; parameters that are
+            missing are not compared.
+        differs: Whether ‖gradient − target‖² is asked for.
+        networks: How many are side by side.
+    """
+
+    weights: Tensors
+    running: Tensors | None
+    targets: Tensors
+    differs: bool
+    networks: int
+
+
+def compile_network(module: nn.Module, given: Given) -> Program:
     """The network's layers, holding its weights and what their gradients are compared with.
 
     With several networks, the program is of all of them side by side: what it reads, computes and puts out has the
     channels of the first, then those of the second, and so on.
-
-    Args:
-        module: The architecture.
-        weights: By parameter name, in the memory format that the layers should work in. Of networks side by side they
-            follow each other in the first dimension.
-        targets: By parameter name, of the shapes of one network; those that are missing are not compared.
-        networks: How many are side by side.
 
     Raises:
         UnknownLayerError: The passes do not know one of its layers.
@@ -99,9 +113,9 @@ def compile_network(module: nn.Module, weights: Tensors, targets: Tensors, *, ne
                 raise UnknownLayerError(f"{name}: a layer with parameters that is used twice")
             moves[-1] = True
         make = (
-            _module_layer(layers[node.target], name, weights, targets, networks=networks, moves=moves[reads[0]])
+            _module_layer(layers[node.target], name, given, moves=moves[reads[0]])
             if node.op == "call_module"
-            else _function_layer(node, networks)
+            else _function_layer(node, given.networks)
         )
         instructions.append(Instruction(make, reads, name))
         places[node] = len(instructions)
@@ -142,23 +156,24 @@ LINEAR_FUNCTIONS = (
 LINEAR_METHODS = ("flatten", "mean")
 
 
-def _module_layer(
-    layer: nn.Module, name: str, weights: Tensors, targets: Tensors, *, networks: int, moves: bool
-) -> Make:
+def _module_layer(layer: nn.Module, name: str, given: Given, *, moves: bool) -> Make:
     """How a module of the network is run."""
     if isinstance(layer, nn.Conv2d):
         plain = layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
         if not plain or isinstance(layer.padding, str):
             raise UnknownLayerError(f"{name}: a convolution with groups, dilation or padding of other kinds")
     if isinstance(layer, nn.Conv2d | nn.Linear | BatchNorm2d):
-        weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias")
+        weight, bias = given.weights[f"{name}.weight"], given.weights.get(f"{name}.bias")
         if isinstance(layer, BatchNorm2d):
             assert bias is not None
-            return partial(Normalized, weight=weight, bias=bias, epsilon=layer.eps)
+            if given.running is None:
+                return partial(Normalized, weight=weight, bias=bias, epsilon=layer.eps)
+            mean, variance = given.running[mean_name(name)], given.running[variance_name(name)]
+            return partial(Frozen, weight=weight, bias=bias, mean=mean, inverse=(variance + layer.eps).rsqrt())
         kind = ConvolutionProduct if isinstance(layer, nn.Conv2d) else MatrixProduct
-        product = kind(layer, networks)  # type: ignore[arg-type]
-        target = targets.get(f"{name}.weight")
-        return partial(Weighted, product, weight=weight, bias=bias, target=target, moves=moves)
+        product = kind(layer, given.networks)  # type: ignore[arg-type]
+        target = given.targets.get(f"{name}.weight")
+        return partial(Weighted, product, weight=weight, bias=bias, target=target, differs=given.differs, moves=moves)
     if isinstance(layer, SurrogateReLU):
         return partial(Rectifier, slope=layer.slope)
     if isinstance(layer, nn.ReLU):
@@ -166,7 +181,7 @@ def _module_layer(
     if isinstance(layer, nn.MaxPool2d):
         return partial(MaxPool, layer)
     if isinstance(layer, LINEAR_MODULES):
-        return partial(Linear, _each(layer, networks))
+        return partial(Linear, _each(layer, given.networks))
     raise UnknownLayerError(f"a layer of kind {type(layer).__name__}")
 
 

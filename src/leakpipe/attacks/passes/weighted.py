@@ -32,6 +32,7 @@ class Weighted(ParameterLayer):
         product: Its kind.
         features: What it reads.
         target: What the gradient of its weight is compared with.
+        differs: Whether ‖gradient − target‖² is asked for.
         moves: Whether what it reads moves with parameters of earlier layers; else its δ is not asked for.
     """
 
@@ -45,14 +46,15 @@ class Weighted(ParameterLayer):
         weight: Tensor,
         bias: Tensor | None,
         target: Tensor | None,
+        differs: bool,
         moves: bool,
     ) -> None:
         self.product, self.features, self.weight, self.has_bias = product, features, weight, bias is not None
-        self.target, self.moves = target, moves
+        self.target, self.differs, self.moves = target, differs, moves
         self.output = product.forward(features, weight, bias)
 
     def backward(self, delta: Tensor) -> Adjoints:
-        self.weight_compared = compare(self.product, self.features, delta, self.target)
+        self.weight_compared = compare(self.product, self.features, delta, self.target, differs=self.differs)
         if self.has_bias:
             self.vector_gradients = (delta.sum(dim=(0, *range(2, delta.dim()))),)
         return (self.product.backward(delta, self.weight, self.features) if self.moves else None,)
@@ -125,6 +127,37 @@ class Normalized(ParameterLayer):
         return torch.ops.aten.native_batch_norm_backward(  # type: ignore[no-any-return]
             values, self.features, weight, None, None, self.mean, self.inverse, True, self.epsilon, [True, True, True]
         )
+
+
+class Frozen(ParameterLayer):
+    """Batch normalisation at its running statistics, x̂ = (x − μ)/σ and γx̂ + β: an affine function of each channel.
+
+    Args:
+        features: What it reads.
+        inverse: 1/σ by channel, like `mean` a constant.
+    """
+
+    def __init__(self, features: Tensor, *, weight: Tensor, bias: Tensor, mean: Tensor, inverse: Tensor) -> None:
+        self.features, self.mean, self.inverse = features, mean, inverse
+        self.scale = weight * inverse
+        self.output = torch.addcmul(_channels(bias - mean * self.scale), features, _channels(self.scale))
+
+    def backward(self, delta: Tensor) -> Adjoints:
+        self.delta = delta
+        total = delta.sum(dim=(0, 2, 3))
+        read = (delta * self.features).sum(dim=(0, 2, 3))
+        self.vector_gradients = (read - self.mean * total) * self.inverse, total
+        return (delta * _channels(self.scale),)
+
+    def tangent(self, *moved: Tensor | None) -> Tensor | None:
+        along, shift = self.vector_directions
+        self.along = along * self.inverse
+        found = torch.addcmul(_channels(shift - self.mean * self.along), self.features, _channels(self.along))
+        return found if moved[0] is None else found.addcmul_(moved[0], _channels(self.scale))
+
+    def reverse(self, adjoint: Tensor | None) -> Adjoints:
+        found = self.delta * _channels(self.along)
+        return (found if adjoint is None else found.addcmul_(adjoint, _channels(self.scale)),)
 
 
 def _channels(values: Tensor) -> Tensor:
