@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from leakpipe.attacks.batch_statistics import recover_batch_statistics, weight_of_batches
 from leakpipe.attacks.objectives import Products
 from leakpipe.attacks.passes import compared
 from leakpipe.attacks.passes.comparison import find_comparison
@@ -17,7 +18,7 @@ from leakpipe.attacks.passes.program import UnknownLayerError
 from leakpipe.attacks.search import Search
 from leakpipe.attacks.surrogate import with_surrogate_relus
 from leakpipe.attacks.terms import Terms
-from leakpipe.federation.local import Batch, LocalSettings, local_update
+from leakpipe.federation.local import Batch, LocalSettings, local_update, make_batches
 from leakpipe.models.batchnorm import BatchNorm2d, BatchStatistics
 from leakpipe.models.catalog import MODELS
 from leakpipe.models.preprocessing import normalize_input
@@ -25,6 +26,7 @@ from leakpipe.models.state import ModelState, build_module, forward_training, in
 from leakpipe.params_attacks import AttackSettings
 from leakpipe.params_models import ModelParams
 from tests.unit.attacking import CLIENT, observe, observe_small, random_images, small_model
+from tests.unit.attacking import searching as searching_small
 
 DOUBLE = torch.float64
 SHAPES: dict[str, dict[str, Any]] = {"convnet-bn": {"widths": (4, 8, 12), "strides": (1, 2, 2)}}
@@ -202,7 +204,8 @@ def searching(dtype: torch.dtype, **changes: Any) -> Search:
         ({"global_model": "drifting"}, {}),
         ({"variance": "biased"}, {}),
         ({"recompute_steps": True}, {}),
-        ({}, {"batch_size": 1}),
+        ({"orders": 2}, {"batch_size": 1, "epochs": 2}),
+        ({"local_batches": "single"}, {"batch_size": 1}),
     ],
     ids=str,
 )
@@ -212,6 +215,43 @@ def test_what_the_passes_do_not_know_is_differentiated_by_autograd(
     known = Terms(observe_small(), AttackSettings(), seed=0)
     assert find_comparison(known) is not None
     assert find_comparison(Terms(observe_small(**sizes), AttackSettings(**changes), seed=0)) is None
+
+
+@pytest.mark.parametrize("batch_norm", ["training", "frozen"])
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_several_steps(epochs: int, batch_norm: str) -> None:
+    """Of batches of 2 and 1 images, and, at two epochs, with every image in two steps; labels are searched, too."""
+    settings = LocalSettings(learning_rate=0.3, batch_norm=batch_norm)  # type: ignore[arg-type]
+    state = trained(untrained("convnet-bn", size=16))
+    state.weights["features.4.weight"][0] = 0  # a normalisation that scales with 0 must not be divided by
+    schedule = [[0, 2], [1], [2, 1], [0]][: 2 * epochs]
+    images = random_images(3, size=16, dtype=DOUBLE).requires_grad_()
+    shares = torch.rand(3, 3, dtype=DOUBLE, generator=torch.Generator().manual_seed(3)).requires_grad_()
+    truth = local_update(state, make_batches(images.detach().flip(-1), shares.detach(), schedule), settings)
+    targets = {name: value / -settings.learning_rate for name, value in truth.weights.items()}
+
+    update = local_update(state, make_batches(images, shares, schedule), settings)
+    theirs = products({name: value / -settings.learning_rate for name, value in update.weights.items()}, targets)
+    weight = weight_of_batches(settings.batch_norm_momentum, [len(schedule)])
+    recovered = recover_batch_statistics(state, update, weight) if batch_norm == "training" else {}
+    expected = torch.autograd.grad(some_function(theirs, recovered), (images, shares))
+
+    found = explain_one(Explainer(state, targets, settings, schedule=schedule, differs=True), images, shares)
+    derivatives = torch.autograd.grad(some_function(found.products, found.statistics), (images, shares))
+    for mine, their in [*zip(found.products, theirs, strict=True), *zip(derivatives, expected, strict=True)]:
+        torch.testing.assert_close(mine, their, rtol=1e-7, atol=1e-9 * their.detach().abs().max().item())
+
+
+@pytest.mark.parametrize("changes", [{}, {"objective": "layer-norms"}, {"batch_norm": "frozen"}], ids=str)
+def test_a_search_over_several_steps_takes_the_same_path(changes: dict[str, Any]) -> None:
+    observation = observe_small(images=3, batch_size=2, epochs=2, dtype=DOUBLE)
+    given = {"batch_norm_weight": 1.0, "surrogate_slope": 4.0, "start_jitter": 0.1, "iterations": 50, **changes}
+    searches = [searching_small(observation, step=step, **given) for step in ("passes", "autograd")]
+    assert searches[0].terms.comparison is not None
+    states = [search.start() for search in searches]
+    for _ in range(50):
+        states = [search.advance(state) for search, state in zip(searches, states, strict=True)]
+        torch.testing.assert_close(states[0].variables, states[1].variables, rtol=0, atol=1e-10)
 
 
 def test_unknown_layers_are_named_and_left_to_autograd() -> None:

@@ -169,8 +169,8 @@ class Terms:
         inputs = self._inputs(images)
         # One step's statistics are those of one forward pass: no training has to be simulated for them.
         several_steps = self.observation.update.steps > 1 or bool(self.observation.companions)
-        needs_update = several_steps or self._statistics_within_bounds
-        trains = (self.explains and self.comparison is None) or drift is not None or needs_update
+        needs_update = self.explains or several_steps or self._statistics_within_bounds
+        trains = (self.comparison is None and needs_update) or drift is not None
         simulated = self._simulate(model, inputs, labels) if trains else None
         distance: Tensor | None = None
         measured: StatisticsByLayer | None = None
@@ -187,7 +187,7 @@ class Terms:
                 statistics = measured or self._measure_statistics(inputs, simulated)
             gap = self._statistics_distance(statistics, self._statistics_to_match(simulated))
         if self.row_spaces:
-            if simulated is not None or not seen or settings.statistics_model == "updated":
+            if simulated is not None or several_steps or not seen or settings.statistics_model == "updated":
                 # else that one forward pass was through the global model
                 seen = self._look(inputs, self.row_spaces)
             outside = row_space_distance(model.module, seen, self.row_spaces, centred=self._centred)

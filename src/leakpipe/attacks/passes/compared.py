@@ -28,20 +28,14 @@ class Compared(ABC):
         features: What it read.
         delta: The loss's derivative in what it put out.
         target: T; None where the gradient is not compared.
-        differs: Whether ‖g − T‖² is asked for.
-
-    Attributes:
-        inner: ⟨g, T⟩ in each of the networks side by side, float64 of shape (networks,); 0 without a target.
-        squared: ‖g‖², likewise.
-        gap: ‖g − T‖², likewise; None unless `differs`.
     """
-
-    inner: Tensor
-    squared: Tensor
-    gap: Tensor | None = None
 
     def __init__(self, product: Product, features: Tensor, delta: Tensor, target: Tensor | None) -> None:
         self.product, self.features, self.delta, self.target = product, features, delta, target
+
+    @abstractmethod
+    def products(self, *, differs: bool) -> tuple[Tensor, ...]:
+        """⟨g, T⟩ (0 without a target), ‖g‖² and perhaps ‖g − T‖², each float64 of shape (networks,); before `aim`."""
 
     @abstractmethod
     def aim(self, along_target: Tensor, along_gradient: Tensor) -> None:
@@ -59,17 +53,12 @@ class Compared(ABC):
 class Formed(Compared):
     """With g as a tensor, for layers with many positions."""
 
-    def __init__(
-        self, product: Product, features: Tensor, delta: Tensor, target: Tensor | None, *, differs: bool
-    ) -> None:
+    def __init__(self, product: Product, features: Tensor, delta: Tensor, target: Tensor | None) -> None:
         super().__init__(product, features, delta, target)
         self.gradient = product.gradient(features, delta)
-        apart = self.gradient.unflatten(0, (product.networks, -1))
-        self.squared = _dots(apart, apart)
-        self.inner = torch.zeros_like(self.squared) if target is None else _dots(apart, target)
-        if differs:
-            difference = apart if target is None else apart - target
-            self.gap = _dots(difference, difference)
+
+    def products(self, *, differs: bool) -> tuple[Tensor, ...]:
+        return formed_products(self.gradient.unflatten(0, (self.product.networks, -1)), self.target, differs=differs)
 
     def aim(self, along_target: Tensor, along_gradient: Tensor) -> None:
         apart = self.gradient.unflatten(0, (self.product.networks, -1))
@@ -98,11 +87,14 @@ class Paired(Compared):
         self.patches, self.rows = product.patches(features), product.rows(delta)
         patches, rows = self.patches.double(), self.rows.double()
         self.patch_pairs, self.row_pairs = patches @ patches.T, rows @ rows.T
-        self.squared = (self.patch_pairs * self.row_pairs).sum().view(1)
-        self.inner = torch.zeros_like(self.squared)
-        if target is not None:
-            self.seen = product.forward(features, target)
-            self.inner = (delta * self.seen).sum(dtype=torch.float64).view(1)
+        self.seen = None if target is None else product.forward(features, target)
+
+    def products(self, *, differs: bool) -> tuple[Tensor, ...]:
+        assert not differs  # `compare` has seen to it
+        squared = (self.patch_pairs * self.row_pairs).sum().view(1)
+        if self.seen is None:
+            return torch.zeros_like(squared), squared
+        return (self.delta * self.seen).sum(dtype=torch.float64).view(1), squared
 
     def aim(self, along_target: Tensor, along_gradient: Tensor) -> None:
         self.along_target, self.along_gradient = along_target, along_gradient
@@ -110,7 +102,7 @@ class Paired(Compared):
     def tangent(self, moved: Tensor | None, weight: Tensor) -> Tensor:
         pairs = (self.patch_pairs * self.along_gradient).to(self.rows.dtype)
         found = self.product.from_rows(pairs @ self.rows, self.delta)
-        if self.target is not None:
+        if self.seen is not None:
             found = found.addcmul_(self.seen, self.along_target)
         return found if moved is None else found.add_(self.product.forward(moved, weight))
 
@@ -122,15 +114,26 @@ class Paired(Compared):
         return found if adjoint is None else found.add_(self.product.backward(adjoint, weight, self.features))
 
 
-def compare(
-    product: Product, features: Tensor, delta: Tensor, target: Tensor | None, *, differs: bool = False
-) -> Compared:
-    """The cheaper of the two: products of all pairs, forth and back, or g, its comparison and two products with it."""
+def compare(product: Product, features: Tensor, delta: Tensor, target: Tensor | None, *, formed: bool) -> Compared:
+    """The cheaper of the two: products of all pairs, forth and back, or g, its comparison and two products with it.
+
+    Args:
+        formed: Whether the gradient is needed as a tensor.
+    """
     positions = delta.numel() // product.outputs
     forth_and_back = FEW_POSITIONS * positions * (product.outputs + product.columns)
-    if not differs and product.networks == 1 and forth_and_back < product.outputs * product.columns:
-        return Paired(product, features, delta, target)
-    return Formed(product, features, delta, target, differs=differs)
+    few = product.networks == 1 and forth_and_back < product.outputs * product.columns
+    return (Paired if few and not formed else Formed)(product, features, delta, target)
+
+
+def formed_products(gradient: Tensor, target: Tensor | None, *, differs: bool) -> tuple[Tensor, ...]:
+    """`Compared.products` of a gradient of shape (networks, outputs, …)."""
+    squared = _dots(gradient, gradient)
+    inner = torch.zeros_like(squared) if target is None else _dots(gradient, target)
+    if not differs:
+        return inner, squared
+    difference = gradient if target is None else gradient - target
+    return inner, squared, _dots(difference, difference)
 
 
 def _dots(mine: Tensor, theirs: Tensor) -> Tensor:

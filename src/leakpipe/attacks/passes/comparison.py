@@ -21,9 +21,9 @@ WEIGHTS_TOGETHER, PIXELS_TOGETHER = 2**21, 2**14  # of all of them; more gain no
 
 
 class Comparison:
-    """The distance of updates where a client took one step, without a simulated update.
+    """The distance of updates of one client, without a simulated update.
 
-    The update is −η times the gradient g, which is compared with T = −ΔW/η.
+    The update is −η times the sum of its steps' gradients, which is compared with T = −ΔW/η.
 
     Attributes:
         together: How many restarts are worth comparing at once.
@@ -33,12 +33,14 @@ class Comparison:
         rate, objective = terms.belief.learning_rate, terms.settings.objective
         targets = {name: terms.told.weights[name] / -rate for name in terms.observed}
         differs = objective not in WITHOUT_DIFFERENCE
-        explain = partial(Explainer, terms.global_model, targets, terms.belief, differs=differs)
+        schedule = terms.trainings[0][0]
+        explain = partial(Explainer, terms.global_model, targets, terms.belief, schedule=schedule, differs=differs)
         self.explainer = cache(lambda restarts: explain(restarts=restarts))
         self.explainer(1)  # an unknown layer is said here
         weights = sum(value.numel() for value in terms.global_model.weights.values())
         pixels = terms.observation.candidates * math.prod(terms.observation.image_shape[1:])
-        self.together = max(1, min(MOST_TOGETHER, WEIGHTS_TOGETHER // weights, PIXELS_TOGETHER // pixels))
+        most = MOST_TOGETHER if len(schedule) == 1 else 1
+        self.together = max(1, min(most, WEIGHTS_TOGETHER // weights, PIXELS_TOGETHER // pixels))
         self.distance = PRODUCT_DISTANCES[objective]
         self.scales = torch.tensor([terms.scales[name] * rate for name in targets], dtype=torch.float64).square()
         squared = [value.double().square().sum() for value in targets.values()]
@@ -62,10 +64,11 @@ class Comparison:
 def find_comparison(terms: "Terms") -> Comparison | None:
     """How updates are compared through the passes; None where autograd has to differentiate a simulated update.
 
-    The passes are of one local step by one client, whose update is known as it is.
+    The passes are of one client's training, whose update is known as it is.
     """
     observation, settings, told = terms.observation, terms.settings, terms.told
-    one_step = observation.update.steps == 1 and not observation.companions and len(terms.trainings) == 1
+    one_training = not observation.companions and len(terms.trainings) == 1
+    all_steps = one_training and observation.update.steps == len(terms.trainings[0][0])
     exact = not (told.weight_bounds or told.statistic_bounds)
     as_client = (
         settings.update_gradient == "through-update"
@@ -73,7 +76,7 @@ def find_comparison(terms: "Terms") -> Comparison | None:
         and settings.statistics_model == "global"
         and settings.variance == "unbiased"
     )
-    if not (settings.step == "passes" and one_step and exact and as_client and not settings.recompute_steps):
+    if not (settings.step == "passes" and all_steps and exact and as_client and not settings.recompute_steps):
         return None
     try:
         return Comparison(terms)

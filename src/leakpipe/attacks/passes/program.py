@@ -17,7 +17,7 @@ from leakpipe.models.batchnorm import BatchNorm2d
 from leakpipe.models.preprocessing import normalize_input
 from leakpipe.models.state import Tensors, mean_name, variance_name
 
-Make = Callable[..., Layer]
+Make = Callable[..., Layer]  # of the network's weights by parameter name, and of what the layer reads
 
 
 class UnknownLayerError(Exception):
@@ -29,7 +29,7 @@ class Instruction:
     """One layer of a network in the order of its forward pass.
 
     Attributes:
-        make: Runs the layer on what it reads.
+        make: Runs the layer with the network's weights on what it reads.
         reads: Which values it reads: 0 is the network's input (`Program`), k the output of the k-th instruction.
         name: Of the module, where it has parameters; else "".
     """
@@ -54,27 +54,25 @@ class Program:
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """What a program's layers work with.
+    """What a program's layers work with, besides the weights that they run with.
 
     Attributes:
-        weights: By parameter name, in the memory format that the layers should work in. Of networks side by side they
-            follow each other in the first dimension.
-        running: Running statistics by buffer name, alike, that batch normalisation is frozen at; None in training mode.
+        running: Running statistics by buffer name that batch normalisation is frozen at; None in training mode. Of
+            networks side by side they follow each other in the first dimension, as do weights.
         targets: What gradients are compared with, by parameter name, of the shapes of one network; parameters that are
             missing are not compared.
-        differs: Whether ‖gradient − target‖² is asked for.
+        formed: Whether gradients are needed as tensors.
         networks: How many are side by side.
     """
 
-    weights: Tensors
     running: Tensors | None
     targets: Tensors
-    differs: bool
+    formed: bool
     networks: int
 
 
 def compile_network(module: nn.Module, given: Given) -> Program:
-    """The network's layers, holding its weights and what their gradients are compared with.
+    """The network's layers, holding what their gradients are compared with.
 
     With several networks, the program is of all of them side by side: what it reads, computes and puts out has the
     channels of the first, then those of the second, and so on.
@@ -163,38 +161,47 @@ def _module_layer(layer: nn.Module, name: str, given: Given, *, moves: bool) -> 
         if not plain or isinstance(layer.padding, str):
             raise UnknownLayerError(f"{name}: a convolution with groups, dilation or padding of other kinds")
     if isinstance(layer, nn.Conv2d | nn.Linear | BatchNorm2d):
-        weight, bias = given.weights[f"{name}.weight"], given.weights.get(f"{name}.bias")
         if isinstance(layer, BatchNorm2d):
-            assert bias is not None
             if given.running is None:
-                return partial(Normalized, weight=weight, bias=bias, epsilon=layer.eps)
+                return _with_weights(partial(Normalized, epsilon=layer.eps), name)
             mean, variance = given.running[mean_name(name)], given.running[variance_name(name)]
-            return partial(Frozen, weight=weight, bias=bias, mean=mean, inverse=(variance + layer.eps).rsqrt())
+            return _with_weights(partial(Frozen, mean=mean, inverse=(variance + layer.eps).rsqrt()), name)
         kind = ConvolutionProduct if isinstance(layer, nn.Conv2d) else MatrixProduct
         product = kind(layer, given.networks)  # type: ignore[arg-type]
         target = given.targets.get(f"{name}.weight")
-        return partial(Weighted, product, weight=weight, bias=bias, target=target, differs=given.differs, moves=moves)
+        return _with_weights(partial(Weighted, product, target=target, formed=given.formed, moves=moves), name)
     if isinstance(layer, SurrogateReLU):
-        return partial(Rectifier, slope=layer.slope)
+        return _without_weights(partial(Rectifier, slope=layer.slope))
     if isinstance(layer, nn.ReLU):
-        return partial(Rectifier, slope=0.0)
+        return _without_weights(partial(Rectifier, slope=0.0))
     if isinstance(layer, nn.MaxPool2d):
-        return partial(MaxPool, layer)
+        return _without_weights(partial(MaxPool, layer))
     if isinstance(layer, LINEAR_MODULES):
-        return partial(Linear, _each(layer, given.networks))
+        return _without_weights(partial(Linear, _each(layer, given.networks)))
     raise UnknownLayerError(f"a layer of kind {type(layer).__name__}")
 
 
 def _function_layer(node: fx.Node, networks: int) -> Make:
     """How a function that the network calls is run."""
     if node.target in (operator.add, operator.iadd, torch.add) and len(node.all_input_nodes) == 2:
-        return Sum
+        return _without_weights(Sum)
     if node.target in (nn.functional.relu, torch.relu) or (node.op == "call_method" and node.target == "relu"):
-        return partial(Rectifier, slope=0.0)
+        return _without_weights(partial(Rectifier, slope=0.0))
     known = node.target in (LINEAR_METHODS if node.op == "call_method" else LINEAR_FUNCTIONS)
     if not known:
         raise UnknownLayerError(f"a call of {getattr(node.target, '__name__', node.target)}")
-    return partial(Linear, _each(partial(_call, node, tuple(node.all_input_nodes)), networks))
+    return _without_weights(partial(Linear, _each(partial(_call, node, tuple(node.all_input_nodes)), networks)))
+
+
+def _with_weights(make: Callable[..., Layer], name: str) -> Make:
+    """A layer that has the parameters of the module `name`."""
+    return lambda weights, *features: make(
+        *features, weight=weights[f"{name}.weight"], bias=weights.get(f"{name}.bias")
+    )
+
+
+def _without_weights(make: Callable[..., Layer]) -> Make:
+    return lambda _, *features: make(*features)
 
 
 def _each(function: Callable[..., Tensor], networks: int) -> Callable[..., Tensor]:

@@ -1,5 +1,6 @@
 """Layers with parameters: convolutions and fully connected layers, and batch normalisation."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -18,11 +19,23 @@ class ParameterLayer(Layer):
         weight_compared: The gradient of a weight matrix, after `backward`; None where there is none.
         vector_gradients: Those of its other parameters (biases, and what batch normalisation has), after `backward`.
         vector_directions: Along which those move, set before `tangent`; alike.
+        weight_adjoint: Derivative of Ṡ in the weight matrix, after `differentiate_weights`.
+        vector_adjoints: In the other parameters, likewise.
     """
 
     weight_compared: Compared | None = None
     vector_gradients: Sequence[Tensor] = ()
     vector_directions: Sequence[Tensor] = ()
+    weight_adjoint: Tensor | None = None
+    vector_adjoints: Sequence[Tensor] = ()
+
+    @abstractmethod
+    def differentiate_weights(self, adjoint: Tensor | None) -> None:
+        """Find the derivatives of Ṡ in the parameters, after `reverse`.
+
+        Args:
+            adjoint: As `reverse` was given it.
+        """
 
 
 class Weighted(ParameterLayer):
@@ -32,7 +45,7 @@ class Weighted(ParameterLayer):
         product: Its kind.
         features: What it reads.
         target: What the gradient of its weight is compared with.
-        differs: Whether ‖gradient − target‖² is asked for.
+        formed: Whether the gradient is needed as a tensor.
         moves: Whether what it reads moves with parameters of earlier layers; else its δ is not asked for.
     """
 
@@ -46,27 +59,39 @@ class Weighted(ParameterLayer):
         weight: Tensor,
         bias: Tensor | None,
         target: Tensor | None,
-        differs: bool,
+        formed: bool,
         moves: bool,
     ) -> None:
         self.product, self.features, self.weight, self.has_bias = product, features, weight, bias is not None
-        self.target, self.differs, self.moves = target, differs, moves
+        self.target, self.formed, self.moves = target, formed, moves
         self.output = product.forward(features, weight, bias)
 
     def backward(self, delta: Tensor) -> Adjoints:
-        self.weight_compared = compare(self.product, self.features, delta, self.target, differs=self.differs)
+        self.weight_compared = compare(self.product, self.features, delta, self.target, formed=self.formed)
         if self.has_bias:
-            self.vector_gradients = (delta.sum(dim=(0, *range(2, delta.dim()))),)
+            self.vector_gradients = (_total(delta),)
         return (self.product.backward(delta, self.weight, self.features) if self.moves else None,)
 
     def tangent(self, *moved: Tensor | None) -> Tensor | None:
-        found = self.weight_compared.tangent(moved[0], self.weight)
+        (self.moved,) = moved
+        found = self.weight_compared.tangent(self.moved, self.weight)
         for direction in self.vector_directions:
             found += direction.view(-1, *[1] * (found.dim() - 2))
         return found
 
     def reverse(self, adjoint: Tensor | None) -> Adjoints:
         return (self.weight_compared.reverse(adjoint, self.weight),)
+
+    def differentiate_weights(self, adjoint: Tensor | None) -> None:
+        parts = [
+            self.product.gradient(read, along)
+            for read, along in ((self.features, adjoint), (self.moved, self.weight_compared.delta))
+            if read is not None and along is not None
+        ]
+        self.weight_adjoint = sum(parts, torch.zeros_like(self.weight))
+        if self.has_bias:
+            nothing = torch.zeros_like(self.vector_gradients[0])
+            self.vector_adjoints = (nothing if adjoint is None else _total(adjoint),)
 
 
 class Normalized(ParameterLayer):
@@ -113,7 +138,7 @@ class Normalized(ParameterLayer):
             shrink = self.inverse / self.values
             along = along - self.weight * self.moved_sum * shrink
             ahead.addcmul_(self.moved, _channels(-self.weight * self.vector_gradients[0] * shrink))
-            slope = -(self.delta * self.turned).sum(dim=(0, 2, 3)) * shrink * self.inverse
+            slope = -_total(self.delta * self.turned) * shrink * self.inverse
         ahead.addcmul_(self.delta, _channels(along))
         if self.statistics_adjoint is not None:
             mean, variance = self.statistics_adjoint
@@ -121,6 +146,14 @@ class Normalized(ParameterLayer):
             offset = mean / self.values
         found = self._project(ahead, None)[0]
         return (found.addcmul_(self.features, _channels(slope)).add_(_channels(offset - slope * self.mean)),)
+
+    def differentiate_weights(self, adjoint: Tensor | None) -> None:
+        along = shift = torch.zeros_like(self.weight)
+        if adjoint is not None:
+            _, along, shift = self._project(adjoint, self.weight)
+        if self.moved is not None:  # once more without the weight, which may be 0
+            along = along + _total(self.delta * self._project(self.moved, None)[0])
+        self.vector_adjoints = along, shift
 
     def _project(self, values: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """weight·P(values)/σ, Σ x̂·values and Σ values."""
@@ -144,20 +177,34 @@ class Frozen(ParameterLayer):
 
     def backward(self, delta: Tensor) -> Adjoints:
         self.delta = delta
-        total = delta.sum(dim=(0, 2, 3))
-        read = (delta * self.features).sum(dim=(0, 2, 3))
+        total, read = _total(delta), _total(delta * self.features)
         self.vector_gradients = (read - self.mean * total) * self.inverse, total
         return (delta * _channels(self.scale),)
 
     def tangent(self, *moved: Tensor | None) -> Tensor | None:
+        (self.moved,) = moved
         along, shift = self.vector_directions
         self.along = along * self.inverse
         found = torch.addcmul(_channels(shift - self.mean * self.along), self.features, _channels(self.along))
-        return found if moved[0] is None else found.addcmul_(moved[0], _channels(self.scale))
+        return found if self.moved is None else found.addcmul_(self.moved, _channels(self.scale))
 
     def reverse(self, adjoint: Tensor | None) -> Adjoints:
         found = self.delta * _channels(self.along)
         return (found if adjoint is None else found.addcmul_(adjoint, _channels(self.scale)),)
+
+    def differentiate_weights(self, adjoint: Tensor | None) -> None:
+        along = shift = torch.zeros_like(self.mean)
+        if adjoint is not None:
+            shift = _total(adjoint)
+            along = (_total(adjoint * self.features) - self.mean * shift) * self.inverse
+        if self.moved is not None:
+            along = along + _total(self.delta * self.moved) * self.inverse
+        self.vector_adjoints = along, shift
+
+
+def _total(values: Tensor) -> Tensor:
+    """Sum over everything but channels (or features)."""
+    return values.sum(dim=(0, *range(2, values.dim())))
 
 
 def _channels(values: Tensor) -> Tensor:
