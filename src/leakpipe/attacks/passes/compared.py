@@ -40,8 +40,8 @@ class Compared(ABC):
         self.product, self.features, self.delta, self.target = product, features, delta, target
 
     @abstractmethod
-    def aim(self, along_target: float, along_gradient: float) -> None:
-        """Choose v."""
+    def aim(self, along_target: Tensor, along_gradient: Tensor) -> None:
+        """Choose v by the scalars α and β, of the gradient's type."""
 
     @abstractmethod
     def tangent(self, moved: Tensor | None, weight: Tensor) -> Tensor:
@@ -61,10 +61,10 @@ class Formed(Compared):
         self.squared = _dot(self.gradient, self.gradient)
         self.inner = torch.zeros_like(self.squared) if target is None else _dot(self.gradient, target)
 
-    def aim(self, along_target: float, along_gradient: float) -> None:
+    def aim(self, along_target: Tensor, along_gradient: Tensor) -> None:
         self.direction = self.gradient.mul_(along_gradient)
         if self.target is not None:
-            self.direction.add_(self.target, alpha=along_target)
+            self.direction.addcmul_(self.target, along_target)
 
     def tangent(self, moved: Tensor | None, weight: Tensor) -> Tensor:
         if moved is None:
@@ -91,21 +91,21 @@ class Paired(Compared):
             self.seen = product.forward(features, target)
             self.inner = (delta * self.seen).sum(dtype=torch.float64)
 
-    def aim(self, along_target: float, along_gradient: float) -> None:
+    def aim(self, along_target: Tensor, along_gradient: Tensor) -> None:
         self.along_target, self.along_gradient = along_target, along_gradient
 
     def tangent(self, moved: Tensor | None, weight: Tensor) -> Tensor:
         pairs = (self.patch_pairs * self.along_gradient).to(self.rows.dtype)
         found = self.product.from_rows(pairs @ self.rows, self.delta)
         if self.target is not None:
-            found = found.add_(self.seen, alpha=self.along_target)
+            found = found.addcmul_(self.seen, self.along_target)
         return found if moved is None else found.add_(self.product.forward(moved, weight))
 
     def reverse(self, adjoint: Tensor | None, weight: Tensor) -> Tensor:
         pairs = (self.row_pairs * self.along_gradient).to(self.patches.dtype)
         found = self.product.from_patches(pairs @ self.patches, self.features)
         if self.target is not None:
-            found.add_(self.product.backward(self.delta, self.target, self.features), alpha=self.along_target)
+            found.addcmul_(self.product.backward(self.delta, self.target, self.features), self.along_target)
         return found if adjoint is None else found.add_(self.product.backward(adjoint, weight, self.features))
 
 

@@ -48,13 +48,13 @@ class Gradients:
             inner: Derivative of the function in the inner products.
             squared: In the squared norms.
         """
-        steps = torch.zeros(2, self.count, dtype=torch.float64)
-        steps[:, self.order] = torch.stack([inner, 2 * squared])
-        matrices = _matrices(layers)
-        for compared, along in zip(matrices, steps[:, : len(matrices)].T.tolist(), strict=True):
-            compared.aim(*along)
         vectors = self._vectors(layers)
-        along_target, along_gradient = steps[:, len(matrices) :].to(vectors.dtype)[:, self.owner]
+        steps = vectors.new_zeros(2, self.count)
+        steps[:, self.order] = torch.stack([inner, 2 * squared]).to(steps.dtype)
+        matrices = _matrices(layers)
+        for compared, along in zip(matrices, steps.unbind(1), strict=False):
+            compared.aim(*along)
+        along_target, along_gradient = steps[:, len(matrices) :][:, self.owner]
         directions = iter((along_target * self.vector_targets + along_gradient * vectors).split(self.sizes))
         for layer in layers:
             if isinstance(layer, ParameterLayer):
