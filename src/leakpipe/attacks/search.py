@@ -3,10 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from leakpipe.attacks.compiled import Compiled
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.optimizers import initial_slots, take_step
 from leakpipe.attacks.starts import start_candidates
@@ -74,6 +76,7 @@ class Search:
         if labels is not None and not (0 <= int(labels.min()) <= int(labels.max()) < self.classes):
             raise LeakpipeError(f"labels: {labels.tolist()}, expected class indices below {self.classes}")
         self.variables = Variables(settings, self.shape, label_classes=0 if labels is not None else self.classes)
+        self._measure = Compiled(self._measured) if settings.compile else self._measured
 
     def start(self) -> SearchState:
         """The state before the first iteration."""
@@ -152,20 +155,29 @@ class Search:
 
     def _evaluate(self, variables: Tensor, drift: Tensors, consensus: Tensor | None, *, alive: bool) -> "_Point":
         """Objective and gradient at one restart's variables; infinite and zero where they are not finite."""
+        if alive:
+            found = self._measure(variables, drift, consensus)
+            if found.objective.isfinite() and found.gradient.isfinite().all():
+                return found
+        nowhere = torch.tensor(math.inf, dtype=torch.float64)
+        return _Point(self._candidates(variables)[0], nowhere, torch.zeros_like(variables), drift, {})
+
+    def _measured(self, variables: Tensor, drift: Tensors, consensus: Tensor | None) -> "_Point":
+        """What `_evaluate` finds, whether finite or not; all that depends on values is a tensor, to be compiled."""
         variables = variables.detach().requires_grad_()
+        candidates, images, shares = self._candidates(variables)
+        evaluation = self.terms.evaluate(images, self._labels(shares), drift=drift or None, consensus=consensus)
+        (gradient,) = torch.autograd.grad(evaluation.objective, variables)
+        moved = drift
+        if drift and evaluation.update is not None:
+            moved = {name: value + evaluation.update.weights[name] for name, value in drift.items()}
+        return _Point(candidates, evaluation.objective.detach(), gradient, moved, evaluation.values)
+
+    def _candidates(self, variables: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """One restart's candidates as `SearchState.best` has them, and as `Variables.candidates`."""
         images, shares = self.variables.candidates(variables)
         flat = images.clamp(0, 1).flatten()
-        candidates = (flat if shares is None else torch.cat([flat, shares.flatten()])).detach()
-        if alive:
-            evaluation = self.terms.evaluate(images, self._labels(shares), drift=drift or None, consensus=consensus)
-            (gradient,) = torch.autograd.grad(evaluation.objective, variables)
-            if evaluation.objective.isfinite() and gradient.isfinite().all():
-                moved = drift
-                if drift and evaluation.update is not None:
-                    moved = {name: value + evaluation.update.weights[name] for name, value in drift.items()}
-                return _Point(candidates, evaluation.objective.detach(), gradient, moved, evaluation.terms)
-        nowhere = torch.tensor(math.inf, dtype=torch.float64)
-        return _Point(candidates, nowhere, torch.zeros_like(variables).detach(), drift, {})
+        return (flat if shares is None else torch.cat([flat, shares.flatten()])).detach(), images, shares
 
     def _enter_level(self, state: SearchState) -> SearchState:
         """Enlarge the candidates where the next level of the pyramid begins; the optimiser begins anew there."""
@@ -212,16 +224,15 @@ class Search:
         due = iteration % every == 0 or iteration in (1, self.settings.iterations)
         if not (due and leader.objective.isfinite()):
             return curves
-        point = {"iteration": float(iteration), "objective": float(leader.objective), **leader.terms}
-        return {name: [*curves.get(name, []), value] for name, value in point.items()}
+        point = {"iteration": iteration, "objective": leader.objective, **leader.terms}
+        return {name: [*curves.get(name, []), float(value)] for name, value in point.items()}
 
 
-@dataclass(frozen=True)
-class _Point:
+class _Point(NamedTuple):
     """One restart's candidates (flat, as `SearchState.best`), what they reach, and where that points."""
 
     candidates: Tensor
     objective: Tensor
     gradient: Tensor
     drift: Tensors
-    terms: Mapping[str, float]
+    terms: Tensors

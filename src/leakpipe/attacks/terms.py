@@ -39,14 +39,19 @@ class Evaluation:
 
     Attributes:
         objective: Weighted sum of the terms, a scalar.
-        terms: Each term unweighted, by name.
+        values: Each term unweighted, by name, a scalar without a graph.
         update: What the candidates' local training would have sent, without a graph; None where no term asks for it
             or the passes compare it without making it.
     """
 
     objective: Tensor
-    terms: Mapping[str, float]
+    values: Tensors
     update: ClientUpdate | None
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """`values` as numbers."""
+        return {name: value.item() for name, value in self.values.items()}
 
 
 class Terms:
@@ -167,7 +172,7 @@ class Terms:
         if consensus is not None:
             terms["group_distance"] = settings.group_weight, group_distance(images, consensus)
         objective = torch.stack([weight * term.double() for weight, term in terms.values()]).sum()
-        values = {name: term.item() for name, (_, term) in terms.items()}
+        values = {name: term.detach() for name, (_, term) in terms.items()}
         return Evaluation(objective, values, _detached(simulated) if simulated is not None else None)
 
     def _model_of_the_client(self, drift: Tensors | None) -> ModelState:
