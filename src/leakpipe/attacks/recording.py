@@ -34,7 +34,7 @@ class Recorded:
         constants: What else it reads.
 
     Raises:
-        RecordingError: The function reads a value, draws random numbers, or makes tensors whose shape depends on values.
+        RecordingError: The function reads a value, draws random numbers, or lets a shape depend on values.
     """
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
@@ -68,7 +68,7 @@ class _Recorder(TorchDispatchMode):
     """
 
     def __init__(self, inputs: list[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.graph, self.constants = fx.Graph(), list[Tensor]()
         self._nodes: dict[int, fx.Node] = {}
         self._constant_nodes: dict[int, fx.Node] = {}
@@ -78,7 +78,7 @@ class _Recorder(TorchDispatchMode):
         for value in inputs:
             self._follow(value, self._placeholder())
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise RecordingError(f"it draws random numbers ({func})")
@@ -153,4 +153,3 @@ class _Recorder(TorchDispatchMode):
         with place:
             self._last_placeholder = self.graph.placeholder(f"input_{len(self.graph.nodes)}")
         return self._last_placeholder
-

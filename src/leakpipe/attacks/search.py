@@ -224,8 +224,9 @@ class Search:
         due = iteration % every == 0 or iteration in (1, self.settings.iterations)
         if not (due and leader.objective.isfinite()):
             return curves
-        point = {"iteration": iteration, "objective": leader.objective, **leader.terms}
-        return {name: [*curves.get(name, []), float(value)] for name, value in point.items()}
+        terms = {name: value.item() for name, value in leader.terms.items()}
+        point = {"iteration": float(iteration), "objective": float(leader.objective), **terms}
+        return {name: [*curves.get(name, []), value] for name, value in point.items()}
 
 
 class _Point(NamedTuple):

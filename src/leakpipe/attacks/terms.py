@@ -1,6 +1,6 @@
 """What an attack minimises: the objective as a function of candidates, and each of its terms by itself."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
