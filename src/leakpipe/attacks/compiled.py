@@ -66,11 +66,13 @@ def compile_graph(graph: fx.GraphModule, tensors: list[Tensor]) -> Callable[...,
     from torch import _inductor
     from torch._inductor.exc import InvalidCxxCompiler
 
-    options = {"cpp.threads": torch.get_num_threads(), "compile_threads": torch.get_num_threads()}
+    threads = {"cpp.threads": torch.get_num_threads(), "compile_threads": torch.get_num_threads()}
     try:
         with torch.no_grad():
-            program: Callable[..., list[Tensor]] = _inductor.compile(graph, [*tensors], options=options)
-            return program
+            # As specialised to the tensors, without which torch would not look for it on disk.
+            return _inductor.standalone_compile(
+                graph, [*tensors], dynamic_shapes="from_example_inputs", options={"config_patches": threads}
+            )
     except Exception as error:  # whatever goes wrong in a compiler, the attack can do without
         cause = getattr(error, "inner_exception", error)
         if isinstance(cause, InvalidCxxCompiler):
