@@ -3,13 +3,13 @@
 import argparse
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 import torch
 
-from tests.benchmarks.cases import CASES, observe, search
+from tests.benchmarks.cases import CASES, observe, stepper
+from tests.benchmarks.compiling import compare_compiled
 from tests.benchmarks.counts import count_step
 from tests.benchmarks.machine import Peaks, alternate, measure_peaks, middle_ratio
 
@@ -20,10 +20,14 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", default=list(CASES), help=f"of {', '.join(CASES)}; all if none is named")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--memory", choices=("passes", "autograd"), help="only print the peak memory of this way, MB")
+    parser.add_argument("--compile", action="store_true", help="time steps as they are and compiled")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     if chosen.memory:
         print(round(_peak_memory(chosen.cases[0], chosen.memory)))
+        return
+    if chosen.compile:
+        compare_compiled(chosen.cases)
         return
     peaks = measure_peaks()
     print(f"torch {torch.__version__}, {chosen.threads} threads: {peaks.flops / 1e9:.0f} GFLOP/s in a matrix product,")
@@ -39,7 +43,7 @@ def _row(case: str, peaks: Peaks) -> str:
     observation = observe(model, size, images)
     assert observation.prior is not None
     needed = count_step(observation.before, observation.prior)
-    slow, fast = alternate([_stepper(case, step) for step in ("autograd", "passes")], rounds=rounds)
+    slow, fast = alternate([stepper(case, step) for step in ("autograd", "passes")], rounds=rounds)
     floor = peaks.floor(needed.flops, needed.bytes)
     memory = "/".join(_memory_of(case, step) for step in ("passes", "autograd"))
     return (
@@ -47,18 +51,6 @@ def _row(case: str, peaks: Peaks) -> str:
         f"{1e3 * median(fast):.1f} | {median(fast) / floor:.1f}× | {1e3 * median(slow):.1f} | "
         f"{middle_ratio(slow, fast):.2f} | {memory} |"
     )
-
-
-def _stepper(case: str, step: str) -> Callable[[], None]:
-    """A function that takes the next step of the attack."""
-    attack = search(observe(*CASES[case][:3]), step)
-    state = attack.start()
-
-    def advance() -> None:
-        nonlocal state
-        state = attack.advance(state)
-
-    return advance
 
 
 def _memory_of(case: str, step: str) -> str:
@@ -69,7 +61,7 @@ def _memory_of(case: str, step: str) -> str:
 
 def _peak_memory(case: str, step: str) -> float:
     """By how much three steps raise this process above what it held before, in MB (Linux only)."""
-    advance = _stepper(case, step)
+    advance = stepper(case, step)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = _resident("VmRSS")
     for _ in range(3):

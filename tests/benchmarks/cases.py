@@ -1,5 +1,7 @@
 """What is timed: attacks of the `leakpipe` preset on one step of untrained clients."""
 
+from collections.abc import Callable
+
 import torch
 
 from leakpipe.attacks.observation import Observation
@@ -39,7 +41,19 @@ def observe(model: str, size: int, images: int) -> Observation:
     )
 
 
-def search(observation: Observation, step: str) -> Search:
+def search(observation: Observation, step: str, *, compiled: bool = False) -> Search:
     """The attack, whose `AttackSettings.step` is `step`."""
-    settings = PRESETS["leakpipe"].settings.model_copy(update={"step": step})
+    settings = PRESETS["leakpipe"].settings.model_copy(update={"step": step, "compile": compiled})
     return Search(observation, settings, observation.labels, seed=0)
+
+
+def stepper(case: str, step: str, *, compiled: bool = False) -> Callable[[], None]:
+    """A function that takes the next step of the attack."""
+    attack = search(observe(*CASES[case][:3]), step, compiled=compiled)
+    state = attack.start()
+
+    def advance() -> None:
+        nonlocal state
+        state = attack.advance(state)
+
+    return advance

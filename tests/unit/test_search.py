@@ -180,9 +180,10 @@ def poison(monkeypatch: pytest.MonkeyPatch, *calls: int) -> None:
     """Make the objective of these evaluations, counted from 0, not a number."""
     evaluate, count = Terms.evaluate_all, iter(range(10**6))
 
-    def poisoned(self: Terms, *args: Any, **given: Any) -> list[Evaluation]:
+    def poisoned(self: Terms, *args: Any, **given: Any) -> Evaluation:
         found = evaluate(self, *args, **given)
-        return [replace(one, objective=one.objective * (math.nan if next(count) in calls else 1)) for one in found]
+        factors = [math.nan if next(count) in calls else 1 for _ in found.objective]
+        return replace(found, objective=found.objective * torch.tensor(factors))
 
     monkeypatch.setattr(Terms, "evaluate_all", poisoned)
 

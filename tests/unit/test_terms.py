@@ -173,9 +173,8 @@ def test_frozen_statistics_are_held_against_the_global_ones() -> None:
     """Absolute distance by numpy, of the frozen network's first layer inputs and the second's."""
     observation = observing(images=2)
     images = other_images(observation)
-    found = terms_of(observation, batch_norm="frozen", batch_norm_weight=1.0, batch_norm_distance="absolute").evaluate(
-        images, observation.labels
-    )
+    settings = {"batch_norm": "frozen", "batch_norm_weight": 1.0, "batch_norm_distance": "absolute"}
+    found = terms_of(observation, **settings, step="autograd").evaluate(images, observation.labels)
     inputs: list[np.ndarray] = []
     module = observation.before.module
     hooks = [
@@ -238,7 +237,7 @@ def test_the_client_is_simulated_as_it_trained() -> None:
         before=state, update=update, settings=settings, images=2, batch_size=1, epochs=1, image_shape=(1, 8, 8),
         labels=labels,
     )  # fmt: skip
-    found = terms_of(observation, batch_norm_weight=1.0).evaluate(images, labels)
+    found = terms_of(observation, batch_norm_weight=1.0, step="autograd").evaluate(images, labels)
     torch.testing.assert_close(dict(found.update.weights), dict(update.weights))
     torch.testing.assert_close(dict(found.update.statistics), dict(update.statistics))
     assert found.objective.item() == pytest.approx(0, abs=1e-12)

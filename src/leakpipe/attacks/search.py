@@ -3,10 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from leakpipe.attacks.compiled import Compiled
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.optimizers import initial_slots, take_step
 from leakpipe.attacks.starts import start_candidates
@@ -74,6 +76,7 @@ class Search:
         if labels is not None and not (0 <= int(labels.min()) <= int(labels.max()) < self.classes):
             raise LeakpipeError(f"labels: {labels.tolist()}, expected class indices below {self.classes}")
         self.variables = Variables(settings, self.shape, label_classes=0 if labels is not None else self.classes)
+        self._measure = Compiled(self._measured) if settings.compile else self._measured
 
     def start(self) -> SearchState:
         """The state before the first iteration."""
@@ -153,28 +156,34 @@ class Search:
 
     def _evaluate(self, rows: Tensor, drift: Tensors, consensus: Tensor | None) -> tuple[list["_Point"], Tensors]:
         """Objective and gradient of one restart, or of `terms.together`; and where the model drifts to."""
+        found = self._measure(rows, drift, consensus)
+        finite = (found.objective.isfinite() & found.gradient.isfinite().all(dim=1)).tolist()
+        points = [
+            _Point(found.candidates[place], found.objective[place], found.gradient[place], found.terms_at(place))
+            if finite[place]
+            else self._nowhere(row)
+            for place, row in enumerate(rows)
+        ]
+        return points, found.drift if finite[0] else drift  # who drifts is alone
+
+    def _measured(self, rows: Tensor, drift: Tensors, consensus: Tensor | None) -> "_Measured":
+        """What `_evaluate` finds, whether finite or not; all that depends on values is a tensor, to be compiled."""
         rows = rows.detach().requires_grad_()
         images, shares = self.variables.candidates(rows)
         flat = images.clamp(0, 1).flatten(1)
         candidates = (flat if shares is None else torch.cat([flat, shares.flatten(1)], dim=1)).detach()
         labels = self._labels(shares, restarts=len(rows))
-        evaluations = self.terms.evaluate_all(images, labels, drift=drift or None, consensus=consensus)
-        (gradients,) = torch.autograd.grad(torch.stack([each.objective for each in evaluations]).sum(), rows)
-        points = []
-        for row, evaluation, where, gradient in zip(rows, evaluations, candidates, gradients, strict=True):
-            if not (evaluation.objective.isfinite() and gradient.isfinite().all()):
-                points.append(self._nowhere(row))
-                continue
-            points.append(_Point(where, evaluation.objective.detach(), gradient, evaluation.terms))
-            if drift and evaluation.update is not None:
-                drift = {name: value + evaluation.update.weights[name] for name, value in drift.items()}
-        return points, drift
+        evaluation = self.terms.evaluate_all(images, labels, drift=drift or None, consensus=consensus)
+        (gradient,) = torch.autograd.grad(evaluation.objective.sum(), rows)
+        if drift and evaluation.update is not None:
+            drift = {name: value + evaluation.update.weights[name] for name, value in drift.items()}
+        return _Measured(candidates, evaluation.objective.detach(), gradient, drift, evaluation.values)
 
     def _nowhere(self, row: Tensor) -> "_Point":
         """The point of a restart that is not finite, or not evaluated: infinite, of no direction."""
         images = math.prod(self.shape) + (self.shape[0] * self.classes if self.labels is None else 0)
         nowhere = torch.tensor(math.inf, dtype=torch.float64)
-        return _Point(row.new_zeros(images), nowhere, torch.zeros_like(row).detach(), {})
+        return _Point(row.new_zeros(images), nowhere, torch.zeros_like(row), {})
 
     def _enter_level(self, state: SearchState) -> SearchState:
         """Enlarge the candidates where the next level of the pyramid begins; the optimiser begins anew there."""
@@ -221,15 +230,29 @@ class Search:
         due = iteration % every == 0 or iteration in (1, self.settings.iterations)
         if not (due and leader.objective.isfinite()):
             return curves
-        point = {"iteration": float(iteration), "objective": float(leader.objective), **leader.terms}
+        terms = {name: value.item() for name, value in leader.terms.items()}
+        point = {"iteration": float(iteration), "objective": float(leader.objective), **terms}
         return {name: [*curves.get(name, []), value] for name, value in point.items()}
 
 
-@dataclass(frozen=True)
-class _Point:
+class _Measured(NamedTuple):
+    """Of several restarts: candidates, objectives, gradients and terms; and where the model drifts to."""
+
+    candidates: Tensor
+    objective: Tensor
+    gradient: Tensor
+    drift: Tensors
+    terms: Tensors
+
+    def terms_at(self, place: int) -> Tensors:
+        """Of one of them."""
+        return {name: values[place] for name, values in self.terms.items()}
+
+
+class _Point(NamedTuple):
     """One restart's candidates (flat, as `SearchState.best`), what they reach, and where that points."""
 
     candidates: Tensor
     objective: Tensor
     gradient: Tensor
-    terms: Mapping[str, float]
+    terms: Tensors

@@ -1,6 +1,6 @@
 """What an attack minimises: the objective as a function of candidates, and each of its terms by itself."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -36,18 +36,23 @@ from leakpipe.params_defenses import DefenseSteps
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The objective at one point.
+    """The objective at one point, or at those of several restarts.
 
     Attributes:
-        objective: Weighted sum of the terms, a float64 scalar.
-        terms: Each term unweighted, by name.
+        objective: Weighted sum of the terms, float64, a scalar or of shape (restarts,).
+        values: Each term unweighted, by name, of the same shape, without a graph.
         update: What the candidates' local training would have sent, without a graph; None where no term asks for it
             or the passes compare it without making it.
     """
 
     objective: Tensor
-    terms: Mapping[str, float]
+    values: Tensors
     update: ClientUpdate | None
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """`values` of one point as numbers."""
+        return {name: value.item() for name, value in self.values.items()}
 
 
 class Terms:
@@ -126,8 +131,8 @@ class Terms:
 
     def evaluate_all(
         self, images: Tensor, labels: Tensor, *, drift: Tensors | None = None, consensus: Tensor | None = None
-    ) -> list[Evaluation]:
-        """`evaluate` of each of at most `together` restarts.
+    ) -> Evaluation:
+        """`evaluate` of at most `together` restarts.
 
         Args:
             images: Shape (restarts, images, channels, height, width).
@@ -136,7 +141,9 @@ class Terms:
             consensus: As `evaluate`.
         """
         if len(images) == 1:
-            return [self.evaluate(images[0], labels[0], drift=drift, consensus=consensus)]
+            one = self.evaluate(images[0], labels[0], drift=drift, consensus=consensus)
+            values = {name: value[None] for name, value in one.values.items()}
+            return Evaluation(one.objective[None], values, one.update)
         assert self.comparison is not None
         distances, measured = self.comparison.compare(self._inputs(images), labels)
         means = {name: layer.mean for name, layer in measured.items()}
@@ -149,9 +156,7 @@ class Terms:
             return self._weigh(images, distance, gap, None, consensus)
 
         objectives, terms = torch.vmap(weigh)(images, distances, means, variances)
-        columns = zip(*(values.tolist() for values in terms.values()), strict=True)
-        values = [dict(zip(terms, column, strict=True)) for column in columns]
-        return [Evaluation(objective, each, None) for objective, each in zip(objectives, values, strict=True)]
+        return Evaluation(objectives, terms, None)
 
     def evaluate(
         self, images: Tensor, labels: Tensor, *, drift: Tensors | None = None, consensus: Tensor | None = None
@@ -191,8 +196,7 @@ class Terms:
                 # else that one forward pass was through the global model
                 seen = self._look(inputs, self.row_spaces)
             outside = row_space_distance(model.module, seen, self.row_spaces, centred=self._centred)
-        objective, terms = self._weigh(images, distance, gap, outside, consensus)
-        values = {name: term.item() for name, term in terms.items()}
+        objective, values = self._weigh(images, distance, gap, outside, consensus)
         return Evaluation(objective, values, _detached(simulated) if simulated is not None else None)
 
     def _weigh(
@@ -223,7 +227,7 @@ class Terms:
         if consensus is not None:
             terms["group_distance"] = settings.group_weight, group_distance(images, consensus)
         objective = torch.stack([weight * term.double() for weight, term in terms.values()]).sum()
-        return objective, {name: term for name, (_, term) in terms.items()}
+        return objective, {name: term.detach() for name, (_, term) in terms.items()}
 
     def _inputs(self, images: Tensor) -> Tensor:
         """What the simulated client trains on."""
