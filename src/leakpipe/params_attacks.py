@@ -154,9 +154,9 @@ class AttackSettings(Section):
     )
     compile: bool = Field(
         default=False,
-        description="Compile a step with torch.compile before the first: two to three times faster for small networks, "
-        "after up to a minute or two of waiting, or ten to twenty seconds where the same network and settings were "
-        "compiled before; pays from some thousand steps on. On CPUs it needs a C++ compiler.",
+        description="Compile the step by torch.compile before it is first taken: two to three times as fast as "
+        "`autograd` in small networks, for attacks of thousands of steps. Compiling takes a minute or two, or some "
+        "seconds where the same network and attack were compiled before; on CPUs it needs a C++ compiler.",
     )
     recompute_steps: bool = Field(
         default=False,

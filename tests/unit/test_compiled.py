@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from leakpipe.attacks import compiled
+from leakpipe.attacks import compiled, optimise, search
 from leakpipe.attacks.checkpoint import Checkpoint
+from leakpipe.attacks.labels import recover_label_counts
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.optimise import invert
 from leakpipe.attacks.presets import PRESETS
@@ -40,12 +42,12 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "compile_graph", lambda graph, _tensors: graph)
 
 
-def searched(observation: Observation, settings: AttackSettings, *, steps: int = 4) -> tuple[Search, list[SearchState]]:
-    search = Search(observation, settings, None if settings.labels == "joint" else observation.labels, seed=0)
-    states = [search.start()]
+def searched(observation: Observation, settings: AttackSettings, *, steps: int = 4) -> list[SearchState]:
+    attack = Search(observation, settings, None if settings.labels == "joint" else observation.labels, seed=0)
+    states = [attack.start()]
     for _ in range(steps):
-        states.append(search.advance(states[-1]))
-    return search, states[1:]
+        states.append(attack.advance(states[-1]))
+    return states[1:]
 
 
 def settings_of(preset: str, **changes: Any) -> AttackSettings:
@@ -53,8 +55,8 @@ def settings_of(preset: str, **changes: Any) -> AttackSettings:
 
 
 def assert_same(observation: Observation, settings: AttackSettings) -> None:
-    _, expected = searched(observation, settings)
-    _, found = searched(observation, settings.model_copy(update={"compile": True}))
+    expected = searched(observation, settings)
+    found = searched(observation, settings.model_copy(update={"compile": True}))
     for mine, theirs in zip(found, expected, strict=True):
         assert torch.equal(mine.variables, theirs.variables)
         assert torch.equal(mine.best, theirs.best)
@@ -80,9 +82,9 @@ def test_every_kind_of_attack_can_be_compiled(case: str) -> None:
 
 @pytest.mark.usefixtures("no_compiler")
 def test_a_restart_that_is_not_finite_stays_where_it_is() -> None:
-    search = Search(observe_small(), settings_of("leakpipe", compile=True), torch.tensor([0, 1]), seed=0)
-    state = search.advance(search.start())
-    broken = search.advance(SearchState(**{**vars(state), "variables": state.variables * torch.nan}))
+    attack = Search(observe_small(), settings_of("leakpipe", compile=True), torch.tensor([0, 1]), seed=0)
+    state = attack.advance(attack.start())
+    broken = attack.advance(SearchState(**{**vars(state), "variables": state.variables * torch.nan}))
     assert broken.stopped == "diverged"
 
 
@@ -100,6 +102,24 @@ def test_a_stopped_attack_continues_to_the_same_bytes(tmp_path: Path) -> None:
         invert(observe_small(), settings, seed=0, on_iteration=stop, checkpoint=checkpoint)
     continued = invert(observe_small(), settings, seed=0, checkpoint=checkpoint)
     assert torch.equal(continued.images, whole.images)
+
+
+def test_short_attacks_that_try_labels_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled_for: list[AttackSettings] = []
+
+    class Noted(compiled.Compiled[Any]):
+        def __init__(self, function: Callable[..., Any]) -> None:
+            compiled_for.append(function.__self__.settings)  # type: ignore[attr-defined]
+            super().__init__(function)
+
+    monkeypatch.setattr(search, "Compiled", Noted)
+    monkeypatch.setattr(compiled, "compile_graph", lambda graph, _tensors: graph)
+    monkeypatch.setattr(optimise, "TRIAL", (2, 2))
+    observation = observe_small(images=3, batch_size=2)
+    assert len(recover_label_counts(observation, observation.prior).guesses) > 1  # so that several are tried
+    settings = settings_of("leakpipe", compile=True, iterations=3, labels="recovered")
+    invert(observation, settings, seed=0)
+    assert compiled_for == [settings]
 
 
 def test_what_depends_on_values_is_refused_in_one_sentence() -> None:
@@ -135,8 +155,8 @@ def test_a_compiled_search_takes_the_same_path(tmp_path: Path, monkeypatch: pyte
     for victim in range(2):
         images = random_images(2, seed=victim, dtype=torch.float64)
         observation = observe(small_model(seed=victim, dtype=torch.float64), images, [0, victim])
-        _, expected = searched(observation, settings, steps=50)
-        _, found = searched(observation, settings.model_copy(update={"compile": True}), steps=50)
+        expected = searched(observation, settings, steps=50)
+        found = searched(observation, settings.model_copy(update={"compile": True}), steps=50)
         for mine, theirs in zip(found, expected, strict=True):
             torch.testing.assert_close(mine.variables, theirs.variables, rtol=0, atol=1e-10)
         assert counters["inductor"]["fxgraph_cache_miss"] == 1
