@@ -39,11 +39,11 @@ def main() -> None:
 
 
 def _row(case: str, peaks: Peaks) -> str:
-    model, size, images, rounds = CASES[case]
-    observation = observe(model, size, images)
+    chosen = CASES[case]
+    observation = observe(chosen)
     assert observation.prior is not None
-    needed = count_step(observation.before, observation.prior)
-    slow, fast = alternate([stepper(case, step) for step in ("autograd", "passes")], rounds=rounds)
+    needed = count_step(observation.before, observation.prior[: chosen.batch_size]).times(chosen.steps)
+    slow, fast = alternate([stepper(chosen, step) for step in ("autograd", "passes")], rounds=chosen.rounds)
     floor = peaks.floor(needed.flops, needed.bytes)
     memory = "/".join(_memory_of(case, step) for step in ("passes", "autograd"))
     return (
@@ -61,7 +61,7 @@ def _memory_of(case: str, step: str) -> str:
 
 def _peak_memory(case: str, step: str) -> float:
     """By how much three steps raise this process above what it held before, in MB (Linux only)."""
-    advance = stepper(case, step)
+    advance = stepper(CASES[case], step)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = _resident("VmRSS")
     for _ in range(3):

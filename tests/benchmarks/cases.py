@@ -1,39 +1,73 @@
-"""What is timed: attacks of the `leakpipe` preset on one step of untrained clients."""
+"""What is timed: attacks on untrained clients."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.presets import PRESETS
 from leakpipe.attacks.search import Search
-from leakpipe.federation.local import Batch, LocalSettings, local_update
+from leakpipe.federation.local import LocalSettings, assume_schedule, local_update, make_batches
 from leakpipe.models.state import build_module, initial_state
+from leakpipe.params_attacks import AttackSettings
 from leakpipe.params_models import ModelParams
 
-CASES = {  # model, height and width, images in the batch, rounds
-    "convnet-bn-32-1": ("convnet-bn", 32, 1, 60),
-    "convnet-bn-32-8": ("convnet-bn", 32, 8, 30),
-    "resnet18-64-1": ("resnet18", 64, 1, 10),
-    "resnet18-224-1": ("resnet18", 224, 1, 5),
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One attack.
+
+    Attributes:
+        model: Its registered name.
+        size: Height and width.
+        images: Of the client.
+        steps: Local steps, each on as many of them.
+        preset: Of the attack; it has one restart.
+        rounds: In which each way of taking a step is timed once.
+    """
+
+    model: str = "convnet-bn"
+    size: int = 32
+    images: int = 1
+    steps: int = 1
+    preset: str = "leakpipe"
+    rounds: int = 60
+
+    @property
+    def batch_size(self) -> int:
+        """Images in a step."""
+        return self.images // self.steps
+
+
+CASES = {
+    "convnet-bn-32-1": Case(),
+    "convnet-bn-32-8": Case(images=8, rounds=30),
+    "resnet18-64-1": Case(model="resnet18", size=64, rounds=10),
+    "resnet18-224-1": Case(model="resnet18", size=224, rounds=5),
+    "two-steps-of-4": Case(images=8, steps=2, rounds=30),
+    "bn-aware": Case(preset="bn-aware"),
+    "inverting-gradients": Case(preset="inverting-gradients"),
 }
 CLIENT = LocalSettings(learning_rate=0.01)
 
 
-def observe(model: str, size: int, images: int) -> Observation:
+def observe(case: Case) -> Observation:
     """A client's update from random images, and a prior that is as random."""
-    shape = {"widths": (32, 32, 64, 64), "strides": (1, 2, 1, 2)} if model == "convnet-bn" else {}
-    module = build_module(ModelParams(name=model, **shape), classes=2, image_size=size)
+    size = case.size
+    shape = {"widths": (32, 32, 64, 64), "strides": (1, 2, 1, 2)} if case.model == "convnet-bn" else {}
+    module = build_module(ModelParams(name=case.model, **shape), classes=2, image_size=size)
     state = initial_state(module, seed=0)
     generator = torch.Generator().manual_seed(0)
-    truth, prior = torch.rand(2, images, 1, size, size, generator=generator)
-    labels = torch.arange(images) % 2
+    truth, prior = torch.rand(2, case.images, 1, size, size, generator=generator)
+    labels = torch.arange(case.images) % 2
+    schedule = assume_schedule(case.images, case.batch_size, 1)
     return Observation(
         before=state,
-        update=local_update(state, [Batch(truth, labels)], CLIENT),
+        update=local_update(state, make_batches(truth, labels, schedule), CLIENT),
         settings=CLIENT,
-        images=images,
-        batch_size=images,
+        images=case.images,
+        batch_size=case.batch_size,
         epochs=1,
         image_shape=(1, size, size),
         labels=labels,
@@ -41,15 +75,15 @@ def observe(model: str, size: int, images: int) -> Observation:
     )
 
 
-def search(observation: Observation, step: str, *, compiled: bool = False) -> Search:
-    """The attack, whose `AttackSettings.step` is `step`."""
-    settings = PRESETS["leakpipe"].settings.model_copy(update={"step": step, "compile": compiled})
-    return Search(observation, settings, observation.labels, seed=0)
+def stepper(case: Case, step: str, *, compiled: bool = False) -> Callable[[], None]:
+    """A function that takes the next step of the attack, whose `AttackSettings.step` is `step`."""
+    changes = {"step": step, "compile": compiled, "restarts": 1, "group_weight": 0.0}
+    return advancing(observe(case), PRESETS[case.preset].settings.model_copy(update=changes))
 
 
-def stepper(case: str, step: str, *, compiled: bool = False) -> Callable[[], None]:
-    """A function that takes the next step of the attack."""
-    attack = search(observe(*CASES[case][:3]), step, compiled=compiled)
+def advancing(observation: Observation, settings: AttackSettings) -> Callable[[], None]:
+    """A function that takes the next step of an attack."""
+    attack = Search(observation, settings, observation.labels, seed=0)
     state = attack.start()
 
     def advance() -> None:

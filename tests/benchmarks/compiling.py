@@ -29,9 +29,9 @@ def compare_compiled(cases: list[str]) -> None:
 
 
 def _row(case: str) -> str:
-    ways = {way: stepper(case, way[0], compiled=way[1]) for way in WAYS}
+    ways = {way: stepper(CASES[case], way[0], compiled=way[1]) for way in WAYS}
     seconds = {step: _first_step(ways[step, True]) for step in ("autograd", "passes")}
-    times = dict(zip(WAYS, alternate(list(ways.values()), rounds=CASES[case][-1]), strict=True))
+    times = dict(zip(WAYS, alternate(list(ways.values()), rounds=CASES[case].rounds), strict=True))
     slow, fast = times["passes", False], times["passes", True]
     pays = seconds["passes"] / max(1e-9, median(slow) - median(fast))
     return (

@@ -22,6 +22,10 @@ class Counts:
     flops: float
     bytes: float
 
+    def times(self, steps: int) -> "Counts":
+        """Of as many local steps."""
+        return Counts(self.flops * steps, self.bytes * steps)
+
 
 def count_step(state: ModelState, images: Tensor) -> Counts:
     """Of a network's convolutions and fully connected layers; what else there is costs bytes that are not counted."""
