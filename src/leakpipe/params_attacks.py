@@ -149,8 +149,8 @@ class AttackSettings(Section):
     patience: int = Field(default=100, ge=1, description="Iterations over which `tolerance` asks for progress.")
     step: Literal["passes", "autograd"] = Field(
         default="passes",
-        description="How one local step is differentiated: in `passes` written by hand, several times faster, where "
-        "they know the network and the objective, or always by `autograd`. Results agree up to rounding.",
+        description="How local training is differentiated: in `passes` written by hand, faster, where they know the "
+        "network and the update, or always by `autograd`. Results agree up to rounding.",
     )
     compile: bool = Field(
         default=False,
