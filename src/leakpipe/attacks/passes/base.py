@@ -9,7 +9,8 @@ candidates' images do to it follows from four passes through the network:
 4. reverse: the derivative of Ṡ with respect to h, written h̄, back to the images.
 
 The derivative of Ṡ with respect to ḣ is δ again, so that the reverse pass reuses it, and no pass makes a gradient of
-a weight but the second: automatic differentiation of the backward pass (Zhu 2019) arrives at the same numbers.
+a weight but the second, and the last where weights move between steps (`several_steps`). Automatic differentiation of
+the backward pass (Zhu 2019) arrives at the same numbers.
 """
 
 from abc import ABC, abstractmethod
