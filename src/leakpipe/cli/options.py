@@ -6,12 +6,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from tqdm import tqdm
 
-from leakpipe.params_files import read_yaml
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -29,6 +29,8 @@ class JsonOrFile(click.ParamType[Any]):
         if not isinstance(value, str):
             return value
         if not value.lstrip().startswith(("{", "[")):
+            from leakpipe.params_files import read_yaml
+
             return read_yaml(Path(value))
         try:
             return json.loads(value)
@@ -77,6 +79,8 @@ def use_threads(threads: int) -> None:
 
 def progress_bar(total: int, description: str, unit: str) -> "tqdm[Any]":
     """A bar with rate and remaining time on a terminal; a line about every 30 s elsewhere (log files)."""
+    from tqdm import tqdm
+
     on_terminal = sys.stderr.isatty()
     return tqdm(
         total=total,
