@@ -1,5 +1,6 @@
 """What commands share: option types, the run record, threads, progress bars."""
 
+import gc
 import json
 import signal
 import sys
@@ -71,9 +72,15 @@ def use_threads(threads: int) -> None:
 
     `torch.use_deterministic_algorithms` is left alone: on the CPU the kernels used here are deterministic
     (a test compares bytes), and the call imports torch's compiler, which takes longer than an attack.
+
+    torch is imported here, and the garbage collector never looks at what that makes: it would go through it again and
+    again, for a tenth of the time that the import takes.
     """
+    gc.disable()
     import torch
 
+    gc.freeze()
+    gc.enable()
     torch.set_num_threads(threads)
 
 
