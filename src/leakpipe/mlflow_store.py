@@ -16,6 +16,8 @@ from urllib.parse import unquote, urlsplit
 from leakpipe.errors import LeakpipeError
 
 if TYPE_CHECKING:
+    from sqlite3 import Connection
+
     from mlflow import MlflowClient
 
 DEFAULT_URI = "sqlite:///mlflow.db"
@@ -130,14 +132,28 @@ def artifact_folder(database: Path) -> Path:
 
 
 def _create_database(path: Path) -> None:
-    """Create an empty MLflow database beside its place, then move it there (making it takes seconds)."""
+    """Create an empty MLflow database beside its place, then move it there (making it takes seconds).
+
+    MLflow takes a hundred transactions; the disk is waited for once, at the end, and not after each.
+    """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from sqlalchemy import Engine, event
 
     unfinished = path.with_name(f".{path.name}.part")
     unfinished.unlink(missing_ok=True)
-    store = SqlAlchemyStore(f"sqlite:///{unfinished}", artifact_folder(path).as_uri())  # type: ignore[no-untyped-call]
-    store.engine.dispose()
+    event.listen(Engine, "connect", _never_wait)
+    try:
+        store = SqlAlchemyStore(f"sqlite:///{unfinished}", artifact_folder(path).as_uri())  # type: ignore[no-untyped-call]
+        store.engine.dispose()
+    finally:
+        event.remove(Engine, "connect", _never_wait)
+    with unfinished.open("rb") as stream:
+        os.fsync(stream.fileno())
     unfinished.replace(path)
+
+
+def _never_wait(connection: "Connection", _record: object) -> None:
+    connection.execute("PRAGMA synchronous = OFF")
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from leakpipe.errors import LeakpipeError
@@ -14,6 +13,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping (JSON is one too); `LeakpipeError` names the file and the line that is wrong."""
+    import yaml  # no job reads YAML, and every job starts anew
+
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

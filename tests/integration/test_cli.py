@@ -18,7 +18,7 @@ from mlflow.entities import Metric, Run
 from leakpipe.cli.main import main
 from leakpipe.metrics.table import LEAKAGE_COLUMNS
 from leakpipe.params import Params
-from leakpipe.storage import read_arrays, write_arrays
+from leakpipe.storage import read_arrays, read_json, write_arrays
 from tests.conftest import PROJECT
 
 MODEL = {"name": "convnet-bn", "widths": [4, 6], "strides": [1, 2]}
@@ -105,6 +105,30 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "--leakage-csv", folder / "leakage.csv", "--leakage-parquet", folder / "leakage.parquet",
             "--accuracy-csv", folder / "accuracy.csv", "--metrics", folder / "metrics.json")  # fmt: skip
     return folder
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "federate",
+        pytest.param("invert", marks=pytest.mark.xfail(strict=True, reason="explain.py gives grad `grad_outputs`")),
+    ],
+)
+def test_no_job_imports_sympy(run: Path, tmp_path: Path, command: str) -> None:
+    """torch does when `torch.autograd.grad` is given `grad_outputs`; that takes half a second."""
+    recorded = run / ("gaussian-1/record.json" if command == "federate" else "out/site-9.json")
+    arguments = [argument.replace(str(run / "out"), str(tmp_path)) for argument in read_json(recorded)["command"]]
+    if command == "federate":
+        arguments[arguments.index("--out-dir") + 1] = str(tmp_path)
+    code = (
+        "import sys, torch; by_itself = 'sympy' in sys.modules; from leakpipe.cli.main import main;"
+        f"main({arguments!r}, standalone_mode=False); print(by_itself, 'sympy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    by_itself, imported = done.stdout.split()
+    if by_itself == "True":
+        pytest.skip("this torch imports sympy by itself")
+    assert imported == "False"
 
 
 def test_the_table_has_a_row_per_true_image(run: Path) -> None:

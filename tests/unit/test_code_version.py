@@ -23,8 +23,8 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def forget() -> None:
-    module._direct_imports.cache_clear()
-    module._module_hash.cache_clear()
+    for read in (module._direct_imports, module._module_hash, module._read, module._source):
+        read.cache_clear()
 
 
 def versions() -> dict[str, str]:

@@ -61,8 +61,10 @@ def federate(
     """Run federated averaging; keep the captured rounds' global models and attacked clients' updates."""
     if unnamed := [name for name in ("experiment", "defense") if name not in labels]:
         raise click.UsageError(f"--label {unnamed[0]}=… is missing; updates and accuracies are filed under it")
+    use_threads(threads)
     import torch
 
+    from leakpipe.allocator import keep_freed_memory
     from leakpipe.data.files import load_dataset, load_split
     from leakpipe.federation.simulate import simulate_federation, write_accuracy
     from leakpipe.params_defenses import DefenseSteps
@@ -71,7 +73,7 @@ def federate(
     from leakpipe.params_models import ModelParams
     from leakpipe.provenance import record_run
 
-    use_threads(threads)
+    keep_freed_memory()
     params = {"model": model, "federation": federation, "defense": defense}
     with record_run(record, rule="federate", labels=labels, params=params) as run:
         model_params = parse_section(ModelParams, model, source="--model")

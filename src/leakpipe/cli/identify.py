@@ -59,8 +59,10 @@ def identify(
         raise click.UsageError(
             f"--reconstruction ({len(reconstructions)}) and --global-model ({len(models)}) must be as many"
         )
+    use_threads(threads)
     import pandas as pd
 
+    from leakpipe.allocator import keep_freed_memory
     from leakpipe.data.files import load_dataset, load_split
     from leakpipe.metrics.identifiability import identifiability_columns
     from leakpipe.metrics.table import SCORE_COLUMNS, read_table, write_table
@@ -68,7 +70,7 @@ def identify(
     from leakpipe.params_files import parse_section
     from leakpipe.provenance import record_run
 
-    use_threads(threads)
+    keep_freed_memory()
     with record_run(record, rule="identify", labels=labels, params=identifiability) as run:
         settings = parse_section(IdentifiabilityParams, identifiability, source="--identifiability")
         look_up = _LookUp(

@@ -1,17 +1,18 @@
 """What commands share: option types, the run record, threads, progress bars."""
 
+import gc
 import json
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from tqdm import tqdm
 
-from leakpipe.params_files import read_yaml
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -29,6 +30,8 @@ class JsonOrFile(click.ParamType[Any]):
         if not isinstance(value, str):
             return value
         if not value.lstrip().startswith(("{", "[")):
+            from leakpipe.params_files import read_yaml
+
             return read_yaml(Path(value))
         try:
             return json.loads(value)
@@ -69,14 +72,22 @@ def use_threads(threads: int) -> None:
 
     `torch.use_deterministic_algorithms` is left alone: on the CPU the kernels used here are deterministic
     (a test compares bytes), and the call imports torch's compiler, which takes longer than an attack.
+
+    torch is imported here, and the garbage collector never looks at what that makes: it would go through it again and
+    again, for a tenth of the time that the import takes.
     """
+    gc.disable()
     import torch
 
+    gc.freeze()
+    gc.enable()
     torch.set_num_threads(threads)
 
 
 def progress_bar(total: int, description: str, unit: str) -> "tqdm[Any]":
     """A bar with rate and remaining time on a terminal; a line about every 30 s elsewhere (log files)."""
+    from tqdm import tqdm
+
     on_terminal = sys.stderr.isatty()
     return tqdm(
         total=total,

@@ -33,6 +33,7 @@ def pretrain(
     labels: dict[str, Any],
 ) -> None:
     """Train on the public part, which no client holds; the validation part only watches."""
+    use_threads(threads)
     import torch
 
     from leakpipe.data.files import load_dataset, load_split
@@ -47,7 +48,6 @@ def pretrain(
     from leakpipe.provenance import record_run
     from leakpipe.randomness import derive_seed
 
-    use_threads(threads)
     with record_run(record, rule="pretrain", labels=labels, params=model) as run:
         params = parse_section(ModelParams, model, source="--model")
         settings = params.pretraining

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import norm, t
+from scipy.special import ndtr, stdtrit  # scipy.stats has them too, and takes a second to import
 
 from leakpipe.errors import LeakpipeError
 
@@ -70,4 +70,4 @@ def bootstrap_mean(
 
 def _expanded_tail(tail: float, count: int) -> float:
     """Share of resampled means to leave out at each end, so that the interval is as long as Student's would be."""
-    return float(norm.cdf(math.sqrt(count / (count - 1)) * t.ppf(tail, count - 1)))
+    return float(ndtr(math.sqrt(count / (count - 1)) * stdtrit(count - 1, tail)))

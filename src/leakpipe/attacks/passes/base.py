@@ -14,12 +14,22 @@ the backward pass (Zhu 2019) arrives at the same numbers.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import _engine_run_backward
 
 Adjoints = tuple[Tensor | None, ...]
+
+
+def pull_back(adjoint: Tensor, result: Tensor, inputs: Sequence[Tensor]) -> Adjoints:
+    """Adjoints of `inputs` from that of `result`, whose graph is kept; None where it does not depend on one.
+
+    What `torch.autograd.grad(result, inputs, adjoint, retain_graph=True, allow_unused=True)` gives. That imports sympy
+    to compare two shapes, which takes longer than many an attack; this is what it calls then.
+    """
+    return _engine_run_backward((result,), (adjoint,), True, False, tuple(inputs), True, accumulate_grad=False)
 
 
 class Layer(ABC):
@@ -130,7 +140,7 @@ class Linear(Layer):
         self.output = self.result.detach()
 
     def backward(self, delta: Tensor) -> Adjoints:
-        return torch.autograd.grad(self.result, self.inputs, delta, retain_graph=True)
+        return pull_back(delta, self.result, self.inputs)
 
     def tangent(self, *moved: Tensor | None) -> Tensor | None:
         if all(value is None for value in moved):
