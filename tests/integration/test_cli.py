@@ -107,13 +107,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "federate",
-        pytest.param("invert", marks=pytest.mark.xfail(strict=True, reason="explain.py gives grad `grad_outputs`")),
-    ],
-)
+@pytest.mark.parametrize("command", ["federate", "invert"])
 def test_no_job_imports_sympy(run: Path, tmp_path: Path, command: str) -> None:
     """torch does when `torch.autograd.grad` is given `grad_outputs`; that takes half a second."""
     recorded = run / ("gaussian-1/record.json" if command == "federate" else "out/site-9.json")

@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import _engine_run_backward
 
 Adjoints = tuple[Tensor | None, ...]
 
@@ -26,10 +25,12 @@ Adjoints = tuple[Tensor | None, ...]
 def pull_back(adjoint: Tensor, result: Tensor, inputs: Sequence[Tensor]) -> Adjoints:
     """Adjoints of `inputs` from that of `result`, whose graph is kept; None where it does not depend on one.
 
-    What `torch.autograd.grad(result, inputs, adjoint, retain_graph=True, allow_unused=True)` gives. That imports sympy
-    to compare two shapes, which takes longer than many an attack; this is what it calls then.
+    Of an inner product, not `torch.autograd.grad(result, inputs, adjoint)`: that imports sympy to compare two shapes,
+    which takes longer than many an attack.
     """
-    return _engine_run_backward((result,), (adjoint,), True, False, tuple(inputs), True, accumulate_grad=False)
+    with torch.enable_grad():
+        inner = (result * adjoint).sum()
+    return torch.autograd.grad(inner, inputs, retain_graph=True, allow_unused=True)
 
 
 class Layer(ABC):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from leakpipe.attacks.passes.base import Adjoints, Layer
+from leakpipe.attacks.passes.base import Adjoints, Layer, pull_back
 from leakpipe.attacks.passes.program import Instruction
 from leakpipe.attacks.passes.weighted import Normalized, ParameterLayer
 from leakpipe.federation.local import LocalSettings, mean_loss
@@ -78,9 +78,7 @@ class LocalStep:
         last = moved[-1]
         wanted = [value for value in (self.logits, self.labels) if value.requires_grad]
         assert last is not None
-        with torch.enable_grad():
-            along = (self.delta * last).sum()
-        derivatives = torch.autograd.grad(along, wanted, allow_unused=True)
+        derivatives = pull_back(last, self.delta, wanted)
         reached = self._back(_reverse_with_weights if in_weights else _reverse, derivatives[0])
         return reached, derivatives[1] if len(derivatives) > 1 else None
 
