@@ -16,12 +16,8 @@ WAYS = [(step, compiled) for step in ("autograd", "passes") for compiled in (Fal
 
 def compare_compiled(cases: list[str]) -> None:
     """Print one row per case."""
-    print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads. Milliseconds a step as they are and compiled,"
-    )
-    print(
-        "medians of alternating rounds; seconds to compile with nothing kept from before, and steps that gain them.\n"
-    )
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads. Milliseconds a step, medians of alternating")
+    print("rounds; seconds to compile the passes with nothing kept from before, and how many steps gain them.\n")
     print("| case | autograd | compiled | passes | compiled | over autograd | over passes | compile, s | pays from |")
     print("|---|---|---|---|---|---|---|---|---|")
     for case in cases:
