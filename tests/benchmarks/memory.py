@@ -1,4 +1,4 @@
-"""Memory of an attack step: `python tests/benchmark_memory.py` prints peak memory per preset; nothing is asserted.
+"""Memory of an attack step: `python -m tests.benchmarks.memory` prints peak memory per preset; nothing is asserted.
 
 Each attack is a process of its own, because a process never reports less than its peak so far. One client, one local
 step on a batch of random images, an untrained network.
@@ -18,29 +18,12 @@ def attack(preset: str, model: str, batch: int, size: int, iterations: int) -> N
     """Run one attack in this process and print what it took."""
     import torch
 
-    from leakpipe.attacks.observation import Observation
     from leakpipe.attacks.optimise import invert
     from leakpipe.attacks.presets import PRESETS
-    from leakpipe.federation.local import Batch, LocalSettings, local_update
-    from leakpipe.models.state import build_module, initial_state
-    from leakpipe.params_models import ModelParams
+    from tests.benchmarks.cases import Case, observe
 
     torch.set_num_threads(1)
-    state = initial_state(build_module(ModelParams(name=model), classes=2, image_size=size), seed=0)
-    generator = torch.Generator().manual_seed(1)
-    images, labels = torch.rand(batch, 1, size, size, generator=generator), torch.arange(batch) % 2
-    settings = LocalSettings(learning_rate=0.01)
-    observation = Observation(
-        before=state,
-        update=local_update(state, [Batch(images, labels)], settings),
-        settings=settings,
-        images=batch,
-        batch_size=batch,
-        epochs=1,
-        image_shape=(1, size, size),
-        labels=labels,
-        prior=torch.full_like(images, 0.5),
-    )
+    observation = observe(Case(model=model, size=size, images=batch))
     client = peak_mib()
     chosen = PRESETS[preset].settings.model_copy(update={"iterations": iterations})
     start = time.perf_counter()
@@ -74,7 +57,15 @@ def main() -> None:
             continue
         arguments = {"--model": options.model, "--size": options.size, "--batch": batch, "--preset": preset}
         chosen = [str(part) for pair in arguments.items() for part in pair]
-        command = [sys.executable, __file__, "--here", *chosen, "--iterations", str(options.iterations)]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.benchmarks.memory",
+            "--here",
+            *chosen,
+            "--iterations",
+            str(options.iterations),
+        ]
         subprocess.run(command, check=True)
 
 
