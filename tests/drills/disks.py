@@ -70,7 +70,10 @@ def swapped(stage: Stage) -> None:
 
 
 def clock_jumps(stage: Stage) -> None:
-    """The clock ran a day ahead, then behind, then anyhow: contents are compared, so nothing runs again for it."""
+    """The clock ran a day ahead, then behind, then anyhow: contents are compared, so nothing runs again for it.
+
+    A job that reads files of tomorrow is refused; given the present time, they are as good as before.
+    """
     project = stage.copy("clock")
     results = [path for path in sorted(project.glob("results/**/*")) if path.is_file()]
     for shift in (lambda: DAY, lambda: -DAY, lambda: stage.moments.uniform(-DAY, DAY)):
@@ -79,7 +82,12 @@ def clock_jumps(stage: Stage) -> None:
             os.utime(path, (moment, moment))
         planned = run(project, "-n")
         assert "Nothing to be done" in planned.stdout + planned.stderr, planned.stdout
-    remove(project, f"{INVERSION}/none/seed1/round1/site-9/leakpipe.safetensors")  # made now, among files of tomorrow
+    tomorrow = time.time() + DAY
+    for path in results:
+        os.utime(path, (tomorrow, tomorrow))
+    remove(project, f"{INVERSION}/none/seed1/round1/site-9/leakpipe.safetensors")
+    fail(project, "has older modification time")  # Snakemake's words
+    subprocess.run("find results -type f -newermt now -exec touch {} +", shell=True, check=True, cwd=project)
     succeed(project)
     stage.require_same_bytes(project)
 
