@@ -50,7 +50,7 @@ lock: $(VENV)/test.installed ## Resolve the newest versions of all dependencies 
 	$(BIN)/uv pip compile --universal --python-version 3.11 --all-extras --upgrade --no-annotate --no-emit-index-url \
 		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
 
-schema: $(VENV)/test.installed ## Regenerate workflow/schemas/params.schema.json from leakpipe.params
+schema: $(VENV)/test.installed ## Regenerate workflow/schemas/params.schema.json from leakpipe.params.experiment
 	$(BIN)/pytest -q tests/unit/test_params.py --fix
 
 clean: ## Remove results, logs and caches; keep .venv and mlflow.db

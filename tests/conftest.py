@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from leakpipe.federation.local import Batch, LocalSettings
-from leakpipe.mlflow_store import _create_database
+from leakpipe.client.batches import Batch
+from leakpipe.client.local_update import LocalSettings
 from leakpipe.models.state import ModelState, build_module, initial_state
-from leakpipe.params_models import ModelParams
+from leakpipe.params.models import ModelParams
+from leakpipe.tracking.store import _create_database
 
 PROJECT = Path(__file__).parent.parent
 

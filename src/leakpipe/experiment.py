@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from leakpipe.attacks.presets import resolve_settings, resolve_threat_model
+from leakpipe.client.steps import count_local_steps
 from leakpipe.data.datasets import DATASETS
 from leakpipe.defenses.naming import name_defenses
 from leakpipe.errors import LeakpipeError
-from leakpipe.federation.steps import count_local_steps
 from leakpipe.models.catalog import MODELS
-from leakpipe.params import Params
-from leakpipe.params_attacks import AttackSettings, ThreatModel
-from leakpipe.params_claims import ClaimsParams
-from leakpipe.params_defenses import DefenseSteps
-from leakpipe.params_federation import ClientParams
-from leakpipe.params_files import merge, parse_section, read_yaml
-from leakpipe.params_privacy import WHY_NO_BATCH_NORM, DpSgdParams
+from leakpipe.params.attacks import AttackSettings, ThreatModel
+from leakpipe.params.claims import ClaimsParams
+from leakpipe.params.defenses import DefenseSteps
+from leakpipe.params.experiment import Params
+from leakpipe.params.federation import ClientParams
+from leakpipe.params.privacy import WHY_NO_BATCH_NORM, DpSgdParams
+from leakpipe.params.reading import merge, parse_section, read_yaml
 
 
 @dataclass(frozen=True, order=True)

@@ -8,10 +8,11 @@ import torch
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.presets import PRESETS
 from leakpipe.attacks.search import Search
-from leakpipe.federation.local import LocalSettings, assume_schedule, local_update, make_batches
+from leakpipe.client.batches import assume_schedule, make_batches
+from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.models.state import build_module, initial_state
-from leakpipe.params_attacks import AttackSettings
-from leakpipe.params_models import ModelParams
+from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.models import ModelParams
 
 
 @dataclass(frozen=True, kw_only=True)

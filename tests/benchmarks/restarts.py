@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from leakpipe.allocator import keep_freed_memory
 from leakpipe.attacks.presets import PRESETS
+from leakpipe.cli.allocator import keep_freed_memory
 from tests.benchmarks.cases import Case, advancing, observe
 from tests.benchmarks.machine import alternate, middle_ratio
 

@@ -6,10 +6,11 @@ from statistics import median
 import torch
 from torch import nn
 
-from leakpipe.federation.local import Batch, local_update
+from leakpipe.client.batches import Batch
+from leakpipe.client.local_update import local_update
 from leakpipe.models.preprocessing import normalize_input
 from leakpipe.models.state import build_module, initial_state
-from leakpipe.params_models import ModelParams
+from leakpipe.params.models import ModelParams
 from tests.benchmarks.cases import CLIENT
 from tests.benchmarks.machine import alternate, middle_ratio
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from leakpipe.tracking import find_records
+from leakpipe.tracking.upload import find_records
 from tests.conftest import PROJECT
 from tests.workflow.conftest import QUICK, copy_project, environment, result_bytes, snakemake
 

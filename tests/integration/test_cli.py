@@ -16,9 +16,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 
 from leakpipe.cli.main import main
-from leakpipe.metrics.table import LEAKAGE_COLUMNS
-from leakpipe.params import Params
-from leakpipe.storage import read_arrays, read_json, write_arrays
+from leakpipe.files.storage import read_arrays, read_json, write_arrays
+from leakpipe.params.experiment import Params
+from leakpipe.tables.table import LEAKAGE_COLUMNS
 from tests.conftest import PROJECT
 
 MODEL = {"name": "convnet-bn", "widths": [4, 6], "strides": [1, 2]}

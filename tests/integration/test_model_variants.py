@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from leakpipe.storage import read_arrays
+from leakpipe.files.storage import read_arrays
 from tests.integration.test_cli import DATA, FEDERATION, MODEL, SHORT, invert_arguments, leakpipe, refuse, succeed
 
 STATISTICS_ALONE = json.dumps({**json.loads(SHORT), "objective_weight": 0.0})

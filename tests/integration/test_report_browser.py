@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from leakpipe.metrics.headline import summarize
-from leakpipe.storage import write_text
+from leakpipe.files.storage import write_text
+from leakpipe.tables.headline import summarize
 from tests.unit.report_pages import draw_pictures, many_rows, page, tables
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

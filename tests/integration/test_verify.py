@@ -12,12 +12,12 @@ from click.testing import CliRunner
 
 from leakpipe.attacks.presets import resolve_settings
 from leakpipe.cli.main import main
-from leakpipe.code_version import code_version
 from leakpipe.experiment import parse_params
-from leakpipe.file_log import hash_file
-from leakpipe.params_files import read_yaml
-from leakpipe.storage import read_arrays, write_arrays
-from leakpipe.verification.checks import find_difference
+from leakpipe.files.log import hash_file
+from leakpipe.files.storage import read_arrays, write_arrays
+from leakpipe.params.reading import read_yaml
+from leakpipe.records.code_version import code_version
+from leakpipe.records.verification.checks import find_difference
 from tests.conftest import PROJECT
 
 RESULTS = Path("results/tiny")
@@ -228,7 +228,7 @@ def test_another_version_of_the_code() -> None:
 def test_other_numbers_in_the_same_environment_and_in_another(results: Path) -> None:
     """Images were made lighter and everything sealed again: only running the attack again can tell."""
 
-    from leakpipe.file_log import hash_file
+    from leakpipe.files.log import hash_file
 
     arrays, metadata = read_arrays(RECONSTRUCTION, "leakpipe/reconstruction")
     images = arrays["images"].copy()

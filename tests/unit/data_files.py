@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from leakpipe.params_data import ImagesParams
+from leakpipe.params.data import ImagesParams
 
 
 def write_image(path: Path, pixels: np.ndarray, **options: Any) -> Path:

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 
 from leakpipe.accounting.table import tabulate_guarantees
-from leakpipe.metrics.defense_table import compare_defenses
-from leakpipe.metrics.headline import summarize
-from leakpipe.metrics.table import KEY
-from leakpipe.params_federation import FederationParams
-from leakpipe.provenance import RECORD_KIND
+from leakpipe.files.storage import write_text
+from leakpipe.params.federation import FederationParams
+from leakpipe.records.run_record import RECORD_KIND
 from leakpipe.report.page import load_figure, render_page
 from leakpipe.report.pictures import Attacked, PagePictures, arrange_pictures
-from leakpipe.storage import write_text
+from leakpipe.tables.defenses import compare_defenses
+from leakpipe.tables.headline import summarize
+from leakpipe.tables.table import KEY
 from tests.unit.figure_tables import NO_TEXT
 
 PARAMS: dict[str, Any] = {

@@ -13,7 +13,7 @@ from leakpipe.accounting.guarantees import CALIBRATED, NOTHING, UNNOISED, guaran
 from leakpipe.accounting.renyi import sampled_gaussian_epsilon, sampled_gaussian_rdp
 from leakpipe.accounting.table import PRIVACY_COLUMNS, tabulate_guarantees
 from leakpipe.errors import LeakpipeError
-from leakpipe.params_federation import FederationParams
+from leakpipe.params.federation import FederationParams
 
 FEDERATION = FederationParams.model_validate(
     {

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from leakpipe.attacks.adaptive import adapt, noise_deviation
+from leakpipe.attacks.objective import Terms
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.optimise import invert
-from leakpipe.attacks.terms import Terms
+from leakpipe.client.update import ClientUpdate
 from leakpipe.defenses.compose import apply_defenses
-from leakpipe.federation.local import ClientUpdate
 from leakpipe.models.state import build_module, initial_state
-from leakpipe.params_attacks import AttackSettings
-from leakpipe.params_defenses import DefenseSteps
-from leakpipe.params_models import ModelParams
+from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.defenses import DefenseSteps
+from leakpipe.params.models import ModelParams
 from tests.unit.attacking import observe, random_images, small_model
 
 IMAGES = random_images(1, dtype=torch.float32)

@@ -10,15 +10,17 @@ from torch.nn.functional import interpolate
 
 from leakpipe.attacks.adaptive import adapt
 from leakpipe.attacks.clients import KnownClient
+from leakpipe.attacks.objective import Terms
 from leakpipe.attacks.observation import Observation, simulated_trainings, usable_settings
 from leakpipe.attacks.optimise import invert
-from leakpipe.attacks.terms import Terms
+from leakpipe.client.batches import make_batches
+from leakpipe.client.local_update import LocalSettings, local_update
+from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
-from leakpipe.federation.local import ClientUpdate, LocalSettings, local_update, make_batches
 from leakpipe.models.state import build_module, forward_training, initial_state
-from leakpipe.params_attacks import AttackSettings
-from leakpipe.params_defenses import DefenseSteps
-from leakpipe.params_models import ModelParams
+from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.defenses import DefenseSteps
+from leakpipe.params.models import ModelParams
 from tests.unit.attacking import observe, random_images, small_model, told
 
 DOUBLE = torch.float64

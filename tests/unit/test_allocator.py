@@ -7,7 +7,7 @@ import pytest
 
 STEPS = """
 import resource, numpy
-from leakpipe.allocator import keep_freed_memory
+from leakpipe.cli.allocator import keep_freed_memory
 kept = keep_freed_memory() if {keep} else False
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def step():
@@ -35,7 +35,7 @@ def test_the_next_step_takes_no_new_pages() -> None:
 
 
 def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from leakpipe import allocator
+    from leakpipe.cli import allocator
 
     monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: object())
     assert allocator.keep_freed_memory() is False

@@ -12,8 +12,8 @@ from leakpipe.attacks import observation, presets
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.presets import PIXEL_DEVIATION, PRESETS
 from leakpipe.experiment import parse_params
-from leakpipe.params_attacks import AttackParams, AttackSettings, TargetParams, ThreatModel
-from leakpipe.params_files import merge, read_yaml
+from leakpipe.params.attacks import AttackParams, AttackSettings, TargetParams, ThreatModel
+from leakpipe.params.reading import merge, read_yaml
 from tests.conftest import PROJECT
 
 DOCS = PROJECT / "docs" / "attacks"

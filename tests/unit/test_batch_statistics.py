@@ -13,7 +13,8 @@ from leakpipe.attacks.batch_statistics import (
     recover_batch_statistics,
     statistics_by_layer,
 )
-from leakpipe.federation.local import ClientUpdate, LocalSettings, local_update
+from leakpipe.client.local_update import LocalSettings, local_update
+from leakpipe.client.update import ClientUpdate
 from leakpipe.models.batchnorm import BatchStatistics
 from leakpipe.models.state import forward_training
 from tests.conftest import SETTINGS, small_batches, small_state

@@ -11,8 +11,8 @@ from leakpipe.attacks.checkpoint import Checkpoint
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.optimise import Reconstruction, invert
 from leakpipe.attacks.search import SearchState
-from leakpipe.params_attacks import AttackSettings
-from leakpipe.storage import sidecar_path
+from leakpipe.files.storage import sidecar_path
+from leakpipe.params.attacks import AttackSettings
 from tests.unit.attacking import observe_small, searching
 
 ITERATIONS = 4

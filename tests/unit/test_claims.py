@@ -15,10 +15,10 @@ from leakpipe.claims.evidence import FEWEST_DRAWS, Estimate
 from leakpipe.claims.judge import judge_claims, list_questions
 from leakpipe.claims.rules import INCONCLUSIVE, LEAK_MARGIN, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, Rule, TwoSidedRule
 from leakpipe.cli.main import main
-from leakpipe.metrics.table import LEAKAGE_COLUMNS, write_table
-from leakpipe.metrics.uncertainty import bootstrap_mean
-from leakpipe.params_claims import ClaimsParams
-from leakpipe.storage import write_json
+from leakpipe.files.storage import write_json
+from leakpipe.params.claims import ClaimsParams
+from leakpipe.tables.table import LEAKAGE_COLUMNS, write_table
+from leakpipe.tables.uncertainty import bootstrap_mean
 
 ROLES = ClaimsParams(
     attack="ours",

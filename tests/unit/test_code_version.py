@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from leakpipe import code_version as module
-from leakpipe.code_version import code_version, imported_modules
+from leakpipe.records import code_version as module
+from leakpipe.records.code_version import code_version, imported_modules
 
 STAGES = ("prepare_data", "split_data", "federate", "invert", "score", "collect")
 
@@ -42,7 +42,7 @@ def changed_by(path: Path, old: str, new: str) -> set[str]:
 
 def test_a_stage_follows_what_it_runs() -> None:
     followed = imported_modules("leakpipe.cli.invert")
-    assert {"leakpipe.attacks.optimise", "leakpipe.federation.local", "leakpipe.models.convnet"} <= followed
+    assert {"leakpipe.attacks.optimise", "leakpipe.client.local_update", "leakpipe.models.convnet"} <= followed
     assert not any(name.startswith(("leakpipe.metrics", "leakpipe.figures", "leakpipe.tracking")) for name in followed)
     with pytest.raises(ValueError, match="is not a module"):
         code_version("leakpipe.no_such_module")
@@ -52,11 +52,11 @@ def test_a_stage_follows_what_it_runs() -> None:
     ("file", "old", "new", "stages"),
     [
         ("attacks/regularizers.py", ".abs().mean()", ".square().mean()", {"invert"}),
-        ("federation/local.py", "settings.learning_rate * gradient", "gradient", {"federate", "invert"}),
+        ("client/local_update.py", "settings.learning_rate * gradient", "gradient", {"federate", "invert"}),
         ("federation/server.py", "count / total", "1 / len(images)", {"federate"}),
-        ("federation/aggregate.py", "count / total", "1 / len(images)", {"federate", "invert"}),
+        ("client/aggregate.py", "count / total", "1 / len(images)", {"federate", "invert"}),
         ("metrics/rdlv.py", "<= 0", "< 0", {"score"}),
-        ("metrics/headline.py", "round(float(value), 4)", "float(value)", {"collect"}),
+        ("tables/headline.py", "round(float(value), 4)", "float(value)", {"collect"}),
         ("data/datasets.py", "order=1", "order=3", {"prepare_data"}),
     ],
 )
@@ -79,4 +79,4 @@ def test_comments_docstrings_and_formatting_change_nothing(source: Path, old: st
 
 def test_definitions_of_parameters_change_nothing(source: Path) -> None:
     """Their values are tracked one by one by the rules."""
-    assert changed_by(source / "params_federation.py", "le=10_000, description", "le=20_000, description") == set()
+    assert changed_by(source / "params/federation.py", "le=10_000, description", "le=20_000, description") == set()

@@ -19,8 +19,8 @@ from leakpipe.attacks.optimise import invert
 from leakpipe.attacks.presets import PRESETS
 from leakpipe.attacks.search import Search, SearchState
 from leakpipe.errors import LeakpipeError
-from leakpipe.params_attacks import AttackSettings
-from leakpipe.params_defenses import DefenseSteps
+from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.defenses import DefenseSteps
 from tests.unit.attacking import observe, observe_small, random_images, small_model, told
 
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # what is observed, and settings

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from leakpipe.crate import About, build_crate
 from leakpipe.errors import LeakpipeError
-from leakpipe.params_files import read_yaml
-from leakpipe.provenance import read_record, record_run
-from leakpipe.storage import read_json, write_text
+from leakpipe.files.storage import read_json, write_text
+from leakpipe.params.reading import read_yaml
+from leakpipe.records.crate import About, build_crate
+from leakpipe.records.run_record import read_record, record_run
 from tests.conftest import PROJECT
 
 FOLDER = Path("results/tiny")

@@ -11,8 +11,8 @@ from leakpipe.data.partition import Split, split_dataset
 from leakpipe.data.priors import average_public_images, choose_priors
 from leakpipe.errors import LeakpipeError
 from leakpipe.experiment import load_params
-from leakpipe.params_data import FROM_DISK, ImagesParams
-from leakpipe.params_federation import ClientParams
+from leakpipe.params.data import FROM_DISK, ImagesParams
+from leakpipe.params.federation import ClientParams
 from tests.conftest import PROJECT
 
 PARAMS = load_params(PROJECT / "params.yaml")

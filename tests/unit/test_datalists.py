@@ -12,8 +12,8 @@ from leakpipe.data.datasets import DATASETS
 from leakpipe.data.images import LabeledImages
 from leakpipe.data.partition import Split
 from leakpipe.errors import LeakpipeError
-from leakpipe.params_data import DataParams
-from leakpipe.params_federation import ClientParams
+from leakpipe.params.data import DataParams
+from leakpipe.params.federation import ClientParams
 from tests.unit.data_files import write_folder
 
 Lists = dict[str, dict[str, list[dict[str, Any]]]]

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from leakpipe.metrics.defense_table import DEFENSE_COLUMNS
+from leakpipe.tables.defenses import DEFENSE_COLUMNS
 from tests.conftest import PROJECT
 
 RESULTS = PROJECT / "results" / "defenses" / "defenses.csv"

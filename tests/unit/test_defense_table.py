@@ -12,11 +12,11 @@ from leakpipe.accounting.table import tabulate_guarantees
 from leakpipe.errors import LeakpipeError
 from leakpipe.figures.bound import draw_bound
 from leakpipe.figures.front import draw_front
-from leakpipe.metrics.defense_table import DEFENSE_COLUMNS, compare_defenses, is_destroyed
-from leakpipe.metrics.front import find_front
-from leakpipe.metrics.robustness import BOUND_COLUMNS, bound_curve, class_chance, compare_with_bounds
-from leakpipe.metrics.uncertainty import bootstrap_mean
-from leakpipe.params_federation import FederationParams
+from leakpipe.params.federation import FederationParams
+from leakpipe.tables.defenses import DEFENSE_COLUMNS, compare_defenses, is_destroyed
+from leakpipe.tables.front import find_front
+from leakpipe.tables.robustness import BOUND_COLUMNS, bound_curve, class_chance, compare_with_bounds
+from leakpipe.tables.uncertainty import bootstrap_mean
 from tests.unit.figure_tables import CLIENTS
 
 NAMES = ["none", "hiding", "private", "broken"]

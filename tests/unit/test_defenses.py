@@ -8,13 +8,14 @@ import pytest
 import torch
 from scipy import stats
 
+from leakpipe.client.local_update import local_update
+from leakpipe.client.update import ClientUpdate
 from leakpipe.defenses.clipping import scale_to_norm
 from leakpipe.defenses.compose import DEFENSES, apply_defenses
 from leakpipe.defenses.values import flatten_values, nonzero_percentile
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.files import StoredUpdate, load_update, save_update
-from leakpipe.federation.local import ClientUpdate, local_update
-from leakpipe.params_defenses import DefenseSteps
+from leakpipe.params.defenses import DefenseSteps
 from tests.conftest import SETTINGS, small_batches, small_state
 
 

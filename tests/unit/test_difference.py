@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from leakpipe.verification.difference import Difference, compare_files
+from leakpipe.records.verification.difference import Difference, compare_files
 
 
 def tensors(path: Path, **arrays: np.ndarray) -> Path:

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
+from leakpipe.client.batches import Batch
+from leakpipe.client.dp_sgd import DpSgd, clip_each, private_gradients
+from leakpipe.client.local_update import LocalSettings, local_update
+from leakpipe.client.update import ClientUpdate
 from leakpipe.defenses.compose import apply_defenses
 from leakpipe.errors import LeakpipeError
-from leakpipe.federation.dp_sgd import DpSgd, clip_each, private_gradients
-from leakpipe.federation.local import Batch, ClientUpdate, LocalSettings, local_update
 from leakpipe.models.state import ModelState
-from leakpipe.params_defenses import DefenseSteps
+from leakpipe.params.defenses import DefenseSteps
 from tests.conftest import small_batches, small_state
 
 

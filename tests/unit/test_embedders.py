@@ -14,8 +14,8 @@ from leakpipe.metrics.embedders import EMBEDDERS
 from leakpipe.models.catalog import MODELS
 from leakpipe.models.features import penultimate_features
 from leakpipe.models.state import ModelState, build_module, forward_frozen, initial_state
-from leakpipe.params_models import ModelParams
-from leakpipe.weights import WEIGHTS, find_weights, read_weights, require_weights
+from leakpipe.models.weights import WEIGHTS, find_weights, read_weights, require_weights
+from leakpipe.params.models import ModelParams
 from tests.conftest import small_state
 
 FIELD = "identifiability.embedders"
@@ -81,7 +81,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The only place where weights are looked for."""
     monkeypatch.setenv("LEAKPIPE_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr("leakpipe.weights.find_spec", lambda _name: None)
+    monkeypatch.setattr("leakpipe.models.weights.find_spec", lambda _name: None)
     return tmp_path
 
 

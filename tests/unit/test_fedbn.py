@@ -8,16 +8,17 @@ import torch
 
 from leakpipe.attacks.observation import Observation, usable_settings
 from leakpipe.attacks.optimise import invert
+from leakpipe.client.batches import make_batches, schedule_batches
+from leakpipe.client.local_update import local_update
 from leakpipe.data.partition import Split
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.files import StoredUpdate, load_update, save_model, save_update
-from leakpipe.federation.local import local_update, make_batches, schedule_batches
 from leakpipe.federation.simulate import FederationResult, measure_accuracy, simulate_federation
 from leakpipe.models.state import ModelState
-from leakpipe.params_attacks import AttackSettings
-from leakpipe.params_defenses import DefenseSteps
-from leakpipe.params_federation import FederationParams
-from leakpipe.params_models import ModelParams
+from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.defenses import DefenseSteps
+from leakpipe.params.federation import FederationParams
+from leakpipe.params.models import ModelParams
 from leakpipe.randomness import derive_seed
 from tests.conftest import SETTINGS, small_batches, small_state
 

@@ -5,15 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from leakpipe.client.aggregate import Companion, aggregate_updates
+from leakpipe.client.local_update import local_update
+from leakpipe.client.update import ClientUpdate
 from leakpipe.data.partition import Split
 from leakpipe.errors import LeakpipeError
-from leakpipe.federation.aggregate import Companion, aggregate_updates
-from leakpipe.federation.local import ClientUpdate, local_update
 from leakpipe.federation.server import average_updates
 from leakpipe.federation.simulate import CapturedUpdate, FederationResult, measure_accuracy, simulate_federation
 from leakpipe.models.state import batch_norm_layers, forward_frozen
-from leakpipe.params_defenses import DefenseSteps
-from leakpipe.params_federation import ClientParams, FederationParams
+from leakpipe.params.defenses import DefenseSteps
+from leakpipe.params.federation import ClientParams, FederationParams
 from tests.conftest import SETTINGS, small_batches, small_state
 
 
@@ -91,7 +92,8 @@ def test_a_federation_learns_and_captures_what_was_asked() -> None:
 
 def test_a_captured_update_is_what_local_training_gives() -> None:
     captured = federate().captured[1]
-    from leakpipe.federation.local import LocalSettings, make_batches
+    from leakpipe.client.batches import make_batches
+    from leakpipe.client.local_update import LocalSettings
 
     again = local_update(
         captured.before, make_batches(IMAGES[:1], LABELS[:1], captured.schedule), LocalSettings(learning_rate=0.05)

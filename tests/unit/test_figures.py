@@ -12,7 +12,6 @@ from click.testing import CliRunner
 
 from leakpipe.cli.main import main
 from leakpipe.cli.plot import FIGURES
-from leakpipe.code_version import imported_modules
 from leakpipe.defenses.naming import name_defenses, noise_multipliers
 from leakpipe.errors import LeakpipeError
 from leakpipe.figures.attacks import draw_attacks
@@ -27,9 +26,10 @@ from leakpipe.figures.reconstructions import draw_reconstructions
 from leakpipe.figures.rounds import draw_rounds
 from leakpipe.figures.style import COLORS, Drawing
 from leakpipe.figures.tradeoff import draw_tradeoff
-from leakpipe.metrics.defense_table import DEFENSE_COLUMNS
-from leakpipe.params import FigureName
-from leakpipe.storage import read_json, write_json
+from leakpipe.files.storage import read_json, write_json
+from leakpipe.params.experiment import FigureName
+from leakpipe.records.code_version import imported_modules
+from leakpipe.tables.defenses import DEFENSE_COLUMNS
 from tests.unit.figure_tables import ATTACKS, CLIENTS, DEFENSES, NOISE, ROUNDS, accuracy_table, leakage_table
 from tests.unit.test_figure_pictures import MAPS, OVERVIEW, textured_pictures
 from tests.unit.test_figure_points import EFFECT

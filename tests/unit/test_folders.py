@@ -12,7 +12,7 @@ from leakpipe.data.files import load_dataset, save_dataset
 from leakpipe.data.folders import choose_images, list_images
 from leakpipe.data.image_files import read_image
 from leakpipe.errors import LeakpipeError
-from leakpipe.params_data import ImagesParams
+from leakpipe.params.data import ImagesParams
 from tests.unit.data_files import noise, of_folder, write_folder, write_image
 
 FOLDER, COVID = DATASETS["image-folder"], DATASETS["covid-radiography"]

@@ -5,13 +5,8 @@ import pandas as pd
 import pytest
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.metrics.identifiability import (
-    collect_identifiability,
-    expected_hits,
-    identifiability_columns,
-    identify,
-    rank_true,
-)
+from leakpipe.metrics.identifiability import expected_hits, identify, rank_true
+from leakpipe.tables.identifiability import collect_identifiability, identifiability_columns
 
 
 def naive_places(query: np.ndarray, candidates: np.ndarray, true: int) -> list[int]:

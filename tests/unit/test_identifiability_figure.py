@@ -13,8 +13,8 @@ from leakpipe.cli.main import main
 from leakpipe.errors import LeakpipeError
 from leakpipe.figures.identifiability import draw_identifiability
 from leakpipe.figures.selection import select
-from leakpipe.metrics.identifiability import identifiability_columns
-from leakpipe.metrics.uncertainty import bootstrap_mean
+from leakpipe.tables.identifiability import identifiability_columns
+from leakpipe.tables.uncertainty import bootstrap_mean
 
 CLIENTS = {
     "a-batch-8": {"images": 8, "batch_size": 8},

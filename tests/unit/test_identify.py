@@ -12,16 +12,16 @@ from click.testing import CliRunner
 
 from leakpipe.attacks.files import save_reconstruction
 from leakpipe.cli.main import main
-from leakpipe.code_version import imported_modules
 from leakpipe.data.files import save_dataset, save_split
 from leakpipe.data.images import LabeledImages
 from leakpipe.data.partition import Split
 from leakpipe.federation.files import load_model, save_model
-from leakpipe.metrics.identifiability import identifiability_columns
-from leakpipe.metrics.table import KEY, SCORE_COLUMNS
 from leakpipe.models.features import penultimate_features
 from leakpipe.models.state import build_module, initial_state
-from leakpipe.params_models import ModelParams
+from leakpipe.params.models import ModelParams
+from leakpipe.records.code_version import imported_modules
+from leakpipe.tables.identifiability import identifiability_columns
+from leakpipe.tables.table import KEY, SCORE_COLUMNS
 
 CLIENTS = {"one": (5,), "three": (9, 2, 7)}
 CANDIDATES = [2, 5, 7, 9]

@@ -10,14 +10,14 @@ from leakpipe.attacks.labels import LabelCounts
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.optimise import invert
 from leakpipe.attacks.presets import PRESETS
+from leakpipe.client.update import ClientUpdate
 from leakpipe.data.datasets import DATASETS
 from leakpipe.errors import LeakpipeError
-from leakpipe.federation.local import ClientUpdate
 from leakpipe.metrics.similarity import ssim
 from leakpipe.models.state import build_module, initial_state
-from leakpipe.params_attacks import AttackSettings
-from leakpipe.params_data import ImagesParams
-from leakpipe.params_models import ModelParams
+from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.data import ImagesParams
+from leakpipe.params.models import ModelParams
 from tests.unit.attacking import observe, observe_small, random_images, small_model, told
 
 LEAKPIPE = PRESETS["leakpipe"].settings

@@ -8,15 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from leakpipe.attacks.labels import (
-    MOST_GUESSES,
-    head_gradient,
-    labels_of_counts,
-    recover_label_counts,
-)
+from leakpipe.attacks.labels import MOST_GUESSES, head_gradient, labels_of_counts, recover_label_counts
 from leakpipe.attacks.observation import Observation
+from leakpipe.client.batches import make_batches
+from leakpipe.client.local_update import LocalSettings, local_update
+from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
-from leakpipe.federation.local import ClientUpdate, LocalSettings, local_update, make_batches
 from leakpipe.models.head import count_classes, head_layer
 from leakpipe.models.state import ModelState, forward_training
 from tests.unit.attacking import CLIENT, observe, random_images, small_model

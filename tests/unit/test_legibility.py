@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter, shift
 
-from leakpipe.burned_text import ALPHABET, BurnedText, render_glyphs
+from leakpipe.data.phantom.burned_text import ALPHABET, BurnedText, render_glyphs
 from leakpipe.errors import LeakpipeError
 from leakpipe.metrics.legibility import measure_legibility, read_text, score_texts
 

@@ -11,13 +11,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from leakpipe.attacks.checkpoint import Checkpoint
+from leakpipe.attacks.progress import Progress, read_progress
 from leakpipe.cli import watch as watch_module
 from leakpipe.cli.main import main
-from leakpipe.mlflow_live import log_progress
-from leakpipe.mlflow_runs import KEY, KIND, LIVE, find_experiment
-from leakpipe.progress import Progress, read_progress
-from leakpipe.provenance import record_run
-from leakpipe.tracking import find_records, track_records
+from leakpipe.records.run_record import record_run
+from leakpipe.tracking.live import log_progress
+from leakpipe.tracking.runs import KEY, KIND, LIVE, find_experiment
+from leakpipe.tracking.upload import find_records, track_records
 from tests.unit.attacking import observe_small, searching
 
 LABELS = {"experiment": "tiny", "defense": "none", "seed": "0", "client": "site-9", "attack": "bn-aware"}

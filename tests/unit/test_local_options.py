@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from leakpipe.federation.local import Batch, LocalSettings, assume_schedule, local_update, mean_loss, schedule_batches
+from leakpipe.client.batches import Batch, assume_schedule, schedule_batches
+from leakpipe.client.local_update import LocalSettings, local_update, mean_loss
 from leakpipe.models.state import ModelState, forward_training
 from tests.conftest import SETTINGS, small_batches, small_state
 

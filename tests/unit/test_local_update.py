@@ -7,15 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from leakpipe.federation.local import (
-    Batch,
-    ClientUpdate,
-    LocalSettings,
-    local_update,
-    make_batches,
-    new_running_statistics,
-    schedule_batches,
-)
+from leakpipe.client.batches import Batch, make_batches, schedule_batches
+from leakpipe.client.local_update import LocalSettings, local_update
+from leakpipe.client.update import ClientUpdate, new_running_statistics
 from leakpipe.models.preprocessing import normalize_input
 from leakpipe.models.state import ModelState
 from tests.conftest import SETTINGS, small_batches, small_state

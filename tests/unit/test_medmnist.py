@@ -15,7 +15,7 @@ from leakpipe.data.entries import Contents
 from leakpipe.data.image_files import fit_square
 from leakpipe.data.medmnist_sets import read_info
 from leakpipe.errors import LeakpipeError
-from leakpipe.params_data import ImagesParams
+from leakpipe.params.data import ImagesParams
 
 MEDMNIST = DATASETS["medmnist"]
 COUNTS = {"train": 6, "val": 2, "test": 3}

@@ -9,12 +9,12 @@ import pytest
 from scipy.ndimage import correlate1d
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.metrics.headline import summarize
 from leakpipe.metrics.matching import ASSIGNMENTS, match_to_originals, take_most_alike
 from leakpipe.metrics.rdlv import rdlv
 from leakpipe.metrics.score import score_images
 from leakpipe.metrics.similarity import affine_psnr, affine_ssim, min_max_ssim, mse, psnr, registered_psnr, ssim
-from leakpipe.metrics.table import (
+from leakpipe.tables.headline import summarize
+from leakpipe.tables.table import (
     KEY,
     LEAKAGE_COLUMNS,
     SCORE_COLUMNS,

@@ -6,9 +6,10 @@ import torch
 from scipy.stats import beta, kstest
 from torch.nn.functional import cross_entropy, one_hot
 
-from leakpipe.federation.local import Batch, local_update
-from leakpipe.federation.mixup import mix_batches
-from leakpipe.params_defenses import DefenseSteps
+from leakpipe.client.batches import Batch
+from leakpipe.client.local_update import local_update
+from leakpipe.client.mixup import mix_batches
+from leakpipe.params.defenses import DefenseSteps
 from tests.conftest import SETTINGS, small_batches, small_state
 
 

@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from leakpipe.mlflow_runs import KEY, PARENT, find_experiment, remove_doubles
+from leakpipe.tracking.runs import KEY, PARENT, find_experiment, remove_doubles
 
 
 def add_run(client: MlflowClient, experiment: str, key: str | None, *, parent: str = "", finished: bool = True) -> str:

@@ -8,12 +8,14 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from leakpipe.federation.local import Batch, local_update, new_running_statistics
+from leakpipe.client.batches import Batch
+from leakpipe.client.local_update import local_update
+from leakpipe.client.update import new_running_statistics
 from leakpipe.models.catalog import MODELS
 from leakpipe.models.normalization import group_norm
 from leakpipe.models.preprocessing import normalize_input
 from leakpipe.models.state import ModelState, build_module, forward_frozen, forward_training, initial_state
-from leakpipe.params_models import ModelParams
+from leakpipe.params.models import ModelParams
 from tests.conftest import SETTINGS, small_batches
 
 Forward = Callable[[dict[str, Tensor], Tensor], Tensor]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from leakpipe.attacks.objectives import DISTANCES, cosine_distance
+from leakpipe.attacks.distances import DISTANCES, cosine_distance
 
 Arrays = dict[str, np.ndarray]
 

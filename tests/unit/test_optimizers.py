@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from leakpipe.attacks.optimizers import initial_slots, step_size, take_step
-from leakpipe.params_attacks import AttackSettings
+from leakpipe.params.attacks import AttackSettings
 
 Slope = Callable[[torch.Tensor, int], torch.Tensor]
 

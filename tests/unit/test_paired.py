@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.metrics.paired import EXACT_DRAWS, compare_draws, draw_means, holm, sign_flip_p
-from leakpipe.metrics.pairwise import PAIR_COLUMNS, compare_pairs
-from leakpipe.metrics.uncertainty import bootstrap_mean
+from leakpipe.tables.paired import EXACT_DRAWS, compare_draws, draw_means, holm, sign_flip_p
+from leakpipe.tables.pairwise import PAIR_COLUMNS, compare_pairs
+from leakpipe.tables.uncertainty import bootstrap_mean
 
 REPETITIONS = 2000
 

@@ -15,12 +15,12 @@ from leakpipe.experiment import attacked_clients, list_cells, load_params, parse
 from leakpipe.metrics.embedders import EMBEDDERS
 from leakpipe.metrics.matching import ASSIGNMENTS
 from leakpipe.models.catalog import MODELS
-from leakpipe.params import AssignmentName, EmbedderName, Params
-from leakpipe.params_attacks import PresetName
-from leakpipe.params_data import DatasetName
-from leakpipe.params_defenses import DefenseStep
-from leakpipe.params_models import ModelName, ModelParams
-from leakpipe.weights import WEIGHTS
+from leakpipe.models.weights import WEIGHTS
+from leakpipe.params.attacks import PresetName
+from leakpipe.params.data import DatasetName
+from leakpipe.params.defenses import DefenseStep
+from leakpipe.params.experiment import AssignmentName, EmbedderName, Params
+from leakpipe.params.models import ModelName, ModelParams
 from tests.conftest import PROJECT
 
 SCHEMA = PROJECT / "workflow" / "schemas" / "params.schema.json"

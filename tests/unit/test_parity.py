@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from skimage.metrics import structural_similarity
 
-from leakpipe.metrics.rdlv import client_rdlv
 from leakpipe.metrics.score import score_images
-from leakpipe.metrics.table import KEY
+from leakpipe.tables.gain import client_rdlv
+from leakpipe.tables.table import KEY
 
 COORDINATES = np.arange(-5, 6)
 WINDOW = np.exp(-(COORDINATES[:, None] ** 2 + COORDINATES[None, :] ** 2) / (2 * 1.5**2))

@@ -10,21 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from leakpipe.attacks.batch_statistics import recover_batch_statistics, weight_of_batches
-from leakpipe.attacks.objectives import Products
-from leakpipe.attacks.passes import compared
-from leakpipe.attacks.passes.comparison import find_comparison
-from leakpipe.attacks.passes.explain import Explained, Explainer
-from leakpipe.attacks.passes.program import UnknownLayerError
+from leakpipe.attacks.distances import Products
+from leakpipe.attacks.engines.double_backward import compared
+from leakpipe.attacks.engines.double_backward.comparison import find_comparison
+from leakpipe.attacks.engines.double_backward.explain import Explained, Explainer
+from leakpipe.attacks.engines.double_backward.program import UnknownLayerError
+from leakpipe.attacks.objective import Terms
 from leakpipe.attacks.search import Search
 from leakpipe.attacks.surrogate import with_surrogate_relus
-from leakpipe.attacks.terms import Terms
-from leakpipe.federation.local import Batch, LocalSettings, local_update, make_batches
+from leakpipe.client.batches import Batch, make_batches
+from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.models.batchnorm import BatchNorm2d, BatchStatistics
 from leakpipe.models.catalog import MODELS
 from leakpipe.models.preprocessing import normalize_input
 from leakpipe.models.state import ModelState, build_module, forward_training, initial_state
-from leakpipe.params_attacks import AttackSettings
-from leakpipe.params_models import ModelParams
+from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.models import ModelParams
 from tests.unit.attacking import CLIENT, observe, observe_small, random_images, small_model
 from tests.unit.attacking import searching as searching_small
 

@@ -15,8 +15,8 @@ from leakpipe.data.phantom import CLASSES, film, generate
 from leakpipe.data.phantom.generate import make_phantoms, make_radiograph
 from leakpipe.data.phantom.overlay import FAMILY, GIVEN, write_overlay
 from leakpipe.errors import LeakpipeError
-from leakpipe.params_data import ImagesParams
-from leakpipe.storage import read_json, sidecar_path, write_json
+from leakpipe.files.storage import read_json, sidecar_path, write_json
+from leakpipe.params.data import ImagesParams
 
 
 def test_the_same_patient_gives_the_same_bytes() -> None:

@@ -8,9 +8,9 @@ import torch
 from leakpipe.attacks.observation import Observation, usable_settings
 from leakpipe.attacks.optimise import invert
 from leakpipe.attacks.presets import PRESETS, resolve_settings
+from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
-from leakpipe.federation.local import ClientUpdate
-from leakpipe.params_attacks import AttackParams, AttackSettings, PresetName
+from leakpipe.params.attacks import AttackParams, AttackSettings, PresetName
 from tests.unit.attacking import observe, observe_small, random_images, small_model, told
 
 DEVIATIONS = {

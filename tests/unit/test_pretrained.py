@@ -17,8 +17,8 @@ from leakpipe.federation.files import save_model
 from leakpipe.models.catalog import MODELS, require_model_weights
 from leakpipe.models.pretrained import pretrained_state
 from leakpipe.models.state import ModelState, build_module, initial_state
-from leakpipe.params_models import ModelParams
-from leakpipe.weights import WEIGHTS
+from leakpipe.models.weights import WEIGHTS
+from leakpipe.params.models import ModelParams
 from tests.conftest import small_state
 
 SMALL = ModelParams(name="convnet-bn", widths=(4, 6), strides=(1, 2))

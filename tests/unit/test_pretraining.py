@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from leakpipe.client.batches import schedule_batches
 from leakpipe.errors import LeakpipeError
-from leakpipe.federation.local import schedule_batches
 from leakpipe.federation.pretraining import Epoch, pretrain
-from leakpipe.params_models import PretrainingParams
+from leakpipe.params.models import PretrainingParams
 from tests.conftest import small_batches, small_state
 from tests.unit.test_local_update import TorchNet
 

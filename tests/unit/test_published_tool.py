@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, softplus
 
+from leakpipe.attacks.objective import Terms
 from leakpipe.attacks.observation import Observation
-from leakpipe.attacks.terms import Terms
-from leakpipe.federation.local import local_update, make_batches
+from leakpipe.client.batches import make_batches
+from leakpipe.client.local_update import local_update
 from leakpipe.models.state import forward_training
-from leakpipe.params_attacks import AttackSettings
+from leakpipe.params.attacks import AttackSettings
 from tests.unit.attacking import CLIENT, observe_small, random_images, searching
 
 DOUBLE = torch.float64

@@ -13,12 +13,12 @@ from click.testing import CliRunner
 from leakpipe.accounting.gaussian import gaussian_epsilon
 from leakpipe.cli.main import main
 from leakpipe.errors import LeakpipeError
-from leakpipe.metrics.headline import summarize
-from leakpipe.metrics.table import write_table
+from leakpipe.files.storage import write_json, write_text
 from leakpipe.report.findings import find
 from leakpipe.report.page import format_duration, format_number, load_figure
 from leakpipe.report.runs import summarize_runs
-from leakpipe.storage import write_json, write_text
+from leakpipe.tables.headline import summarize
+from leakpipe.tables.table import write_table
 from tests.unit.report_pages import ACCURACY, CLAIMS, PARAMS, SSIM, defense_table, page, run_record, tables
 
 

@@ -21,11 +21,11 @@ from leakpipe.data.files import save_dataset, save_split
 from leakpipe.data.images import LabeledImages
 from leakpipe.data.partition import Split
 from leakpipe.errors import LeakpipeError
-from leakpipe.metrics.headline import summarize
 from leakpipe.report.explorer import describe_rows
 from leakpipe.report.page import read_part
 from leakpipe.report.pictures import MAX_SIDE, MAX_VALUES, PagePictures, arrange_pictures, choose_side
 from leakpipe.report.vendor import SHA256, VERSION, read_vendored
+from leakpipe.tables.headline import summarize
 from tests.unit.report_pages import ACCURACY, PARAMS, draw_pictures, many_rows, page, tables
 
 CELLS = 2000

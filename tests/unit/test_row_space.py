@@ -6,23 +6,20 @@ import torch
 from skimage.metrics import structural_similarity as ssim
 from torch import nn
 
+from leakpipe.attacks.objective import Terms
 from leakpipe.attacks.optimise import invert
 from leakpipe.attacks.presets import PRESETS
-from leakpipe.attacks.row_space import (
-    find_row_spaces,
-    patches,
-    plain_convolutions,
-    row_space_distance,
-)
-from leakpipe.attacks.terms import Terms
+from leakpipe.attacks.row_space import find_row_spaces, patches, plain_convolutions, row_space_distance
+from leakpipe.client.batches import make_batches
+from leakpipe.client.local_update import LocalSettings, local_update
+from leakpipe.client.update import ClientUpdate
 from leakpipe.data.datasets import DATASETS
 from leakpipe.errors import LeakpipeError
-from leakpipe.federation.local import ClientUpdate, LocalSettings, local_update, make_batches
 from leakpipe.models.layer_inputs import record_layer_inputs
 from leakpipe.models.state import ModelState, build_module, initial_state
-from leakpipe.params_attacks import AttackSettings
-from leakpipe.params_data import ImagesParams
-from leakpipe.params_models import ModelParams
+from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.data import ImagesParams
+from leakpipe.params.models import ModelParams
 from tests.unit.attacking import observe, observe_small, random_images
 
 ALONE = AttackSettings(row_space_weight=1.0, objective_weight=0.0, iterations=3)

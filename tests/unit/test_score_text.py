@@ -15,7 +15,7 @@ from leakpipe.data.images import LabeledImages
 from leakpipe.data.partition import Split
 from leakpipe.data.phantom.generate import make_phantoms
 from leakpipe.metrics.legibility import measure_legibility
-from leakpipe.metrics.table import SCORE_COLUMNS
+from leakpipe.tables.table import SCORE_COLUMNS
 
 HELD = (4, 1)
 PHANTOMS = make_phantoms(6, 128, burned_text=True)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from leakpipe.attacks.passes import comparison
+from leakpipe.attacks.engines.double_backward import comparison
+from leakpipe.attacks.objective import Evaluation, Terms
 from leakpipe.attacks.search import Search, SearchState
 from leakpipe.attacks.starts import start_candidates
-from leakpipe.attacks.terms import Evaluation, Terms
-from leakpipe.params_attacks import AttackSettings
+from leakpipe.params.attacks import AttackSettings
 from tests.unit.attacking import observe_small, searching
 
 

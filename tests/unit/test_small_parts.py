@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from leakpipe.code_version import code_version
 from leakpipe.errors import LeakpipeError
-from leakpipe.provenance import hash_params, read_record, record_run
+from leakpipe.files.storage import read_json, write_text
 from leakpipe.randomness import derive_seed
+from leakpipe.records.code_version import code_version
+from leakpipe.records.run_record import hash_params, read_record, record_run
 from leakpipe.registry import Registry
-from leakpipe.storage import read_json, write_text
 
 ENGINE = [
     "leakpipe.attacks.optimise",
@@ -112,7 +112,7 @@ def test_attacks_never_import_pandas_or_the_truth() -> None:
     code = (
         "import sys, leakpipe.attacks, leakpipe.attacks.optimise, leakpipe.attacks.presets, leakpipe.attacks.files;"
         "print([m for m in sys.modules if m.split('.')[0] == 'pandas'"
-        " or m.startswith(('leakpipe.data', 'leakpipe.metrics', 'leakpipe.tracking'))])"
+        " or m.startswith(('leakpipe.data', 'leakpipe.metrics', 'leakpipe.tracking.upload'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
-from leakpipe.attacks.passes.base import Linear, pull_back
+from leakpipe.attacks.engines.double_backward.base import Linear, pull_back
 
 
 def loaded_by(code: str, *modules: str) -> list[str]:
@@ -27,7 +27,7 @@ def test_starting_imports_the_command_that_is_called_and_little_else() -> None:
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("leakpipe.metrics.uncertainty", ("scipy.stats", "scipy.optimize", "torch")),
+        ("leakpipe.tables.uncertainty", ("scipy.stats", "scipy.optimize", "torch")),
         ("leakpipe.metrics.identifiability", ("scipy.spatial", "torch")),
         ("leakpipe.figures.lines", ("scipy.stats", "matplotlib.pyplot", "torch")),
         ("leakpipe.claims.judge", ("scipy.stats", "torch")),
@@ -40,7 +40,7 @@ def test_tables_and_figures_import_no_more_than_they_use(module: str, unwanted: 
 def test_differentiating_a_linear_layer_imports_no_sympy() -> None:
     if loaded_by("import torch", "sympy"):
         pytest.skip("this torch imports sympy by itself")
-    layer = "import torch\nfrom leakpipe.attacks.passes.base import Linear\n"
+    layer = "import torch\nfrom leakpipe.attacks.engines.double_backward.base import Linear\n"
     layer += "Linear(torch.nn.Flatten(), torch.zeros(1, 1, 2, 2)).backward(torch.ones(1, 4))"
     assert loaded_by(layer, "sympy") == []
 

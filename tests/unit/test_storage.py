@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from leakpipe.attacks.files import load_reconstruction, save_reconstruction
+from leakpipe.client.aggregate import Companion
+from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.data.files import load_dataset, load_priors, load_split, save_priors
 from leakpipe.errors import LeakpipeError
-from leakpipe.federation.aggregate import Companion
 from leakpipe.federation.files import StoredUpdate, load_model, load_update, save_model, save_update
-from leakpipe.federation.local import LocalSettings, local_update
+from leakpipe.files.storage import read_arrays, read_json, write_arrays, write_atomically, write_json
 from leakpipe.models.catalog import MODELS
 from leakpipe.models.state import build_module, initial_state
-from leakpipe.params_models import ModelParams
-from leakpipe.storage import read_arrays, read_json, write_arrays, write_atomically, write_json
+from leakpipe.params.models import ModelParams
 from tests.conftest import SETTINGS, small_batches, small_state
 
 ARRAYS = {"b": np.arange(6.0).reshape(2, 3), "a": np.array([1, 2], dtype=np.int64)}

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from leakpipe.attacks.surrogate import SurrogateReLU, with_surrogate_relus
-from leakpipe.federation.local import Batch, local_update
+from leakpipe.client.batches import Batch
+from leakpipe.client.local_update import local_update
 from leakpipe.models.state import ModelState, forward_frozen, forward_training
 from tests.conftest import SETTINGS, small_batches, small_state
 

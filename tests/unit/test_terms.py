@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from leakpipe.attacks.objective import Terms
 from leakpipe.attacks.observation import Observation, assumed_schedules
 from leakpipe.attacks.presets import PRESETS
 from leakpipe.attacks.regularizers import anisotropic_total_variation
-from leakpipe.attacks.terms import Terms
-from leakpipe.federation.local import ClientUpdate, LocalSettings, local_update, make_batches
+from leakpipe.client.batches import make_batches
+from leakpipe.client.local_update import LocalSettings, local_update
+from leakpipe.client.update import ClientUpdate
 from leakpipe.models.batchnorm import BatchStatistics
 from leakpipe.models.state import forward_frozen, forward_training
-from leakpipe.params_attacks import AttackSettings
+from leakpipe.params.attacks import AttackSettings
 from tests.unit.attacking import CLIENT, observe, observe_small, random_images, small_model
 
 DOUBLE = torch.float64

@@ -19,12 +19,12 @@ from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from leakpipe import mlflow_runs
 from leakpipe.cli.main import main
 from leakpipe.errors import LeakpipeError
-from leakpipe.mlflow_store import MlflowUnreachableError, without_credentials
-from leakpipe.provenance import RECORD_KIND, record_run
-from leakpipe.tracking import TrackingSummary, find_records, name_run, track_records
+from leakpipe.records.run_record import RECORD_KIND, record_run
+from leakpipe.tracking import runs as mlflow_runs
+from leakpipe.tracking.store import MlflowUnreachableError, without_credentials
+from leakpipe.tracking.upload import TrackingSummary, find_records, name_run, track_records
 
 INVERT_LABELS = {"attack": "bn-aware", "client": "site-9", "defense": "none", "experiment": "tiny", "seed": "0"}
 
@@ -452,6 +452,6 @@ def test_several_experiments_need_a_name(folder: Path, uri: str) -> None:
 
 
 def test_importing_leakpipe_does_not_import_mlflow() -> None:
-    modules = "leakpipe.tracking, leakpipe.mlflow_store, leakpipe.attacks, leakpipe.cli.main"
+    modules = "leakpipe.tracking.upload, leakpipe.tracking.store, leakpipe.attacks, leakpipe.cli.main"
     code = f"import sys, {modules}; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

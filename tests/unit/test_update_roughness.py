@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch.nn.functional import cosine_similarity
 
+from leakpipe.client.batches import Batch
+from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.data.datasets import DATASETS
-from leakpipe.federation.local import Batch, LocalSettings, local_update
 from leakpipe.models.state import build_module, initial_state
-from leakpipe.params_data import ImagesParams
-from leakpipe.params_models import ModelParams
+from leakpipe.params.data import ImagesParams
+from leakpipe.params.models import ModelParams
 
 CLIENT = LocalSettings(learning_rate=0.01)
 NOISES = (0.005, 0.02, 0.1)

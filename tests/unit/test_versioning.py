@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from leakpipe.cli.main import main
 from leakpipe.errors import LeakpipeError
-from leakpipe.versioning import (
+from leakpipe.records.stages import (
     Job,
     Made,
     Record,

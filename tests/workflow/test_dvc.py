@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from leakpipe.attacks.files import load_reconstruction
-from leakpipe.params import Params
+from leakpipe.params.experiment import Params
 from tests.conftest import PROJECT
 
 pytest.importorskip("dvc")

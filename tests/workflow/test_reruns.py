@@ -128,7 +128,9 @@ def test_one_defence_more_keeps_the_others(project: Path, edit: Edit) -> None:
 
 def test_code_of_the_client_reruns_federation_and_attacks(project: Path, edit: Edit) -> None:
     edit(
-        "src/leakpipe/federation/local.py", "settings.learning_rate * gradient", "settings.learning_rate * 2 * gradient"
+        "src/leakpipe/client/local_update.py",
+        "settings.learning_rate * gradient",
+        "settings.learning_rate * 2 * gradient",
     )
     jobs = planned_jobs(project)
     assert (jobs["federate"], jobs["invert"]) == (2, 5)

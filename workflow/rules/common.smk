@@ -8,14 +8,14 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from leakpipe.attacks.presets import resolve_settings, resolve_threat_model
-from leakpipe.code_version import code_version
+from leakpipe.records.code_version import code_version
 from leakpipe.data.datalists import find_datalists
 from leakpipe.data.datasets import DATASETS
 from leakpipe.errors import LeakpipeError
 from leakpipe.experiment import attacked_clients, group_cells, list_cells, parse_params, undefended
-from leakpipe.progress import CHECKPOINTS_FOLDER
+from leakpipe.attacks.progress import CHECKPOINTS_FOLDER
 from leakpipe.models.catalog import require_model_weights
-from leakpipe.weights import require_weights
+from leakpipe.models.weights import require_weights
 
 try:
     PARAMS = parse_params(config, source=" + ".join(dict.fromkeys(map(os.path.relpath, workflow.configfiles))))

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from leakpipe.accounting.gaussian import compose_gaussians, gaussian_epsilon
 from leakpipe.accounting.renyi import sampled_gaussian_epsilon
-from leakpipe.federation.steps import count_local_steps
-from leakpipe.params_federation import FederationParams
+from leakpipe.client.steps import count_local_steps
+from leakpipe.params.federation import FederationParams
 
 Adversary = Literal["server", "outsiders"]
 SEES: Mapping[Adversary, str] = {

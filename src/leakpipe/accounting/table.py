@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from leakpipe.accounting.guarantees import guarantees
-from leakpipe.params_federation import FederationParams
+from leakpipe.params.federation import FederationParams
 
 PRIVACY_COLUMNS = [
     "defense",

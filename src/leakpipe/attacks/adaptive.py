@@ -13,7 +13,7 @@ as that goes:
 - `clip` changes no direction, which is all that a cosine sees; withheld statistics are nothing to undo. Nor is `sign`:
   the largest inner product with the signs is what one estimates from single bits (Plan and Vershynin 2013), and
   taking each sign for half a line got less.
-- Under `secure-aggregation` candidates of all clients are searched together (`leakpipe.attacks.terms`). The mean's
+- Under `secure-aggregation` candidates of all clients are searched together (`leakpipe.attacks.objective`). The mean's
   noise is the clients' own, averaged; what else each client did to its update is not undone.
 """
 
@@ -26,9 +26,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from leakpipe.federation.local import ClientUpdate
+from leakpipe.client.update import ClientUpdate
 from leakpipe.models.state import Tensors
-from leakpipe.params_defenses import (
+from leakpipe.params.defenses import (
     DefenseStep,
     DefenseSteps,
     DpGaussianParams,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from leakpipe.attacks.numerics import TINY, smooth_norm
-from leakpipe.federation.local import ClientUpdate
+from leakpipe.client.update import ClientUpdate
 from leakpipe.models.batchnorm import BatchStatistics
 from leakpipe.models.state import ModelState, Tensors, batch_norm_layers, mean_name, variance_name
 

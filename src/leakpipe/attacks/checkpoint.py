@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
+from leakpipe.attacks.progress import CHECKPOINT
 from leakpipe.attacks.search import SearchState
 from leakpipe.errors import LeakpipeError
-from leakpipe.progress import CHECKPOINT
-from leakpipe.storage import read_arrays, sidecar_path, write_arrays
+from leakpipe.files.storage import read_arrays, sidecar_path, write_arrays
 
 
 class Checkpoint:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from leakpipe.client.batches import assume_schedule
 from leakpipe.errors import LeakpipeError
-from leakpipe.federation.local import assume_schedule
 
 
 @dataclass(frozen=True, kw_only=True)

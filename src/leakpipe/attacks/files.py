@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from leakpipe.storage import read_arrays, require_array, write_arrays
+from leakpipe.files.storage import read_arrays, require_array, write_arrays
 
 RECONSTRUCTION = "leakpipe/reconstruction"
 

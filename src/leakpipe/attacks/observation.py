@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from leakpipe.attacks.clients import KnownClient
+from leakpipe.client.local_update import LocalSettings
+from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
-from leakpipe.federation.local import ClientUpdate, LocalSettings
 from leakpipe.models.batchnorm import BatchStatistics
 from leakpipe.models.state import ModelState, shared_part
-from leakpipe.params_attacks import AttackSettings
-from leakpipe.params_defenses import DefenseSteps
+from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.defenses import DefenseSteps
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from leakpipe.attacks.checkpoint import Checkpoint
 from leakpipe.attacks.labels import labels_of_counts, recover_label_counts
 from leakpipe.attacks.observation import Observation, usable_settings
 from leakpipe.attacks.search import Search, SearchState
-from leakpipe.params_attacks import AttackSettings
+from leakpipe.params.attacks import AttackSettings
 
 LABEL_ROUNDS = 3  # times that ambiguous labels are counted again with better guesses of the images
 TRIAL = (100, 500)  # least and most iterations that tell one guess of the labels from another (20 were too few)
@@ -51,7 +51,7 @@ def invert(
 ) -> Reconstruction:
     """Search the images whose simulated local training explains the observed update.
 
-    `leakpipe.attacks.terms.Terms` has the objective.
+    `leakpipe.attacks.objective.Terms` has the objective.
 
     Args:
         seed: Fixes the random starts.

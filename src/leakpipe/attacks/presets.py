@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.params_attacks import AttackParams, AttackSettings, ThreatModel
+from leakpipe.params.attacks import AttackParams, AttackSettings, ThreatModel
 from leakpipe.registry import Registry
 
 PIXEL_DEVIATION = 0.225

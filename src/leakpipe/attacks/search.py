@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from leakpipe.attacks.compiled import Compiled
+from leakpipe.attacks.objective import Terms
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.optimizers import initial_slots, take_step
 from leakpipe.attacks.starts import start_candidates
-from leakpipe.attacks.terms import Terms
 from leakpipe.attacks.variables import Variables
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.head import count_classes
 from leakpipe.models.state import Tensors
-from leakpipe.params_attacks import AttackSettings
+from leakpipe.params.attacks import AttackSettings
 
 CURVE_POINTS = 100
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from leakpipe.attacks.observation import Observation
-from leakpipe.params_attacks import AttackSettings
+from leakpipe.params.attacks import AttackSettings
 
 NOISE_MEAN, NOISE_DEVIATION = 0.45, 0.225  # of ImageNet pixels
 TILE = 4  # pixels

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from leakpipe.attacks.spectrum import from_coefficients, to_coefficients
-from leakpipe.params_attacks import AttackSettings
+from leakpipe.params.attacks import AttackSettings
 
 INSIDE = 1e-3  # a sigmoid reaches 0 and 1 at infinity: starts keep this distance
 

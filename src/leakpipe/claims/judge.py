@@ -11,7 +11,7 @@ from leakpipe.claims.paper import list_paper_claims
 from leakpipe.claims.parts import list_part_questions
 from leakpipe.claims.questions import Question
 from leakpipe.claims.rules import ACCURACY_MARGIN, LEAK_MARGIN, NOT_TESTED
-from leakpipe.params_claims import ClaimsParams
+from leakpipe.params.claims import ClaimsParams
 
 DIGITS = 4
 DEFINITIONS = {

@@ -3,7 +3,7 @@
 from leakpipe.claims.evidence import Estimate, Evidence, UntestedError, difference
 from leakpipe.claims.questions import Answer, Question, judge_difference, judge_gain
 from leakpipe.claims.rules import ACCURACY_MARGIN, INCONCLUSIVE, LEAK_MARGIN, NOT_REPRODUCED, REPRODUCED, Rule
-from leakpipe.params_claims import ClaimsParams
+from leakpipe.params.claims import ClaimsParams
 
 PAPER = "Hatamizadeh et al., IEEE TMI 2023"
 LEAKS = Rule(LEAK_MARGIN, above=REPRODUCED, below=NOT_REPRODUCED)

@@ -3,7 +3,7 @@
 from leakpipe.claims.evidence import Evidence, UntestedError, difference
 from leakpipe.claims.questions import Answer, Question, judge_difference, judge_gain
 from leakpipe.claims.rules import LEAK_MARGIN, Rule, TwoSidedRule
-from leakpipe.params_claims import ClaimsParams
+from leakpipe.params.claims import ClaimsParams
 
 SOURCE = "An open question: the paper gives no answer."
 ALONE = Rule(LEAK_MARGIN, above="leaks", below="does not leak")

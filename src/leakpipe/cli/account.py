@@ -24,11 +24,11 @@ def account(
 ) -> None:
     """Write the ε of every defence after all rounds, or why it has none."""
     from leakpipe.accounting.table import tabulate_guarantees
-    from leakpipe.metrics.table import write_table
-    from leakpipe.params_federation import FederationParams
-    from leakpipe.params_files import parse_section
-    from leakpipe.params_privacy import PrivacyParams
-    from leakpipe.provenance import record_run
+    from leakpipe.params.federation import FederationParams
+    from leakpipe.params.privacy import PrivacyParams
+    from leakpipe.params.reading import parse_section
+    from leakpipe.records.run_record import record_run
+    from leakpipe.tables.table import write_table
 
     params = {"defenses": defenses, "federation": federation, "privacy": privacy}
     with record_run(record, rule="account", labels=labels, params=params) as run:

@@ -31,8 +31,10 @@ def collect(
     labels: dict[str, Any],
 ) -> None:
     """Collect scores, timings and accuracies into tables."""
-    from leakpipe.metrics.headline import summarize
-    from leakpipe.metrics.table import (
+    from leakpipe.files.storage import write_json
+    from leakpipe.records.run_record import read_record, record_run
+    from leakpipe.tables.headline import summarize
+    from leakpipe.tables.table import (
         ACCURACY_COLUMNS,
         SCORE_COLUMNS,
         collect_accuracy,
@@ -40,8 +42,6 @@ def collect(
         read_table,
         write_table,
     )
-    from leakpipe.provenance import read_record, record_run
-    from leakpipe.storage import write_json
 
     with record_run(record, rule="collect", labels=labels, params={}) as run:
         timed = [attack for path in attacks for attack in read_record(path)["details"]["attacks"]]

@@ -17,12 +17,12 @@ def collect_identifiability(
     identifiability: dict[str, Any], tables: tuple[Path, ...], out: Path, record: Path | None, labels: dict[str, Any]
 ) -> None:
     """Collect what `identify` found into one table."""
-    from leakpipe.metrics.identifiability import collect_identifiability as collect
-    from leakpipe.metrics.identifiability import identifiability_columns
-    from leakpipe.metrics.table import read_table, write_table
-    from leakpipe.params import IdentifiabilityParams
-    from leakpipe.params_files import parse_section
-    from leakpipe.provenance import record_run
+    from leakpipe.params.experiment import IdentifiabilityParams
+    from leakpipe.params.reading import parse_section
+    from leakpipe.records.run_record import record_run
+    from leakpipe.tables.identifiability import collect_identifiability as collect
+    from leakpipe.tables.identifiability import identifiability_columns
+    from leakpipe.tables.table import read_table, write_table
 
     with record_run(record, rule="collect_identifiability", labels=labels, params=identifiability) as run:
         top = parse_section(IdentifiabilityParams, identifiability, source="--identifiability").top

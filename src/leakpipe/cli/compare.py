@@ -27,9 +27,9 @@ def compare(
     labels: dict[str, Any],
 ) -> None:
     """Compare the first attack, client and defence with the others, with intervals and corrected p-values."""
-    from leakpipe.metrics.pairwise import compare_pairs
-    from leakpipe.metrics.table import LEAKAGE_COLUMNS, read_table, write_table
-    from leakpipe.provenance import record_run
+    from leakpipe.records.run_record import record_run
+    from leakpipe.tables.pairwise import compare_pairs
+    from leakpipe.tables.table import LEAKAGE_COLUMNS, read_table, write_table
 
     orders = {"attack": attacks, "client": clients, "defense": defenses}
     with record_run(record, rule="compare", labels=labels, params=orders) as run:

@@ -39,9 +39,9 @@ def compare_defenses(
 
     from leakpipe.accounting.table import PRIVACY_COLUMNS
     from leakpipe.data.files import load_dataset, load_split
-    from leakpipe.metrics.defense_table import compare_defenses as compare
-    from leakpipe.metrics.table import ACCURACY_COLUMNS, LEAKAGE_COLUMNS, read_table, write_table
-    from leakpipe.provenance import record_run
+    from leakpipe.records.run_record import record_run
+    from leakpipe.tables.defenses import compare_defenses as compare
+    from leakpipe.tables.table import ACCURACY_COLUMNS, LEAKAGE_COLUMNS, read_table, write_table
 
     with record_run(record, rule="compare_defenses", labels=labels, params={"client": client}) as run:
         classes = load_dataset(images).labels

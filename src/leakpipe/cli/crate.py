@@ -16,12 +16,12 @@ from leakpipe.cli.options import InputFile, OutputFile, settings_option
 @click.option("--out", type=OutputFile, required=True, help="Where the crate goes: ro-crate-metadata.json.")
 def crate(records: tuple[Path, ...], params: dict[str, Any], citation: Path, params_out: Path, out: Path) -> None:
     """Describe results as an RO-Crate: RECORD is the run record of a job, of every job that made them."""
-    from leakpipe.crate import About, build_crate
     from leakpipe.data.datasets import DATASETS
     from leakpipe.experiment import parse_params
-    from leakpipe.params_files import read_yaml
-    from leakpipe.provenance import read_record
-    from leakpipe.storage import write_json
+    from leakpipe.files.storage import write_json
+    from leakpipe.params.reading import read_yaml
+    from leakpipe.records.crate import About, build_crate
+    from leakpipe.records.run_record import read_record
 
     checked = parse_params(params, source="--params")
     data_set = DATASETS[checked.data.dataset]

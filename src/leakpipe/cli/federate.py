@@ -6,20 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from leakpipe.cli.options import (
-    InputFile,
-    progress_bar,
-    record_options,
-    settings_option,
-    threads_option,
-    use_threads,
-)
+from leakpipe.cli.options import InputFile, progress_bar, record_options, settings_option, threads_option, use_threads
 
 if TYPE_CHECKING:
     from leakpipe.federation.simulate import CapturedUpdate
     from leakpipe.models.state import ModelState
-    from leakpipe.params_federation import FederationParams
-    from leakpipe.params_models import ModelParams
+    from leakpipe.params.federation import FederationParams
+    from leakpipe.params.models import ModelParams
 
 
 @click.command()
@@ -64,14 +57,14 @@ def federate(
     use_threads(threads)
     import torch
 
-    from leakpipe.allocator import keep_freed_memory
+    from leakpipe.cli.allocator import keep_freed_memory
     from leakpipe.data.files import load_dataset, load_split
     from leakpipe.federation.simulate import simulate_federation, write_accuracy
-    from leakpipe.params_defenses import DefenseSteps
-    from leakpipe.params_federation import FederationParams
-    from leakpipe.params_files import parse_section
-    from leakpipe.params_models import ModelParams
-    from leakpipe.provenance import record_run
+    from leakpipe.params.defenses import DefenseSteps
+    from leakpipe.params.federation import FederationParams
+    from leakpipe.params.models import ModelParams
+    from leakpipe.params.reading import parse_section
+    from leakpipe.records.run_record import record_run
 
     keep_freed_memory()
     params = {"model": model, "federation": federation, "defense": defense}
@@ -135,8 +128,8 @@ def _save(
     image_size: int,
 ) -> None:
     """Write one client's update of one round, and the global model that it was sent."""
+    from leakpipe.client.local_update import LocalSettings
     from leakpipe.federation.files import StoredUpdate, save_model, save_update
-    from leakpipe.federation.local import LocalSettings
 
     save_model(folder / "global.safetensors", captured.before, params=params, classes=classes, image_size=image_size)
     stored = StoredUpdate(

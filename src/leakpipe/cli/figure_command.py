@@ -37,7 +37,7 @@ def figure_command(name: str) -> Callable[[Callable[..., "Drawing"]], click.Comm
             labels: Mapping[str, Any],
             **settings: Any,
         ) -> None:
-            from leakpipe.provenance import record_run
+            from leakpipe.records.run_record import record_run
 
             params, module = _plain(settings), draw.__module__
             with record_run(record, rule="plot", labels=labels, params=params, module=module) as run:
@@ -56,7 +56,7 @@ def reads_leakage(draw: Callable[..., "Drawing"]) -> Callable[..., "Drawing"]:
     @click.option("--leakage", type=InputFile, required=True, help="The leakage table (collect's output).")
     @wraps(draw)
     def with_table(*, leakage: Path, **settings: Any) -> "Drawing":
-        from leakpipe.metrics.table import LEAKAGE_COLUMNS, read_table
+        from leakpipe.tables.table import LEAKAGE_COLUMNS, read_table
 
         return draw(read_table(leakage, LEAKAGE_COLUMNS), **settings)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from leakpipe.data.partition import Split
     from leakpipe.metrics.embedders import Embed
-    from leakpipe.params import IdentifiabilityParams
+    from leakpipe.params.experiment import IdentifiabilityParams
 
 
 @click.command()
@@ -62,13 +62,13 @@ def identify(
     use_threads(threads)
     import pandas as pd
 
-    from leakpipe.allocator import keep_freed_memory
+    from leakpipe.cli.allocator import keep_freed_memory
     from leakpipe.data.files import load_dataset, load_split
-    from leakpipe.metrics.identifiability import identifiability_columns
-    from leakpipe.metrics.table import SCORE_COLUMNS, read_table, write_table
-    from leakpipe.params import IdentifiabilityParams
-    from leakpipe.params_files import parse_section
-    from leakpipe.provenance import record_run
+    from leakpipe.params.experiment import IdentifiabilityParams
+    from leakpipe.params.reading import parse_section
+    from leakpipe.records.run_record import record_run
+    from leakpipe.tables.identifiability import identifiability_columns
+    from leakpipe.tables.table import SCORE_COLUMNS, read_table, write_table
 
     keep_freed_memory()
     with record_run(record, rule="identify", labels=labels, params=identifiability) as run:
@@ -131,7 +131,7 @@ class _LookUp:
     def _matching(self, path: Path, cell: Mapping[str, Any]) -> tuple[list[int], list[int]]:
         """True image and reconstruction of each pair that the scores of this attack match."""
         from leakpipe.errors import LeakpipeError
-        from leakpipe.metrics.table import KEY
+        from leakpipe.tables.table import KEY
 
         rows = self.scores[(self.scores[KEY] == [cell[name] for name in KEY]).all(axis=1)]
         if rows.empty:

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from leakpipe.attacks.observation import Observation
-    from leakpipe.federation.aggregate import Companion
+    from leakpipe.client.aggregate import Companion
     from leakpipe.federation.files import StoredUpdate
     from leakpipe.models.state import ModelState
-    from leakpipe.params_attacks import AttackSettings, ThreatModel
-    from leakpipe.params_defenses import DefenseSteps
+    from leakpipe.params.attacks import AttackSettings, ThreatModel
+    from leakpipe.params.defenses import DefenseSteps
 
 
 @click.command()
@@ -77,12 +77,12 @@ def invert(
         raise click.UsageError(
             f"--global-model ({len(models)}), --update ({len(updates)}) and --out ({len(outputs)}) must be as many"
         )
-    from leakpipe.allocator import keep_freed_memory
+    from leakpipe.cli.allocator import keep_freed_memory
     from leakpipe.errors import LeakpipeError
-    from leakpipe.params_attacks import AttackSettings, ThreatModel
-    from leakpipe.params_defenses import DefenseSteps
-    from leakpipe.params_files import parse_section
-    from leakpipe.provenance import record_run
+    from leakpipe.params.attacks import AttackSettings, ThreatModel
+    from leakpipe.params.defenses import DefenseSteps
+    from leakpipe.params.reading import parse_section
+    from leakpipe.records.run_record import record_run
 
     use_threads(threads)
     keep_freed_memory()
@@ -178,8 +178,8 @@ class _Attack:
         from leakpipe.attacks.batch_statistics import recover_batch_statistics, weight_of_batches
         from leakpipe.attacks.clients import KnownClient
         from leakpipe.attacks.observation import Observation
+        from leakpipe.client.update import ClientUpdate
         from leakpipe.errors import LeakpipeError
-        from leakpipe.federation.local import ClientUpdate
 
         granted, update = self.granted, stored.update
         exact = None
@@ -228,8 +228,8 @@ class _Attack:
         """All that an attack depends on: a checkpoint of anything else must not be continued."""
         import torch
 
-        from leakpipe.code_version import code_version
-        from leakpipe.storage import read_json, sidecar_path
+        from leakpipe.files.storage import read_json, sidecar_path
+        from leakpipe.records.code_version import code_version
 
         files = [read_json(sidecar_path(path))["sha256"] for path in (model, update, self.prior)]
         sections = (self.settings, self.granted, self.defense)

@@ -28,11 +28,11 @@ def judge_claims(
 ) -> None:
     """Judge the paper's claims: statistic, 95 % interval and verdict of each."""
     from leakpipe.claims.judge import judge_claims
-    from leakpipe.metrics.table import ACCURACY_COLUMNS, LEAKAGE_COLUMNS, read_table
-    from leakpipe.params_claims import ClaimsParams
-    from leakpipe.params_files import parse_section
-    from leakpipe.provenance import record_run
-    from leakpipe.storage import write_json
+    from leakpipe.files.storage import write_json
+    from leakpipe.params.claims import ClaimsParams
+    from leakpipe.params.reading import parse_section
+    from leakpipe.records.run_record import record_run
+    from leakpipe.tables.table import ACCURACY_COLUMNS, LEAKAGE_COLUMNS, read_table
 
     roles = None if claims is None else parse_section(ClaimsParams, claims, source="--claims")
     with record_run(record, rule="judge_claims", labels=labels, params={"claims": claims}) as run:

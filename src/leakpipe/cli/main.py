@@ -8,8 +8,8 @@ import click
 
 from leakpipe import __version__
 from leakpipe.cli.lazy_group import LazyGroup
-from leakpipe.command_line import ARGUMENTS
 from leakpipe.errors import LeakpipeError
+from leakpipe.records.command_line import ARGUMENTS
 
 # In the order data flows.
 COMMANDS = (

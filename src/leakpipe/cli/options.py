@@ -30,7 +30,7 @@ class JsonOrFile(click.ParamType[Any]):
         if not isinstance(value, str):
             return value
         if not value.lstrip().startswith(("{", "[")):
-            from leakpipe.params_files import read_yaml
+            from leakpipe.params.reading import read_yaml
 
             return read_yaml(Path(value))
         try:

@@ -20,7 +20,7 @@ def plot_front(table: Path, *, defenses: Mapping[str, Any], clients: Mapping[str
     """Draw RDLV against test accuracy, a point per defence, with the privacy-utility front."""
     from leakpipe.defenses.naming import name_defenses
     from leakpipe.figures.front import draw_front
-    from leakpipe.metrics.defense_table import DEFENSE_COLUMNS
-    from leakpipe.metrics.table import read_table
+    from leakpipe.tables.defenses import DEFENSE_COLUMNS
+    from leakpipe.tables.table import read_table
 
     return draw_front(read_table(table, DEFENSE_COLUMNS), names=name_defenses(defenses), clients=clients)

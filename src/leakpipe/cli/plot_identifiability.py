@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 def plot_identifiability(table: Path, *, identifiability: Mapping[str, Any], **settings: Any) -> "Drawing":
     """Draw IIP against the number of images and the batch size of the clients."""
     from leakpipe.figures.identifiability import draw_identifiability
-    from leakpipe.metrics.identifiability import identifiability_columns
-    from leakpipe.metrics.table import read_table
-    from leakpipe.params import IdentifiabilityParams
-    from leakpipe.params_files import parse_section
+    from leakpipe.params.experiment import IdentifiabilityParams
+    from leakpipe.params.reading import parse_section
+    from leakpipe.tables.identifiability import identifiability_columns
+    from leakpipe.tables.table import read_table
 
     measured = parse_section(IdentifiabilityParams, identifiability, source="--identifiability")
     rows = read_table(table, identifiability_columns(measured.top))

@@ -24,6 +24,6 @@ def plot_noise(leakage: "pd.DataFrame", *, accuracy: Path, defenses: Mapping[str
     """Draw RDLV and test accuracy against σ0."""
     from leakpipe.defenses.naming import noise_multipliers
     from leakpipe.figures.noise import draw_noise
-    from leakpipe.metrics.table import ACCURACY_COLUMNS, read_table
+    from leakpipe.tables.table import ACCURACY_COLUMNS, read_table
 
     return draw_noise(leakage, read_table(accuracy, ACCURACY_COLUMNS), sigma0=noise_multipliers(defenses), **settings)

@@ -27,8 +27,8 @@ def plot_tradeoff(
     """Draw the leakage of the worst client against test accuracy, a point per defence."""
     from leakpipe.defenses.naming import name_defenses
     from leakpipe.figures.tradeoff import draw_tradeoff
-    from leakpipe.metrics.defense_table import DEFENSE_COLUMNS
-    from leakpipe.metrics.table import ACCURACY_COLUMNS, read_table
+    from leakpipe.tables.defenses import DEFENSE_COLUMNS
+    from leakpipe.tables.table import ACCURACY_COLUMNS, read_table
 
     found = read_table(table, DEFENSE_COLUMNS)
     return draw_tradeoff(

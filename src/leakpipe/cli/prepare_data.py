@@ -16,9 +16,9 @@ def prepare_data(images: dict[str, Any], out: Path, record: Path | None, labels:
     """Load a data set, resize it, store it."""
     from leakpipe.data.datasets import DATASETS
     from leakpipe.data.files import save_dataset
-    from leakpipe.params_data import ImagesParams
-    from leakpipe.params_files import parse_section
-    from leakpipe.provenance import record_run
+    from leakpipe.params.data import ImagesParams
+    from leakpipe.params.reading import parse_section
+    from leakpipe.records.run_record import record_run
 
     with record_run(record, rule="prepare_data", labels=labels, params=images) as run:
         params = parse_section(ImagesParams, images, source="--images")

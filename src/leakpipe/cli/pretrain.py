@@ -43,10 +43,10 @@ def pretrain(
     from leakpipe.federation.simulate import measure_accuracy
     from leakpipe.models.pretrained import pretrained_state
     from leakpipe.models.state import build_module
-    from leakpipe.params_files import parse_section
-    from leakpipe.params_models import ModelParams
-    from leakpipe.provenance import record_run
+    from leakpipe.params.models import ModelParams
+    from leakpipe.params.reading import parse_section
     from leakpipe.randomness import derive_seed
+    from leakpipe.records.run_record import record_run
 
     with record_run(record, rule="pretrain", labels=labels, params=model) as run:
         params = parse_section(ModelParams, model, source="--model")

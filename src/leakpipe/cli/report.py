@@ -79,11 +79,11 @@ def report(
         raise click.UsageError("--images, --split and --reconstruction go together")
     from leakpipe.cli.page_pictures import list_files, load_page_pictures
     from leakpipe.figures.catalog import describe_figure
-    from leakpipe.metrics.defense_table import DEFENSE_COLUMNS
-    from leakpipe.metrics.table import ACCURACY_COLUMNS, LEAKAGE_COLUMNS, read_table
-    from leakpipe.provenance import read_record, record_run
+    from leakpipe.files.storage import read_json, write_text
+    from leakpipe.records.run_record import read_record, record_run
     from leakpipe.report.page import load_figure, render_page
-    from leakpipe.storage import read_json, write_text
+    from leakpipe.tables.defenses import DEFENSE_COLUMNS
+    from leakpipe.tables.table import ACCURACY_COLUMNS, LEAKAGE_COLUMNS, read_table
 
     comparisons = params.get("comparisons", {})
     with record_run(record, rule="report", labels=labels, params={"config_files": list(config_files)}) as run:

@@ -42,10 +42,10 @@ def score(
     from leakpipe.metrics.labels import label_accuracy
     from leakpipe.metrics.legibility import score_texts
     from leakpipe.metrics.score import score_images
-    from leakpipe.metrics.table import write_scores
-    from leakpipe.params import ScoringParams
-    from leakpipe.params_files import parse_section
-    from leakpipe.provenance import record_run
+    from leakpipe.params.experiment import ScoringParams
+    from leakpipe.params.reading import parse_section
+    from leakpipe.records.run_record import record_run
+    from leakpipe.tables.table import write_scores
 
     with record_run(record, rule="score", labels=labels, params=scoring) as run:
         settings = parse_section(ScoringParams, scoring, source="--scoring")

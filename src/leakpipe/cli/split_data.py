@@ -31,10 +31,10 @@ def split_data(
     from leakpipe.data.files import load_dataset, save_priors, save_split
     from leakpipe.data.partition import split_dataset
     from leakpipe.data.priors import average_public_images
-    from leakpipe.params_data import DataParams
-    from leakpipe.params_federation import ClientParams
-    from leakpipe.params_files import parse_section
-    from leakpipe.provenance import record_run
+    from leakpipe.params.data import DataParams
+    from leakpipe.params.federation import ClientParams
+    from leakpipe.params.reading import parse_section
+    from leakpipe.records.run_record import record_run
 
     params = {"data": data_params, "clients": clients, "seed": seed}
     with record_run(record, rule="split_data", labels=labels, params=params):

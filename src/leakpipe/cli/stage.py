@@ -23,8 +23,8 @@ def stage(name: str, cores: str | None) -> None:
     plain `snakemake`: it gives Snakemake the records of how the files were made, and remakes what is not
     what the records say. Files in the stages' outs that no rule makes are deleted.
     """
-    from leakpipe.params_files import read_yaml
-    from leakpipe.versioning import export, prune, read_stages, restore
+    from leakpipe.params.reading import read_yaml
+    from leakpipe.records.stages import export, prune, read_stages, restore
 
     stages = read_stages(PIPELINE, upto=name, experiment=str(read_yaml(PARAMS).get("experiment")))
     targets = [stage.name for stage in stages]
@@ -46,7 +46,7 @@ def stage(name: str, cores: str | None) -> None:
 
 def refuse_if_locked() -> None:
     """Stop before anything is deleted while another Snakemake works here."""
-    from leakpipe.versioning import SNAKEMAKE
+    from leakpipe.records.stages import SNAKEMAKE
 
     if any((SNAKEMAKE / "locks").glob("*.lock")):
         raise LeakpipeError(

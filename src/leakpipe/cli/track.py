@@ -36,9 +36,9 @@ def track(
     Runs that MLflow has already are left alone, so this can be called at any time:
     leakpipe track results/default/records
     """
-    from leakpipe.mlflow_store import MlflowUnreachableError, choose_uri, how_to_look, without_credentials
-    from leakpipe.storage import read_json, write_json
-    from leakpipe.tracking import TrackingSummary, common_experiment, find_records, track_records
+    from leakpipe.files.storage import read_json, write_json
+    from leakpipe.tracking.store import MlflowUnreachableError, choose_uri, how_to_look, without_credentials
+    from leakpipe.tracking.upload import TrackingSummary, common_experiment, find_records, track_records
 
     found = find_records(records)
     name = experiment or common_experiment(found)

@@ -10,7 +10,7 @@ import click
 from leakpipe.cli.options import InputFile, progress_bar
 
 if TYPE_CHECKING:
-    from leakpipe.verification.results import Results
+    from leakpipe.records.verification.results import Results
 
 
 @click.command()
@@ -46,7 +46,7 @@ def verify(
     runs sampled jobs again in a temporary folder. Ends with 1 if anything differs.
     """
     from leakpipe.errors import LeakpipeError
-    from leakpipe.verification.results import read_results
+    from leakpipe.records.verification.results import read_results
 
     results = read_results(folder)
     found = 0
@@ -64,8 +64,8 @@ def verify(
 def _check(results: "Results", config_files: tuple[Path, ...]) -> Iterator[str]:
     """All that can be said without running anything."""
     from leakpipe.experiment import load_params
-    from leakpipe.provenance import describe_machine, package_versions
-    from leakpipe.verification.checks import (
+    from leakpipe.records.run_record import describe_machine, package_versions
+    from leakpipe.records.verification.checks import (
         check_code,
         check_config,
         check_files,
@@ -95,7 +95,7 @@ def _run_again(
 ) -> Iterator[str]:
     """Run sampled jobs again, say how each went, yield what differs."""
     from leakpipe.errors import LeakpipeError
-    from leakpipe.verification.replay import replay, sample_jobs
+    from leakpipe.records.verification.replay import replay, sample_jobs
 
     sampled = [
         *sample_jobs(results, "invert", count=cells, seed=seed),

@@ -21,8 +21,8 @@ def watch(folder: Path | None, uri: str | None, every: float, once: bool) -> Non
     for the next snakemake goes on with it. `leakpipe track`, which ends every snakemake, puts the finished run in its
     place. An MLflow that is away is tried again at the next look.
     """
-    from leakpipe.mlflow_store import MlflowUnreachableError, choose_uri, how_to_look
-    from leakpipe.progress import CHECKPOINTS_FOLDER
+    from leakpipe.attacks.progress import CHECKPOINTS_FOLDER
+    from leakpipe.tracking.store import MlflowUnreachableError, choose_uri, how_to_look
 
     folder = folder or CHECKPOINTS_FOLDER
     click.echo(f"Watching the attacks in {folder}. {how_to_look(choose_uri(uri))}")
@@ -43,8 +43,8 @@ def watch(folder: Path | None, uri: str | None, every: float, once: bool) -> Non
 
 
 def _look(folder: Path, uri: str | None) -> None:
-    from leakpipe.mlflow_live import log_progress
-    from leakpipe.progress import read_progress
+    from leakpipe.attacks.progress import read_progress
+    from leakpipe.tracking.live import log_progress
 
     if added := log_progress(read_progress(folder), uri=uri):
         click.echo(f"{time.strftime('%H:%M:%S')} new points: {added}")

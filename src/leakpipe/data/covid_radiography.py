@@ -5,7 +5,7 @@ from leakpipe.data.entries import Contents, Dataset
 from leakpipe.data.folders import find_root, list_images, load_images
 from leakpipe.data.images import LabeledImages
 from leakpipe.errors import LeakpipeError
-from leakpipe.params_data import ImagesParams
+from leakpipe.params.data import ImagesParams
 
 KAGGLE = "tawsifurrahman/covid19-radiography-database"
 FOLDER = "COVID-19_Radiography_Dataset"

@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from leakpipe.data.images import LabeledImages
 from leakpipe.data.partition import Split, draw_balanced, shuffle_by_class
 from leakpipe.errors import LeakpipeError
-from leakpipe.params_data import DataParams, ImagesParams
-from leakpipe.params_federation import ClientParams
-from leakpipe.storage import read_json
+from leakpipe.files.storage import read_json
+from leakpipe.params.data import DataParams, ImagesParams
+from leakpipe.params.federation import ClientParams
 
 PARTS = ("training", "validation", "testing")
 

@@ -12,7 +12,7 @@ from leakpipe.data.image_folder import IMAGE_FOLDER
 from leakpipe.data.images import LabeledImages
 from leakpipe.data.medmnist_sets import MEDMNIST
 from leakpipe.data.phantom.entry import CXR_PHANTOM
-from leakpipe.params_data import ImagesParams
+from leakpipe.params.data import ImagesParams
 from leakpipe.registry import Registry
 
 DATASETS: Registry[Dataset] = Registry("data set")

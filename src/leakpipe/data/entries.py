@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from leakpipe.data.images import LabeledImages
-from leakpipe.params_data import ImagesParams
+from leakpipe.params.data import ImagesParams
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from leakpipe.burned_text import BurnedText
 from leakpipe.data.images import LabeledImages
 from leakpipe.data.partition import Split
+from leakpipe.data.phantom.burned_text import BurnedText
 from leakpipe.errors import LeakpipeError
-from leakpipe.storage import read_arrays, read_json, require_array, sidecar_path, write_arrays, write_json
+from leakpipe.files.storage import read_arrays, read_json, require_array, sidecar_path, write_arrays, write_json
 
 DATASET, PRIOR = "leakpipe/dataset", "leakpipe/prior"
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from leakpipe.data.images import LabeledImages
 from leakpipe.errors import LeakpipeError
-from leakpipe.params_data import ImagesParams
+from leakpipe.params.data import ImagesParams
 from leakpipe.randomness import derive_seed
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm")

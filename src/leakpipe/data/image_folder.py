@@ -7,7 +7,7 @@ from leakpipe.data.entries import Contents, Dataset
 from leakpipe.data.folders import ImageFolder, find_root, list_images, load_images
 from leakpipe.data.images import LabeledImages
 from leakpipe.errors import LeakpipeError
-from leakpipe.params_data import ImagesParams
+from leakpipe.params.data import ImagesParams
 
 
 def _list(root: Path, params: ImagesParams) -> ImageFolder:

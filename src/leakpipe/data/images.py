@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leakpipe.burned_text import BurnedText
+from leakpipe.data.phantom.burned_text import BurnedText
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from leakpipe.data.entries import Contents, Dataset
 from leakpipe.data.folders import choose_images, find_root
 from leakpipe.data.images import LabeledImages
 from leakpipe.errors import LeakpipeError
-from leakpipe.params_data import ImagesParams
+from leakpipe.params.data import ImagesParams
 
 FOLDER = "medmnist"
 SIZES = (28, 64, 128, 224)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.params_data import DataParams
-from leakpipe.params_federation import ClientParams
+from leakpipe.params.data import DataParams
+from leakpipe.params.federation import ClientParams
 from leakpipe.randomness import derive_seed
 
 

@@ -2,9 +2,9 @@
 
 import torch
 
+from leakpipe.client.update import ClientUpdate
 from leakpipe.defenses.values import change_values, flatten_values
-from leakpipe.federation.local import ClientUpdate
-from leakpipe.params_defenses import ClipParams, FreezeStatisticsParams
+from leakpipe.params.defenses import ClipParams, FreezeStatisticsParams
 
 
 def clip_update(update: ClientUpdate, params: ClipParams) -> ClientUpdate:

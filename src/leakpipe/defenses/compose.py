@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
+from leakpipe.client.update import ClientUpdate
 from leakpipe.defenses.clipping import clip_update, freeze_statistics
 from leakpipe.defenses.compression import keep_largest, keep_signs, quantize, share_partly
 from leakpipe.defenses.noise import add_gaussian_noise, add_laplace_noise, privatize_update
 from leakpipe.defenses.values import combine_values, named_values
 from leakpipe.errors import LeakpipeError
-from leakpipe.federation.local import ClientUpdate
-from leakpipe.params_defenses import IN_TRAINING, DefenseSteps, SecureAggregationParams
+from leakpipe.params.defenses import IN_TRAINING, DefenseSteps, SecureAggregationParams
 from leakpipe.registry import Registry
 
 Defense = Callable[..., ClientUpdate]

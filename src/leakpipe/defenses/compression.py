@@ -8,10 +8,10 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
+from leakpipe.client.update import ClientUpdate
 from leakpipe.defenses.values import change_values, find_percentile, flatten_values, named_values, unflatten_values
 from leakpipe.errors import LeakpipeError
-from leakpipe.federation.local import ClientUpdate
-from leakpipe.params_defenses import PartialSharingParams, QuantizeParams, SignParams, TopKParams
+from leakpipe.params.defenses import PartialSharingParams, QuantizeParams, SignParams, TopKParams
 
 
 def keep_largest(update: ClientUpdate, params: TopKParams) -> ClientUpdate:

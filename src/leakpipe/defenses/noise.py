@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
+from leakpipe.client.update import ClientUpdate
 from leakpipe.defenses.clipping import scale_to_norm, withhold_statistics
 from leakpipe.defenses.values import change_values, nonzero_percentile
-from leakpipe.federation.local import ClientUpdate
-from leakpipe.params_defenses import DpGaussianParams, GaussianParams, LaplaceParams
+from leakpipe.params.defenses import DpGaussianParams, GaussianParams, LaplaceParams
 
 
 def add_gaussian_noise(update: ClientUpdate, params: GaussianParams, *, generator: torch.Generator) -> ClientUpdate:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from leakpipe.federation.local import ClientUpdate
-from leakpipe.params_defenses import Targets
+from leakpipe.client.update import ClientUpdate
+from leakpipe.params.defenses import Targets
 
 
 def change_values(

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from leakpipe.federation.local import ClientUpdate
+from leakpipe.client.update import ClientUpdate
 from leakpipe.models.state import ModelState, Tensors, batch_norm_names
 
 

@@ -10,12 +10,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from leakpipe.client.aggregate import Companion
+from leakpipe.client.local_update import LocalSettings
+from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
-from leakpipe.federation.aggregate import Companion
-from leakpipe.federation.local import ClientUpdate, LocalSettings
+from leakpipe.files.storage import read_arrays, sidecar_path, write_arrays
 from leakpipe.models.state import ModelState, build_module, initial_state, shared_part
-from leakpipe.params_models import ArchitectureParams, ModelParams
-from leakpipe.storage import read_arrays, sidecar_path, write_arrays
+from leakpipe.params.models import ArchitectureParams, ModelParams
 
 MODEL, UPDATE = "leakpipe/model", "leakpipe/update"
 WEIGHTS, STATISTICS, EXACT = "weights/", "statistics/", "exact_statistics/"

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from leakpipe.client.batches import schedule_batches
+from leakpipe.client.local_update import update_running
 from leakpipe.errors import LeakpipeError
-from leakpipe.federation.local import schedule_batches, update_running
 from leakpipe.models.state import ModelState, forward_training
-from leakpipe.params_models import PretrainingParams
+from leakpipe.params.models import PretrainingParams
 
 RUNNING_MOMENTUM = 0.1  # torch's default weight of a batch in the running statistics
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
-from leakpipe.federation.local import ClientUpdate
 from leakpipe.models.state import ModelState, variance_name
 
 

@@ -8,28 +8,24 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
+from leakpipe.client.aggregate import Companion, aggregate_updates
+from leakpipe.client.batches import make_batches, schedule_batches
+from leakpipe.client.dp_sgd import DpSgd
+from leakpipe.client.local_update import LocalSettings, local_update
+from leakpipe.client.mixup import mix_batches
+from leakpipe.client.update import ClientUpdate
 from leakpipe.data.partition import Split
 from leakpipe.defenses.compose import Memory, apply_defenses
 from leakpipe.errors import LeakpipeError
-from leakpipe.federation.aggregate import Companion, aggregate_updates
-from leakpipe.federation.dp_sgd import DpSgd
 from leakpipe.federation.fedbn import own_batch_norm, with_own_batch_norm, without_batch_norm
-from leakpipe.federation.local import (
-    ClientUpdate,
-    LocalSettings,
-    local_update,
-    make_batches,
-    schedule_batches,
-)
-from leakpipe.federation.mixup import mix_batches
 from leakpipe.federation.server import average_updates
+from leakpipe.files.storage import write_text
 from leakpipe.models.head import count_classes
 from leakpipe.models.state import ModelState, Tensors, batch_norm_layers, forward_frozen
-from leakpipe.params_defenses import DefenseSteps, MixupParams
-from leakpipe.params_federation import FederationParams
-from leakpipe.params_privacy import DpSgdParams
+from leakpipe.params.defenses import DefenseSteps, MixupParams
+from leakpipe.params.federation import FederationParams
+from leakpipe.params.privacy import DpSgdParams
 from leakpipe.randomness import derive_seed
-from leakpipe.storage import write_text
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from leakpipe.figures.lines import draw_interval, use_log_scale
 from leakpipe.figures.means import INTERVAL, mean_over_draws
 from leakpipe.figures.selection import count, describe_client, order_clients, select
 from leakpipe.figures.style import COLORS, INK, MARKERS, MUTED, Drawing, in_style
-from leakpipe.metrics.comparison import per_attack_run
+from leakpipe.tables.comparison import per_attack_run
 
 LOOKS = [
     *zip(COLORS, MARKERS, strict=True),

@@ -11,7 +11,7 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.figures.lines import use_log_scale
 from leakpipe.figures.selection import count, describe_client
 from leakpipe.figures.style import COLORS, FAINT, MARKERS, MUTED, Drawing, in_style
-from leakpipe.metrics.robustness import bound_curve
+from leakpipe.tables.robustness import bound_curve
 
 
 @in_style
@@ -27,7 +27,7 @@ def draw_bound(
     """Draw the bound against ε, and below it the share of recognised images of each defence and round.
 
     Args:
-        table: `leakpipe.metrics.robustness.compare_with_bounds`.
+        table: `leakpipe.tables.robustness.compare_with_bounds`.
         client: Attacked client.
         delta: δ of ε.
         embedder: What measured nearness.

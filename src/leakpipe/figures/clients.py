@@ -7,12 +7,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from leakpipe.federation.steps import count_local_steps
+from leakpipe.client.steps import count_local_steps
 from leakpipe.figures.lines import Look, draw_means, mark_zero
 from leakpipe.figures.means import INTERVAL
 from leakpipe.figures.selection import count_draws, describe_client, order_clients, select
 from leakpipe.figures.style import Drawing, in_style
-from leakpipe.metrics.gain import add_gain
+from leakpipe.tables.gain import add_gain
 
 PROPERTIES = {
     "images": "training images of the client",

@@ -23,7 +23,7 @@ def draw_front(table: pd.DataFrame, *, names: Mapping[str, str], clients: Mappin
     """Draw a point per defence, hollow for an attack that is told the defence, and the front of all.
 
     Args:
-        table: The defence table (`leakpipe.metrics.defense_table`).
+        table: The defence table (`leakpipe.tables.defenses`).
         names: What to call each defence.
         clients: The `federation.clients` section of the parameters.
     """

@@ -12,8 +12,8 @@ from matplotlib.patches import Patch
 
 from leakpipe.figures.selection import count, describe_client, order_clients, select
 from leakpipe.figures.style import COLORS, FAINT, MUTED, Drawing, in_style
-from leakpipe.metrics.uncertainty import bootstrap_mean
 from leakpipe.randomness import derive_seed
+from leakpipe.tables.uncertainty import bootstrap_mean
 
 CHANCE_WIDTH = 0.36  # half the width of a client's band of chance, of the distance between clients
 

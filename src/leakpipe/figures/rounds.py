@@ -14,7 +14,7 @@ from leakpipe.figures.lines import Look, draw_means, draw_published, label_ends,
 from leakpipe.figures.means import INTERVAL
 from leakpipe.figures.selection import count_sample, describe_client, order_clients, select
 from leakpipe.figures.style import Drawing, in_style
-from leakpipe.metrics.gain import add_gain
+from leakpipe.tables.gain import add_gain
 
 
 @in_style

@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from leakpipe.storage import write_atomically, write_text
+from leakpipe.files.storage import write_atomically, write_text
 
 # Okabe and Ito's colours for colour-blind readers, the strongest first; markers tell them apart in gray print.
 COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

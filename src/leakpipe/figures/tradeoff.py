@@ -14,8 +14,8 @@ from leakpipe.figures.lines import draw_interval, mark_zero, name_points
 from leakpipe.figures.means import INTERVAL, Mean, mean_over_draws
 from leakpipe.figures.selection import count, count_sample, order_clients, select
 from leakpipe.figures.style import COLORS, MUTED, Drawing, in_style
-from leakpipe.metrics.front import find_front
-from leakpipe.metrics.gain import add_gain
+from leakpipe.tables.front import find_front
+from leakpipe.tables.gain import add_gain
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def draw_tradeoff(
         attack: Attack that leaks.
         defenses: What to call each defence.
         clients: The `federation.clients` section of the parameters.
-        destroyed: Defences that leave an accuracy at chance (`leakpipe.metrics.defense_table`).
+        destroyed: Defences that leave an accuracy at chance (`leakpipe.tables.defenses`).
     """
     rows = add_gain(select(leakage, attack=attack))
     kept = accuracy[accuracy["round"] == accuracy["round"].max()]

@@ -17,8 +17,8 @@ from leakpipe.models.features import penultimate_features
 from leakpipe.models.preprocessing import normalize_input
 from leakpipe.models.state import ModelState
 from leakpipe.models.tensor_files import parse_tensors
+from leakpipe.models.weights import find_weights, read_weights
 from leakpipe.registry import Registry
-from leakpipe.weights import find_weights, read_weights
 
 if TYPE_CHECKING:
     from torch import nn

@@ -1,22 +1,13 @@
 """Image identifiability precision (IIP): whether a reconstruction says WHICH training image it came from."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.metrics.table import KEY
 
 TIE = 1e-6  # of the largest distance: closer than this, float32 embeddings cannot be told apart
-
-
-def identifiability_columns(top: Sequence[int]) -> list[str]:
-    """Columns of the table for the given values of k."""
-    hits = [column for k in top for column in (f"top{k}", f"top{k}_prior")]
-    key = [*KEY, "image", "reconstruction", "embedder"]
-    return [*key, "rank", "rank_prior", *hits, "candidates", "chance", "chance_client"]
 
 
 def rank_true(queries: np.ndarray, candidates: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -94,12 +85,6 @@ def identify(
     return [
         {**{name: float(values[index]) for name, values in columns.items()}, **shared} for index in range(len(true))
     ]
-
-
-def collect_identifiability(tables: Iterable[pd.DataFrame], *, top: Sequence[int]) -> pd.DataFrame:
-    """Stack the tables of all attacks, sorted by attack, image and embedder."""
-    stacked = pd.concat(list(tables), ignore_index=True)[identifiability_columns(top)]
-    return stacked.sort_values([*KEY, "image", "embedder"], ignore_index=True)
 
 
 def _distances(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 torch's layer updates its running statistics in place, outside autograd. Here the layer normalises and,
 inside `record_batch_statistics`, hands out the statistics it normalised with; who trains decides what
-becomes of them (`leakpipe.federation.local`).
+becomes of them (`leakpipe.client.local_update`).
 
 Statistics that are to be differentiated are computed apart, a second pass over the layer's input; plain training
 takes those that torch's kernel computes anyway.

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leakpipe.params_models import ArchitectureParams, ModelParams
+from leakpipe.models.weights import find_weights
+from leakpipe.params.models import ArchitectureParams, ModelParams
 from leakpipe.registry import Registry
-from leakpipe.weights import find_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,7 +22,7 @@ class ModelEntry:
         lone_size: `lone_size(params)` is the height and width in pixels of the largest image of which some
             normalisation layer sees only one value per channel.
         least_size: Height and width in pixels of the smallest image that the model takes.
-        published: Weights in `leakpipe.weights.WEIGHTS`, by what `model.weights` calls them.
+        published: Weights in `leakpipe.models.weights.WEIGHTS`, by what `model.weights` calls them.
         build: `build(params, classes=..., image_size=...)` returns the architecture; its own tensors
             are placeholders, `leakpipe.models.state.initial_state` draws the real ones.
     """

@@ -10,8 +10,8 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.models.catalog import MODELS, find_model_weights
 from leakpipe.models.state import ModelState, Tensors, initial_state
 from leakpipe.models.tensor_files import parse_tensors, read_tensors
-from leakpipe.params_models import ArchitectureParams
-from leakpipe.weights import read_weights
+from leakpipe.models.weights import read_weights
+from leakpipe.params.models import ArchitectureParams
 
 # What wrappers put before a tensor's name: our storage, torch's DataParallel, AugNet, our adapter of torchvision.
 WRAPPERS = re.compile(r"^(weights/|statistics/|module\.|pre\.|network\.)*")

@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 from leakpipe.models.batchnorm import BatchNorm2d, BatchStatistics, record_batch_statistics
 from leakpipe.models.catalog import MODELS
-from leakpipe.params_models import ArchitectureParams
+from leakpipe.params.models import ArchitectureParams
 
 Tensors = Mapping[str, Tensor]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.file_log import note_read
+from leakpipe.files.log import note_read
 from leakpipe.models.state import Tensors
 
 NESTED = ("state_dict", "model")  # where training scripts put the weights among other things

@@ -9,9 +9,9 @@ import pandas as pd
 from leakpipe.defenses.naming import name_defenses, noise_multipliers
 from leakpipe.errors import LeakpipeError
 from leakpipe.figures.selection import count, describe_client, select
-from leakpipe.metrics.uncertainty import bootstrap_mean
 from leakpipe.randomness import derive_seed
 from leakpipe.report.reading import describe_reading
+from leakpipe.tables.uncertainty import bootstrap_mean
 
 FEW_IMAGES = 30  # fewer different images of a client than this are called few
 ALMOST_EXACT = 0.9  # mean SSIM from which an image is called almost exactly rebuilt
@@ -77,7 +77,7 @@ def find(leakage: pd.DataFrame, metrics: Mapping[str, Any], params: Mapping[str,
 
     Args:
         leakage: The leakage table.
-        metrics: Headline numbers (`leakpipe.metrics.headline.summarize`).
+        metrics: Headline numbers (`leakpipe.tables.headline.summarize`).
         params: All parameters; its first attack is the one that the experiment is about.
     """
     cells = _list_cells(leakage, metrics, params)

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from leakpipe.defenses.naming import name_defenses
 from leakpipe.errors import LeakpipeError
-from leakpipe.file_log import note_read
+from leakpipe.files.log import note_read
 from leakpipe.report.explorer import describe_rows
 from leakpipe.report.findings import find
 from leakpipe.report.pictures import PagePictures
@@ -68,9 +68,9 @@ def render_page(
     Args:
         leakage: The leakage table; all its rows are on the page, and its columns but those that are empty.
         accuracy: The accuracy table.
-        metrics: Headline numbers of both (`leakpipe.metrics.headline.summarize`).
+        metrics: Headline numbers of both (`leakpipe.tables.headline.summarize`).
         claims: Verdicts on the paper's claims (`leakpipe.claims.judge.judge_claims`); no section where there are none.
-        defenses: What each defence hides, costs and guarantees (`leakpipe.metrics.defense_table`).
+        defenses: What each defence hides, costs and guarantees (`leakpipe.tables.defenses`).
         params: All parameters, merged.
         records: Run records of the jobs that the tables came from.
         figures: In the order that they are shown in.

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.metrics.table import KEY
+from leakpipe.tables.table import KEY
 
 MAX_SIDE = 112  # pixels; larger images are shown smaller
 MAX_VALUES = 12_000_000  # pixel values of all tiles together: keeps a page below about 16 MB whatever the experiment

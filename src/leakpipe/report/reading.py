@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from leakpipe.figures.selection import count_sample
-from leakpipe.metrics.uncertainty import bootstrap_mean
 from leakpipe.randomness import derive_seed
+from leakpipe.tables.uncertainty import bootstrap_mean
 
 
 def describe_reading(rows: pd.DataFrame, defenses: Mapping[str, str]) -> str:

@@ -3,7 +3,7 @@
 from leakpipe.data import phantom
 from leakpipe.data.entries import Contents, Dataset
 from leakpipe.data.images import LabeledImages
-from leakpipe.params_data import ImagesParams
+from leakpipe.params.data import ImagesParams
 
 
 def _load_phantom(params: ImagesParams) -> LabeledImages:

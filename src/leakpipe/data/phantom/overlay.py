@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from leakpipe.burned_text import BurnedText, render_glyphs
+from leakpipe.data.phantom.burned_text import BurnedText, render_glyphs
 from leakpipe.randomness import derive_seed
 
 # At most twelve characters together with the space between them.

@@ -1,0 +1,226 @@
+"""A network as a list of layers that the passes know, or the sentence that says which one they do not."""
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from leakpipe.attacks.engines.double_backward.base import Layer, Linear, MaxPool, Rectifier, Sum
+from leakpipe.attacks.engines.double_backward.product import ConvolutionProduct, MatrixProduct
+from leakpipe.attacks.engines.double_backward.weighted import Frozen, Normalized, Weighted
+from leakpipe.attacks.surrogate import SurrogateReLU
+from leakpipe.models.batchnorm import BatchNorm2d
+from leakpipe.models.preprocessing import normalize_input
+from leakpipe.models.state import Tensors, mean_name, variance_name
+
+Make = Callable[..., Layer]  # of the network's weights by parameter name, and of what the layer reads
+
+
+class UnknownLayerError(Exception):
+    """A network has a layer that the passes do not know; the message names it."""
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One layer of a network in the order of its forward pass.
+
+    Attributes:
+        make: Runs the layer with the network's weights on what it reads.
+        reads: Which values it reads: 0 is the network's input (`Program`), k the output of the k-th instruction.
+        name: Of the module, where it has parameters; else "".
+    """
+
+    make: Make
+    reads: tuple[int, ...]
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A network as a list of layers.
+
+    Attributes:
+        instructions: The layers, in the order of the forward pass.
+        normalizes: Whether the network begins with `normalize_input`; its input is what that puts out, else the images.
+    """
+
+    instructions: Sequence[Instruction]
+    normalizes: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a program's layers work with, besides the weights that they run with.
+
+    Attributes:
+        running: Running statistics by buffer name that batch normalisation is frozen at; None in training mode. Of
+            networks side by side they follow each other in the first dimension, as do weights.
+        targets: What gradients are compared with, by parameter name, of the shapes of one network; parameters that are
+            missing are not compared.
+        formed: Whether gradients are needed as tensors.
+        networks: How many are side by side.
+    """
+
+    running: Tensors | None
+    targets: Tensors
+    formed: bool
+    networks: int
+
+
+def compile_network(module: nn.Module, given: Given) -> Program:
+    """The network's layers, holding what their gradients are compared with.
+
+    With several networks, the program is of all of them side by side: what it reads, computes and puts out has the
+    channels of the first, then those of the second, and so on.
+
+    Raises:
+        UnknownLayerError: The passes do not know one of its layers.
+    """
+    try:
+        graph = _Tracer().trace(module)
+    except (fx.proxy.TraceError, TypeError, ValueError) as error:
+        raise UnknownLayerError(f"the network's forward pass cannot be followed ({error})") from error
+    layers = dict(module.named_modules())
+    places: dict[fx.Node, int] = {}
+    moves = [False]
+    instructions: list[Instruction] = []
+    normalizes = False
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            if places:
+                raise UnknownLayerError("the network reads more than images")
+            places[node] = 0
+            continue
+        if node.op == "output":
+            _check_output(node, places, len(instructions))
+            continue
+        if node.target is normalize_input:
+            normalizes = _check_normalization(node, places)
+            places[node] = 0
+            continue
+        reads = tuple(places[read] for read in node.all_input_nodes)
+        moves.append(any(moves[read] for read in reads))
+        name = ""
+        if node.op == "call_module" and isinstance(layers[node.target], (nn.Conv2d, nn.Linear, BatchNorm2d)):
+            name = str(node.target)
+            if any(step.name == name for step in instructions):
+                raise UnknownLayerError(f"{name}: a layer with parameters that is used twice")
+            moves[-1] = True
+        make = (
+            _module_layer(layers[node.target], name, given, moves=moves[reads[0]])
+            if node.op == "call_module"
+            else _function_layer(node, given.networks)
+        )
+        instructions.append(Instruction(make, reads, name))
+        places[node] = len(instructions)
+    return Program(instructions, normalizes)
+
+
+def _check_normalization(node: fx.Node, places: dict[fx.Node, int]) -> bool:
+    (read,) = node.all_input_nodes
+    if places[read] != 0 or len(read.users) > 1:
+        raise UnknownLayerError("the network normalises something else than all that it reads")
+    return True
+
+
+def _check_output(node: fx.Node, places: dict[fx.Node, int], last: int) -> None:
+    if not isinstance(node.args[0], fx.Node) or places.get(node.args[0]) != last:
+        raise UnknownLayerError("the network puts out something else than what its last layer does")
+
+
+class _Tracer(fx.Tracer):
+    """Follows a network down to the layers that the passes know."""
+
+    def __init__(self) -> None:
+        super().__init__(autowrap_functions=(normalize_input,))
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, BatchNorm2d | SurrogateReLU) or super().is_leaf_module(m, module_qualified_name)
+
+
+LINEAR_MODULES = (nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.Flatten, nn.Identity)
+LINEAR_FUNCTIONS = (
+    torch.flatten,
+    torch.cat,
+    nn.functional.pad,
+    nn.functional.adaptive_avg_pool2d,
+    nn.functional.avg_pool2d,
+    operator.getitem,
+)
+LINEAR_METHODS = ("flatten", "mean")
+
+
+def _module_layer(layer: nn.Module, name: str, given: Given, *, moves: bool) -> Make:
+    """How a module of the network is run."""
+    if isinstance(layer, nn.Conv2d):
+        plain = layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
+        if not plain or isinstance(layer.padding, str):
+            raise UnknownLayerError(f"{name}: a convolution with groups, dilation or padding of other kinds")
+    if isinstance(layer, nn.Conv2d | nn.Linear | BatchNorm2d):
+        if isinstance(layer, BatchNorm2d):
+            if given.running is None:
+                return _with_weights(partial(Normalized, epsilon=layer.eps), name)
+            mean, variance = given.running[mean_name(name)], given.running[variance_name(name)]
+            return _with_weights(partial(Frozen, mean=mean, inverse=(variance + layer.eps).rsqrt()), name)
+        kind = ConvolutionProduct if isinstance(layer, nn.Conv2d) else MatrixProduct
+        product = kind(layer, given.networks)  # type: ignore[arg-type]
+        target = given.targets.get(f"{name}.weight")
+        return _with_weights(partial(Weighted, product, target=target, formed=given.formed, moves=moves), name)
+    if isinstance(layer, SurrogateReLU):
+        return _without_weights(partial(Rectifier, slope=layer.slope))
+    if isinstance(layer, nn.ReLU):
+        return _without_weights(partial(Rectifier, slope=0.0))
+    if isinstance(layer, nn.MaxPool2d):
+        return _without_weights(partial(MaxPool, layer))
+    if isinstance(layer, LINEAR_MODULES):
+        return _without_weights(partial(Linear, _each(layer, given.networks)))
+    raise UnknownLayerError(f"a layer of kind {type(layer).__name__}")
+
+
+def _function_layer(node: fx.Node, networks: int) -> Make:
+    """How a function that the network calls is run."""
+    if node.target in (operator.add, operator.iadd, torch.add) and len(node.all_input_nodes) == 2:
+        return _without_weights(Sum)
+    if node.target in (nn.functional.relu, torch.relu) or (node.op == "call_method" and node.target == "relu"):
+        return _without_weights(partial(Rectifier, slope=0.0))
+    known = node.target in (LINEAR_METHODS if node.op == "call_method" else LINEAR_FUNCTIONS)
+    if not known:
+        raise UnknownLayerError(f"a call of {getattr(node.target, '__name__', node.target)}")
+    return _without_weights(partial(Linear, _each(partial(_call, node, tuple(node.all_input_nodes)), networks)))
+
+
+def _with_weights(make: Callable[..., Layer], name: str) -> Make:
+    """A layer that has the parameters of the module `name`."""
+    return lambda weights, *features: make(
+        *features, weight=weights[f"{name}.weight"], bias=weights.get(f"{name}.bias")
+    )
+
+
+def _without_weights(make: Callable[..., Layer]) -> Make:
+    return lambda _, *features: make(*features)
+
+
+def _each(function: Callable[..., Tensor], networks: int) -> Callable[..., Tensor]:
+    """The function on each of the networks side by side, as if their images were more images of one."""
+    if networks == 1:
+        return function
+
+    def on_all(*values: Tensor) -> Tensor:
+        found = function(*(value.unflatten(1, (networks, -1)).flatten(0, 1) for value in values))
+        return found.view(-1, networks, *found.shape[1:]).flatten(1, 2)
+
+    return on_all
+
+
+def _call(node: fx.Node, reads: Sequence[fx.Node], *values: Tensor) -> Tensor:
+    """The node's function of what it reads, its other arguments as they are in the network."""
+    given = dict(zip(reads, values, strict=True))
+    arguments = fx.node.map_arg(node.args, given.__getitem__)
+    named: dict[str, Any] = fx.node.map_arg(node.kwargs, given.__getitem__)
+    if node.op == "call_method":
+        return getattr(arguments[0], str(node.target))(*arguments[1:], **named)  # type: ignore[no-any-return]
+    return node.target(*arguments, **named)  # type: ignore[operator, no-any-return]

@@ -1,0 +1,1 @@
+"""One client's local training as a pure, differentiable function."""

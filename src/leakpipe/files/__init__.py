@@ -1,0 +1,1 @@
+"""Files: tensors and their sidecars, text written whole or not at all, the log of what a job reads and writes."""

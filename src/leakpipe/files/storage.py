@@ -1,0 +1,160 @@
+"""Tensors on disk: safetensors with a JSON sidecar, written whole or not at all, checked when read.
+
+A file `x.safetensors` holds the numbers; its sidecar `x.json` says what they are: a kind
+("leakpipe/update"), the name, shape and dtype of every tensor, the SHA-256 of the safetensors file, and
+free metadata. Nothing is ever unpickled. Arrays are numpy's, so reading needs no torch.
+"""
+
+import glob
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from safetensors.numpy import load, save
+
+from leakpipe.errors import LeakpipeError
+from leakpipe.files.log import note_read, note_written
+
+FORMAT_VERSION = 1
+Arrays = dict[str, np.ndarray]
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside `path` that replaces it on success and vanishes on failure.
+
+    What a killed writer of the same file left behind is removed first.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left_behind in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+            left_behind.unlink(missing_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o666 & ~_current_umask())
+        temporary.replace(path)
+        note_written(path)
+    except OSError as error:
+        raise LeakpipeError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _current_umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text (UTF-8) atomically."""
+    with write_atomically(path) as stream:
+        stream.write(text.encode())
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON atomically; NaN and infinity are refused (`ValueError`)."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; `LeakpipeError` if it is missing or is not one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LeakpipeError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise LeakpipeError(f"{path}: is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise LeakpipeError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    note_read(path)
+    return content
+
+
+def sidecar_path(path: Path) -> Path:
+    """Path of the JSON sidecar of a safetensors file."""
+    return path.with_suffix(".json")
+
+
+def write_arrays(path: Path, kind: str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+    """Write `arrays` to `path` and what they are to its sidecar.
+
+    Args:
+        path: Ends in `.safetensors`.
+        kind: What the file holds, for instance "leakpipe/update"; `read_arrays` asks for it.
+        arrays: Arrays by name; floating-point values must be finite.
+        metadata: JSON-serialisable.
+
+    Raises:
+        LeakpipeError: The place cannot be written, or a value is not finite.
+    """
+    contiguous = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
+    _check_finite(path, contiguous)
+    content = save(contiguous)
+    sidecar = {
+        "kind": kind,
+        "version": FORMAT_VERSION,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "tensors": _describe(contiguous),
+        "metadata": dict(metadata),
+    }
+    with write_atomically(path) as stream:
+        stream.write(content)
+    write_json(sidecar_path(path), sidecar)
+
+
+def read_arrays(path: Path, kind: str) -> tuple[Arrays, dict[str, Any]]:
+    """Read arrays and metadata written by `write_arrays`, checking all that can be checked.
+
+    Raises:
+        LeakpipeError: The file or its sidecar is missing, truncated, of another kind, or does not hold
+            the tensors that the sidecar lists; or a value is not finite.
+    """
+    sidecar = read_json(sidecar_path(path))
+    if sidecar.get("kind") != kind or sidecar.get("version") != FORMAT_VERSION:
+        found = f"{sidecar.get('kind')!r} version {sidecar.get('version')!r}"
+        raise LeakpipeError(f"{sidecar_path(path)}: kind: {found}, expected {kind!r} version {FORMAT_VERSION}")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise LeakpipeError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if hashlib.sha256(content).hexdigest() != sidecar.get("sha256"):
+        raise LeakpipeError(f"{path}: is truncated or not the file its sidecar {sidecar_path(path).name} describes")
+    try:
+        arrays: Arrays = load(content)
+    except Exception as error:  # safetensors raises types of its own
+        raise LeakpipeError(f"{path}: is not a safetensors file: {error}") from error
+    if _describe(arrays) != sidecar.get("tensors"):
+        raise LeakpipeError(f"{path}: tensors differ from those listed in {sidecar_path(path).name}")
+    _check_finite(path, arrays)
+    note_read(path)
+    return arrays, sidecar["metadata"]
+
+
+def require_array(path: Path, arrays: Mapping[str, np.ndarray], name: str, dimensions: int) -> np.ndarray:
+    """One array of a file that must have `dimensions` axes; `LeakpipeError` if it is missing or has others."""
+    if name not in arrays or arrays[name].ndim != dimensions:
+        raise LeakpipeError(f"{path}: tensor {name!r} with {dimensions} dimensions is missing")
+    return arrays[name]
+
+
+def _describe(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    return {name: {"shape": list(array.shape), "dtype": array.dtype.name} for name, array in sorted(arrays.items())}
+
+
+def _check_finite(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise LeakpipeError(f"{path}: tensor {name!r} holds values that are not finite (NaN or infinity)")

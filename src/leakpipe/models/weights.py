@@ -1,0 +1,127 @@
+"""Published weights of networks: where they lie, what they must hash to, how to get them.
+
+Nothing is downloaded: a job may run where there is no internet, and what is measured must not depend on what a server
+sends. Cheap to import (no torch): the Snakefile looks for weights before anything runs.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+from leakpipe.errors import LeakpipeError
+from leakpipe.files.log import note_read
+from leakpipe.registry import Registry
+
+FOLDER_VARIABLE = "LEAKPIPE_WEIGHTS"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file of published weights.
+
+    Attributes:
+        file: Its name in the folder that the environment variable LEAKPIPE_WEIGHTS names.
+        usual_place: Where an installed package or torch keeps it; None where that cannot be.
+        sha256: What its SHA-256 begins with.
+        fix: A sentence's end that says how to get it.
+        source: Where it comes from, under which licence.
+    """
+
+    file: str
+    usual_place: Callable[[], Path | None]
+    sha256: str
+    fix: str
+    source: str
+
+
+WEIGHTS: Registry[Weights] = Registry("published weights")
+
+
+def find_weights(name: str, *, field: str, instead: str = "") -> Path:
+    """Path of published weights: in the folder that LEAKPIPE_WEIGHTS names, else in the usual place.
+
+    Args:
+        name: In `WEIGHTS`.
+        field: Which field of the parameters asks for them.
+        instead: What else the field may say.
+
+    Raises:
+        LeakpipeError: The file is in neither; says how to get it.
+    """
+    weights = WEIGHTS[name]
+    folder = os.environ.get(FOLDER_VARIABLE)
+    places = [Path(folder) / weights.file if folder else None, weights.usual_place()]
+    for place in places:
+        if place is not None and place.is_file():
+            return place
+    raise LeakpipeError(
+        f"{field}: the weights of {name!r} are not on this machine; {weights.fix}, or put the file as {weights.file} "
+        f"into a folder and name that folder in the environment variable {FOLDER_VARIABLE}{instead}"
+    )
+
+
+def require_weights(names: Iterable[str], *, field: str) -> None:
+    """Raise `LeakpipeError` where one of `names` needs weights that are not there; others need none."""
+    for name in names:
+        if name in WEIGHTS:
+            find_weights(name, field=field)
+
+
+def read_weights(name: str, path: Path) -> bytes:
+    """The content of published weights at `path` (see `find_weights`); `LeakpipeError` where it is another file."""
+    content = path.read_bytes()
+    found, expected = hashlib.sha256(content).hexdigest(), WEIGHTS[name].sha256
+    if not found.startswith(expected):
+        raise LeakpipeError(f"{path}: SHA-256 begins with {found[:8]}, expected {expected[:8]} of {name!r}'s weights")
+    note_read(path)
+    return content
+
+
+def _torch_hub(file: str) -> Path:
+    """Where torch keeps downloaded weights (`torch.hub.get_dir`, without importing torch)."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
+    home = Path(os.environ.get("TORCH_HOME", cache / "torch"))
+    return home.expanduser() / "hub" / "checkpoints" / file
+
+
+def _imgsim_package() -> Path | None:
+    """The file in the installed package, whose code is not run: it would import OpenCV."""
+    package = find_spec("imgsim")
+    locations = package.submodule_search_locations if package else None
+    return Path(next(iter(locations))) / "model.pth" if locations else None
+
+
+def _imagenet(model: str, sha256: str, megabytes: int) -> Weights:
+    """Weights IMAGENET1K_V1 of torchvision, whose file names end in what their SHA-256 begins with."""
+    file = f"{model}-{sha256}.pth"
+    return Weights(
+        file=file,
+        usual_place=partial(_torch_hub, file),
+        sha256=sha256,
+        fix=(
+            "where there is internet, `python -c 'import torchvision; "
+            f'torchvision.models.{model}(weights="IMAGENET1K_V1")\'` fetches them ({megabytes} MB)'
+        ),
+        source="torchvision, IMAGENET1K_V1, BSD-3-Clause; trained on ImageNet",
+    )
+
+
+WEIGHTS.add("imagenet-resnet18", _imagenet("resnet18", "f37072fd", 45))
+WEIGHTS.add("imagenet-resnet34", _imagenet("resnet34", "b627a593", 83))
+WEIGHTS.add("imagenet-resnet50", _imagenet("resnet50", "0676ba61", 98))
+WEIGHTS.add("imagenet-densenet121", _imagenet("densenet121", "a639ec97", 31))
+WEIGHTS.add("imagenet-vgg11_bn", _imagenet("vgg11_bn", "6002323d", 507))
+WEIGHTS.add(
+    "imgsim-resnet50",
+    Weights(
+        file="imgsim-resnet50.pth",
+        usual_place=_imgsim_package,
+        sha256="c2cb3cac82642c5698721bd4c57702c3d2ffab077ee9fc277c60ef7359293add",
+        fix="`pip install --no-deps imgsim==0.1.2` brings them (93 MB)",
+        source="PyPI package imgsim 0.1.2, MIT; AugNet (Chen 2021), self-supervised",
+    ),
+)

@@ -1,0 +1,288 @@
+"""What params.yaml may say of attacks: what an attacker is granted, and everything the inversion loop can be told.
+
+The settings are flat, so that params.yaml and `dvc exp run -S` override each by its name. Presets
+(`leakpipe.attacks.presets`) fix them as published.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from leakpipe.params.types import Name, Section, Seeds, Switchable
+
+PresetName = Literal[
+    "leakpipe",
+    "row-space",
+    "bn-aware",
+    "published-tool",
+    "dlg",
+    "idlg",
+    "inverting-gradients",
+    "see-through-gradients",
+    "modern",
+]
+Iterations = Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+def _growing(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    if list(sizes) != sorted(set(sizes)):
+        raise ValueError(f"sizes must grow, got {list(sizes)}")
+    return sizes
+
+
+class AttackSettings(Section):
+    """Everything the inversion loop can be told. Presets fix these; params.yaml may override each."""
+
+    # What the attacker believes of the client and knows of it.
+    batch_norm: Literal["frozen", "update", "exact", "none"] = Field(
+        default="update",
+        description="Batch normalisation: `frozen` at the global running statistics (which the batch-statistics "
+        "term then matches), or in training mode with batch statistics taken from the `update`, told `exact`, "
+        "or unknown (`none`).",
+    )
+    labels: Literal["granted", "recovered", "joint"] = Field(
+        default="granted",
+        description="Labels: as the threat model grants them (recovered where it does not), always `recovered` "
+        "from the head's gradient, or searched `joint`ly with the images.",
+    )
+    orders: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="Orders of images in later epochs that the simulated update is averaged over, where the order "
+        "is unknown; 1 takes every epoch in the same order.",
+    )
+
+    # What is minimised.
+    objective: Literal["cosine", "layer-cosine", "l2", "layer-norms", "relative-l2"] = Field(
+        default="cosine",
+        description="Distance of updates: 1 − cosine of the whole, mean 1 − cosine of each tensor, squared L2 "
+        "norm, sum of each tensor's L2 norm (both of gradients, ΔW over the learning rate), or mean squared L2 "
+        "distance of each tensor over its own squared norm.",
+    )
+    layer_weighting: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Each tensor of the update counts by its own L2 norm to the power of minus this: 0 takes the "
+        "update as it is, 1 makes all tensors count alike.",
+    )
+    objective_weight: float = Field(default=1.0, ge=0, description="Weight of the distance of updates.")
+    batch_norm_distance: Literal["normalized", "absolute"] = Field(
+        default="normalized",
+        description="Batch-statistics term: squared and over the target's variance, or L2 norms as published.",
+    )
+    batch_norm_weight: float = Field(default=0.0, ge=0, description="Weight of the batch-statistics term.")
+    row_space_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of the share of what convolutions read that lies outside of the row space of their weight "
+        "gradient, in layers with fewer positions than channels.",
+    )
+    total_variation: Literal["anisotropic", "isotropic", "double-opponents"] = Field(
+        default="anisotropic",
+        description="Absolute differences to the neighbours, length of the gradient, or the latter over colours and "
+        "their differences.",
+    )
+    total_variation_weight: float = Field(default=0.0, ge=0, description="Weight of total variation.")
+    total_variation_scale: Literal["fixed", "distance"] = Field(
+        default="fixed",
+        description="Whether total variation is weighted as it is, or times the distance of updates as well: strong "
+        "while the update is badly explained, weak at the end.",
+    )
+    l2_weight: float = Field(default=0.0, ge=0, description="Weight of the candidates' L2 norm.")
+    prior_weight: float = Field(
+        default=0.0, ge=0, description="Weight of the mean squared distance to the prior image."
+    )
+    group_weight: float = Field(
+        default=0.0, ge=0, description="Weight of the mean squared distance of restarts to their mean image."
+    )
+
+    # How it is minimised.
+    start: Literal["prior", "noise", "pattern"] = Field(
+        default="prior", description="Candidates start from the prior image, noise, or a tiled random pattern."
+    )
+    start_jitter: float = Field(
+        default=0.02, ge=0, le=1, description="Standard deviation of noise that tells several candidates apart."
+    )
+    restarts: int = Field(default=1, ge=1, le=1000, description="Searches from different starts; the best is kept.")
+    optimizer: Literal["adam", "signed-adam", "soft-signed-adam", "adamw", "lbfgs"] = Field(
+        default="adam", description="How gradients become steps."
+    )
+    weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay of adamw, per step.")
+    step_size: float = Field(default=0.1, gt=0, le=10, description="Largest step, in units of the [0, 1] gray range.")
+    warmup: int = Field(default=0, ge=0, description="Iterations in which the step grows linearly to its full size.")
+    schedule: Literal["constant", "cosine", "steps"] = Field(
+        default="cosine", description="Decay of the step: none, to zero as a cosine, or ×0.1 at 3/8, 5/8 and 7/8."
+    )
+    iterations: Iterations = Field(default=200, description="Optimiser steps.")
+    pyramid: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(_growing)] = Field(
+        default=(),
+        description="Coarse to fine: heights in pixels at which candidates are searched for, each for an equal "
+        "share of the iterations; empty searches at full size only.",
+    )
+    bounds: Literal["clamp", "sigmoid", "none"] = Field(
+        default="clamp",
+        description="Candidates stay in [0, 1] by clamping after each step, as a sigmoid of free values, or only "
+        "in the end.",
+    )
+    spectrum_decay: float = Field(
+        default=0.0,
+        ge=0,
+        le=2,
+        description="Candidates are searched for as cosine coefficients weighted by their frequency to the power of "
+        "minus this, so that steps are smooth; 0 searches pixels.",
+    )
+    surrogate_slope: float = Field(
+        default=0.0,
+        ge=0,
+        description="Slope of the sigmoid whose derivative stands in for that of ReLU's step when the simulated "
+        "update is differentiated (the update itself stays exact); 0: none, the step's derivative is 0.",
+    )
+    tolerance: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Converged when the best objective improved by less than this share of itself over `patience` "
+        "iterations; 0 never stops early.",
+    )
+    patience: int = Field(default=100, ge=1, description="Iterations over which `tolerance` asks for progress.")
+    step: Literal["passes", "autograd"] = Field(
+        default="passes",
+        description="How local training is differentiated: in `passes` written by hand, faster, where they know the "
+        "network and the update, or always by `autograd`. Results agree up to rounding.",
+    )
+    compile: bool = Field(
+        default=False,
+        description="Compile the step by torch.compile before it is first taken: two to three times as fast as "
+        "`autograd` in small networks, for attacks of thousands of steps. Compiling takes a minute or two, or some "
+        "seconds where the same network and attack were compiled before; on CPUs it needs a C++ compiler.",
+    )
+    recompute_steps: bool = Field(
+        default=False,
+        description="Recompute each simulated local step in the backward pass instead of keeping it: memory of one "
+        "step rather than of all, for about half as much time again.",
+    )
+
+    # Deviations of the paper's released tool; docs/attacks/published-tool.md numbers them.
+    update_gradient: Literal["through-update", "detached"] = Field(
+        default="through-update",
+        description="What reaches the candidates: the gradient of the distance of updates, or, where that is "
+        "`detached`, of the simulated training loss instead.",
+    )
+    global_model: Literal["restored", "drifting"] = Field(
+        default="restored", description="Whether each simulated training starts from the model that the last one left."
+    )
+    statistics_model: Literal["global", "updated"] = Field(
+        default="global",
+        description="Model through which the candidates' batch statistics are measured: the global one or the "
+        "one after the update.",
+    )
+    variance: Literal["unbiased", "biased"] = Field(
+        default="unbiased", description="Variance of the candidates' batches; running statistics hold unbiased ones."
+    )
+    local_batches: Literal["client", "single"] = Field(
+        default="client", description="Simulated batches: the client's, or one of all images whatever its batch size."
+    )
+    client_loss: Literal["cross-entropy", "saturated-bce"] = Field(
+        default="cross-entropy",
+        description="Simulated loss: the client's, or binary cross-entropy with every class as a target.",
+    )
+    candidate_input: Literal["normalized", "raw"] = Field(
+        default="normalized", description="Whether candidates are normalised as the client's images are."
+    )
+
+    @property
+    def matches_weights(self) -> bool:
+        """Whether any term looks at the update's weight differences, not at batch statistics alone."""
+        return self.objective_weight > 0 or self.row_space_weight > 0
+
+    def unfit_for_aggregates(self, *, labels_known: bool) -> str | None:
+        """Which setting reads an update as one client's, so cannot search the candidates of several; None if none."""
+        one_clients = {
+            "batch_norm": "exact",
+            "update_gradient": "detached",
+            "global_model": "drifting",
+            "statistics_model": "updated",
+            "variance": "biased",
+            "local_batches": "single",
+        }
+        for name, value in one_clients.items():
+            if getattr(self, name) == value:
+                return f"{name}: {value} is about one client's update"
+        if self.row_space_weight > 0:
+            return "row_space_weight: above 0 needs the rank of one client's update"
+        if self.labels == "recovered" or (self.labels == "granted" and not labels_known):
+            return "labels: can only be recovered from one client's update; they must be granted, or searched (joint)"
+        return None
+
+    @model_validator(mode="after")
+    def _terms_fit(self) -> Self:
+        if self.batch_norm == "none" and self.batch_norm_weight > 0:
+            raise ValueError("batch_norm_weight: must be 0 with batch_norm: none, which knows no statistics to match")
+        if self.group_weight > 0 and self.restarts < 2:
+            raise ValueError(f"group_weight: needs restarts of 2 or more, got {self.restarts}")
+        if self.optimizer == "lbfgs" and self.bounds == "clamp":
+            raise ValueError("bounds: clamp undoes steps that optimizer: lbfgs learns from; take sigmoid or none")
+        if self.compile and self.recompute_steps:
+            raise ValueError("compile: must be false with recompute_steps, whose repetitions a compiler would undo")
+        if self.labels == "joint" and self.client_loss == "saturated-bce":
+            raise ValueError("labels: joint needs client_loss: cross-entropy; saturated-bce has no labels to search")
+        return self
+
+
+class TargetParams(Section):
+    """Which cells of the design an attack is run on, for one client; unset: all."""
+
+    defenses: tuple[Name, ...] | None = Field(default=None, min_length=1, description="Only under these defences.")
+    seeds: Seeds | None = Field(default=None, description="Only for these seeds.")
+    iterations: Iterations | None = Field(
+        default=None, description="Optimiser steps for this client instead of the attack's."
+    )
+
+
+class ThreatModel(Section):
+    """What the attacker is granted besides the global model and one update."""
+
+    prior: Literal["all", "class", "gray"] = Field(
+        default="all",
+        description="Prior image: mean of all public images, of those of the victim's class, or plain gray (0.5) "
+        "where the attacker has none.",
+    )
+    labels: Literal["known", "unknown"] = Field(
+        default="known", description="Whether the attacker is told the labels of the client's images."
+    )
+    batch_norm: Literal["update", "exact", "none"] = Field(
+        default="update",
+        description="Batch statistics: only as the running statistics of the update give them away, told exactly "
+        "(whatever a defence did to the update), or withheld altogether.",
+    )
+    batch_order: Literal["known", "unknown"] = Field(
+        default="unknown",
+        description="Whether the attacker is told which images went into which local step. Unknown: it names its "
+        "candidates in the order of the first epoch and assumes that later epochs repeat it.",
+    )
+    defense: Literal["known", "unknown"] = Field(
+        default="unknown",
+        description="Whether the attacker is told the defence's steps and undoes them as far as that goes (adaptive), "
+        "or takes what was shared for what was trained (naive).",
+    )
+
+    @model_validator(mode="after")
+    def _class_prior_needs_labels(self) -> Self:
+        if self.prior == "class" and self.labels == "unknown":
+            raise ValueError("prior: class needs labels: known")
+        return self
+
+
+class AttackParams(AttackSettings):
+    """One attack: a preset, what it changes of it, and whom it attacks."""
+
+    preset: PresetName = Field(description="Published recipe that unset fields keep the values of.")
+    targets: Switchable[TargetParams] = Field(
+        min_length=1, description="Attacked clients; `{}` attacks in every cell, null switches one off."
+    )
+    threat_model: ThreatModel = Field(
+        default=ThreatModel(),
+        description="What this attack is granted instead; fields that are not set are the experiment's.",
+    )

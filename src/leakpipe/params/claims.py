@@ -1,0 +1,47 @@
+"""What params.yaml may say of the paper's claims: which attack and which client plays which role in them."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from leakpipe.params.types import Name, Section, distinct
+
+Names = Annotated[tuple[Name, ...], AfterValidator(distinct)]
+Contrast = Annotated[tuple[Name, Name], AfterValidator(distinct)]
+
+
+class ClaimsParams(Section):
+    """Roles in the claims that are judged. A claim whose role is null or empty is not judged."""
+
+    attack: Name = Field(description="The strongest attack: what it does not get counts as hidden.")
+    paper_attack: Name | None = Field(default=None, description="The paper's attack, which matches BN statistics.")
+    earlier_attacks: Names = Field(
+        default=(), description="Attacks published before the paper, which believe batch normalisation frozen."
+    )
+    weights_attack: Name | None = Field(
+        default=None, description="`attack` on weight differences alone, without matching BN statistics."
+    )
+    statistics_attack: Name | None = Field(
+        default=None, description="`attack` on BN statistics alone, without matching weight differences."
+    )
+    high_risk: Name = Field(description="Client that the paper expects to leak: one image, one local step.")
+    low_risk: Names = Field(default=(), description="Clients that the paper expects to hide their images.")
+    more_images: Contrast | None = Field(default=None, description="Two clients: the second holds more images.")
+    larger_batches: Contrast | None = Field(
+        default=None, description="Two clients with as many images: the second has larger batches."
+    )
+    more_steps: Contrast | None = Field(
+        default=None, description="Two clients with as many images: the second runs more local steps."
+    )
+
+    def attack_roles(self) -> list[tuple[str, str]]:
+        """Role and name of every attack that plays one."""
+        return self._played("attack", "paper_attack", "earlier_attacks", "weights_attack", "statistics_attack")
+
+    def client_roles(self) -> list[tuple[str, str]]:
+        """Role and name of every client that plays one."""
+        return self._played("high_risk", "low_risk", "more_images", "larger_batches", "more_steps")
+
+    def _played(self, *roles: str) -> list[tuple[str, str]]:
+        played = ((role, getattr(self, role)) for role in roles)
+        return [(role, name) for role, who in played for name in ([who] if isinstance(who, str) else who or ())]

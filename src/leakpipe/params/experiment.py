@@ -1,0 +1,160 @@
+"""What params.yaml may say: every section, field, unit and bound, and the checks within it.
+
+The models are frozen and refuse unknown keys. `workflow/schemas/params.schema.json` is generated from
+them (a test fails when it drifts). What can only be checked against data sets, models and presets is
+checked in `leakpipe.experiment`.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from leakpipe.params.attacks import AttackParams, ThreatModel
+from leakpipe.params.claims import ClaimsParams
+from leakpipe.params.data import DataParams
+from leakpipe.params.defenses import DefenseSteps
+from leakpipe.params.federation import FederationParams
+from leakpipe.params.models import ModelParams
+from leakpipe.params.privacy import PrivacyParams
+from leakpipe.params.types import Name, Section, Seeds, Switchable, distinct
+
+AssignmentName = Literal["optimal", "per-image-maximum"]
+FigureName = Literal[
+    "overview",
+    "reconstructions",
+    "maps",
+    "rounds",
+    "noise",
+    "clients",
+    "identifiability",
+    "tradeoff",
+    "front",
+    "bound",
+    "effects",
+    "attacks",
+]
+EmbedderName = Literal["pixels", "pixel-correlation", "global-model", "imagenet-resnet50", "imgsim-resnet50"]
+
+
+class ScoringParams(Section):
+    """How reconstructions are held against the true images."""
+
+    assignment: AssignmentName = Field(
+        default="optimal",
+        description="Which reconstruction an image is held against, by SSIM: each its own, so that all together are "
+        "most alike (`optimal`), or the one most like it, however often (`per-image-maximum`, as the paper's tool).",
+    )
+    lpips: bool = Field(
+        default=False,
+        description="Also measure LPIPS, from 31×31 pixels on; its weights have to lie in torch's checkpoints folder.",
+    )
+
+
+class ComparisonParams(Section):
+    """Attacks that differ in one thing, to be drawn side by side."""
+
+    title: str = Field(min_length=1, description="What the figure is about: 'Which part of the update leaks'.")
+    attacks: dict[Name, str | float] = Field(
+        min_length=1,
+        description="Label of each attack, in the order drawn; a line against iterations if all are numbers.",
+    )
+    clients: Annotated[tuple[Name, ...], AfterValidator(distinct)] = Field(
+        min_length=1, description="Clients that all of these attacks target: a panel each."
+    )
+
+
+class IdentifiabilityParams(Section):
+    """Which training image a reconstruction came from, looked up among those of all clients."""
+
+    embedders: Annotated[tuple[EmbedderName, ...], AfterValidator(distinct)] = Field(
+        default=("pixels", "global-model"),
+        description="Networks (or the pixels themselves) that say how alike two images are; `[]` measures nothing.",
+    )
+    top: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(distinct)] = Field(
+        default=(1, 5), min_length=1, description="Found means: the true image is among so many nearest ones."
+    )
+
+    @field_validator("top")
+    @classmethod
+    def _holds_one(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if 1 not in value:
+            raise ValueError(f"top {list(value)} must hold 1, which is what the figure shows")
+        return value
+
+
+class Params(Section):
+    """A whole experiment."""
+
+    experiment: Name = Field(description="Name of the experiment: results go to results/<experiment>/.")
+    seeds: Seeds = Field(description="Each seed draws its own split, initial model, batches and noise.")
+    data: DataParams
+    model: ModelParams
+    federation: FederationParams
+    threat_model: ThreatModel = ThreatModel()
+    defenses: Switchable[DefenseSteps] = Field(
+        min_length=1, description="Defences by name: steps applied in order; `[]` is no defence, null switches off."
+    )
+    attacks: Switchable[AttackParams] = Field(
+        min_length=1, description="Attacks by name; null switches an inherited one off."
+    )
+    privacy: PrivacyParams = PrivacyParams()
+    scoring: ScoringParams = ScoringParams()
+    identifiability: IdentifiabilityParams = IdentifiabilityParams()
+    figures: Annotated[tuple[FigureName, ...], AfterValidator(distinct)] = Field(
+        default=("reconstructions", "rounds", "noise"),
+        min_length=1,
+        description="Figures to draw, in the order that a reader should see them.",
+    )
+
+    claims: ClaimsParams | None = Field(
+        default=None, description="Roles in the paper's claims; null: no claim is judged."
+    )
+
+    comparisons: Switchable[ComparisonParams] = Field(
+        default={}, description="Comparisons by name: a figure effect-<name> each, where figures hold `effects`."
+    )
+
+    @model_validator(mode="after")
+    def _comparisons_can_be_drawn(self) -> Self:
+        if "effects" in self.figures and not self.comparisons:
+            raise ValueError("figures: 'effects' draws the comparisons, of which there are none")
+        for name, comparison in self.comparisons.items():
+            for attack in comparison.attacks:
+                _known(f"comparisons.{name}.attacks", attack, self.attacks)
+                for client in comparison.clients:
+                    _known(f"comparisons.{name}.clients (attack {attack!r})", client, self.attacks[attack].targets)
+        return self
+
+    @model_validator(mode="after")
+    def _identifiability_is_measured(self) -> Self:
+        drawn = [name for name in ("identifiability", "bound") if name in self.figures]
+        if drawn and not self.identifiability.embedders:
+            raise ValueError(f"figures: {drawn[0]!r} needs at least one of identifiability.embedders, which is []")
+        return self
+
+    @model_validator(mode="after")
+    def _targets_exist(self) -> Self:
+        for name, attack in self.attacks.items():
+            for client, target in attack.targets.items():
+                where = f"attacks.{name}.targets"
+                _known(where, client, self.federation.clients)
+                for defense in target.defenses or ():
+                    _known(f"{where}.{client}.defenses", defense, self.defenses)
+                for seed in target.seeds or ():
+                    _known(f"{where}.{client}.seeds", seed, self.seeds)
+        return self
+
+    @model_validator(mode="after")
+    def _roles_are_played(self) -> Self:
+        if self.claims is None:
+            return self
+        attacks, clients = self.claims.attack_roles(), self.claims.client_roles()
+        for roles, known in ((attacks, self.attacks), (clients, self.federation.clients)):
+            for role, name in roles:
+                _known(f"claims.{role}", name, known)
+        return self
+
+
+def _known(where: str, value: object, known: Any) -> None:
+    if value not in known:
+        raise ValueError(f"{where}: {value!r} is not among {', '.join(map(str, known))}")

@@ -1,0 +1,1 @@
+"""How each file came about: run records, code versions, DVC's metadata, the research object crate, verification."""

@@ -1,0 +1,177 @@
+"""The run record that every job writes: what was run, on what, how long, and what came of it.
+
+Records are the truth about runs; MLflow is filled from them (`leakpipe.tracking.upload`).
+"""
+
+import hashlib
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from leakpipe.errors import LeakpipeError
+from leakpipe.files.log import watch_files
+from leakpipe.files.storage import read_json, write_json
+from leakpipe.records.code_version import code_version
+from leakpipe.records.command_line import called_with
+
+RECORD_KIND = "leakpipe/run-record"
+PACKAGES = ("leakpipe", "torch", "torchvision", "numpy", "scipy", "scikit-image", "safetensors", "pandas", "matplotlib")
+
+
+@dataclass
+class RunRecord:
+    """One execution of one job.
+
+    Attributes:
+        rule: Stage of the pipeline ("invert").
+        labels: What the job is for: experiment, defense, seed, client, attack (those that apply).
+        params: Settings the job ran with, JSON-serialisable.
+        curves: Metric histories: name → [[step, value], …].
+        metrics: Final numbers by name.
+        artifacts: Files worth keeping with the run (images, figures), relative to the working folder.
+        details: Anything else a later stage reads (per-round timings).
+
+    On writing, what the job cannot know is added: the command line, the files it read and wrote with their SHA-256, and
+    the environment (commit, version of its code, packages, machine, threads, times, memory).
+    """
+
+    rule: str
+    labels: Mapping[str, Any]
+    params: Mapping[str, Any]
+    curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    artifacts: list[str] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def add_curve(self, name: str, steps: Sequence[float], values: Sequence[float]) -> None:
+        """Keep a metric's history; steps are whole numbers."""
+        self.curves[name] = [(int(step), float(value)) for step, value in zip(steps, values, strict=True)]
+
+
+@contextmanager
+def record_run(
+    path: Path | None, *, rule: str, labels: Mapping[str, Any], params: Mapping[str, Any], module: str | None = None
+) -> Iterator[RunRecord]:
+    """Time a job and write its record to `path` when it succeeds (nothing if it fails or `path` is None).
+
+    `module` is the command's, whose `code_version` is recorded: `leakpipe.cli.<rule>` unless the rule has several.
+    """
+    record = RunRecord(rule=rule, labels=labels, params=params)
+    if path is None:
+        yield record
+        return
+    code = describe_code(module or f"leakpipe.cli.{rule}")  # before the job: files may be edited while it runs
+    started, clock = datetime.now(UTC), time.perf_counter()
+    with watch_files() as files:
+        yield record
+    write_json(
+        path,
+        {
+            "kind": RECORD_KIND,
+            "id": uuid.uuid4().hex,
+            "rule": rule,
+            "labels": dict(record.labels),
+            "params": dict(record.params),
+            "params_hash": hash_params(record.params),
+            "command": called_with(),
+            "curves": record.curves,
+            "metrics": record.metrics,
+            "artifacts": record.artifacts,
+            "details": record.details,
+            "inputs": files.inputs(),
+            "outputs": files.outputs(),
+            "environment": {
+                "started": started.isoformat(timespec="milliseconds"),
+                "seconds": round(time.perf_counter() - clock, 3),
+                "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+                **code,
+                **describe_machine(),
+            },
+        },
+    )
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a run record; `LeakpipeError` if the file is something else."""
+    record = read_json(path)
+    if record.get("kind") != RECORD_KIND:
+        raise LeakpipeError(f"{path}: kind: {record.get('kind')!r}, expected {RECORD_KIND!r}")
+    return record
+
+
+def hash_params(params: Mapping[str, Any]) -> str:
+    """Short hash (12 hex digits) of parameters, the same whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def describe_code(module: str) -> dict[str, Any]:
+    """The commit of the working folder (None outside git), whether files differ from it, what runs, and versions."""
+    status = _git("status", "--porcelain", "--untracked-files=no")
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": None if status is None else bool(status),
+        "module": module,
+        "code_version": code_version(module),
+        "versions": package_versions(),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that results depend on, of those that are installed."""
+    return {name: found for name in PACKAGES if (found := _version(name))}
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, GPU, threads, operating system and Python of this machine; no host name."""
+    return {
+        "processor": _processor_name(),
+        **_describe_torch(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+
+
+def _processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _describe_torch() -> dict[str, Any]:
+    """Threads of torch and the GPU it sees (None: none); of a job that used no torch, nothing: importing it is slow."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return {}
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"threads": torch.get_num_threads(), "gpu": gpu}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,1 @@
+"""Tables of results: reading and writing them, statistics, comparisons."""

@@ -1,0 +1,148 @@
+"""What each defence hides, costs and guarantees: one row per defence, the one to switch on first."""
+
+from collections.abc import Collection, Sequence
+from math import isnan, sqrt
+from typing import Any
+
+import pandas as pd
+
+from leakpipe.errors import LeakpipeError
+from leakpipe.randomness import derive_seed
+from leakpipe.tables.front import find_front
+from leakpipe.tables.paired import compare_draws, draw_means
+from leakpipe.tables.uncertainty import bootstrap_mean
+
+YES, ON_AVERAGE, NO = "yes", "on average", "no"
+PROMISED = ["kind", "epsilon", "delta", "unit", "guarantee"]  # columns of the privacy table
+DEFENSE_COLUMNS = [
+    "defense",
+    "kind",
+    "client",
+    "draws",
+    *("naive_attack", "naive_rdlv", "naive_rdlv_low", "naive_rdlv_high"),
+    *("adaptive_attack", "adaptive_rdlv", "adaptive_rdlv_low", "adaptive_rdlv_high"),
+    "rdlv",
+    "hides",
+    *("accuracy", "accuracy_low", "accuracy_high"),
+    *("accuracy_lost", "accuracy_lost_low", "accuracy_lost_high"),
+    "destroyed",
+    "front",
+    *("epsilon", "delta", "unit", "guarantee"),
+]
+
+
+def compare_defenses(
+    leakage: pd.DataFrame,
+    accuracy: pd.DataFrame,
+    privacy: pd.DataFrame,
+    *,
+    client: str,
+    defenses: Sequence[str],
+    adaptive: Collection[str] = (),
+    chance: float,
+    test_images: int,
+) -> pd.DataFrame:
+    """Hold every defence's leak against its accuracy and its guarantee.
+
+    Under each defence the attack with the largest mean RDLV counts, among those that know nothing of the defence and
+    among those that are told it. Which one is chosen by the same numbers, so its RDLV is a little too high by chance.
+
+    Args:
+        leakage: The leakage table: all captured rounds and images of `client` count.
+        accuracy: The accuracy table: the last round counts.
+        privacy: What is guaranteed (`leakpipe.accounting.table`).
+        client: Client whose leak counts.
+        defenses: Names of the defences; the first is what accuracy is lost against.
+        adaptive: Attacks that are told the defence.
+        chance: Accuracy of always naming the commonest class.
+        test_images: Images behind the accuracy of one draw.
+
+    Returns:
+        `DEFENSE_COLUMNS`, a row for each defence that `client` was attacked under: those that hide first (RDLV ≤ 0 on
+        average), the most accurate first among them, then the others likewise.
+    """
+    kept = accuracy[accuracy["round"] == accuracy["round"].max()]
+    rows = leakage[(leakage["client"] == client) & leakage["rdlv"].notna()]
+    undefended = draw_means(kept[kept["defense"] == defenses[0]], "test_accuracy")
+    promised = privacy[privacy["adversary"] == "server"].set_index("defense")[PROMISED]
+    table = []
+    for name in defenses:
+        attacked, trained = rows[rows["defense"] == name], kept[kept["defense"] == name]
+        if attacked.empty:
+            continue
+        told = attacked["attack"].isin(list(adaptive))
+        leaks = {"naive": _find_best(attacked[~told]), "adaptive": _find_best(attacked[told])}
+        utility = _measure_utility(trained, undefended, chance=chance, test_images=test_images)
+        table.append(
+            {
+                "defense": name,
+                "client": client,
+                "draws": attacked["seed"].nunique(),
+                **{f"{whose}_{what}": value for whose, leak in leaks.items() for what, value in leak.items()},
+                **_judge_leaks([leak for leak in leaks.values() if leak]),
+                **utility,
+                **{column: promised.at[name, column] for column in PROMISED},
+            }
+        )
+    if not table:
+        raise LeakpipeError(f"the leakage table has no RDLV of client {client!r} under {', '.join(defenses)}")
+    best = find_front([(row["accuracy"], row["rdlv"]) for row in table])
+    found = pd.DataFrame([{**row, "front": index in best} for index, row in enumerate(table)], columns=DEFENSE_COLUMNS)
+    order = found.assign(leaks=found["hides"] == NO).sort_values(
+        ["leaks", "accuracy", "defense"], ascending=[True, False, True], ignore_index=True
+    )
+    return order[DEFENSE_COLUMNS]
+
+
+def _find_best(rows: pd.DataFrame) -> dict[str, Any]:
+    """The attack with the largest mean RDLV, with its interval over draws; nothing where none was run."""
+    if rows.empty:
+        return {}
+    means = rows.groupby("attack", sort=True)["rdlv"].mean()
+    attack = str(means.idxmax())
+    chosen = rows[rows["attack"] == attack]
+    low, high = bootstrap_mean(chosen["rdlv"], clusters=chosen["seed"], seed=derive_seed("defence leak", attack))
+    return {"attack": attack, "rdlv": float(means.max()), "rdlv_low": low, "rdlv_high": high}
+
+
+def _judge_leaks(leaks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The larger RDLV, and whether a defence hides: surely (both intervals end at or below 0), on average, or not."""
+    worst = max(leak["rdlv"] for leak in leaks)
+    if worst > 0:
+        return {"rdlv": worst, "hides": NO}
+    surely = all(leak["rdlv_high"] <= 0 for leak in leaks)  # False where there is no interval
+    return {"rdlv": worst, "hides": YES if surely else ON_AVERAGE}
+
+
+def _measure_utility(
+    trained: pd.DataFrame, undefended: pd.Series, *, chance: float, test_images: int
+) -> dict[str, Any]:
+    if trained.empty:
+        raise LeakpipeError("the accuracy table lacks a defence of the leakage table")
+    values = draw_means(trained, "test_accuracy")
+    low, high = bootstrap_mean(values, seed=derive_seed("defence accuracy"))
+    lost = compare_draws(undefended, values, seed=derive_seed("defence accuracy lost"))
+    mean = float(values.mean())
+    return {
+        "accuracy": mean,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "accuracy_lost": lost.difference,
+        "accuracy_lost_low": lost.low,
+        "accuracy_lost_high": lost.high,
+        "destroyed": is_destroyed(mean, chance=chance, images=test_images * len(values)),
+    }
+
+
+def is_destroyed(accuracy: float, *, chance: float, images: int) -> bool:
+    """Whether a model is no better than always naming the commonest class, or cannot be told from it.
+
+    Args:
+        accuracy: Mean test accuracy.
+        chance: Share of the commonest class.
+        images: Test images that the mean is over, all draws together.
+
+    Returns:
+        True up to two standard errors above chance.
+    """
+    return isnan(accuracy) or accuracy <= chance + 2 * sqrt(chance * (1 - chance) / images)

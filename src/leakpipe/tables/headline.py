@@ -1,0 +1,41 @@
+"""The few numbers that a reader looks for first: what DVC compares, what the report opens with."""
+
+import hashlib
+import math
+from typing import Any
+
+import pandas as pd
+
+from leakpipe.tables.table import KEY
+
+
+def summarize(leakage: pd.DataFrame, accuracy: pd.DataFrame) -> dict[str, Any]:
+    """Summarise the tables as nested JSON, the same for the same parameters and seed.
+
+    Returns:
+        `leakage.<attack>.<client>.<defense>`: mean, smallest and largest SSIM and RDLV over images, seeds and
+        captured rounds, and how many values that is; `accuracy.<defense>`: mean test accuracy after the
+        last round over seeds; `fingerprint`: SHA-256 over all rows but their wall time, equal for equal
+        results.
+    """
+    leaks: dict[str, Any] = {}
+    for (attack, client, defense), rows in leakage.groupby(["attack", "client", "defense"], sort=True):
+        numbers = {
+            "images": len(rows),
+            "ssim_mean": _rounded(rows["ssim"].mean()),
+            "ssim_min": _rounded(rows["ssim"].min()),
+            "ssim_max": _rounded(rows["ssim"].max()),
+            "rdlv_mean": _rounded(rows["rdlv"].mean()),
+            "rdlv_min": _rounded(rows["rdlv"].min()),
+            "rdlv_max": _rounded(rows["rdlv"].max()),
+        }
+        leaks.setdefault(str(attack), {}).setdefault(str(client), {})[str(defense)] = numbers
+    last = accuracy[accuracy["round"] == accuracy["round"].max()]
+    kept = {str(name): _rounded(rows["test_accuracy"].mean()) for name, rows in last.groupby("defense", sort=True)}
+    stable = leakage.drop(columns="seconds").sort_values([*KEY, "image"])
+    content = stable.to_csv(index=False, lineterminator="\n") + accuracy.to_csv(index=False, lineterminator="\n")
+    return {"leakage": leaks, "accuracy": kept, "fingerprint": hashlib.sha256(content.encode()).hexdigest()}
+
+
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(float(value), 4)

@@ -1,0 +1,95 @@
+"""The tidy tables: leakage (one row per true image and attack) and accuracy (one row per round)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from leakpipe.errors import LeakpipeError
+from leakpipe.files.log import note_read
+from leakpipe.files.storage import write_atomically, write_text
+
+KEY = ["experiment", "defense", "seed", "round", "client", "attack"]
+SCORE_COLUMNS = [
+    *KEY,
+    "image",
+    "reconstruction",
+    "ssim",
+    "ssim_prior",
+    "ssim_affine",
+    "ssim_min_max",
+    "ms_ssim",
+    "lpips",
+    "psnr",
+    "psnr_affine",
+    "psnr_registered",
+    "mse",
+    "rdlv",
+    "text_accuracy",
+    "text_accuracy_prior",
+    "text_chance",
+    "text_read",
+    "label_accuracy",
+    "iterations",
+]
+LEAKAGE_COLUMNS = [*SCORE_COLUMNS, "seconds"]
+ACCURACY_COLUMNS = ["experiment", "defense", "seed", "round", "test_accuracy", "validation_accuracy"]
+
+
+def write_scores(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write the scores of one attack: the same bytes for the same rows."""
+    write_table(path, pd.DataFrame(list(rows), columns=SCORE_COLUMNS))
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as .csv (shortest decimals that read back exactly) or .parquet."""
+    if path.suffix == ".parquet":
+        with write_atomically(path) as stream:
+            table.to_parquet(stream, index=False)
+    else:
+        write_text(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a .csv or .parquet table that must have `columns`."""
+    try:
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except OSError as error:
+        raise LeakpipeError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise LeakpipeError(f"{path}: is not a {path.suffix.removeprefix('.')} table: {error}") from error
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise LeakpipeError(f"{path}: column {missing[0]!r} is missing")
+    note_read(path)
+    return table
+
+
+def collect_leakage(scores: Iterable[pd.DataFrame], attacks: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Join all scores with the attacks' wall time.
+
+    Args:
+        scores: Tables of `SCORE_COLUMNS`.
+        attacks: `{"cell": …, "seconds": …}` as the run records of the attacks hold them.
+
+    Returns:
+        `LEAKAGE_COLUMNS`, sorted by cell and image. `seconds` is the wall time of the attack that the image
+        was rebuilt in (all images of a client together); it is the only column that a second run of the
+        same parameters changes.
+    """
+    timings = pd.DataFrame([{**attack["cell"], "seconds": attack["seconds"]} for attack in attacks])
+    rows = pd.concat(list(scores), ignore_index=True)
+    if rows.empty or timings.empty:
+        raise LeakpipeError("there are no scores or no attack records to collect")
+    joined = rows.merge(timings[[*KEY, "seconds"]], on=KEY, how="left", validate="many_to_one")
+    untimed = joined[joined["seconds"].isna()]
+    if len(untimed):
+        raise LeakpipeError(f"no run record for attack {dict(untimed.iloc[0][KEY])}")
+    return joined[LEAKAGE_COLUMNS].sort_values([*KEY, "image"], ignore_index=True)
+
+
+def collect_accuracy(histories: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Stack accuracy histories, sorted by defence, seed and round."""
+    stacked = pd.concat(list(histories), ignore_index=True)[ACCURACY_COLUMNS]
+    return stacked.sort_values(["experiment", "defense", "seed", "round"], ignore_index=True)
