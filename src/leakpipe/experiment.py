@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from leakpipe.attacks.presets import resolve_settings, resolve_threat_model
+from leakpipe.attacks.requirements import matches_weights, unfit_for_aggregates
 from leakpipe.client.steps import count_local_steps
 from leakpipe.data.datasets import DATASETS
 from leakpipe.defenses.naming import name_defenses
+from leakpipe.defenses.steps import count_aggregated, training_step, withholds_statistics
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.catalog import MODELS
+from leakpipe.models.choices import has_batch_norm, starting_weights
 from leakpipe.params.attacks import AttackSettings, ThreatModel
 from leakpipe.params.claims import ClaimsParams
 from leakpipe.params.defenses import DefenseSteps
@@ -95,10 +98,10 @@ def _find_unusable_defense(params: Params) -> str | None:
     """Which defence asks for clients or gradients that there are not, or leaves an attack nothing to match, if any."""
     clients = len(params.federation.clients)
     for name, steps in params.defenses.items():
-        if isinstance(steps.in_training, DpSgdParams) and params.model.has_batch_norm:
+        if isinstance(training_step(steps), DpSgdParams) and has_batch_norm(params.model):
             return f"defenses.{name}: {WHY_NO_BATCH_NORM}"
-        if steps.aggregated_clients > clients:
-            return f"defenses.{name}: secure-aggregation of {steps.aggregated_clients} clients, but there are {clients}"
+        if count_aggregated(steps) > clients:
+            return f"defenses.{name}: secure-aggregation of {count_aggregated(steps)} clients, but there are {clients}"
     for cell in list_cells(params):
         problem = _find_unfit_cell(params, cell)
         if problem:
@@ -113,11 +116,11 @@ def _find_unfit_cell(params: Params, cell: Cell) -> str | None:
     """Why an attack cannot be run under a defence; None if it can."""
     attack, defense = params.attacks[cell.attack], params.defenses[cell.defense]
     settings = resolve_settings(attack, cell.client)
-    if defense.withhold_statistics and not settings.matches_weights and settings.batch_norm == "update":
+    if withholds_statistics(defense) and not matches_weights(settings) and settings.batch_norm == "update":
         return f"matches nothing but BN statistics, which defence {cell.defense!r} withholds"
     granted = resolve_threat_model(attack, params.threat_model)
-    if granted.defense == "known" and defense.aggregated_clients > 1:
-        unfit = settings.unfit_for_aggregates(labels_known=granted.labels == "known")
+    if granted.defense == "known" and count_aggregated(defense) > 1:
+        unfit = unfit_for_aggregates(settings, labels_known=granted.labels == "known")
         return unfit and f"is told of the aggregate of defence {cell.defense!r}, but {unfit}"
     return None
 
@@ -132,12 +135,12 @@ def _find_unfit_model(params: Params) -> str | None:
     model, entry = params.model, MODELS[params.model.name]
     if params.data.image_size < entry.least_size:
         return f"data.image_size: {params.data.image_size}, expected {entry.least_size} or more for {model.name!r}"
-    if params.federation.batch_norm_sharing == "local" and not model.has_batch_norm:
+    if params.federation.batch_norm_sharing == "local" and not has_batch_norm(model):
         return (
             "federation.batch_norm_sharing: local keeps batch normalisation with the clients, "
             f"which model.normalization: {model.normalization} replaces"
         )
-    field, weights = "model.weights", model.starting_weights
+    field, weights = "model.weights", starting_weights(model)
     if model.weights == "public":
         field = "model.pretraining.start"
         if _has_lone_values(params, params.data.public, min(model.pretraining.batch_size, params.data.public)):
@@ -146,7 +149,7 @@ def _find_unfit_model(params: Params) -> str | None:
         if weights not in entry.published:
             known = ", ".join(name for name, other in MODELS.items() if weights in other.published)
             return f"{field}: there are no weights {weights!r} for {model.name!r}; there are for {known}"
-        if not model.has_batch_norm:
+        if not has_batch_norm(model):
             return (
                 f"{field}: {weights!r} were trained with batch normalisation, "
                 f"which model.normalization: {model.normalization} replaces"
@@ -177,7 +180,7 @@ def _find_missing_knowledge(params: Params, settings: AttackSettings, granted: T
         return f"is granted exact batch statistics by threat_model.batch_norm: exact, which {kept}"
     if settings.batch_norm_weight == 0:
         return None
-    if not params.model.has_batch_norm:
+    if not has_batch_norm(params.model):
         return f"needs batch normalisation, which model.normalization: {params.model.normalization} replaces"
     if settings.batch_norm == "update" and is_kept:
         return f"needs running statistics in the update, which {kept}"
@@ -214,7 +217,7 @@ def _has_lone_values(params: Params, images: int, batch_size: int) -> bool:
     """Whether batch normalisation would see one value per channel in a step of an epoch over so many images."""
     lone_size = MODELS[params.model.name].lone_size(params.model)
     smallest_batch = images % batch_size or batch_size
-    return params.model.has_batch_norm and smallest_batch == 1 and params.data.image_size <= lone_size
+    return has_batch_norm(params.model) and smallest_batch == 1 and params.data.image_size <= lone_size
 
 
 def _lone_values(params: Params) -> str:

@@ -14,6 +14,7 @@ from leakpipe.client.dp_sgd import DpSgd, clip_each, private_gradients
 from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.client.update import ClientUpdate
 from leakpipe.defenses.compose import apply_defenses
+from leakpipe.defenses.steps import training_step
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.state import ModelState
 from leakpipe.params.defenses import DefenseSteps
@@ -187,11 +188,11 @@ def test_who_simulates_it_can_differentiate_through_it(recompute_steps: bool) ->
 def test_it_is_the_first_step_of_a_defence_and_does_not_act_on_updates() -> None:
     step, noise = {"kind": "dp-sgd", "clip_norm": 1, "noise_multiplier": 2}, {"kind": "gaussian", "sigma0": 1}
     steps = DefenseSteps.model_validate([step, noise])
-    assert steps.in_training == steps.root[0]
+    assert training_step(steps) == steps.root[0]
     update = ClientUpdate({"a": torch.ones(3)}, {}, steps=1)
     alone = DefenseSteps.model_validate([step])
     assert apply_defenses(update, alone, generator=torch.Generator()).update is update
-    assert DefenseSteps.model_validate([noise]).in_training is None
+    assert training_step(DefenseSteps.model_validate([noise])) is None
     for wrong in ([noise, step], [step, step]):
         with pytest.raises(ValueError, match="must be the first step"):
             DefenseSteps.model_validate(wrong)

@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from leakpipe.client.batches import Batch
 from leakpipe.client.local_update import local_update
 from leakpipe.client.mixup import mix_batches
+from leakpipe.defenses.steps import training_step
 from leakpipe.params.defenses import DefenseSteps
 from tests.conftest import SETTINGS, small_batches, small_state
 
@@ -61,6 +62,6 @@ def test_the_loss_is_the_published_one_and_one_image_alone_is_not_protected() ->
 
 def test_it_acts_in_training_so_it_comes_first() -> None:
     step, noise = {"kind": "mixup"}, {"kind": "gaussian", "sigma0": 1}
-    assert DefenseSteps.model_validate([step, noise]).in_training is not None
+    assert training_step(DefenseSteps.model_validate([step, noise])) is not None
     with pytest.raises(ValueError, match="mixup acts in training, so it must be the first step"):
         DefenseSteps.model_validate([noise, step])

@@ -12,6 +12,7 @@ from leakpipe.client.batches import Batch
 from leakpipe.client.local_update import local_update
 from leakpipe.client.update import new_running_statistics
 from leakpipe.models.catalog import MODELS
+from leakpipe.models.choices import has_batch_norm
 from leakpipe.models.normalization import group_norm
 from leakpipe.models.preprocessing import normalize_input
 from leakpipe.models.state import ModelState, build_module, forward_frozen, forward_training, initial_state
@@ -78,7 +79,7 @@ def test_every_model_trains_a_step(name: str, normalization: str) -> None:
     params = ModelParams(name=name, normalization=normalization)
     size = MODELS[name].lone_size(params) + 1
     state = initial_state(build_module(params, classes=2, image_size=size), seed=0)
-    assert bool(state.statistics) == params.has_batch_norm == (normalization == "batch")
+    assert bool(state.statistics) == has_batch_norm(params) == (normalization == "batch")
     (batch,) = small_batches(2, image_size=size, dtype=torch.float32)
     update = local_update(state, [batch], SETTINGS)
     assert update.weights.keys() == state.weights.keys()

@@ -11,7 +11,8 @@ import torch
 from leakpipe.attacks.files import load_reconstruction, save_reconstruction
 from leakpipe.client.aggregate import Companion
 from leakpipe.client.local_update import LocalSettings, local_update
-from leakpipe.data.files import load_dataset, load_priors, load_split, save_priors
+from leakpipe.data.files import load_dataset, load_split
+from leakpipe.data.priors import load_priors, save_priors
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.files import StoredUpdate, load_model, load_update, save_model, save_update
 from leakpipe.files.storage import read_arrays, read_json, write_arrays, write_atomically, write_json

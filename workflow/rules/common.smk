@@ -15,7 +15,10 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.experiment import attacked_clients, group_cells, list_cells, parse_params, undefended
 from leakpipe.attacks.progress import CHECKPOINTS_FOLDER
 from leakpipe.models.catalog import require_model_weights
+from leakpipe.records.run_record import hash_params
+from leakpipe.models.choices import starting_weights
 from leakpipe.models.weights import require_weights
+from leakpipe.params.data import ImagesParams
 
 try:
     PARAMS = parse_params(config, source=" + ".join(dict.fromkeys(map(os.path.relpath, workflow.configfiles))))
@@ -27,6 +30,9 @@ validate(config, workflow.source_path("../schemas/params.schema.json"), set_defa
 shell.prefix(f"export PATH='{Path(sys.executable).parent}':\"$PATH\"; ")
 
 EXPERIMENT = PARAMS.experiment
+# A preset fixes what is unset, so whole parameters are handed on without defaults, and these are tracked by a hash.
+WHOLE_PARAMS = PARAMS.model_dump_json(exclude_unset=True)
+VALUES_HASH = hash_params(PARAMS.model_dump(mode="json"))
 CELLS = list_cells(PARAMS)
 CELLS_OF = group_cells(CELLS)
 ROUNDS = PARAMS.federation.captured_rounds

@@ -19,7 +19,7 @@ rule prepare_data:
     resources:
         mem_mb=memory_mb(1000),
     params:
-        images=to_json(PARAMS.data.of_images),
+        images=json.dumps(PARAMS.data.model_dump(mode="json", include=set(ImagesParams.model_fields))),
         labels=labels(),
         code=code_version("leakpipe.cli.prepare_data"),
     shell:

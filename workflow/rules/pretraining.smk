@@ -5,7 +5,7 @@ PRETRAINED = f"{RESULTS}/federation/pretrained/seed{{seed}}.safetensors"
 PRETRAINING_RECORD = f"{RECORD}/federate/pretrained-seed{{seed}}.json"
 STARTS = [PRETRAINED] if PARAMS.model.weights == "public" else []
 # A file of weights that the parameters name: what is made with it is made again when it changes.
-WEIGHTS_FILE = [PARAMS.model.starting_weights] if Path(PARAMS.model.starting_weights).suffix else []
+WEIGHTS_FILE = [starting_weights(PARAMS.model)] if Path(starting_weights(PARAMS.model)).suffix else []
 
 
 rule pretrain:

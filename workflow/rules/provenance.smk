@@ -37,7 +37,8 @@ rule crate:
     resources:
         mem_mb=1000,
     params:
-        params=PARAMS.model_dump_json(exclude_unset=True),
+        params=WHOLE_PARAMS,
+        values=VALUES_HASH,
         code=code_version("leakpipe.cli.crate"),
     shell:
         """

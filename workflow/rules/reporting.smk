@@ -39,7 +39,8 @@ rule report:
     resources:
         mem_mb=memory_mb(1000),
     params:
-        params=PARAMS.model_dump_json(exclude_unset=True),
+        params=WHOLE_PARAMS,
+        values=VALUES_HASH,
         figures=lambda w, input: flags("--figure", map("=".join, zip(FIGURE_NAMES, input.figures))),
         captions=lambda w, input: flags("--caption", map("=".join, zip(FIGURE_NAMES, input.captions))),
         # Patterns, not paths: a command that names thousands of files is longer than Linux takes.

@@ -32,7 +32,8 @@ rule track:
         mem_mb=1000,
     params:
         experiment=EXPERIMENT,
-        params=PARAMS.model_dump_json(exclude_unset=True),
+        params=WHOLE_PARAMS,
+        values=VALUES_HASH,
         artifacts=lambda w, input: flags("--artifact", input.artifacts),
         attempt=count_attempts(TRACKED),
         code=code_version("leakpipe.cli.track"),

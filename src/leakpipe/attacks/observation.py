@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from leakpipe.attacks.clients import KnownClient
+from leakpipe.attacks.requirements import matches_weights, unfit_for_aggregates
 from leakpipe.client.local_update import LocalSettings
 from leakpipe.client.update import ClientUpdate
+from leakpipe.defenses.steps import count_aggregated
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.batchnorm import BatchStatistics
 from leakpipe.models.state import ModelState, shared_part
@@ -63,10 +65,10 @@ class Observation(KnownClient):
             expected = (client.images, *self.image_shape)
             if client.prior is not None and client.prior.shape != expected:
                 raise LeakpipeError(f"prior: shape {tuple(client.prior.shape)}, expected {expected}")
-        if self.defense is not None and self.defense.aggregated_clients != len(self.clients):
+        if self.defense is not None and (aggregated := count_aggregated(self.defense)) != len(self.clients):
             raise LeakpipeError(
-                f"companions: {len(self.companions)}, expected {self.defense.aggregated_clients - 1} for the told "
-                f"aggregate of {self.defense.aggregated_clients} clients"
+                f"companions: {len(self.companions)}, expected {aggregated - 1} for the told "
+                f"aggregate of {aggregated} clients"
             )
 
     @property
@@ -121,7 +123,7 @@ def usable_settings(observation: Observation, settings: AttackSettings) -> tuple
             settings = settings.model_copy(update={"batch_norm": "update", "batch_norm_weight": 1.0})
             notes.append("The attack does not match the update's batch statistics: it fell back on them.")
     withheld = bool(observation.before.statistics) and not observation.update.statistics
-    if withheld and settings.batch_norm == "update" and observation.has_signal and settings.matches_weights:
+    if withheld and settings.batch_norm == "update" and observation.has_signal and matches_weights(settings):
         if settings.batch_norm_weight > 0:
             notes.append("The update holds no running statistics: the attack went on without them.")
         settings = settings.model_copy(update={"batch_norm_weight": 0.0})
@@ -135,7 +137,7 @@ def usable_settings(observation: Observation, settings: AttackSettings) -> tuple
     if not (observation.has_signal or matches):
         raise LeakpipeError("the update is all zero and holds no running statistics: nothing is left to attack")
     if observation.companions:
-        unfit = settings.unfit_for_aggregates(labels_known=observation.candidate_labels is not None)
+        unfit = unfit_for_aggregates(settings, labels_known=observation.candidate_labels is not None)
         if unfit:
             raise LeakpipeError(f"the update is an aggregate of {len(observation.clients)} clients, but {unfit}")
         images, clients = observation.candidates, len(observation.clients)

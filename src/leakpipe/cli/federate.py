@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from leakpipe.cli.options import InputFile, progress_bar, record_options, settings_option, threads_option, use_threads
+from leakpipe.cli.options import InputFile, record_options, settings_option, threads_option, use_threads
+from leakpipe.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
     from leakpipe.federation.simulate import CapturedUpdate

@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from leakpipe.cli.options import (
-    InputFile,
-    OutputFile,
-    progress_bar,
-    record_options,
-    settings_option,
-    threads_option,
-    use_threads,
-)
+from leakpipe.cli.options import InputFile, OutputFile, record_options, settings_option, threads_option, use_threads
+from leakpipe.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
     import numpy as np

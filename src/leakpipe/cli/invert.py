@@ -14,13 +14,12 @@ from leakpipe.cli.options import (
     InputFile,
     JsonOrFile,
     OutputFile,
-    progress_bar,
     record_options,
     settings_option,
-    stop_cleanly,
     threads_option,
     use_threads,
 )
+from leakpipe.cli.terminal import progress_bar, stop_cleanly
 
 if TYPE_CHECKING:
     import numpy as np
@@ -219,8 +218,7 @@ class _Attack:
         }
 
     def _priors(self, labels: list[int]) -> "np.ndarray":
-        from leakpipe.data.files import load_priors
-        from leakpipe.data.priors import choose_priors
+        from leakpipe.data.priors import choose_priors, load_priors
 
         return choose_priors(load_priors(self.prior)[0], self.granted.prior, labels)
 

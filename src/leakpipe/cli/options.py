@@ -1,18 +1,12 @@
-"""What commands share: option types, the run record, threads, progress bars."""
+"""What commands share: option types, options of the run record, threads."""
 
 import gc
 import json
-import signal
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -82,38 +76,3 @@ def use_threads(threads: int) -> None:
     gc.freeze()
     gc.enable()
     torch.set_num_threads(threads)
-
-
-def progress_bar(total: int, description: str, unit: str) -> "tqdm[Any]":
-    """A bar with rate and remaining time on a terminal; a line about every 30 s elsewhere (log files)."""
-    from tqdm import tqdm
-
-    on_terminal = sys.stderr.isatty()
-    return tqdm(
-        total=total,
-        desc=description,
-        unit=unit,
-        dynamic_ncols=on_terminal,
-        mininterval=0.2 if on_terminal else 30,
-        ascii=not on_terminal,
-    )
-
-
-@contextmanager
-def stop_cleanly() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C (Snakemake sends it to its jobs), and say in one sentence what is kept.
-
-    The command ends with 130, as shells report an interrupted program.
-    """
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo("Interrupted: the same command continues from the last checkpoint.", err=True)
-        raise SystemExit(130) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)

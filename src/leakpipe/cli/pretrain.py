@@ -5,15 +5,8 @@ from typing import Any
 
 import click
 
-from leakpipe.cli.options import (
-    InputFile,
-    OutputFile,
-    progress_bar,
-    record_options,
-    settings_option,
-    threads_option,
-    use_threads,
-)
+from leakpipe.cli.options import InputFile, OutputFile, record_options, settings_option, threads_option, use_threads
+from leakpipe.cli.terminal import progress_bar
 
 
 @click.command()

@@ -28,9 +28,9 @@ def split_data(
 ) -> None:
     """Split a data set into clients, validation, test and public part."""
     from leakpipe.data.datalists import split_by_datalists
-    from leakpipe.data.files import load_dataset, save_priors, save_split
+    from leakpipe.data.files import load_dataset, save_split
     from leakpipe.data.partition import split_dataset
-    from leakpipe.data.priors import average_public_images
+    from leakpipe.data.priors import average_public_images, save_priors
     from leakpipe.params.data import DataParams
     from leakpipe.params.federation import ClientParams
     from leakpipe.params.reading import parse_section

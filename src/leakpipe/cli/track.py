@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from leakpipe.cli.options import InputFile, JsonOrFile, OutputFile, progress_bar
+from leakpipe.cli.options import InputFile, JsonOrFile, OutputFile
+from leakpipe.cli.terminal import progress_bar
 
 
 @click.command()

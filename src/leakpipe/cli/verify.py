@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from leakpipe.cli.options import InputFile, progress_bar
+from leakpipe.cli.options import InputFile
+from leakpipe.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
     from leakpipe.records.verification.results import Results

@@ -1,4 +1,4 @@
-"""Files of the data stage: the images, their split, the prior images. Reading them needs no torch."""
+"""Files of the data stage: the images and their split. Reading them needs no torch."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -10,9 +10,17 @@ from leakpipe.data.images import LabeledImages
 from leakpipe.data.partition import Split
 from leakpipe.data.phantom.burned_text import BurnedText
 from leakpipe.errors import LeakpipeError
-from leakpipe.files.storage import read_arrays, read_json, require_array, sidecar_path, write_arrays, write_json
+from leakpipe.files.storage import (
+    read_arrays,
+    read_json,
+    require_array,
+    require_seed,
+    sidecar_path,
+    write_arrays,
+    write_json,
+)
 
-DATASET, PRIOR = "leakpipe/dataset", "leakpipe/prior"
+DATASET = "leakpipe/dataset"
 
 
 def save_dataset(path: Path, dataset: LabeledImages) -> None:
@@ -55,18 +63,7 @@ def save_split(path: Path, split: Split, *, seed: int) -> None:
 def load_split(path: Path) -> tuple[Split, int]:
     """Read a split and its seed."""
     content = read_json(path)
-    return Split.from_json(content, source=str(path)), _seed(path, content)
-
-
-def save_priors(path: Path, priors: dict[str, np.ndarray], *, seed: int) -> None:
-    """Write the prior images of one seed's split."""
-    write_arrays(path, PRIOR, priors, {"seed": seed})
-
-
-def load_priors(path: Path) -> tuple[dict[str, np.ndarray], int]:
-    """Read prior images (channels, height, width) by name ("all" and one per class), and their seed."""
-    arrays, metadata = read_arrays(path, PRIOR)
-    return {name: require_array(path, arrays, name, 3) for name in arrays}, _seed(sidecar_path(path), metadata)
+    return Split.from_json(content, source=str(path)), require_seed(path, content)
 
 
 def _names(path: Path, metadata: dict[str, object], *, count: int) -> tuple[str, ...]:
@@ -74,10 +71,3 @@ def _names(path: Path, metadata: dict[str, object], *, count: int) -> tuple[str,
     if not isinstance(names, list) or len(names) not in (0, count):
         raise LeakpipeError(f"{sidecar_path(path)}: metadata.names: expected the {count} paths of the images")
     return tuple(map(str, names))
-
-
-def _seed(path: Path, content: dict[str, object]) -> int:
-    seed = content.get("seed")
-    if not isinstance(seed, int):
-        raise LeakpipeError(f"{path}: seed: {seed!r}, expected a whole number")
-    return seed

@@ -1,11 +1,14 @@
-"""The prior image: the attacker's guess before it sees an update, made of public images or of none."""
+"""The prior image, the attacker's guess before it sees an update: made of public images, stored, chosen from."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from leakpipe.errors import LeakpipeError
+from leakpipe.files.storage import read_arrays, require_array, require_seed, sidecar_path, write_arrays
 
+PRIOR = "leakpipe/prior"
 GRAY = 0.5  # the middle of [0, 1]: what is left to guess without public images
 
 
@@ -49,3 +52,14 @@ def choose_priors(priors: Mapping[str, np.ndarray], choice: str, labels: Sequenc
     if choice == "gray":
         return np.full((len(labels), *priors["all"].shape), GRAY, dtype=np.float32)
     return np.stack([priors["all"] if choice == "all" else priors[f"class{label}"] for label in labels])
+
+
+def save_priors(path: Path, priors: dict[str, np.ndarray], *, seed: int) -> None:
+    """Write the prior images of one seed's split."""
+    write_arrays(path, PRIOR, priors, {"seed": seed})
+
+
+def load_priors(path: Path) -> tuple[dict[str, np.ndarray], int]:
+    """Read prior images (channels, height, width) by name ("all" and one per class), and their seed."""
+    arrays, metadata = read_arrays(path, PRIOR)
+    return {name: require_array(path, arrays, name, 3) for name in arrays}, require_seed(sidecar_path(path), metadata)

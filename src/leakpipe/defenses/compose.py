@@ -10,16 +10,14 @@ from leakpipe.client.update import ClientUpdate
 from leakpipe.defenses.clipping import clip_update, freeze_statistics
 from leakpipe.defenses.compression import keep_largest, keep_signs, quantize, share_partly
 from leakpipe.defenses.noise import add_gaussian_noise, add_laplace_noise, privatize_update
+from leakpipe.defenses.steps import ELSEWHERE
 from leakpipe.defenses.values import combine_values, named_values
 from leakpipe.errors import LeakpipeError
-from leakpipe.params.defenses import IN_TRAINING, DefenseSteps, SecureAggregationParams
+from leakpipe.params.defenses import DefenseSteps
 from leakpipe.registry import Registry
 
 Defense = Callable[..., ClientUpdate]
 Memory = dict[int, ClientUpdate]
-
-# What acts on no client's update: local training has some steps, the server's sum is another.
-ELSEWHERE = (*IN_TRAINING, SecureAggregationParams)
 
 
 def _without_chance(defense: Callable[[ClientUpdate, Any], ClientUpdate]) -> Defense:

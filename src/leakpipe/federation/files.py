@@ -48,7 +48,8 @@ class StoredUpdate:
 
 def save_model(path: Path, state: ModelState, *, params: ModelParams, classes: int, image_size: int) -> None:
     """Write a global model: its tensors, and in the sidecar what rebuilds its architecture."""
-    architecture = params.of_architecture.model_dump(mode="json", exclude_defaults=True)
+    fields = set(ArchitectureParams.model_fields)
+    architecture = params.model_dump(mode="json", include=fields, exclude_defaults=True)
     metadata = {"model": architecture, "classes": classes, "image_size": image_size}
     write_arrays(path, MODEL, _to_arrays(state.weights, state.statistics), metadata)
 

@@ -16,6 +16,7 @@ from leakpipe.client.mixup import mix_batches
 from leakpipe.client.update import ClientUpdate
 from leakpipe.data.partition import Split
 from leakpipe.defenses.compose import Memory, apply_defenses
+from leakpipe.defenses.steps import count_aggregated, training_step
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.fedbn import own_batch_norm, with_own_batch_norm, without_batch_norm
 from leakpipe.federation.server import average_updates
@@ -187,7 +188,7 @@ def _train_client(
     order = torch.Generator().manual_seed(derive_seed("batches", seed, round_number, name))
     epochs = client.local_epochs or params.local_epochs
     schedule = schedule_batches(client.images, client.batch_size, epochs, order)
-    trained_with, batches = defense.in_training, make_batches(*held, schedule)
+    trained_with, batches = training_step(defense), make_batches(*held, schedule)
     if isinstance(trained_with, MixupParams):
         drawn = derive_seed("mixup", seed, round_number, name)
         batches = mix_batches(batches, alpha=trained_with.alpha, classes=count_classes(state), seed=drawn)
@@ -204,7 +205,7 @@ def _partners(client: str, params: FederationParams, defense: DefenseSteps) -> l
     """Clients whose updates the server sees only together with this one's: those that follow it, in a circle."""
     names = list(params.clients)
     start = names.index(client)
-    return (names[start:] + names[:start])[1 : defense.aggregated_clients]
+    return (names[start:] + names[:start])[1 : count_aggregated(defense)]
 
 
 def _seen_by_server(

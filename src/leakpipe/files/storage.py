@@ -150,6 +150,14 @@ def require_array(path: Path, arrays: Mapping[str, np.ndarray], name: str, dimen
     return arrays[name]
 
 
+def require_seed(path: Path, content: Mapping[str, Any]) -> int:
+    """Returns the seed that a file says it is of; `LeakpipeError` if it says none."""
+    seed = content.get("seed")
+    if not isinstance(seed, int):
+        raise LeakpipeError(f"{path}: seed: {seed!r}, expected a whole number")
+    return seed
+
+
 def _describe(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
     return {name: {"shape": list(array.shape), "dtype": array.dtype.name} for name, array in sorted(arrays.items())}
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leakpipe.models.choices import starting_weights
 from leakpipe.models.weights import find_weights
 from leakpipe.params.models import ArchitectureParams, ModelParams
 from leakpipe.registry import Registry
@@ -38,7 +39,7 @@ MODELS: Registry[ModelEntry] = Registry("model")
 
 def require_model_weights(params: ModelParams) -> None:
     """Raise `LeakpipeError` where the network is to start from published weights that are not on this machine."""
-    published = MODELS[params.name].published.get(params.starting_weights)
+    published = MODELS[params.name].published.get(starting_weights(params))
     if published:
         find_model_weights(published)
 

@@ -192,30 +192,6 @@ class AttackSettings(Section):
         default="normalized", description="Whether candidates are normalised as the client's images are."
     )
 
-    @property
-    def matches_weights(self) -> bool:
-        """Whether any term looks at the update's weight differences, not at batch statistics alone."""
-        return self.objective_weight > 0 or self.row_space_weight > 0
-
-    def unfit_for_aggregates(self, *, labels_known: bool) -> str | None:
-        """Which setting reads an update as one client's, so cannot search the candidates of several; None if none."""
-        one_clients = {
-            "batch_norm": "exact",
-            "update_gradient": "detached",
-            "global_model": "drifting",
-            "statistics_model": "updated",
-            "variance": "biased",
-            "local_batches": "single",
-        }
-        for name, value in one_clients.items():
-            if getattr(self, name) == value:
-                return f"{name}: {value} is about one client's update"
-        if self.row_space_weight > 0:
-            return "row_space_weight: above 0 needs the rank of one client's update"
-        if self.labels == "recovered" or (self.labels == "granted" and not labels_known):
-            return "labels: can only be recovered from one client's update; they must be granted, or searched (joint)"
-        return None
-
     @model_validator(mode="after")
     def _terms_fit(self) -> Self:
         if self.batch_norm == "none" and self.batch_norm_weight > 0:

@@ -33,15 +33,3 @@ class ClaimsParams(Section):
     more_steps: Contrast | None = Field(
         default=None, description="Two clients with as many images: the second runs more local steps."
     )
-
-    def attack_roles(self) -> list[tuple[str, str]]:
-        """Role and name of every attack that plays one."""
-        return self._played("attack", "paper_attack", "earlier_attacks", "weights_attack", "statistics_attack")
-
-    def client_roles(self) -> list[tuple[str, str]]:
-        """Role and name of every client that plays one."""
-        return self._played("high_risk", "low_risk", "more_images", "larger_batches", "more_steps")
-
-    def _played(self, *roles: str) -> list[tuple[str, str]]:
-        played = ((role, getattr(self, role)) for role in roles)
-        return [(role, name) for role, who in played for name in ([who] if isinstance(who, str) else who or ())]

@@ -98,8 +98,3 @@ class DataParams(ImagesParams):
     test: int = Field(ge=2, description="Images held out to measure the global model, balanced over classes.")
     validation: int = Field(ge=0, description="Images held out to watch training, balanced over classes.")
     public: int = Field(ge=1, description="Images that no client holds; the prior image is made of them.")
-
-    @property
-    def of_images(self) -> ImagesParams:
-        """What loading the images depends on, without how they are split."""
-        return ImagesParams(**{name: getattr(self, name) for name in ImagesParams.model_fields})

@@ -151,9 +151,6 @@ DefenseStep = Annotated[
 ]
 
 
-IN_TRAINING = (DpSgdParams, MixupParams)
-
-
 class DefenseSteps(RootModel[tuple[DefenseStep, ...]]):
     """The steps of one defence, in the order that they are applied."""
 
@@ -169,26 +166,6 @@ class DefenseSteps(RootModel[tuple[DefenseStep, ...]]):
     @model_validator(mode="after")
     def _training_is_first(self) -> Self:
         for step in self.root[1:]:
-            if isinstance(step, IN_TRAINING):
+            if step.kind in ("dp-sgd", "mixup"):
                 raise ValueError(f"{step.kind} acts in training, so it must be the first step, and the only one to")
         return self
-
-    @property
-    def in_training(self) -> DpSgdParams | MixupParams | None:
-        """The step that changes local training; None where training is plain."""
-        first = self.root[0] if self.root else None
-        return first if isinstance(first, IN_TRAINING) else None
-
-    @property
-    def withhold_statistics(self) -> bool:
-        """Whether BN statistics are not shared at all."""
-        return any(
-            step.kind == "freeze-bn-statistics" or (step.kind == "dp-gaussian" and step.statistics == "withheld")
-            for step in self.root
-        )
-
-    @property
-    def aggregated_clients(self) -> int:
-        """How many clients' updates the server sees as one."""
-        last = self.root[-1] if self.root else None
-        return last.clients if isinstance(last, SecureAggregationParams) else 1

@@ -36,6 +36,9 @@ FigureName = Literal[
 EmbedderName = Literal["pixels", "pixel-correlation", "global-model", "imagenet-resnet50", "imgsim-resnet50"]
 
 
+ATTACK_ROLES = ("attack", "paper_attack", "earlier_attacks", "weights_attack", "statistics_attack")
+
+
 class ScoringParams(Section):
     """How reconstructions are held against the true images."""
 
@@ -148,9 +151,9 @@ class Params(Section):
     def _roles_are_played(self) -> Self:
         if self.claims is None:
             return self
-        attacks, clients = self.claims.attack_roles(), self.claims.client_roles()
-        for roles, known in ((attacks, self.attacks), (clients, self.federation.clients)):
-            for role, name in roles:
+        for role, value in self.claims:
+            known = self.attacks if role in ATTACK_ROLES else self.federation.clients
+            for name in [value] if isinstance(value, str) else value or ():
                 _known(f"claims.{role}", name, known)
         return self
 

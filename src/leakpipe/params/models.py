@@ -56,11 +56,6 @@ class ArchitectureParams(Section):
             raise ValueError(f"widths ({widths}) and strides ({strides}) must be as many")
         return self
 
-    @property
-    def has_batch_norm(self) -> bool:
-        """Whether updates carry running statistics."""
-        return self.normalization == "batch"
-
 
 class PretrainingParams(Section):
     """How weights are made of the public images, by SGD with momentum on the mean cross-entropy."""
@@ -89,13 +84,3 @@ class ModelParams(ArchitectureParams):
     pretraining: PretrainingParams = Field(
         default=PretrainingParams(), description="How `weights: public` are trained; else of no effect."
     )
-
-    @property
-    def starting_weights(self) -> str:
-        """Weights that whatever training comes first starts with, never `public`."""
-        return self.pretraining.start if self.weights == "public" else self.weights
-
-    @property
-    def of_architecture(self) -> ArchitectureParams:
-        """What the network's shape depends on, without its weights."""
-        return ArchitectureParams(**{name: getattr(self, name) for name in ArchitectureParams.model_fields})

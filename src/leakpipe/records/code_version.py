@@ -1,14 +1,16 @@
-"""What code a stage runs, as a hash that only changes when the code's meaning can.
+"""The code that a stage runs, as a hash that changes only when the meaning of that code can.
 
 Snakemake tracks the text of a `shell:` command, not the Python behind it. Each rule therefore carries
-`code_version("leakpipe.cli.<stage>")` as a parameter: a hash over the syntax trees of the stage's module
-and of every leakpipe module that it imports, directly or not, at the top or inside a function. Comments,
-docstrings and formatting are not in a syntax tree, so editing them re-runs nothing.
+`code_version("leakpipe.cli.<stage>")` as a parameter: a hash over the syntax trees of the stage's module and of every
+leakpipe module that it imports, directly or not, at the top or inside a function. A syntax tree holds no comments,
+docstrings or formatting, and the form that is hashed here is the same under every supported Python.
+
+Nothing but the standard library is imported, so any interpreter can compute these hashes.
 """
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -16,18 +18,26 @@ PACKAGE = "leakpipe"
 ROOT = Path(__file__).parents[1]
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
-# Values of parameters are tracked one by one by the rules that use them; messages and the version number
-# change no result.
+# The rule: a module is followed unless the numbers of a stage cannot depend on it. Three kinds of modules are such;
+# each entry stands for the module and all below it. `leakpipe.records.crate` and `leakpipe.tracking` are none of
+# them: only the stages whose outputs they make import them.
 NOT_FOLLOWED = {
-    PACKAGE,
-    f"{PACKAGE}.errors",
-    f"{PACKAGE}.params",
-    *(f"{PACKAGE}.params.{path.stem}" for path in ROOT.glob("params/*.py")),
+    f"{PACKAGE}.params": "schema: rules track the values, defaults included, that a stage is given",
+    f"{PACKAGE}.errors": "words",
+    f"{PACKAGE}.cli.terminal": "what is shown while a job runs",
+    f"{PACKAGE}.files.log": "notes of files read and written, for run records",
+    f"{PACKAGE}.records.code_version": "this hash, for run records and checkpoints",
+    f"{PACKAGE}.records.command_line": "the command, for run records",
+    f"{PACKAGE}.records.run_record": "run records, which describe a job and its outputs",
 }
 
 
 def code_version(module: str) -> str:
-    """Hash (16 hex digits) of `module` and all that it imports from leakpipe."""
+    """Returns the hash (16 hex digits) of `module` and all that it imports from leakpipe.
+
+    Raises:
+        ValueError: There is no such module.
+    """
     digest = hashlib.sha256()
     for name in sorted(imported_modules(module)):
         digest.update(f"{name} {_module_hash(name)}\n".encode())
@@ -35,64 +45,106 @@ def code_version(module: str) -> str:
 
 
 def imported_modules(module: str) -> set[str]:
-    """`module`, every leakpipe module it imports, and so on; packages count with their `__init__`."""
+    """Returns `module`, every leakpipe module it imports, and so on; packages count with their `__init__`."""
     found: set[str] = set()
-    waiting = [module]
+    waiting = _with_parents(module)
     while waiting:
         name = waiting.pop()
-        if name in found or name in NOT_FOLLOWED:
+        if name in found or not is_followed(name):
             continue
         found.add(name)
-        waiting += _direct_imports(name)
+        imported = filter(is_followed, _analyse(_text(name))[1])
+        waiting += [part for each in imported for part in _with_parents(each) if _source(part)]
     return found
 
 
-@cache
-def _direct_imports(module: str) -> tuple[str, ...]:
-    names = _read(module)[1]
-    with_parents = {".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 2)}
-    return tuple(sorted(name for name in with_parents if name.startswith(PACKAGE) and _source(name)))
+def is_followed(module: str) -> bool:
+    """Whether an edit of a module re-runs the stages that import it."""
+    return module != PACKAGE and not any(part in NOT_FOLLOWED for part in _with_parents(module))
 
 
-@cache
+def _with_parents(module: str) -> list[str]:
+    parts = module.split(".")
+    return [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+
+
 def _module_hash(module: str) -> str:
-    data = b"".join(_package_data(module))
-    return hashlib.sha256(_read(module)[0].encode() + data).hexdigest()
+    digest = hashlib.sha256(_analyse(_text(module))[0].encode())
+    for content in _package_data(module):
+        digest.update(content)
+    return digest.hexdigest()
 
 
-@cache
-def _read(module: str) -> tuple[str, list[str]]:
-    """A module's syntax tree as text, without docstrings and places in the file, and all names that it imports.
-
-    Every job does this with dozens of modules: parsing each once and walking it once is a third of the work.
-    """
+def _text(module: str) -> str:
     source = _source(module)
     if source is None:
         raise ValueError(f"{module} is not a module of {PACKAGE}")
+    return source.read_text(encoding="utf-8")
+
+
+@cache
+def _analyse(source: str) -> tuple[str, tuple[str, ...]]:
+    """Returns the hash of a module's syntax tree, and the names in leakpipe that it imports.
+
+    What differs between versions of Python is left out: fields that are empty (3.12 added `type_params`), and how
+    the constant parts of an f-string are cut up (3.12 parses them anew). Imports for type checkers do not run.
+    """
     words: list[str] = []
     names: list[str] = []
-    waiting: list[object] = [ast.parse(source.read_text(encoding="utf-8"))]
+    waiting: list[object] = [ast.parse(source)]
     while waiting:
         part = waiting.pop()
         if isinstance(part, ast.AST):
             words.append(type(part).__name__)
-            if isinstance(part, ast.Import):
-                names += [alias.name for alias in part.names]
-            elif isinstance(part, ast.ImportFrom) and part.module:
-                names += [part.module, *(f"{part.module}.{alias.name}" for alias in part.names)]
-            elif isinstance(part, DOCUMENTED) and ast.get_docstring(part, clean=False):
+            names += _imports(part)
+            if isinstance(part, DOCUMENTED) and ast.get_docstring(part, clean=False):
                 part.body = part.body[1:]
-            # Whether a name is read or written ("ctx") follows from where it is.
-            waiting += [getattr(part, field) for field in part._fields if field != "ctx"]
+            if isinstance(part, ast.JoinedStr):
+                part.values = list(_joined_constants(part.values))
+            # Whether a name is read or written ("ctx") follows from where it is; "kind" is the u of u"text".
+            for field in (field for field in part._fields if field not in ("ctx", "kind")):
+                value = getattr(part, field)
+                if isinstance(value, list):
+                    value = [each for each in value if not _is_for_type_checkers(each)]
+                if value is not None and value != []:
+                    waiting += [value, field]
         elif isinstance(part, list):
             words.append(str(len(part)))
             waiting += part
         else:
-            words.append(repr(part))
-    return "\n".join(words), names
+            words.append(ascii(part))  # `repr` depends on the version of Unicode
+    return hashlib.sha256("\n".join(words).encode()).hexdigest(), tuple(names)
 
 
-@cache
+def _is_for_type_checkers(part: object) -> bool:
+    return isinstance(part, ast.If) and isinstance(part.test, ast.Name) and part.test.id == "TYPE_CHECKING"
+
+
+def _imports(part: ast.AST) -> Iterator[str]:
+    """Yields what a node imports from leakpipe, modules and the names in them alike."""
+    found: Iterable[str] = ()
+    if isinstance(part, ast.Import):
+        found = (alias.name for alias in part.names)
+    elif isinstance(part, ast.ImportFrom) and part.module:
+        found = (f"{part.module}.{alias.name}" for alias in part.names)
+    yield from (name for name in found if name.split(".")[0] == PACKAGE)
+
+
+def _joined_constants(values: Iterable[ast.expr]) -> Iterator[ast.expr]:
+    """Joins neighbouring constants of an f-string and drops empty ones."""
+    text = ""
+    for value in values:
+        if isinstance(value, ast.Constant):
+            text += str(value.value)
+            continue
+        if text:
+            yield ast.Constant(text)
+        text = ""
+        yield value
+    if text:
+        yield ast.Constant(text)
+
+
 def _source(module: str) -> Path | None:
     base = ROOT.joinpath(*module.split(".")[1:])
     for candidate in (base.with_suffix(".py"), base / "__init__.py"):
@@ -102,9 +154,9 @@ def _source(module: str) -> Path | None:
 
 
 def _package_data(module: str) -> Iterator[bytes]:
-    """Files beside a package's `__init__` that are not Python (templates)."""
+    """Yields files beside a package's `__init__` that are not Python (templates)."""
     source = _source(module)
     if source is not None and source.name == "__init__.py" and source.parent != ROOT:
         for path in sorted(source.parent.iterdir()):
-            if path.is_file() and path.suffix not in {".py", ".pyc"}:
+            if path.is_file() and path.suffix not in {".py", ".pyc"} and not path.name.startswith("."):
                 yield path.name.encode() + path.read_bytes()

@@ -1,0 +1,79 @@
+"""The rooms of the package: which may import which, and what their modules need from outside."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import leakpipe
+
+ROOT = Path(leakpipe.__file__).parent
+# A room imports only rooms that stand before it.
+ORDER = (
+    *("leakpipe", "errors", "randomness", "registry"),
+    *("params", "files", "data", "models", "client", "defenses", "attacks", "federation", "accounting"),
+    *("experiment", "metrics", "tables", "figures", "claims", "report"),
+    *("records", "tracking", "cli", "__main__"),
+)
+NEVER = {"attacks": {"data", "federation"}, "metrics": {"attacks", "federation", "experiment"}}
+LIBRARY = ("models", "client", "defenses", "attacks", "federation", "metrics")
+# Of the packages that leakpipe requires, those that the library does without.
+PIPELINE_ONLY = ("click", "matplotlib", "mlflow", "pandas", "pyarrow", "snakemake", "torchvision", "tqdm", "yaml")
+
+
+def name_of(path: Path) -> str:
+    return ".".join(["leakpipe", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__")
+
+
+FILES = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def room(module: str) -> str:
+    return ".".join(module.split(".")[1:2]) or "leakpipe"
+
+
+def imports(module: str, *, types: bool = True) -> Iterator[str]:
+    """Modules of leakpipe that a module imports anywhere; those for type checkers only if `types`."""
+    tree = ast.parse(FILES[module].read_text())
+    if not types:
+        tree.body = [
+            node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
+        ]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            parts = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (part if part in FILES else str(node.module) for part in parts if part.startswith("leakpipe"))
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("leakpipe"))
+
+
+def test_no_arrow_between_rooms_runs_up() -> None:
+    assert set(map(room, FILES)) == set(ORDER)
+    up = [
+        f"{module} imports {imported}"
+        for module in FILES
+        for imported in imports(module)
+        if ORDER.index(room(imported)) > ORDER.index(room(module)) or room(imported) in NEVER.get(room(module), ())
+    ]
+    assert up == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    TopologicalSorter({module: set(imports(module, types=False)) for module in FILES}).prepare()
+
+
+def test_the_root_holds_few_loose_modules() -> None:
+    loose = {path.stem for path in ROOT.glob("*.py")}
+    assert loose <= {"__init__", "__main__", "errors", "randomness", "registry", "experiment"}
+
+
+def test_the_library_needs_no_package_of_the_pipeline() -> None:
+    adapters = {"leakpipe.models.torchvision_network"}  # imported where a model of torchvision is built
+    modules = [module for module in FILES if room(module) in LIBRARY and module not in adapters]
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({PIPELINE_ONLY!r}))\n"
+    script = blocked + "\n".join(f"import {module}" for module in modules)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
