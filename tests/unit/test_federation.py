@@ -12,7 +12,8 @@ from leakpipe.data.partition import Split
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.server import average_updates
 from leakpipe.federation.simulate import CapturedUpdate, FederationResult, measure_accuracy, simulate_federation
-from leakpipe.models.state import batch_norm_layers, forward_frozen
+from leakpipe.models.batchnorm import batch_norm_layers
+from leakpipe.models.state import forward_frozen
 from leakpipe.params.defenses import DefenseSteps
 from leakpipe.params.federation import ClientParams, FederationParams
 from tests.conftest import SETTINGS, small_batches, small_state

@@ -4,7 +4,7 @@ The federation calls it to train; attacks call it on candidate images and differ
 that they invert exactly what the client ran.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -18,16 +18,8 @@ from leakpipe.client.batches import Batch
 from leakpipe.client.dp_sgd import DpSgd, private_gradients
 from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
-from leakpipe.models.batchnorm import BatchStatistics
-from leakpipe.models.state import (
-    ModelState,
-    Tensors,
-    batch_norm_layers,
-    forward_frozen,
-    forward_training,
-    mean_name,
-    variance_name,
-)
+from leakpipe.models.batchnorm import batch_norm_layers, update_running
+from leakpipe.models.state import ModelState, Tensors, forward_frozen, forward_training
 from leakpipe.params.privacy import WHY_NO_BATCH_NORM
 
 
@@ -191,12 +183,3 @@ class _Recomputed(torch.autograd.Function):
         used = [(result, gradient) for result, gradient in zip(results, gradients, strict=True) if result.requires_grad]
         found = iter(torch.autograd.grad([r for r, _ in used], wanted, [g for _, g in used], allow_unused=True))
         return None, *(next(found) if value.requires_grad else None for value in inputs)
-
-
-def update_running(running: Tensors, seen: Mapping[str, BatchStatistics], momentum: float) -> dict[str, Tensor]:
-    """Running statistics after one more batch: (1 − m)·running + m·batch, with its UNBIASED variance."""
-    updated = dict(running)
-    for layer, batch in seen.items():
-        for name, value in ((mean_name(layer), batch.mean), (variance_name(layer), batch.variance)):
-            updated[name] = (1 - momentum) * running[name] + momentum * value
-    return updated

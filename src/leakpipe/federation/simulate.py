@@ -20,8 +20,9 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.federation.fedbn import own_batch_norm, with_own_batch_norm, without_batch_norm
 from leakpipe.federation.server import average_updates
 from leakpipe.files.storage import write_text
+from leakpipe.models.batchnorm import batch_norm_layers
 from leakpipe.models.head import count_classes
-from leakpipe.models.state import ModelState, Tensors, batch_norm_layers, forward_frozen
+from leakpipe.models.state import ModelState, Tensors, forward_frozen
 from leakpipe.params.defenses import DefenseSteps, MixupParams
 from leakpipe.params.federation import FederationParams
 from leakpipe.params.privacy import DpSgdParams

@@ -4,8 +4,6 @@ from collections.abc import Callable
 
 from torch import nn
 
-from leakpipe.models.batchnorm import BatchNorm2d
-
 Normalization = Callable[[int], nn.Module]
 GROUPS = 32  # Wu and He 2018
 
@@ -20,4 +18,4 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(next(groups for groups in range(most, 0, -1) if channels % groups == 0), channels)
 
 
-NORMALIZATIONS: dict[str, Normalization] = {"batch": BatchNorm2d, "group": group_norm}
+NORMALIZATIONS: dict[str, Normalization] = {"batch": nn.BatchNorm2d, "group": group_norm}
