@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from leakpipe.attacks.presets import resolve_settings, resolve_threat_model
-from leakpipe.client.steps import count_local_steps
+from leakpipe.client.batches import count_local_steps
 from leakpipe.data.datasets import DATASETS
 from leakpipe.defenses.naming import name_defenses
 from leakpipe.errors import LeakpipeError
