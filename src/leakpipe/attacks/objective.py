@@ -28,7 +28,7 @@ from leakpipe.client.local_update import LocalSettings, local_update, mean_loss
 from leakpipe.client.update import ClientUpdate, aggregate_updates
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.batchnorm import BatchStatistics, batch_norm_layers
-from leakpipe.models.layer_inputs import record_layer_inputs
+from leakpipe.models.layers import record_layer_inputs
 from leakpipe.models.preprocessing import undo_normalization
 from leakpipe.models.state import ModelState, Tensors, forward_training, measure_statistics
 from leakpipe.params.attacks import AttackSettings

@@ -20,7 +20,7 @@ from leakpipe.federation.files import CohortMember
 from leakpipe.federation.server import average_updates
 from leakpipe.files.storage import write_text
 from leakpipe.models.batchnorm import batch_norm_layers
-from leakpipe.models.head import count_classes
+from leakpipe.models.layers import count_classes
 from leakpipe.models.state import ModelState, Tensors, forward_frozen
 from leakpipe.params.defenses import DefenseSteps, MixupParams
 from leakpipe.params.federation import FederationParams

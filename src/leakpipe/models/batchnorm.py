@@ -1,8 +1,7 @@
-"""Batch normalisation of any network: which layers do it, and the batch statistics that they normalised with.
+"""Batch normalisation of any network: its layers, and the batch statistics that they normalise with.
 
-torch's layers update their running statistics in place, outside autograd. Here they run as they are and update
-nothing that anybody keeps: a forward pass returns the batch statistics, and whoever trains decides what becomes of
-them (`update_running`).
+torch's layers update their running statistics in place, outside autograd. Here the same layers run unmodified, but a
+forward pass returns the batch statistics instead, and `update_running` computes new running statistics from them.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,13 +17,13 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 @dataclass(frozen=True)
 class BatchStatistics:
-    """What one layer normalised with in one forward pass.
+    """Mean and variance that one layer normalised with in one forward pass.
 
     Attributes:
         mean: Per channel, shape (channels,).
         variance: Per channel and UNBIASED, shape (channels,): what torch keeps in `running_var`,
             though it normalises with the biased one.
-        values: Number of values per channel; None where it is unknown, or not of one batch.
+        values: Number of values per channel; None where it is unknown or the statistics are not of one batch.
     """
 
     mean: Tensor
@@ -33,25 +32,25 @@ class BatchStatistics:
 
     @classmethod
     def of(cls, values: Tensor) -> "BatchStatistics":
-        """Statistics of a layer's input of shape (batch, channels, …), differentiable in it.
+        """Returns the statistics of a layer's input of shape (batch, channels, …), differentiable in it.
 
-        Raises `ValueError` for one value per channel, which has no variance.
+        Raises `ValueError` for a single value per channel, which has no variance.
         """
         count = values_per_channel(values)
         variance, mean = torch.var_mean(values, dim=(0, *range(2, values.dim())), correction=0)
         return cls(mean, variance * (count / (count - 1)), count)
 
     def with_biased_variance(self) -> "BatchStatistics":
-        """The same with the variance that torch normalises with: divided by `values`, not by one less."""
+        """Returns the same with the variance that torch normalises with: divided by `values`, not by one less."""
         if self.values is None:
             raise ValueError("only statistics of one batch have a biased variance")
         return replace(self, variance=self.variance * ((self.values - 1) / self.values))
 
 
 def values_per_channel(values: Tensor) -> int:
-    """Number of values of each channel in a tensor of shape (batch, channels, …).
+    """Returns the number of values per channel of a tensor of shape (batch, channels, …).
 
-    Raises `ValueError` for one value, which has no variance.
+    Raises `ValueError` for a single value, which has no variance.
     """
     count = values.numel() // values.shape[1]
     if count < 2:
@@ -60,17 +59,17 @@ def values_per_channel(values: Tensor) -> int:
 
 
 def mean_name(layer: str) -> str:
-    """Name of a batch-normalisation layer's running mean."""
+    """Returns the name of a batch-normalisation layer's running mean."""
     return f"{layer}.running_mean"
 
 
 def variance_name(layer: str) -> str:
-    """Name of a batch-normalisation layer's running variance."""
+    """Returns the name of a batch-normalisation layer's running variance."""
     return f"{layer}.running_var"
 
 
 def batch_norm_layers(module: nn.Module) -> dict[str, nn.Module]:
-    """Layers of batch normalisation that keep running statistics, by name, in the order of the module."""
+    """Returns the batch-normalisation layers that keep running statistics, by name, in the order of the module."""
     return {
         name: layer
         for name, layer in module.named_modules()
@@ -79,7 +78,7 @@ def batch_norm_layers(module: nn.Module) -> dict[str, nn.Module]:
 
 
 def batch_norm_names(module: nn.Module) -> set[str]:
-    """Names of all tensors of batch normalisation: weights, biases, running statistics."""
+    """Returns the names of all tensors of batch normalisation: weights, biases, running statistics."""
     kinds = ("weight", "bias", "running_mean", "running_var")
     return {f"{layer}.{kind}" for layer in batch_norm_layers(module) for kind in kinds}
 
@@ -87,7 +86,7 @@ def batch_norm_names(module: nn.Module) -> set[str]:
 def update_running(
     running: Mapping[str, Tensor], seen: Mapping[str, BatchStatistics], momentum: float
 ) -> dict[str, Tensor]:
-    """Running statistics after one more batch: (1 − m)·running + m·batch, with its UNBIASED variance."""
+    """Returns running statistics after one more batch: (1 − m)·running + m·batch, with its UNBIASED variance."""
     updated = dict(running)
     for layer, batch in seen.items():
         for name, value in ((mean_name(layer), batch.mean), (variance_name(layer), batch.variance)):
@@ -97,9 +96,9 @@ def update_running(
 
 @contextmanager
 def record_batch_statistics(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, BatchStatistics]]:
-    """Collect the batch statistics of the layers' inputs, in either mode, in the forward pass made inside the block.
+    """Collects the batch statistics of the layers' inputs in the forward pass made inside the block, in either mode.
 
-    They can be differentiated, and cost a second pass over each input. Running statistics are not updated.
+    They are differentiable and cost a second pass over each input. Running statistics are not updated.
     """
     statistics: dict[str, BatchStatistics] = {}
 
@@ -122,15 +121,15 @@ def record_batch_statistics(layers: Mapping[str, nn.Module]) -> Iterator[dict[st
 def keep_batch_statistics(
     layers: Mapping[str, nn.Module], running: Mapping[str, Tensor]
 ) -> Iterator[tuple[dict[str, Tensor], dict[str, BatchStatistics]]]:
-    """Let torch's kernels put the batch statistics into fresh buffers: constants that cost no pass of their own.
+    """Lets torch's kernels write the batch statistics into new buffers, as constants, at no extra cost.
 
     At momentum 1 the running statistics become those of the batch.
 
     Args:
-        running: Running statistics of the layers by name; they stay as they are.
+        running: Running statistics of the layers by name; they do not change.
 
     Yields:
-        Buffers by name, to be given to the forward pass in training mode, and the statistics that they then hold.
+        Buffers by name for the forward pass in training mode, and the statistics that it writes into them.
     """
     buffers = {
         name: torch.zeros_like(running[name]) for layer in layers for name in (mean_name(layer), variance_name(layer))
@@ -144,7 +143,7 @@ def keep_batch_statistics(
 
 @contextmanager
 def _changed(layers: Iterable[nn.Module], **settings: Any) -> Iterator[None]:
-    """Set attributes of layers to other values until the block ends."""
+    """Sets attributes of layers to other values until the block ends."""
     before = [(vars(layer), {name: vars(layer)[name] for name in settings}) for layer in layers]
     for attributes, _ in before:
         attributes.update(settings)
