@@ -10,7 +10,7 @@ from typing import Any
 
 from leakpipe.attacks.presets import resolve_settings, resolve_threat_model
 from leakpipe.attacks.requirements import matches_weights, unfit_for_aggregates
-from leakpipe.client.steps import count_local_steps
+from leakpipe.client.batches import count_local_steps
 from leakpipe.data.datasets import DATASETS
 from leakpipe.defenses.naming import name_defenses
 from leakpipe.defenses.steps import count_aggregated, training_step, withholds_statistics

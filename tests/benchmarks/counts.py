@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from leakpipe.models.layer_inputs import record_layer_inputs
+from leakpipe.models.layers import record_layer_inputs
 from leakpipe.models.state import ModelState, forward_training
 
 

@@ -10,7 +10,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from leakpipe.client.batches import Batch
-from leakpipe.client.dp_sgd import DpSgd, clip_each, private_gradients
+from leakpipe.client.dp_sgd import clip_each, private_gradients
 from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.client.update import ClientUpdate
 from leakpipe.defenses.compose import apply_defenses
@@ -18,6 +18,7 @@ from leakpipe.defenses.steps import training_step
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.state import ModelState
 from leakpipe.params.defenses import DefenseSteps
+from leakpipe.params.privacy import DpSgdParams
 from tests.conftest import small_batches, small_state
 
 
@@ -40,8 +41,12 @@ def group_state(dtype: torch.dtype = torch.float64) -> ModelState:
     return ModelState(module, {name: value.detach().clone() for name, value in module.named_parameters()}, {})
 
 
+def private(clip_norm: float, noise_multiplier: float) -> DpSgdParams:
+    return DpSgdParams(kind="dp-sgd", clip_norm=clip_norm, noise_multiplier=noise_multiplier)
+
+
 def settings(clip_norm: float, noise_multiplier: float = 0.0, **others: Any) -> LocalSettings:
-    return LocalSettings(learning_rate=0.3, dp_sgd=DpSgd(clip_norm, noise_multiplier), **others)
+    return LocalSettings(learning_rate=0.3, dp_sgd=private(clip_norm, noise_multiplier), **others)
 
 
 def naive_gradients(state: ModelState, weights: dict[str, Tensor], batch: Batch) -> list[dict[str, Tensor]]:
@@ -146,7 +151,7 @@ def test_noise_has_the_stated_spread_and_comes_from_the_generator() -> None:
             return 0 * given["a"].sum() + 0 * image.sum()
 
         generator = torch.Generator().manual_seed(seed)
-        return private_gradients(loss, weights, images, labels, DpSgd(0.5, 3.0), generator=generator)["a"]
+        return private_gradients(loss, weights, images, labels, private(0.5, 3.0), generator=generator)["a"]
 
     noise = drawn(0)
     assert noise.std().item() == pytest.approx(3.0 * 0.5 / 4, rel=0.01)

@@ -13,8 +13,9 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.metrics.embedders import EMBEDDERS
 from leakpipe.models.catalog import MODELS
 from leakpipe.models.features import penultimate_features
+from leakpipe.models.pretrained import read_published
 from leakpipe.models.state import ModelState, build_module, forward_frozen, initial_state
-from leakpipe.models.weights import WEIGHTS, find_weights, read_weights, require_weights
+from leakpipe.models.weights import WEIGHTS, find_weights, require_weights
 from leakpipe.params.models import ModelParams
 from tests.conftest import small_state
 
@@ -166,7 +167,7 @@ def test_other_weights_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch
     path = folder / "imgsim-resnet50.pth"
     path.write_bytes(b"another file")
     with pytest.raises(LeakpipeError, match=r"imgsim-resnet50.pth: SHA-256 begins with .*, expected c2cb3cac"):
-        read_weights("imgsim-resnet50", path)
+        read_published("imgsim-resnet50", path)
     publish(folder, "imgsim-resnet50", {"conv1.weight": torch.zeros(1)}, monkeypatch)
     with pytest.raises(LeakpipeError, match="'imgsim-resnet50' are not those of a ResNet-50"):
         EMBEDDERS["imgsim-resnet50"].build(None)

@@ -5,14 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from leakpipe.client.aggregate import Companion, aggregate_updates
 from leakpipe.client.local_update import local_update
-from leakpipe.client.update import ClientUpdate
+from leakpipe.client.update import ClientUpdate, aggregate_updates
 from leakpipe.data.partition import Split
 from leakpipe.errors import LeakpipeError
+from leakpipe.federation.files import CohortMember
 from leakpipe.federation.server import average_updates
 from leakpipe.federation.simulate import CapturedUpdate, FederationResult, measure_accuracy, simulate_federation
-from leakpipe.models.state import batch_norm_layers, forward_frozen
+from leakpipe.models.batchnorm import batch_norm_layers
+from leakpipe.models.state import forward_frozen
 from leakpipe.params.defenses import DefenseSteps
 from leakpipe.params.federation import ClientParams, FederationParams
 from tests.conftest import SETTINGS, small_batches, small_state
@@ -35,7 +36,7 @@ def test_average_is_weighted_by_images() -> None:
 
 def test_average_keeps_variances_positive_and_refuses_nan() -> None:
     state = small_state()
-    layers = batch_norm_layers(state.module)
+    layers = list(batch_norm_layers(state.module))
     shared = local_update(state, small_batches(2), SETTINGS)
     noisy = {name: value - 7 for name, value in shared.statistics.items()}
     after = average_updates(state, [ClientUpdate(shared.weights, noisy, 1)], [1], batch_norm_layers=layers)
@@ -169,14 +170,14 @@ def test_partners_are_those_that_follow_in_a_circle() -> None:
 
     alone, pairs = capture(), capture({"kind": "secure-aggregation", "clients": 2})
     for name, other in (("one", "many"), ("many", "few"), ("few", "one")):
-        (companion,) = pairs[name].companions
-        assert companion == Companion(other, alone[other].schedule, alone[other].labels)
+        (member,) = pairs[name].cohort
+        assert member == CohortMember(other, alone[other].schedule, alone[other].labels)
         images = [params.clients[client].images for client in (name, other)]
         expected = aggregate_updates([alone[name].update, alone[other].update], images)
         torch.testing.assert_close(dict(pairs[name].update.weights), dict(expected.weights), rtol=0, atol=0)
-        assert alone[name].companions == []
+        assert alone[name].cohort == []
     everybody = capture({"kind": "secure-aggregation", "clients": 3})
-    assert [companion.client for companion in everybody["many"].companions] == ["few", "one"]
+    assert [member.client for member in everybody["many"].cohort] == ["few", "one"]
 
 
 def test_an_aggregate_is_the_mean_weighted_by_images() -> None:

@@ -14,7 +14,7 @@ from leakpipe.client.batches import make_batches
 from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
-from leakpipe.models.head import count_classes, head_layer
+from leakpipe.models.layers import count_classes, head_layer
 from leakpipe.models.state import ModelState, forward_training
 from tests.unit.attacking import CLIENT, observe, random_images, small_model
 

@@ -1,5 +1,6 @@
-"""Batch statistics in either mode against numpy; the input's normalisation and its inverse."""
+"""Batch statistics in either mode against numpy and torch; the input's normalisation and its inverse."""
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -7,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from leakpipe.models.batchnorm import BatchNorm2d, BatchStatistics
+from leakpipe.models.batchnorm import BatchStatistics, batch_norm_layers, update_running
 from leakpipe.models.preprocessing import normalize_input, undo_normalization
-from leakpipe.models.state import batch_norm_layers, forward_frozen, forward_training, measure_statistics
+from leakpipe.models.state import ModelState, forward_frozen, forward_training, measure_statistics
 from tests.conftest import small_batches, small_state
 
 
@@ -50,7 +51,7 @@ def test_measured_statistics_are_of_every_layers_input(frozen: bool) -> None:
     running = {name: value + 0.4 for name, value in state.statistics.items()}
     state = state.with_tensors(state.weights, running)
     inputs: dict[str, np.ndarray] = {}
-    layers = {name: layer for name, layer in state.module.named_modules() if isinstance(layer, BatchNorm2d)}
+    layers = batch_norm_layers(state.module)
     hooks = [
         layer.register_forward_pre_hook(lambda _, args, name=name: inputs.update({name: args[0].numpy()}))
         for name, layer in layers.items()
@@ -99,17 +100,34 @@ def test_statistics_of_plain_training_are_torchs_own() -> None:
     for name, statistics in expected.items():
         assert found[name].mean.numpy() == pytest.approx(statistics.mean.numpy(), rel=1e-12, abs=1e-15)
         assert found[name].variance.numpy() == pytest.approx(statistics.variance.numpy(), rel=1e-12)
-        assert found[name].values == statistics.values
+
+
+def any_network(kind: str) -> tuple[nn.Module, torch.Tensor]:
+    """A network as others build it, with batch normalisation of that kind and ReLUs that work in place."""
+    dimensions = {"BatchNorm1d": 0, "BatchNorm2d": 2, "BatchNorm3d": 3, "SyncBatchNorm": 2}[kind]
+    mix = [nn.Linear, None, nn.Conv2d, nn.Conv3d][dimensions]
+    size = [] if mix is nn.Linear else [3]
+    torch.manual_seed(0)
+    layers = [mix(3, 4, *size), getattr(nn, kind)(4), nn.ReLU(inplace=True), mix(4, 5, *size), getattr(nn, kind)(5)]
+    batch = random_values(6, 3, *[6] * dimensions)
+    return nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(2)).double(), batch
 
 
 @pytest.mark.parametrize("differentiable", [True, False])
-def test_recording_leaves_nothing_behind(differentiable: bool) -> None:
-    state, (batch,) = small_state(), small_batches(2)
-    forward_training(state, batch.images, differentiable=differentiable)
-    for layer in state.module.modules():
-        if isinstance(layer, BatchNorm2d):
-            assert layer.seen is None
-            assert layer.recording == "no"
+@pytest.mark.parametrize("kind", ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm"])
+def test_any_network_trains_as_with_torch_and_keeps_its_tensors(kind: str, differentiable: bool) -> None:
+    """The caller's own network, not a copy: neither its tensors, the counters included, nor its settings change."""
+    network, values = any_network(kind)
+    network(values)
+    statistics = {name: value.clone() for name, value in network.named_buffers() if ".running_" in name}
+    state = ModelState(network, {name: value.detach() for name, value in network.named_parameters()}, statistics)
+    before = copy.deepcopy(network.state_dict())
+    logits, seen = forward_training(state, values, differentiable=differentiable)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert torch.equal(logits, network(values))  # now torch itself updates the running statistics
+    expected = {name: value for name, value in network.named_buffers() if ".running_" in name}
+    torch.testing.assert_close(update_running(statistics, seen, 0.1), expected, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -20,7 +20,7 @@ from leakpipe.attacks.search import Search
 from leakpipe.attacks.surrogate import with_surrogate_relus
 from leakpipe.client.batches import Batch, make_batches
 from leakpipe.client.local_update import LocalSettings, local_update
-from leakpipe.models.batchnorm import BatchNorm2d, BatchStatistics
+from leakpipe.models.batchnorm import BatchStatistics
 from leakpipe.models.catalog import MODELS
 from leakpipe.models.preprocessing import normalize_input
 from leakpipe.models.state import ModelState, build_module, forward_training, initial_state
@@ -269,7 +269,7 @@ class Own(nn.Module):
 
     def __init__(self, forward: Callable[[nn.Module, Tensor], Tensor]) -> None:
         super().__init__()
-        self.features = nn.Sequential(nn.Conv2d(1, 6, 3, 2, 1), BatchNorm2d(6), nn.ReLU())
+        self.features = nn.Sequential(nn.Conv2d(1, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU())
         self.again = nn.Conv2d(6, 6, 3, 1, 1)
         self.head = nn.Linear(6 * 4 * 4, 3)
         self.run = forward

@@ -100,7 +100,7 @@ def test_missing_weights_are_one_sentence_with_ways_out(tmp_path: Path, monkeypa
         said = str(caught.value)
         assert said.startswith("model.weights: the weights of 'imagenet-resnet18' are not on this machine; where there")
         assert "put the file as resnet18-f37072fd.pth into a folder" in said
-        assert said.endswith("or let model.weights be random, public or the path of a file")
+        assert said.endswith("or set model.weights to random, public or the path of a file")
         assert "\n" not in said
     for weights in ("random", "public", "mine.pth"):
         require_model_weights(ModelParams(name="resnet18", weights=weights))

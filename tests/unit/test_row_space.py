@@ -15,7 +15,7 @@ from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.client.update import ClientUpdate
 from leakpipe.data.datasets import DATASETS
 from leakpipe.errors import LeakpipeError
-from leakpipe.models.layer_inputs import record_layer_inputs
+from leakpipe.models.layers import record_layer_inputs
 from leakpipe.models.state import ModelState, build_module, initial_state
 from leakpipe.params.attacks import AttackSettings
 from leakpipe.params.data import ImagesParams

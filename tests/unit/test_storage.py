@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from leakpipe.attacks.files import load_reconstruction, save_reconstruction
-from leakpipe.client.aggregate import Companion
 from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.data.files import load_dataset, load_split
 from leakpipe.data.priors import load_priors, save_priors
 from leakpipe.errors import LeakpipeError
-from leakpipe.federation.files import StoredUpdate, load_model, load_update, save_model, save_update
+from leakpipe.federation.files import CohortMember, StoredUpdate, load_model, load_update, save_model, save_update
 from leakpipe.files.storage import read_arrays, read_json, write_arrays, write_atomically, write_json
 from leakpipe.models.catalog import MODELS
 from leakpipe.models.state import build_module, initial_state
@@ -169,10 +168,10 @@ def test_what_an_aggregate_holds_besides_survives(federation: tuple[Path, Path])
     model, shared = federation
     state = load_model(model)
     alone = load_update(shared, state)
-    assert (alone.companions, "companions" in read_arrays(shared, "leakpipe/update")[1]) == ([], False)
-    others = [Companion("site-1", [[1, 0], [2]], [0, 1, 1]), Companion("site-2", [[0]], [1])]
-    save_update(shared, replace(alone, companions=others))
-    assert load_update(shared, state).companions == others
+    assert (alone.cohort, "companions" in read_arrays(shared, "leakpipe/update")[1]) == ([], False)
+    others = [CohortMember("site-1", [[1, 0], [2]], [0, 1, 1]), CohortMember("site-2", [[0]], [1])]
+    save_update(shared, replace(alone, cohort=others))
+    assert load_update(shared, state).cohort == others
 
 
 @pytest.mark.parametrize(

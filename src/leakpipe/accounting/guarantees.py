@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from leakpipe.accounting.gaussian import compose_gaussians, gaussian_epsilon
 from leakpipe.accounting.renyi import sampled_gaussian_epsilon
-from leakpipe.client.steps import count_local_steps
+from leakpipe.client.batches import count_local_steps
 from leakpipe.params.federation import FederationParams
 
 Adversary = Literal["server", "outsiders"]

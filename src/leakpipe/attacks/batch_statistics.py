@@ -7,8 +7,8 @@ from torch import Tensor
 
 from leakpipe.attacks.numerics import TINY, smooth_norm
 from leakpipe.client.update import ClientUpdate
-from leakpipe.models.batchnorm import BatchStatistics
-from leakpipe.models.state import ModelState, Tensors, batch_norm_layers, mean_name, variance_name
+from leakpipe.models.batchnorm import BatchStatistics, batch_norm_layers, mean_name, variance_name
+from leakpipe.models.state import ModelState, Tensors
 
 StatisticsByLayer = Mapping[str, BatchStatistics]
 StatisticsNoise = Mapping[str, tuple[float, float]]  # of means and of variances, by layer

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from leakpipe.attacks.numerics import TINY
 from leakpipe.attacks.observation import Observation
-from leakpipe.models.head import head_layer
+from leakpipe.models.layers import head_layer
 from leakpipe.models.state import forward_training
 
 CLOSE_CALL = 0.2  # nearer than this to whole numbers, an estimate leaves no doubt

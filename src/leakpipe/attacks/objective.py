@@ -23,15 +23,14 @@ from leakpipe.attacks.observation import Observation, simulated_trainings
 from leakpipe.attacks.regularizers import TOTAL_VARIATIONS, group_distance, l2_norm, prior_distance
 from leakpipe.attacks.row_space import Seen, find_row_spaces, plain_convolutions, row_space_distance
 from leakpipe.attacks.surrogate import with_surrogate_relus
-from leakpipe.client.aggregate import aggregate_updates
 from leakpipe.client.batches import make_batches
 from leakpipe.client.local_update import LocalSettings, local_update, mean_loss
-from leakpipe.client.update import ClientUpdate
+from leakpipe.client.update import ClientUpdate, aggregate_updates
 from leakpipe.errors import LeakpipeError
-from leakpipe.models.batchnorm import BatchStatistics
-from leakpipe.models.layer_inputs import record_layer_inputs
+from leakpipe.models.batchnorm import BatchStatistics, batch_norm_layers
+from leakpipe.models.layers import record_layer_inputs
 from leakpipe.models.preprocessing import undo_normalization
-from leakpipe.models.state import ModelState, Tensors, batch_norm_layers, forward_training, measure_statistics
+from leakpipe.models.state import ModelState, Tensors, forward_training, measure_statistics
 from leakpipe.params.attacks import AttackSettings
 from leakpipe.params.defenses import DefenseSteps
 

@@ -15,7 +15,7 @@ from leakpipe.attacks.optimizers import initial_slots, take_step
 from leakpipe.attacks.starts import start_candidates
 from leakpipe.attacks.variables import Variables
 from leakpipe.errors import LeakpipeError
-from leakpipe.models.head import count_classes
+from leakpipe.models.layers import count_classes
 from leakpipe.models.state import Tensors
 from leakpipe.params.attacks import AttackSettings
 

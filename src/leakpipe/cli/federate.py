@@ -140,7 +140,7 @@ def _save(
         captured.labels,
         LocalSettings(learning_rate=settings.learning_rate, batch_norm_momentum=settings.batch_norm_momentum),
         exact_statistics=captured.exact_statistics if exact_statistics else {},
-        companions=captured.companions,
+        cohort=captured.cohort,
     )
     save_update(folder / captured.client / "update.safetensors", stored)
 

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from leakpipe.attacks.observation import Observation
-    from leakpipe.client.aggregate import Companion
-    from leakpipe.federation.files import StoredUpdate
+    from leakpipe.federation.files import CohortMember, StoredUpdate
     from leakpipe.models.state import ModelState
     from leakpipe.params.attacks import AttackSettings, ThreatModel
     from leakpipe.params.defenses import DefenseSteps
@@ -200,11 +199,11 @@ class _Attack:
             image_shape=tuple(known["prior"].shape[1:]),
             exact_statistics=exact,
             defense=self.defense,
-            companions=[] if self.defense is None else [KnownClient(**self._known(each)) for each in stored.companions],
+            companions=[] if self.defense is None else [KnownClient(**self._known(each)) for each in stored.cohort],
             **known,
         )
 
-    def _known(self, client: "StoredUpdate | Companion") -> dict[str, Any]:
+    def _known(self, client: "StoredUpdate | CohortMember") -> dict[str, Any]:
         """What the attacker knows of one client's training."""
         import torch
 

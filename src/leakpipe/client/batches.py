@@ -1,30 +1,34 @@
-"""The data of local steps, and the order in which a client takes its images."""
+"""The batches of local training, and the order in which a client takes its images. Importing this needs no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One local step's data.
+    """The data of one local step.
 
     Attributes:
-        images: Shape (batch, channels, height, width) in [0, 1].
-        labels: Class indices of shape (batch,), or a share of each class of shape (batch, classes) in [0, 1].
+        images: Shape (batch, channels, height, width), values in [0, 1].
+        labels: Class indices of shape (batch,), or a share in [0, 1] of each class, shape (batch, classes).
     """
 
-    images: Tensor
-    labels: Tensor
+    images: "Tensor"
+    labels: "Tensor"
 
 
-def schedule_batches(images: int, batch_size: int, epochs: int, generator: torch.Generator) -> list[list[int]]:
-    """Positions of a client's images in each local step: every epoch in a fresh random order.
+def schedule_batches(images: int, batch_size: int, epochs: int, generator: "Generator") -> list[list[int]]:
+    """Draws the order of a client's images: their positions in each local step, every epoch in an order of its own.
 
     The last batch of an epoch is smaller where `batch_size` does not divide `images`.
     """
+    import torch
+
     schedule: list[list[int]] = []
     for _ in range(epochs):
         order = torch.randperm(images, generator=generator)
@@ -32,17 +36,22 @@ def schedule_batches(images: int, batch_size: int, epochs: int, generator: torch
     return schedule
 
 
-def make_batches(images: Tensor, labels: Tensor, schedule: Sequence[Sequence[int]]) -> list[Batch]:
-    """Cut images and labels into the batches of `schedule` (see `schedule_batches`)."""
-    if len(schedule) == 1 and list(schedule[0]) == list(range(len(images))):
-        return [Batch(images, labels)]
-    return [Batch(images[list(positions)], labels[list(positions)]) for positions in schedule]
-
-
 def assume_schedule(images: int, batch_size: int, epochs: int) -> list[list[int]]:
-    """The schedule that an attacker assumes who is not told the order: positions in turn, alike in every epoch.
+    """Returns the schedule that an attacker assumes without knowing the order: by position, the same in every epoch.
 
-    For one epoch this is no assumption but a naming of the candidates.
+    For one epoch this is no assumption: it only numbers the candidates.
     """
     positions = list(range(images))
     return [positions[start : start + batch_size] for start in range(0, images, batch_size)] * epochs
+
+
+def count_local_steps(images: int, batch_size: int, epochs: int) -> int:
+    """Returns how many batches a client trains on in one round."""
+    return ceil(images / batch_size) * epochs
+
+
+def make_batches(images: "Tensor", labels: "Tensor", schedule: Sequence[Sequence[int]]) -> list[Batch]:
+    """Divides images and labels into the batches of `schedule` (see `schedule_batches`)."""
+    if len(schedule) == 1 and list(schedule[0]) == list(range(len(images))):
+        return [Batch(images, labels)]
+    return [Batch(images[list(positions)], labels[list(positions)]) for positions in schedule]

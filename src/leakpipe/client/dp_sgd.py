@@ -1,7 +1,6 @@
-"""DP-SGD (Abadi 2016): gradients of single images, clipped, summed, with noise."""
+"""DP-SGD (Abadi 2016): the gradient of every image is clipped, and their sum gets noise."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,49 +12,32 @@ from leakpipe.params.privacy import DpSgdParams
 Gradients = Mapping[str, Tensor]
 
 
-@dataclass(frozen=True)
-class DpSgd:
-    """How one local step is made private.
-
-    Attributes:
-        clip_norm: C, the largest L2 norm of one image's gradient, over all weights together.
-        noise_multiplier: Standard deviation of the noise on the sum of gradients, in units of C.
-    """
-
-    clip_norm: float
-    noise_multiplier: float
-
-    @classmethod
-    def of(cls, params: DpSgdParams) -> "DpSgd":
-        """As the parameters say."""
-        return cls(params.clip_norm, params.noise_multiplier)
-
-
 def private_gradients(
     loss: Callable[[Gradients, Tensor, Tensor], Tensor],
     weights: Gradients,
     images: Tensor,
     labels: Tensor,
-    settings: DpSgd,
+    settings: DpSgdParams,
     *,
     generator: torch.Generator | None,
 ) -> dict[str, Tensor]:
-    """(Σᵢ gᵢ·min(1, C/‖gᵢ‖) + N(0, (zC)²)) / B, gᵢ being the gradient of image i alone.
+    """Returns (Σᵢ gᵢ·min(1, C/‖gᵢ‖) + N(0, (zC)²)) / B, where gᵢ is the gradient of image i alone.
 
-    Can be differentiated with respect to `images`, `labels` and `weights`.
+    Differentiable in `images`, `labels` and `weights`.
 
     Args:
         loss: `loss(weights, image, label)` of one image; it must not depend on other images.
         images: Shape (B, channels, height, width).
-        labels: Shape (B, …).
-        generator: Draws the noise. Without noise (z = 0) it is not read.
+        labels: Shape (B,) or (B, classes).
+        settings: C is the `clip_norm`, z the `noise_multiplier`.
+        generator: Draws the noise; not needed if z = 0.
 
     Raises:
-        LeakpipeError: There is to be noise and no generator: nothing may look private that is not.
+        LeakpipeError: z is above 0 and there is no generator. Training without noise would only look private.
     """
     spread = settings.noise_multiplier * settings.clip_norm
     if spread and generator is None:
-        raise LeakpipeError("DP-SGD with noise needs a generator to draw it from")
+        raise LeakpipeError("dp-sgd: noise_multiplier: above 0 it needs a generator to draw the noise from")
     each = vmap(grad(loss), in_dims=(None, 0, 0))(weights, images, labels)
     clipped = clip_each(each, clip_norm=settings.clip_norm)
     summed = {name: values.sum(dim=0) for name, values in clipped.items()}
@@ -68,10 +50,10 @@ def private_gradients(
 
 
 def clip_each(gradients: Gradients, *, clip_norm: float) -> dict[str, Tensor]:
-    """Scale the gradient of each image down to an L2 norm of at most `clip_norm`.
+    """Scales the gradient of each image down to an L2 norm of at most `clip_norm`.
 
     Args:
-        gradients: Shape (images, …) each; an image's norm is over all of them together, summed in float64.
+        gradients: Of shape (images, …) each. The norm of an image is over all of them together, summed in float64.
     """
     flat = [value.reshape(len(value), -1).double() for value in gradients.values()]
     squares = torch.stack([values.square().sum(dim=1) for values in flat]).sum(dim=0)

@@ -1,10 +1,11 @@
-"""One client's local training, as ONE pure, differentiable function.
+"""One client's local training as ONE pure, differentiable function.
 
-The federation calls it to train; attacks call it on candidate images and differentiate through it, so
-that they invert exactly what the client ran.
+A federation calls it to train its clients. An attack calls it on candidate images and differentiates through it, so
+that it inverts exactly what the client ran; the engine `double_backward` is a hand-written derivative of the same
+steps, and tests compare the two.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -15,20 +16,12 @@ from torch.autograd.function import FunctionCtx
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from leakpipe.client.batches import Batch
-from leakpipe.client.dp_sgd import DpSgd, private_gradients
+from leakpipe.client.dp_sgd import private_gradients
 from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
-from leakpipe.models.batchnorm import BatchStatistics
-from leakpipe.models.state import (
-    ModelState,
-    Tensors,
-    batch_norm_layers,
-    forward_frozen,
-    forward_training,
-    mean_name,
-    variance_name,
-)
-from leakpipe.params.privacy import WHY_NO_BATCH_NORM
+from leakpipe.models.batchnorm import BATCH_NORMS, update_running
+from leakpipe.models.state import ModelState, Tensors, forward_frozen, forward_training
+from leakpipe.params.privacy import WHY_NO_BATCH_NORM, DpSgdParams
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,16 +29,15 @@ class LocalSettings:
     """How a client trains.
 
     Attributes:
-        learning_rate: Step of plain SGD (no momentum, no weight decay).
+        learning_rate: η, the step size of SGD (no momentum, no weight decay).
         batch_norm_momentum: Weight m of a batch in running ← (1 − m)·running + m·batch.
-        batch_norm: "training": normalise with the batch and update the running statistics, as clients
-            do; "frozen": normalise with the running statistics and leave them, as attacks published
-            before the paper believe.
-        loss: "cross-entropy", as clients train with; "binary-cross-entropy" of every class by itself is what
-            the paper's released tool simulates.
+        batch_norm: "training" normalises with the batch and updates the running statistics, as clients do; "frozen"
+            normalises with the running statistics and keeps them, as attacks published before the paper assume.
+        loss: "cross-entropy" is what clients minimise; "binary-cross-entropy", of each class separately, is what the
+            paper's released tool simulates.
         recompute_steps: Keep nothing of a differentiable step but its result, and run it again when it is
             differentiated: the memory of one step instead of all.
-        dp_sgd: Clip every image's gradient and add noise to their sum; None trains plainly.
+        dp_sgd: How gradients are clipped and noised; None is plain SGD.
     """
 
     learning_rate: float
@@ -53,27 +45,29 @@ class LocalSettings:
     batch_norm: Literal["training", "frozen"] = "training"
     loss: Literal["cross-entropy", "binary-cross-entropy"] = "cross-entropy"
     recompute_steps: bool = False
-    dp_sgd: DpSgd | None = None
+    dp_sgd: DpSgdParams | None = None
 
 
 def local_update(
     state: ModelState, batches: Sequence[Batch], settings: LocalSettings, *, noise: torch.Generator | None = None
 ) -> ClientUpdate:
-    """Train one step on each batch, in order, with SGD on the mean loss.
+    """Trains one step of SGD on the mean loss of each batch, in order.
 
-    Nothing passed in changes. If the images or labels of a batch require a gradient, so does the update: every
-    difference, of weights and of running statistics, can be differentiated with respect to them (through all
-    steps). Several epochs are the batches of each epoch one after the other.
+    The arguments do not change. If the images or labels of a batch require a gradient, so does the update: each
+    difference, of weights and of running statistics, can be differentiated in them through all steps.
 
     Args:
         state: The global model W_t.
-        batches: At least one.
-        noise: Where DP-SGD's noise is drawn from; who simulates a client, so does not know its noise, asks for none in
-            `settings` instead.
+        batches: One or more; several epochs are the batches of one epoch after those of the other.
+        noise: Draws the noise of DP-SGD. An attack does not know the client's noise and simulates DP-SGD without any
+            (`noise_multiplier` 0).
 
     Returns:
-        ΔW = −η Σ_k ∇loss_k, summed step by step, and the differences of the running statistics (the
-        running variance takes each batch's UNBIASED variance, as torch does).
+        ΔW = −η Σ_k ∇loss_k, summed step by step, and the differences of the running statistics (the running variance
+        takes the UNBIASED variance of each batch, as torch does).
+
+    Raises:
+        LeakpipeError: DP-SGD is to train a network with batch normalisation, or has noise and no generator.
     """
     differentiable = any(batch.images.requires_grad or batch.labels.requires_grad for batch in batches)
     changes: Tensors = {name: torch.zeros_like(weight) for name, weight in state.weights.items()}
@@ -95,7 +89,7 @@ def _step(
     differentiable: bool,
     noise: torch.Generator | None = None,
 ) -> tuple[Tensors, Tensors]:
-    """Weight changes and running statistics after one more step."""
+    """Returns the weight changes and running statistics after one more step."""
     if settings.dp_sgd is not None:
         private = _private_step(state, changes, batch, settings, noise)
         return private if differentiable else {name: change.detach() for name, change in private.items()}, running
@@ -120,9 +114,9 @@ def _step(
 def _private_step(
     state: ModelState, changes: Tensors, batch: Batch, settings: LocalSettings, noise: torch.Generator | None
 ) -> Tensors:
-    """Weight changes after one more step of DP-SGD; each image is a batch of its own."""
+    """Returns the weight changes after one more step of DP-SGD; each image is a batch of its own."""
     assert settings.dp_sgd is not None
-    if batch_norm_layers(state.module):
+    if any(isinstance(layer, BATCH_NORMS) for layer in state.module.modules()):
         raise LeakpipeError(WHY_NO_BATCH_NORM)
 
     def loss(weights: Tensors, image: Tensor, label: Tensor) -> Tensor:
@@ -135,11 +129,11 @@ def _private_step(
 
 
 def mean_loss(logits: Tensor, labels: Tensor, settings: LocalSettings) -> Tensor:
-    """The loss that clients take steps on, a scalar.
+    """Returns the loss that clients minimise, a scalar.
 
     Args:
         logits: Shape (batch, classes).
-        labels: As in `Batch`; binary cross-entropy needs shares of each class.
+        labels: As in `Batch`; binary cross-entropy needs a share of each class.
     """
     if settings.loss == "binary-cross-entropy":
         return binary_cross_entropy_with_logits(logits, labels)
@@ -191,12 +185,3 @@ class _Recomputed(torch.autograd.Function):
         used = [(result, gradient) for result, gradient in zip(results, gradients, strict=True) if result.requires_grad]
         found = iter(torch.autograd.grad([r for r, _ in used], wanted, [g for _, g in used], allow_unused=True))
         return None, *(next(found) if value.requires_grad else None for value in inputs)
-
-
-def update_running(running: Tensors, seen: Mapping[str, BatchStatistics], momentum: float) -> dict[str, Tensor]:
-    """Running statistics after one more batch: (1 − m)·running + m·batch, with its UNBIASED variance."""
-    updated = dict(running)
-    for layer, batch in seen.items():
-        for name, value in ((mean_name(layer), batch.mean), (variance_name(layer), batch.variance)):
-            updated[name] = (1 - momentum) * running[name] + momentum * value
-    return updated

@@ -1,4 +1,4 @@
-"""Mixup (Zhang, Cissé, Dauphin, Lopez-Paz 2018, "mixup: Beyond Empirical Risk Minimization"): training on blends."""
+"""Mixup: training on blends of images and labels (Zhang 2018, "mixup: Beyond Empirical Risk Minimization")."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,14 @@ from leakpipe.client.batches import Batch
 
 
 def mix_batches(batches: Sequence[Batch], *, alpha: float, classes: int, seed: int) -> list[Batch]:
-    """Blend every batch with itself in another order: λ·batch + (1 − λ)·reordered, images and labels alike.
+    """Blends every batch with a permutation of itself: λ·batch + (1 − λ)·permuted, images and labels alike.
 
-    λ is drawn from Beta(α, α), once per batch, as in the authors' code. A batch of one image stays as it is.
+    As in the authors' code, one λ from Beta(α, α) is drawn for each batch. A batch of one image does not change.
 
     Args:
-        batches: With class indices as labels.
-        alpha: α; the larger, the nearer λ is to a half.
-        seed: Fixes the λs and the orders.
+        batches: Their labels are class indices.
+        alpha: α; the larger, the closer λ is to a half.
+        seed: Determines each λ and permutation.
 
     Returns:
         Batches whose labels are a share of each class, shape (batch, classes).
@@ -28,10 +28,6 @@ def mix_batches(batches: Sequence[Batch], *, alpha: float, classes: int, seed: i
         share = float(draws.beta(alpha, alpha))
         order = torch.from_numpy(draws.permutation(len(batch.images)))
         labels = one_hot(batch.labels, classes).to(batch.images.dtype)
-        mixed.append(
-            Batch(
-                torch.lerp(batch.images[order], batch.images, share),
-                torch.lerp(labels[order], labels, share),
-            )
-        )
+        images = torch.lerp(batch.images[order], batch.images, share)
+        mixed.append(Batch(images, torch.lerp(labels[order], labels, share)))
     return mixed

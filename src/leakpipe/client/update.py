@@ -1,21 +1,23 @@
-"""What a client shares: the differences that local training made."""
+"""What a client shares after local training, and the mean of several clients' updates."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from leakpipe.models.state import ModelState, Tensors
+from leakpipe.models.state import Tensors
 
 
 @dataclass(frozen=True)
 class ClientUpdate:
-    """What a client shares: differences to the global model, after minus before.
+    """Differences that local training made to the global model: after minus before.
 
     Attributes:
         weights: ΔW by parameter name.
-        statistics: Differences of the running statistics by buffer name. The new running statistics are
-            the global ones plus these (`new_running_statistics`).
-        steps: Local steps taken (what torch counts in `num_batches_tracked`).
+        statistics: Differences of the running statistics of batch normalisation by buffer name; empty where the
+            client does not share them.
+        steps: Number of local steps (torch's `num_batches_tracked`).
     """
 
     weights: Tensors
@@ -23,6 +25,24 @@ class ClientUpdate:
     steps: int
 
 
-def new_running_statistics(state: ModelState, update: ClientUpdate) -> dict[str, Tensor]:
-    """Running statistics of the client after training, by buffer name."""
-    return {name: before + update.statistics[name] for name, before in state.statistics.items()}
+def aggregate_updates(updates: Sequence[ClientUpdate], images: Sequence[float]) -> ClientUpdate:
+    """Returns the mean of updates weighted by images: all that secure aggregation shows a server (Bonawitz 2017).
+
+    Differentiable in the updates.
+
+    Args:
+        updates: All have the same running statistics, or none. The attacked client's comes first: the aggregate
+            takes its number of local steps.
+        images: Number of training images of each client, or its share of them.
+    """
+    total = sum(images)
+
+    def mean(parts: Sequence[Tensor]) -> Tensor:
+        return torch.stack([part * (count / total) for part, count in zip(parts, images, strict=True)]).sum(dim=0)
+
+    first = updates[0]
+    return ClientUpdate(
+        {name: mean([update.weights[name] for update in updates]) for name in first.weights},
+        {name: mean([update.statistics[name] for update in updates]) for name in first.statistics},
+        first.steps,
+    )

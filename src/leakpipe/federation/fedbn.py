@@ -5,7 +5,8 @@ from dataclasses import replace
 from torch import Tensor
 
 from leakpipe.client.update import ClientUpdate
-from leakpipe.models.state import ModelState, Tensors, batch_norm_names
+from leakpipe.models.batchnorm import batch_norm_names
+from leakpipe.models.state import ModelState, Tensors
 
 
 def with_own_batch_norm(state: ModelState, own: Tensors) -> ModelState:

@@ -10,7 +10,6 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from leakpipe.client.aggregate import Companion
 from leakpipe.client.local_update import LocalSettings
 from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
@@ -24,6 +23,21 @@ WITHHELD = "withheld"
 
 
 @dataclass(frozen=True)
+class CohortMember:
+    """Another client whose update is in the same mean as the attacked one's (secure aggregation).
+
+    Attributes:
+        client: Its name.
+        schedule: Positions of its images in each local step.
+        labels: Class of each of its images, by position.
+    """
+
+    client: str
+    schedule: list[list[int]]
+    labels: list[int]
+
+
+@dataclass(frozen=True)
 class StoredUpdate:
     """A client's update as the server holds it, with what the threat model says of the client.
 
@@ -34,7 +48,7 @@ class StoredUpdate:
         settings: How the client trained.
         exact_statistics: Differences of its running statistics before any defence; empty unless the threat model
             grants them.
-        companions: Other clients whose updates `update` is averaged with.
+        cohort: Other clients whose updates `update` is averaged with.
     """
 
     update: ClientUpdate
@@ -43,7 +57,7 @@ class StoredUpdate:
     labels: list[int]
     settings: LocalSettings
     exact_statistics: Mapping[str, Tensor] = field(default_factory=dict)
-    companions: list[Companion] = field(default_factory=list)
+    cohort: list[CohortMember] = field(default_factory=list)
 
 
 def save_model(path: Path, state: ModelState, *, params: ModelParams, classes: int, image_size: int) -> None:
@@ -79,8 +93,8 @@ def save_update(path: Path, stored: StoredUpdate) -> None:
     }
     if not stored.update.statistics:
         metadata["statistics"] = WITHHELD
-    if stored.companions:
-        metadata["companions"] = [vars(companion) for companion in stored.companions]
+    if stored.cohort:
+        metadata["companions"] = [vars(member) for member in stored.cohort]
     arrays = _to_arrays(stored.update.weights, stored.update.statistics)
     exact = {EXACT + name: value.numpy() for name, value in stored.exact_statistics.items()}
     write_arrays(path, UPDATE, {**arrays, **exact}, metadata)
@@ -111,20 +125,20 @@ def load_update(path: Path, state: ModelState) -> StoredUpdate:
                 batch_norm_momentum=float(metadata["batch_norm_momentum"]),
             ),
             exact_statistics=exact,
-            companions=[_read_companion(entry) for entry in metadata.get("companions", [])],
+            cohort=[_read_member(entry) for entry in metadata.get("companions", [])],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise LeakpipeError(f"{sidecar_path(path)}: metadata does not describe an update: {error!r}") from error
 
 
-def _read_companion(entry: Mapping[str, Any]) -> Companion:
+def _read_member(entry: Mapping[str, Any]) -> CohortMember:
     """Raises `ValueError` where the schedule is not one of the labelled images."""
     schedule = [[int(position) for position in step] for step in entry["schedule"]]
     labels = [int(label) for label in entry["labels"]]
     if not labels or {position for step in schedule for position in step} != set(range(len(labels))):
         found = f"schedule {schedule} of {len(labels)} labels"
         raise ValueError(f"companions: {entry['client']!r}: {found}, expected one or more, and the positions of all")
-    return Companion(str(entry["client"]), schedule, labels)
+    return CohortMember(str(entry["client"]), schedule, labels)
 
 
 def _to_arrays(weights: Mapping[str, Tensor], statistics: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

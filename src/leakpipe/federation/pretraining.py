@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from leakpipe.client.batches import schedule_batches
-from leakpipe.client.local_update import update_running
 from leakpipe.errors import LeakpipeError
+from leakpipe.models.batchnorm import update_running
 from leakpipe.models.state import ModelState, forward_training
 from leakpipe.params.models import PretrainingParams
 

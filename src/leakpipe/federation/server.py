@@ -1,17 +1,18 @@
 """The server's side of a round: federated averaging."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
-from leakpipe.models.state import ModelState, variance_name
+from leakpipe.models.batchnorm import variance_name
+from leakpipe.models.state import ModelState
 
 
 def average_updates(
-    state: ModelState, updates: Sequence[ClientUpdate], images: Sequence[int], *, batch_norm_layers: Sequence[str]
+    state: ModelState, updates: Sequence[ClientUpdate], images: Sequence[int], *, batch_norm_layers: Iterable[str]
 ) -> ModelState:
     """FedAvg (McMahan 2017): add the mean of the updates, weighted by the clients' images, to the model.
 

@@ -8,21 +8,21 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from leakpipe.client.aggregate import Companion, aggregate_updates
 from leakpipe.client.batches import make_batches, schedule_batches
-from leakpipe.client.dp_sgd import DpSgd
 from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.client.mixup import mix_batches
-from leakpipe.client.update import ClientUpdate
+from leakpipe.client.update import ClientUpdate, aggregate_updates
 from leakpipe.data.partition import Split
 from leakpipe.defenses.compose import Memory, apply_defenses
 from leakpipe.defenses.steps import count_aggregated, training_step
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.fedbn import own_batch_norm, with_own_batch_norm, without_batch_norm
+from leakpipe.federation.files import CohortMember
 from leakpipe.federation.server import average_updates
 from leakpipe.files.storage import write_text
-from leakpipe.models.head import count_classes
-from leakpipe.models.state import ModelState, Tensors, batch_norm_layers, forward_frozen
+from leakpipe.models.batchnorm import batch_norm_layers
+from leakpipe.models.layers import count_classes
+from leakpipe.models.state import ModelState, Tensors, forward_frozen
 from leakpipe.params.defenses import DefenseSteps, MixupParams
 from leakpipe.params.federation import FederationParams
 from leakpipe.params.privacy import DpSgdParams
@@ -40,7 +40,7 @@ class CapturedUpdate:
         exact_statistics: Differences of its running statistics before any defence, which a threat model may grant.
         schedule: Positions of its images in each local step.
         labels: Labels of its images, by position.
-        companions: Other clients whose updates `update` is averaged with.
+        cohort: Other clients whose updates `update` is averaged with.
     """
 
     round: int
@@ -50,7 +50,7 @@ class CapturedUpdate:
     exact_statistics: Tensors
     schedule: list[list[int]]
     labels: list[int]
-    companions: list[Companion] = field(default_factory=list)
+    cohort: list[CohortMember] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def simulate_federation(
                         others = _partners(name, params, defense)
                         seen = _seen_by_server([name, *others], shared, params)
                         granted = update.statistics, schedule, held[name][1].tolist()
-                        with_it = [Companion(other, trained[other][1], held[other][1].tolist()) for other in others]
+                        with_it = [CohortMember(other, trained[other][1], held[other][1].tolist()) for other in others]
                         captured.append(CapturedUpdate(round_number, name, state, seen, *granted, with_it))
             images_held = [client.images for client in params.clients.values()]
             state = average_updates(state, list(shared.values()), images_held, batch_norm_layers=layers)
@@ -195,7 +195,7 @@ def _train_client(
     settings = LocalSettings(
         learning_rate=params.learning_rate,
         batch_norm_momentum=params.batch_norm_momentum,
-        dp_sgd=DpSgd.of(trained_with) if isinstance(trained_with, DpSgdParams) else None,
+        dp_sgd=trained_with if isinstance(trained_with, DpSgdParams) else None,
     )
     noise = torch.Generator().manual_seed(derive_seed("dp-sgd", seed, round_number, name))
     return local_update(state, batches, settings, noise=noise), schedule

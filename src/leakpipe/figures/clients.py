@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from leakpipe.client.steps import count_local_steps
+from leakpipe.client.batches import count_local_steps
 from leakpipe.figures.lines import Look, draw_means, mark_zero
 from leakpipe.figures.means import INTERVAL
 from leakpipe.figures.selection import count_draws, describe_client, order_clients, select

@@ -15,9 +15,9 @@ from torch.nn.functional import interpolate
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.features import penultimate_features
 from leakpipe.models.preprocessing import normalize_input
+from leakpipe.models.pretrained import read_published
 from leakpipe.models.state import ModelState
-from leakpipe.models.tensor_files import parse_tensors
-from leakpipe.models.weights import find_weights, read_weights
+from leakpipe.models.weights import find_weights
 from leakpipe.registry import Registry
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ def _load_resnet50(name: str, *, classes: int, prefix: str) -> "nn.Module":
     """Torchvision's ResNet-50 in evaluation mode with published weights, whose names start with `prefix`."""
     from torchvision.models import resnet50
 
-    path = find_weights(name, field="identifiability.embedders")
-    tensors = parse_tensors(read_weights(name, path), path)
+    tensors = read_published(name, find_weights(name, field="identifiability.embedders"))
     try:
         with torch.device("meta"):  # no random initialisation that would touch torch's global generator
             network: nn.Module = resnet50(weights=None, num_classes=classes)

@@ -1,1 +1,1 @@
-"""Networks as pure functions of their state, and batch normalisation that shows its statistics."""
+"""Networks as pure functions of their tensors, the batch statistics on the way, and the weights they start from."""

@@ -1,31 +1,29 @@
-"""Batch normalisation whose batch statistics can be read and differentiated.
+"""Batch normalisation of any network: its layers, and the batch statistics that they normalise with.
 
-torch's layer updates its running statistics in place, outside autograd. Here the layer normalises and,
-inside `record_batch_statistics`, hands out the statistics it normalised with; who trains decides what
-becomes of them (`leakpipe.client.local_update`).
-
-Statistics that are to be differentiated are computed apart, a second pass over the layer's input; plain training
-takes those that torch's kernel computes anyway.
+torch's layers update their running statistics in place, outside autograd. Here the same layers run unmodified, but a
+forward pass returns the batch statistics instead, and `update_running` computes new running statistics from them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
 
 @dataclass(frozen=True)
 class BatchStatistics:
-    """What one layer saw in one forward pass.
+    """Mean and variance that one layer normalised with in one forward pass.
 
     Attributes:
         mean: Per channel, shape (channels,).
         variance: Per channel and UNBIASED, shape (channels,): what torch keeps in `running_var`,
             though it normalises with the biased one.
-        values: How many values per channel that is over; None where it is not of one batch.
+        values: Number of values per channel; None where it is unknown or the statistics are not of one batch.
     """
 
     mean: Tensor
@@ -34,25 +32,25 @@ class BatchStatistics:
 
     @classmethod
     def of(cls, values: Tensor) -> "BatchStatistics":
-        """Statistics of a layer's input of shape (batch, channels, height, width).
+        """Returns the statistics of a layer's input of shape (batch, channels, …), differentiable in it.
 
-        Raises `ValueError` for one value per channel, which has no variance.
+        Raises `ValueError` for a single value per channel, which has no variance.
         """
         count = values_per_channel(values)
-        variance, mean = torch.var_mean(values, dim=(0, 2, 3), correction=0)
+        variance, mean = torch.var_mean(values, dim=(0, *range(2, values.dim())), correction=0)
         return cls(mean, variance * (count / (count - 1)), count)
 
     def with_biased_variance(self) -> "BatchStatistics":
-        """The same with the variance that torch normalises with: divided by `values`, not by one less."""
+        """Returns the same with the variance that torch normalises with: divided by `values`, not by one less."""
         if self.values is None:
             raise ValueError("only statistics of one batch have a biased variance")
         return replace(self, variance=self.variance * ((self.values - 1) / self.values))
 
 
 def values_per_channel(values: Tensor) -> int:
-    """How many values of each channel there are to normalise, of shape (batch, channels, height, width).
+    """Returns the number of values per channel of a tensor of shape (batch, channels, …).
 
-    Raises `ValueError` for one, which has no variance.
+    Raises `ValueError` for a single value, which has no variance.
     """
     count = values.numel() // values.shape[1]
     if count < 2:
@@ -60,51 +58,97 @@ def values_per_channel(values: Tensor) -> int:
     return count
 
 
-class BatchNorm2d(nn.BatchNorm2d):
-    """`torch.nn.BatchNorm2d` that never touches its running statistics.
+def mean_name(layer: str) -> str:
+    """Returns the name of a batch-normalisation layer's running mean."""
+    return f"{layer}.running_mean"
 
-    In training mode it normalises with the batch's mean and biased variance, in evaluation mode with
-    the running ones, exactly as torch's layer. Raises `ValueError` for one value per channel in
-    training mode, which has no variance.
-    """
 
-    seen: BatchStatistics | None = None
-    recording: Literal["no", "differentiable", "values"] = "no"
+def variance_name(layer: str) -> str:
+    """Returns the name of a batch-normalisation layer's running variance."""
+    return f"{layer}.running_var"
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalise `input` of shape (batch, channels, height, width)."""
-        if self.recording == "values" and self.training:
-            mean, variance = input.new_zeros(2, self.num_features)
-            normalised = nn.functional.batch_norm(input, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
-            self.seen = BatchStatistics(mean, variance, input.numel() // self.num_features)
-            return normalised
-        if self.recording != "no":
-            self.seen = BatchStatistics.of(input)
-        if self.training:
-            return nn.functional.batch_norm(input, None, None, self.weight, self.bias, True, 0.0, self.eps)
-        return nn.functional.batch_norm(
-            input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
-        )
+
+def batch_norm_layers(module: nn.Module) -> dict[str, nn.Module]:
+    """Returns the batch-normalisation layers that keep running statistics, by name, in the order of the module."""
+    return {
+        name: layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, BATCH_NORMS) and layer.track_running_stats
+    }
+
+
+def batch_norm_names(module: nn.Module) -> set[str]:
+    """Returns the names of all tensors of batch normalisation: weights, biases, running statistics."""
+    kinds = ("weight", "bias", "running_mean", "running_var")
+    return {f"{layer}.{kind}" for layer in batch_norm_layers(module) for kind in kinds}
+
+
+def update_running(
+    running: Mapping[str, Tensor], seen: Mapping[str, BatchStatistics], momentum: float
+) -> dict[str, Tensor]:
+    """Returns running statistics after one more batch: (1 − m)·running + m·batch, with its UNBIASED variance."""
+    updated = dict(running)
+    for layer, batch in seen.items():
+        for name, value in ((mean_name(layer), batch.mean), (variance_name(layer), batch.variance)):
+            updated[name] = (1 - momentum) * running[name] + momentum * value
+    return updated
 
 
 @contextmanager
-def record_batch_statistics(module: nn.Module, *, differentiable: bool = True) -> Iterator[dict[str, BatchStatistics]]:
-    """Collect, by layer name, the batch statistics of the forward pass made inside the block, in either mode.
+def record_batch_statistics(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, BatchStatistics]]:
+    """Collects the batch statistics of the layers' inputs in the forward pass made inside the block, in either mode.
 
-    Without `differentiable` they are constants, and in training mode cost nothing.
-
-    The dictionary is filled when the block ends; nothing stays behind in the module (a kept tensor
-    would keep its whole graph alive).
+    They are differentiable and cost a second pass over each input. Running statistics are not updated.
     """
-    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, BatchNorm2d)}
     statistics: dict[str, BatchStatistics] = {}
-    for layer in layers.values():
-        layer.recording = "differentiable" if differentiable else "values"
+
+    def recorder(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def record(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            statistics[name] = BatchStatistics.of(inputs[0])
+
+        return record
+
+    handles = [layer.register_forward_pre_hook(recorder(name)) for name, layer in layers.items()]
     try:
-        yield statistics
-        for name, layer in layers.items():
-            if layer.seen is not None:
-                statistics[name] = layer.seen
+        with _changed(layers.values(), track_running_stats=False):
+            yield statistics
     finally:
-        for layer in layers.values():
-            layer.seen, layer.recording = None, "no"
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def keep_batch_statistics(
+    layers: Mapping[str, nn.Module], running: Mapping[str, Tensor]
+) -> Iterator[tuple[dict[str, Tensor], dict[str, BatchStatistics]]]:
+    """Lets torch's kernels write the batch statistics into new buffers, as constants, at no extra cost.
+
+    At momentum 1 the running statistics become those of the batch.
+
+    Args:
+        running: Running statistics of the layers by name; they do not change.
+
+    Yields:
+        Buffers by name for the forward pass in training mode, and the statistics that it writes into them.
+    """
+    buffers = {
+        name: torch.zeros_like(running[name]) for layer in layers for name in (mean_name(layer), variance_name(layer))
+    }
+    found = {layer: BatchStatistics(buffers[mean_name(layer)], buffers[variance_name(layer)]) for layer in layers}
+    counter = torch.zeros((), dtype=torch.long)
+    counters = {f"{layer}.num_batches_tracked": counter for layer in layers}
+    with _changed(layers.values(), momentum=1.0):
+        yield {**buffers, **counters}, found
+
+
+@contextmanager
+def _changed(layers: Iterable[nn.Module], **settings: Any) -> Iterator[None]:
+    """Sets attributes of layers to other values until the block ends."""
+    before = [(vars(layer), {name: vars(layer)[name] for name in settings}) for layer in layers]
+    for attributes, _ in before:
+        attributes.update(settings)
+    try:
+        yield
+    finally:
+        for attributes, values in before:
+            attributes.update(values)

@@ -1,4 +1,4 @@
-"""Registered models: facts that can be read without torch, and how to build each."""
+"""Registered models: facts that need no torch, and how to build each."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
-    """A model's facts and its builder.
+    """Facts about a model, and its builder.
 
     Attributes:
-        lone_size: `lone_size(params)` is the height and width in pixels of the largest image of which some
-            normalisation layer sees only one value per channel.
-        least_size: Height and width in pixels of the smallest image that the model takes.
-        published: Weights in `leakpipe.models.weights.WEIGHTS`, by what `model.weights` calls them.
-        build: `build(params, classes=..., image_size=...)` returns the architecture; its own tensors
-            are placeholders, `leakpipe.models.state.initial_state` draws the real ones.
+        lone_size: `lone_size(params)` is the height and width in pixels of the largest image that leaves some
+            normalisation layer only one value per channel.
+        least_size: Height and width in pixels of the smallest image that the model accepts.
+        published: Keys of `leakpipe.models.weights.WEIGHTS` by the names that `model.weights` gives them.
+        build: `build(params, classes=..., image_size=...)` returns the architecture, whose own tensors are never
+            read: `leakpipe.models.state.initial_state` draws them.
     """
 
     lone_size: Callable[[ArchitectureParams], int]
@@ -38,15 +38,15 @@ MODELS: Registry[ModelEntry] = Registry("model")
 
 
 def require_model_weights(params: ModelParams) -> None:
-    """Raise `LeakpipeError` where the network is to start from published weights that are not on this machine."""
+    """Raises `LeakpipeError` where the network starts from published weights that are not on this machine."""
     published = MODELS[params.name].published.get(starting_weights(params))
     if published:
         find_model_weights(published)
 
 
 def find_model_weights(published: str) -> Path:
-    """Path of a model's published weights; `LeakpipeError` says how to get them and what to do without."""
-    instead = "; or let model.weights be random, public or the path of a file"
+    """Returns the path of a model's published weights; `LeakpipeError` says how to get them or do without."""
+    instead = "; or set model.weights to random, public or the path of a file"
     return find_weights(published, field="model.weights", instead=instead)
 
 
@@ -78,7 +78,7 @@ MODELS.add("resnet20", ModelEntry(lone_size=lambda _: 4, build=_build_resnet20))
 for _name in ("resnet18", "resnet34", "resnet50"):
     _published = {"imagenet": f"imagenet-{_name}"} | ({"augnet": "imgsim-resnet50"} if _name == "resnet50" else {})
     MODELS.add(_name, ModelEntry(lone_size=lambda _: 32, published=_published, build=_build_torchvision))
-# Their poolings drop what is left over of a feature map, so the last one shrinks to a pixel, or nothing, sooner.
+# Their pooling layers drop the remainder of a feature map, so the last map shrinks to one pixel, or none, sooner.
 MODELS.add(
     "densenet121",
     ModelEntry(

@@ -9,11 +9,11 @@ from leakpipe.models.preprocessing import normalize_input
 
 
 class ConvNet(nn.Module):
-    """3×3 convolutions without bias, each with normalisation and ReLU, then one linear layer.
+    """3×3 convolutions without bias, each followed by normalisation and ReLU, then one linear layer.
 
-    Takes images of shape (batch, 1 or 3, image_size, image_size) in [0, 1]; gives logits of shape
-    (batch, classes). The linear layer reads the flattened feature map, not its average.
-    `normalization` makes the layer that normalises so many channels.
+    Maps images of shape (batch, 1 or 3, image_size, image_size) in [0, 1] to logits of shape (batch, classes). The
+    linear layer reads the flattened feature map, not its average. `normalization(channels)` makes a normalisation
+    layer.
     """
 
     def __init__(
@@ -39,5 +39,5 @@ class ConvNet(nn.Module):
         self.head = nn.Linear(channels * size * size, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of `images`."""
+        """Returns the logits of `images`."""
         return self.head(self.features(normalize_input(images)).flatten(1))  # type: ignore[no-any-return]

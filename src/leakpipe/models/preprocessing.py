@@ -1,4 +1,4 @@
-"""What every model does to its input first."""
+"""Input normalisation, the first operation of every registered model."""
 
 from torch import Tensor
 
@@ -7,9 +7,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def normalize_input(images: Tensor) -> Tensor:
-    """Repeat gray images to 3 channels and normalise with ImageNet's mean and standard deviation.
+    """Repeats gray images to 3 channels and normalises with ImageNet's mean and standard deviation.
 
-    It is part of every model, so that clients, attacks and scorers all deal in images in [0, 1].
+    It is part of every model, so that clients, attacks and metrics all work on images in [0, 1].
 
     Args:
         images: Shape (batch, 1 or 3, height, width), values in [0, 1].
@@ -22,7 +22,7 @@ def normalize_input(images: Tensor) -> Tensor:
 
 
 def undo_normalization(network_input: Tensor) -> Tensor:
-    """Inverse of `normalize_input`: images that a model sees as `network_input`.
+    """Returns the images that `normalize_input` maps to `network_input`.
 
     Args:
         network_input: Shape (batch, 1 or 3, height, width); gray is repeated to 3 channels.

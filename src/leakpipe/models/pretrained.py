@@ -1,53 +1,59 @@
-"""The state that a federation starts from: drawn, published, or out of a file."""
+"""The state that training starts from: drawn at random, published weights, or a file of the user's own.
 
+Files of tensors (`.pth`, `.safetensors`) are read without running any code that they may contain.
+"""
+
+import hashlib
+import io
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from leakpipe.errors import LeakpipeError
+from leakpipe.files.log import note_read
 from leakpipe.models.catalog import MODELS, find_model_weights
+from leakpipe.models.layers import head_layer
 from leakpipe.models.state import ModelState, Tensors, initial_state
-from leakpipe.models.tensor_files import parse_tensors, read_tensors
-from leakpipe.models.weights import read_weights
+from leakpipe.models.weights import WEIGHTS
 from leakpipe.params.models import ArchitectureParams
 
-# What wrappers put before a tensor's name: our storage, torch's DataParallel, AugNet, our adapter of torchvision.
+NESTED = ("state_dict", "model")  # keys under which training scripts store the weights among other things
+# Prefixes of tensor names: of our storage, torch's DataParallel, AugNet, our adapter of torchvision.
 WRAPPERS = re.compile(r"^(weights/|statistics/|module\.|pre\.|network\.)*")
-OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")  # as torchvision's file still has it
+OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")  # names in torchvision's published file
 
 
 def pretrained_state(params: ArchitectureParams, weights: str, module: nn.Module, *, seed: int) -> ModelState:
-    """Draw a state from `seed` and put the weights that the parameters ask for in its place.
+    """Draws a state from `seed` and replaces it by the weights that the parameters name.
 
-    Where the file has no head (last linear layer) or one of another shape, for other classes, the head stays drawn.
-    Running statistics are the file's.
+    The head (last linear layer) stays drawn where the file has none, or one for another number of classes. Running
+    statistics are the file's.
 
     Args:
-        weights: As `model.weights`, but not `public`: nothing is trained here.
+        weights: As `model.weights`, except `public`: nothing is trained here.
         module: The architecture that `params` describe.
 
     Raises:
-        LeakpipeError: The weights are missing, are not the published ones, or are of another model.
+        LeakpipeError: The weights are missing, are not the published ones, or belong to another model.
     """
     drawn = initial_state(module, seed=seed)
     if weights == "random":
         return drawn
     published = MODELS[params.name].published.get(weights)
-    if published is None:
-        path = Path(weights)
-        return take_tensors(drawn, read_tensors(path, field="model.weights"), source=f"model.weights: {path}")
-    path = find_model_weights(published)
-    return take_tensors(drawn, parse_tensors(read_weights(published, path), path), source=f"model.weights: {path}")
+    path = find_model_weights(published) if published else Path(weights)
+    tensors = read_published(published, path) if published else read_tensors(path, field="model.weights")
+    return take_tensors(drawn, tensors, source=f"model.weights: {path}")
 
 
 def take_tensors(state: ModelState, tensors: Tensors, *, source: str) -> ModelState:
-    """The state with the values of `tensors`, under any of the names that wrappers give them.
+    """Returns the state with the values of `tensors`, whatever prefixes wrappers put before their names.
 
     Raises:
-        LeakpipeError: A tensor is missing, unknown, not finite or of another shape (but for the head); `source`
-            begins the sentence.
+        LeakpipeError: A tensor is missing, unknown, not finite or of another shape (except the head's); the message
+            begins with `source`.
     """
     found = {_bare(name): tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
     expected = {**state.weights, **state.statistics}
@@ -55,7 +61,7 @@ def take_tensors(state: ModelState, tensors: Tensors, *, source: str) -> ModelSt
     for name in found:
         if name not in bare:
             raise LeakpipeError(f"{source}: tensor {name!r} is not one of the model's")
-    head = {name for name, full in bare.items() if full.rpartition(".")[0] == _head(state.module)}
+    head = {name for name, full in bare.items() if full.rpartition(".")[0] == head_layer(state)}
     fits = all(name in found and found[name].shape == expected[bare[name]].shape for name in head)
     taken: dict[str, Tensor] = {}
     for name in [name for name in bare if fits or name not in head]:
@@ -68,17 +74,55 @@ def take_tensors(state: ModelState, tensors: Tensors, *, source: str) -> ModelSt
         if not torch.isfinite(found[name]).all():
             raise LeakpipeError(f"{source}: tensor {name!r} holds values that are not finite (NaN or infinity)")
         taken[bare[name]] = found[name].to(wanted.dtype)
-    everything = expected | taken
     return state.with_tensors(
-        {name: everything[name] for name in state.weights}, {name: everything[name] for name in state.statistics}
+        {name: taken.get(name, value) for name, value in state.weights.items()},
+        {name: taken.get(name, value) for name, value in state.statistics.items()},
     )
 
 
+def read_published(name: str, path: Path) -> Tensors:
+    """Reads published weights from the file that `find_weights` found; `LeakpipeError` if its SHA-256 is another."""
+    content = path.read_bytes()
+    found, expected = hashlib.sha256(content).hexdigest(), WEIGHTS[name].sha256
+    if not found.startswith(expected):
+        raise LeakpipeError(f"{path}: SHA-256 begins with {found[:8]}, expected {expected[:8]} of {name!r}'s weights")
+    note_read(path)
+    return _parse_tensors(content, path)
+
+
+def read_tensors(path: Path, *, field: str) -> Tensors:
+    """Reads the tensors, by name, of a `.safetensors` or `.pth` file that `field` of the parameters names.
+
+    Raises:
+        LeakpipeError: The file cannot be read or does not hold tensors by name.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise LeakpipeError(f"{field}: {path}: cannot be read: {error.strerror or error}") from error
+    note_read(path)
+    return _parse_tensors(content, path)
+
+
+def _parse_tensors(content: bytes, path: Path) -> Tensors:
+    """Parses the bytes of `path`; torch's `weights_only` refuses all pickles but tensors in plain containers."""
+    from safetensors.torch import load  # importing this package needs no safetensors
+
+    try:
+        if path.suffix == ".safetensors":
+            return load(content)
+        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # both raise many types, some of their own
+        reason = " ".join(str(error).split())[:120]
+        raise LeakpipeError(f"{path}: is not a file of tensors: {type(error).__name__}: {reason}") from error
+    for name in NESTED:
+        if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
+            found = found[name]
+    if not (isinstance(found, Mapping) and found and all(isinstance(value, Tensor) for value in found.values())):
+        raise LeakpipeError(f"{path}: expected tensors by name, as `module.state_dict()` returns them")
+    return found
+
+
 def _bare(name: str) -> str:
-    """A tensor's name without what wrappers put before it."""
+    """Returns a tensor's name without the prefixes of wrappers."""
     return OLD_DENSE_LAYER.sub(r"\1\2.", WRAPPERS.sub("", name))
-
-
-def _head(module: nn.Module) -> str:
-    names: list[str] = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
-    return names[-1]

@@ -7,13 +7,13 @@ from leakpipe.models.preprocessing import normalize_input
 
 
 class ResNet20(nn.Module):
-    """ResNet-20 of He et al. 2015, section 4.2, with batch normalisation or what `normalization` makes in its place.
+    """ResNet-20 of He et al. 2015, section 4.2; `normalization(channels)` makes a normalisation layer.
 
-    A 3×3 stem, three stages of three basic blocks with 16, 32 and 64 channels (the second and the third
-    stage halve height and width), the average over all pixels, one linear layer. Shortcuts have no
-    parameters (the paper's option A, see `BasicBlock`).
+    A 3×3 stem, three stages of three basic blocks with 16, 32 and 64 channels (the second and the third stage halve
+    height and width), the average over all pixels, one linear layer. Shortcuts have no parameters (the paper's
+    option A, see `BasicBlock`).
 
-    Takes images of shape (batch, 1 or 3, height, width) in [0, 1]; gives logits of shape (batch, classes).
+    Maps images of shape (batch, 1 or 3, height, width) in [0, 1] to logits of shape (batch, classes).
     """
 
     def __init__(self, *, normalization: Normalization, classes: int) -> None:
@@ -24,7 +24,7 @@ class ResNet20(nn.Module):
         self.head = nn.Linear(64, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of `images`."""
+        """Returns the logits of `images`."""
         features = self.stages(self.stem(normalize_input(images)))
         return self.head(features.mean(dim=(2, 3)))  # type: ignore[no-any-return]
 
@@ -32,8 +32,8 @@ class ResNet20(nn.Module):
 class BasicBlock(nn.Module):
     """ReLU(shortcut(x) + BN(conv(ReLU(BN(conv(x)))))), both convolutions 3×3 without bias.
 
-    Takes (batch, channels, height, width); gives (batch, width, ⌈height / stride⌉, ⌈width / stride⌉). The
-    shortcut keeps every `stride`-th pixel from the first on and adds channels of zeros after the others.
+    Maps (batch, channels, height, width) to (batch, width, ⌈height / stride⌉, ⌈width / stride⌉). The shortcut keeps
+    every `stride`-th pixel, starting with the first, and appends channels of zeros.
     """
 
     def __init__(self, normalization: Normalization, channels: int, width: int, stride: int) -> None:
@@ -48,14 +48,14 @@ class BasicBlock(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features of the next block."""
+        """Returns the features that the next block reads."""
         kept = features[:, :, :: self.stride, :: self.stride]
         shortcut = nn.functional.pad(kept, (0, 0, 0, 0, 0, self.added_channels))
         return nn.functional.relu(shortcut + self.residual(features))
 
 
 def _stage(normalization: Normalization, channels: int, width: int, stride: int) -> nn.Sequential:
-    """Three blocks, of which the first may halve height and width."""
+    """Returns three blocks, the first of which may halve height and width."""
     return nn.Sequential(
         BasicBlock(normalization, channels, width, stride),
         BasicBlock(normalization, width, width, 1),

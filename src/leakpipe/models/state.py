@@ -1,4 +1,4 @@
-"""A model as data: an architecture and the tensors it is evaluated with."""
+"""A model as data: an architecture, and the tensors that it is evaluated with."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -7,7 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from leakpipe.models.batchnorm import BatchNorm2d, BatchStatistics, record_batch_statistics
+from leakpipe.models.batchnorm import (
+    BatchStatistics,
+    batch_norm_layers,
+    batch_norm_names,
+    keep_batch_statistics,
+    mean_name,
+    record_batch_statistics,
+    variance_name,
+)
 from leakpipe.models.catalog import MODELS
 from leakpipe.params.models import ArchitectureParams
 
@@ -16,13 +24,14 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class ModelState:
-    """All that a federation shares of a model, and nothing that changes in place.
+    """All that a federation shares of a model. Nothing in it changes in place.
 
     Attributes:
-        module: The architecture; its own tensors are never read.
+        module: The architecture: any network, whose own parameters and running statistics are neither read nor
+            written.
         weights: Trainable parameters by torch's names.
-        statistics: Running statistics of batch normalisation by torch's names
-            ("features.1.running_mean", "features.1.running_var"; the variance is unbiased).
+        statistics: Running statistics of batch normalisation by torch's names ("features.1.running_mean",
+            "features.1.running_var"; the variance is unbiased).
     """
 
     module: nn.Module
@@ -30,35 +39,15 @@ class ModelState:
     statistics: Tensors
 
     def with_tensors(self, weights: Tensors, statistics: Tensors) -> "ModelState":
-        """The same architecture with other tensors."""
+        """Returns the same architecture with other tensors."""
         return replace(self, weights=weights, statistics=statistics)
 
 
-def mean_name(layer: str) -> str:
-    """Name of a batch-normalisation layer's running mean."""
-    return f"{layer}.running_mean"
-
-
-def variance_name(layer: str) -> str:
-    """Name of a batch-normalisation layer's running variance."""
-    return f"{layer}.running_var"
-
-
-def batch_norm_layers(module: nn.Module) -> list[str]:
-    """Names of the batch-normalisation layers, in the order of the module."""
-    return [name for name, layer in module.named_modules() if isinstance(layer, BatchNorm2d)]
-
-
-def batch_norm_names(module: nn.Module) -> set[str]:
-    """Names of all tensors of batch normalisation: weights, biases, running statistics."""
-    kinds = ("weight", "bias", "running_mean", "running_var")
-    return {f"{layer}.{kind}" for layer in batch_norm_layers(module) for kind in kinds}
-
-
 def shared_part(state: ModelState, held: Iterable[str]) -> ModelState:
-    """What of a model an update of tensors `held` is about: no batch normalisation where it holds none of it.
+    """Returns the part of a model that an update with the tensors `held` changes.
 
-    A client that keeps its batch normalisation (FedBN) keeps all of it, so that an update with some is of the whole.
+    That is the whole model, or all but batch normalisation if the update holds none of it: a client that keeps its
+    batch normalisation (FedBN) keeps all of it.
     """
     kept = batch_norm_names(state.module)
     if not kept.isdisjoint(held):
@@ -67,26 +56,26 @@ def shared_part(state: ModelState, held: Iterable[str]) -> ModelState:
 
 
 def build_module(params: ArchitectureParams, *, classes: int, image_size: int) -> nn.Module:
-    """Build an architecture with tensors that hold no values (on torch's "meta" device)."""
+    """Builds an architecture whose tensors hold no values (on torch's "meta" device)."""
     with torch.device("meta"):
         return MODELS[params.name].build(params, classes=classes, image_size=image_size)
 
 
 def initial_state(module: nn.Module, *, seed: int, dtype: torch.dtype = torch.float32) -> ModelState:
-    """Draw an untrained state: torch's default initialisation, from a generator of its own.
+    """Draws an untrained state: torch's default initialisation, from a generator of its own.
 
-    Weights and biases of convolutions and linear layers are uniform in ±1/√fan_in; normalisation
-    starts as the identity (weight 1, bias 0, running mean 0, running variance 1).
+    Weights and biases of convolutions and linear layers are uniform in ±1/√fan_in; normalisation starts as the
+    identity (weight 1, bias 0, running mean 0, running variance 1).
     """
     generator = torch.Generator().manual_seed(seed)
     weights: dict[str, Tensor] = {}
     statistics: dict[str, Tensor] = {}
     for name, layer in module.named_modules():
-        if isinstance(layer, BatchNorm2d | nn.GroupNorm):
+        if isinstance(layer, nn.BatchNorm2d | nn.GroupNorm):
             (width,) = layer.weight.shape
             weights[f"{name}.weight"] = torch.ones(width, dtype=dtype)
             weights[f"{name}.bias"] = torch.zeros(width, dtype=dtype)
-        if isinstance(layer, BatchNorm2d):
+        if isinstance(layer, nn.BatchNorm2d):
             statistics[mean_name(name)] = torch.zeros(width, dtype=dtype)
             statistics[variance_name(name)] = torch.ones(width, dtype=dtype)
         elif isinstance(layer, nn.Conv2d | nn.Linear):
@@ -100,32 +89,39 @@ def initial_state(module: nn.Module, *, seed: int, dtype: torch.dtype = torch.fl
 def forward_training(
     state: ModelState, images: Tensor, *, differentiable: bool = True
 ) -> tuple[Tensor, dict[str, BatchStatistics]]:
-    """Logits with batch normalisation in training mode, and the batch statistics of every layer.
+    """Returns logits with batch normalisation in training mode, and the batch statistics by layer name.
 
-    Without `differentiable` the statistics are constants (the logits can be differentiated all the same).
+    Without `differentiable` the statistics are constants; the logits can be differentiated all the same.
     """
+    layers = batch_norm_layers(state.module)
     _set_training(state.module, True)
-    with record_batch_statistics(state.module, differentiable=differentiable) as statistics:
-        logits = functional_call(state.module, {**state.weights, **state.statistics}, (images,), tie_weights=False)
-    return logits, statistics
+    if differentiable:
+        with record_batch_statistics(layers) as statistics:
+            return _call(state, images, state.weights), statistics
+    with keep_batch_statistics(layers, state.statistics) as (buffers, statistics):
+        return _call(state, images, {**state.weights, **buffers}), statistics
 
 
 def forward_frozen(state: ModelState, images: Tensor) -> Tensor:
-    """Logits with batch normalisation at the running statistics (evaluation mode)."""
+    """Returns logits with batch normalisation at the running statistics (evaluation mode)."""
     _set_training(state.module, False)
-    return functional_call(state.module, {**state.weights, **state.statistics}, (images,), tie_weights=False)  # type: ignore[no-any-return]
-
-
-def _set_training(module: nn.Module, training: bool) -> None:
-    """Switch between the modes, which walks over all layers: only where there is something to switch."""
-    if module.training != training:
-        module.train(training)
+    return _call(state, images, {**state.weights, **state.statistics})
 
 
 def measure_statistics(state: ModelState, images: Tensor, *, frozen: bool) -> dict[str, BatchStatistics]:
-    """Batch statistics of every layer's input in one forward pass, in training mode or `frozen`."""
+    """Returns the batch statistics of every layer's input in one forward pass, in training mode or `frozen`."""
     if not frozen:
         return forward_training(state, images)[1]
-    with record_batch_statistics(state.module) as statistics:
+    with record_batch_statistics(batch_norm_layers(state.module)) as statistics:
         forward_frozen(state, images)
     return statistics
+
+
+def _call(state: ModelState, images: Tensor, tensors: Tensors) -> Tensor:
+    return functional_call(state.module, dict(tensors), (images,), tie_weights=False)  # type: ignore[no-any-return]
+
+
+def _set_training(module: nn.Module, training: bool) -> None:
+    """Switches between the modes only where necessary, because that visits all layers."""
+    if module.training != training:
+        module.train(training)

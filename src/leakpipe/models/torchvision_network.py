@@ -1,4 +1,4 @@
-"""torchvision's networks, fit for clients that attacks differentiate through."""
+"""torchvision's networks for images in [0, 1], with a choice of normalisation and without dropout."""
 
 import torchvision
 from torch import Tensor, nn
@@ -12,20 +12,20 @@ PREFIX = "network."
 
 
 class TorchvisionNetwork(nn.Module):
-    """A network of torchvision with other layers where ours must differ.
+    """A network of torchvision with some layers replaced.
 
-    Takes images of shape (batch, 1 or 3, height, width) in [0, 1]; gives logits of shape (batch, classes). Tensors
-    are named as torchvision's with "network." in front ("network.conv1.weight"), which is how published weights map
-    onto them. It differs in three things:
+    Maps images of shape (batch, 1 or 3, height, width) in [0, 1] to logits of shape (batch, classes). Tensors have
+    torchvision's names with the prefix "network." ("network.conv1.weight"), which maps published weights onto them.
+    It differs from torchvision's in three respects:
 
-    - it normalises with our layers;
-    - no ReLU works in place (the gradients are the same): nothing that an attack differentiates through, or a hook
-      looks at, is overwritten;
-    - there is no dropout (VGG's): local training is a function of its data alone, for the client as for the attack.
+    - `normalization` makes the layers in place of batch normalisation;
+    - no ReLU works in place (the gradients are the same): nothing that an attack differentiates through, or that a
+      hook reads, is overwritten;
+    - there is no dropout (VGG has some): local training depends on its data alone, for the client and the attack.
 
     Args:
         name: torchvision's constructor ("resnet18").
-        normalization: Makes the layer that stands for batch normalisation of so many channels.
+        normalization: `normalization(channels)` makes a layer.
     """
 
     def __init__(self, name: str, *, normalization: Normalization, classes: int) -> None:
@@ -37,7 +37,7 @@ class TorchvisionNetwork(nn.Module):
                 setattr(parent, child, _replace(layer, normalization))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of `images`."""
+        """Returns the logits of `images`."""
         return self.network(normalize_input(images))  # type: ignore[no-any-return]
 
 
@@ -50,7 +50,7 @@ def _replace(layer: nn.Module, normalization: Normalization) -> nn.Module:
 
 
 class _DenseNet121(DenseNet):  # type: ignore[misc]
-    """torchvision's DenseNet-121, whose last ReLU, no layer there and in place, is a layer here."""
+    """torchvision's DenseNet-121 with its last ReLU, an in-place function call there, as a layer."""
 
     def __init__(self, *, num_classes: int) -> None:
         super().__init__(num_classes=num_classes)

@@ -1,10 +1,9 @@
-"""Published weights of networks: where they lie, what they must hash to, how to get them.
+"""Published weights of networks: where they are stored, their SHA-256, and how to get them.
 
-Nothing is downloaded: a job may run where there is no internet, and what is measured must not depend on what a server
-sends. Cheap to import (no torch): the Snakefile looks for weights before anything runs.
+Nothing is downloaded: a job may run without internet, and results must not depend on what a server sends. Importing
+this needs no torch: the Snakefile looks for weights before any job runs.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.files.log import note_read
 from leakpipe.registry import Registry
 
 FOLDER_VARIABLE = "LEAKPIPE_WEIGHTS"
@@ -25,10 +23,10 @@ class Weights:
 
     Attributes:
         file: Its name in the folder that the environment variable LEAKPIPE_WEIGHTS names.
-        usual_place: Where an installed package or torch keeps it; None where that cannot be.
-        sha256: What its SHA-256 begins with.
-        fix: A sentence's end that says how to get it.
-        source: Where it comes from, under which licence.
+        usual_place: Returns the path where torch or an installed package keeps it; None without such a package.
+        sha256: Its SHA-256, or the beginning of it.
+        fix: How to get it: a clause that ends an error message.
+        source: Its origin and licence.
     """
 
     file: str
@@ -42,15 +40,15 @@ WEIGHTS: Registry[Weights] = Registry("published weights")
 
 
 def find_weights(name: str, *, field: str, instead: str = "") -> Path:
-    """Path of published weights: in the folder that LEAKPIPE_WEIGHTS names, else in the usual place.
+    """Returns the path of published weights: in the folder that LEAKPIPE_WEIGHTS names, else in the usual place.
 
     Args:
-        name: In `WEIGHTS`.
-        field: Which field of the parameters asks for them.
-        instead: What else the field may say.
+        name: A key of `WEIGHTS`.
+        field: The field of the parameters that names them, for the message.
+        instead: What else that field may be set to, for the message.
 
     Raises:
-        LeakpipeError: The file is in neither; says how to get it.
+        LeakpipeError: The file is in neither place; the message says how to get it.
     """
     weights = WEIGHTS[name]
     folder = os.environ.get(FOLDER_VARIABLE)
@@ -65,38 +63,28 @@ def find_weights(name: str, *, field: str, instead: str = "") -> Path:
 
 
 def require_weights(names: Iterable[str], *, field: str) -> None:
-    """Raise `LeakpipeError` where one of `names` needs weights that are not there; others need none."""
+    """Raises `LeakpipeError` where the weights of one of `names` are missing; names not in `WEIGHTS` need none."""
     for name in names:
         if name in WEIGHTS:
             find_weights(name, field=field)
 
 
-def read_weights(name: str, path: Path) -> bytes:
-    """The content of published weights at `path` (see `find_weights`); `LeakpipeError` where it is another file."""
-    content = path.read_bytes()
-    found, expected = hashlib.sha256(content).hexdigest(), WEIGHTS[name].sha256
-    if not found.startswith(expected):
-        raise LeakpipeError(f"{path}: SHA-256 begins with {found[:8]}, expected {expected[:8]} of {name!r}'s weights")
-    note_read(path)
-    return content
-
-
 def _torch_hub(file: str) -> Path:
-    """Where torch keeps downloaded weights (`torch.hub.get_dir`, without importing torch)."""
+    """Returns where torch keeps downloaded weights (`torch.hub.get_dir`, without importing torch)."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
     home = Path(os.environ.get("TORCH_HOME", cache / "torch"))
     return home.expanduser() / "hub" / "checkpoints" / file
 
 
 def _imgsim_package() -> Path | None:
-    """The file in the installed package, whose code is not run: it would import OpenCV."""
+    """Returns the file in the installed package without running its code, which would import OpenCV."""
     package = find_spec("imgsim")
     locations = package.submodule_search_locations if package else None
     return Path(next(iter(locations))) / "model.pth" if locations else None
 
 
 def _imagenet(model: str, sha256: str, megabytes: int) -> Weights:
-    """Weights IMAGENET1K_V1 of torchvision, whose file names end in what their SHA-256 begins with."""
+    """Describes torchvision's weights IMAGENET1K_V1, whose file names end with the beginning of their SHA-256."""
     file = f"{model}-{sha256}.pth"
     return Weights(
         file=file,

@@ -13,9 +13,9 @@ from leakpipe.attacks.engines.double_backward.base import Layer, Linear, MaxPool
 from leakpipe.attacks.engines.double_backward.product import ConvolutionProduct, MatrixProduct
 from leakpipe.attacks.engines.double_backward.weighted import Frozen, Normalized, Weighted
 from leakpipe.attacks.surrogate import SurrogateReLU
-from leakpipe.models.batchnorm import BatchNorm2d
+from leakpipe.models.batchnorm import mean_name, variance_name
 from leakpipe.models.preprocessing import normalize_input
-from leakpipe.models.state import Tensors, mean_name, variance_name
+from leakpipe.models.state import Tensors
 
 Make = Callable[..., Layer]  # of the network's weights by parameter name, and of what the layer reads
 
@@ -105,7 +105,7 @@ def compile_network(module: nn.Module, given: Given) -> Program:
         reads = tuple(places[read] for read in node.all_input_nodes)
         moves.append(any(moves[read] for read in reads))
         name = ""
-        if node.op == "call_module" and isinstance(layers[node.target], (nn.Conv2d, nn.Linear, BatchNorm2d)):
+        if node.op == "call_module" and isinstance(layers[node.target], (nn.Conv2d, nn.Linear, nn.BatchNorm2d)):
             name = str(node.target)
             if any(step.name == name for step in instructions):
                 raise UnknownLayerError(f"{name}: a layer with parameters that is used twice")
@@ -139,7 +139,7 @@ class _Tracer(fx.Tracer):
         super().__init__(autowrap_functions=(normalize_input,))
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, BatchNorm2d | SurrogateReLU) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, SurrogateReLU) or super().is_leaf_module(m, module_qualified_name)
 
 
 LINEAR_MODULES = (nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.Flatten, nn.Identity)
@@ -160,8 +160,8 @@ def _module_layer(layer: nn.Module, name: str, given: Given, *, moves: bool) -> 
         plain = layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
         if not plain or isinstance(layer.padding, str):
             raise UnknownLayerError(f"{name}: a convolution with groups, dilation or padding of other kinds")
-    if isinstance(layer, nn.Conv2d | nn.Linear | BatchNorm2d):
-        if isinstance(layer, BatchNorm2d):
+    if isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+        if isinstance(layer, nn.BatchNorm2d):
             if given.running is None:
                 return _with_weights(partial(Normalized, epsilon=layer.eps), name)
             mean, variance = given.running[mean_name(name)], given.running[variance_name(name)]
