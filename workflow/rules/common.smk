@@ -99,6 +99,11 @@ def options(values):
     return [option for name, value in parts.items() for option in flags(f"--{name}", value)]
 
 
+def literally(value):
+    """A param with {…} in it that stands for the cells of a job, not for wildcards."""
+    return lambda wildcards: value
+
+
 def labels(**values):
     """What a job is for, for its run record."""
     return flags("--label", [f"{name}={value}" for name, value in {"experiment": EXPERIMENT, **values}.items()])
@@ -131,20 +136,77 @@ def in_cells(path, chosen):
     return [path.format(round=number, **vars(cell)) for cell in chosen for number in ROUNDS]
 
 
-def in_scored_cells(path, wildcards):
-    """`path` for every captured round of every cell of one attack under one defence."""
-    return in_cells(path, CELLS_OF[wildcards.defense, wildcards.attack])
+# Starting Python and torch takes seconds, so a job takes cells until it is expected to need half a minute. Jobs are
+# filled in order: one cell more changes no job but the last of its kind.
+JOB_SECONDS, MOST_CELLS = 30, 10
+FIRST = 1_000_000  # priority of what all others wait for
+PIXELS = (PARAMS.data.image_size / 32) ** 2
 
 
-def reconstructions_to_score(wildcards):
-    """All reconstructions of one attack under one defence."""
-    return in_scored_cells(RECONSTRUCTION, wildcards)
+def split_into_jobs(cells, seconds):
+    """Cut a list of cells that take so many seconds each (roughly: of the default experiment's network) into jobs."""
+    size = max(1, min(MOST_CELLS, round(JOB_SECONDS / seconds)))
+    return [cells[start : start + size] for start in range(0, len(cells), size)]
 
 
-def splits_to_score(wildcards):
-    """The splits of the seeds that one attack was run on under one defence."""
-    seeds = {cell.seed for cell in CELLS_OF[wildcards.defense, wildcards.attack]}
-    return expand(SPLIT, seed=sorted(seeds))
+def seconds_to_train():
+    """What a federation takes, roughly."""
+    held = sum(client.images for client in PARAMS.federation.clients.values())
+    return 0.0015 * PIXELS * held * PARAMS.federation.rounds * PARAMS.federation.local_epochs
+
+
+def seconds_to_attack(attack, client):
+    """What an attack on a client takes, over all captured rounds, roughly."""
+    settings, victim = resolve_settings(PARAMS.attacks[attack], client), PARAMS.federation.clients[client]
+    passes = victim.images * (victim.local_epochs or PARAMS.federation.local_epochs)
+    return 0.001 * len(ROUNDS) * settings.iterations * settings.restarts * (5 + 2 * PIXELS * passes)
+
+
+def group_by(cells, *names):
+    """The cells by the values of some of their fields, in their order."""
+    groups = {}
+    for cell in cells:
+        groups.setdefault(tuple(getattr(cell, name) for name in names), []).append(cell)
+    return groups
+
+
+def fill(paths, **values):
+    """Replace `{name}` by its value in a path or a list of them; other wildcards stay."""
+    if not isinstance(paths, str):
+        return [fill(path, **values) for path in paths]
+    for name, value in values.items():
+        paths = paths.replace(f"{{{name}}}", str(value))
+    return paths
+
+
+def fill_each(paths, name, values):
+    """`paths` for every value of one wildcard."""
+    return [path for value in values for path in fill([paths] if isinstance(paths, str) else paths, **{name: value})]
+
+
+def unique(values):
+    """The values without repetitions, in their order."""
+    return list(dict.fromkeys(values))
+
+
+def granted(kind, **resources):
+    """Resources of a job of a kind; `--set-resources <kind>:…` counts for all jobs of that kind, whatever their name."""
+    asked = workflow.resource_settings.overwrite_resources.get(kind, {})
+    return {**resources, **{name: value_of(resource) for name, resource in asked.items()}}
+
+
+def value_of(resource):
+    """A resource of the command line or profile, which may be an expression, as a rule takes it."""
+    if not resource.is_evaluable():
+        return resource.value
+    return lambda wildcards, input, attempt, threads: (
+        resource.evaluate(wildcards, input=input, attempt=attempt, threads=threads).value
+    )
+
+
+def each(name, values):
+    """The cells of a job for its command line."""
+    return flags("--each", [f"{name}={value}" for value in values])
 
 
 def pictures(chosen):
@@ -156,12 +218,6 @@ def pictures(chosen):
         "reconstruction": rebuilt,
         "sidecars": sidecars([IMAGES, *rebuilt]),
     }
-
-
-def models_to_identify(wildcards):
-    """The global model that each of `reconstructions_to_score` was attacked at, if an embedder needs it."""
-    needed = "global-model" in PARAMS.identifiability.embedders
-    return in_scored_cells(GLOBAL_MODEL, wildcards) if needed else []
 
 
 def shown(path, table):

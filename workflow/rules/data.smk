@@ -32,40 +32,42 @@ rule prepare_data:
         """
 
 
-rule split_data:
-    input:
-        images=IMAGES,
-        sidecar=sidecars(IMAGES),
-        datalists=DATALISTS,
-    output:
-        split=SPLIT,
-        prior=PRIOR,
-        sidecar=sidecars(PRIOR),
-        record=SPLIT_RECORD,
-    log:
-        f"{LOG}/split_data/seed{{seed}}.log",
-    benchmark:
-        f"{BENCHMARK}/split_data/seed{{seed}}.tsv"
-    threads: 1
-    resources:
-        mem_mb=memory_mb(1000),
-    params:
-        data=to_json(PARAMS.data),
-        clients=to_json(PARAMS.federation.clients),
-        labels=label_wildcards,
-        code=code_version("leakpipe.cli.split_data"),
-    shell:
-        """
-        leakpipe split-data \
-            --data-params {params.data:q} \
-            --clients {params.clients:q} \
-            --images {input.images} \
-            --seed {wildcards.seed} \
-            --split {output.split} \
-            --prior {output.prior} \
-            --record {output.record} {params.labels:q} \
-            2>{log}
-        """
+SPLIT_FILES = [SPLIT, PRIOR, *sidecars(PRIOR), SPLIT_RECORD]
+
+for SEEDS in split_into_jobs(PARAMS.seeds, seconds=1):
+
+    rule:
+        name:
+            f"split_data_seed{SEEDS[0]}"
+        input:
+            images=IMAGES,
+            sidecar=sidecars(IMAGES),
+            datalists=DATALISTS,
+        output:
+            update(fill_each(SPLIT_FILES, "seed", SEEDS)),
+        log:
+            f"{LOG}/split_data/seed{SEEDS[0]}.log",
+        benchmark:
+            f"{BENCHMARK}/split_data/seed{SEEDS[0]}.tsv"
+        threads: 1
+        resources:
+            **granted("split_data", mem_mb=memory_mb(1000)),
+        params:
+            data=to_json(PARAMS.data),
+            clients=to_json(PARAMS.federation.clients),
+            files=literally(options({"split": SPLIT, "prior": PRIOR, "record": SPLIT_RECORD})),
+            each=each("seed", SEEDS),
+            labels=labels(),
+            code=code_version("leakpipe.cli.split_data"),
+        shell:
+            """
+            leakpipe split-data \
+                --data-params {params.data:q} \
+                --clients {params.clients:q} \
+                --images {input.images} \
+                {params.files:q} {params.each} {params.labels:q} \
+                2>{log}
+            """
 
 
 DATA = [IMAGES, expand(SPLIT, seed=PARAMS.seeds), expand(PRIOR, seed=PARAMS.seeds)]

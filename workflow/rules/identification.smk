@@ -7,47 +7,55 @@ IDENTIFICATION_RECORD = f"{RECORD}/identify/{{defense}}/{{attack}}.json"
 IDENTIFIED = [IDENTIFIABILITY] if PARAMS.identifiability.embedders else []
 
 
-rule identify:
-    input:
-        images=IMAGES,
-        sidecar=sidecars(IMAGES),
-        splits=splits_to_score,
-        scores=SCORE,
-        reconstructions=reconstructions_to_score,
-        reconstruction_sidecars=lambda w: sidecars(reconstructions_to_score(w)),
-        models=models_to_identify,
-        model_sidecars=lambda w: sidecars(models_to_identify(w)),
-    output:
-        table=IDENTIFICATION,
-        record=IDENTIFICATION_RECORD,
-    log:
-        f"{LOG}/identify/{{defense}}/{{attack}}.log",
-    benchmark:
-        f"{BENCHMARK}/identify/{{defense}}/{{attack}}.tsv"
-    threads: 1
-    resources:
-        mem_mb=memory_mb(2000),
-    params:
-        identifiability=to_json(PARAMS.identifiability),
-        splits=lambda w, input: flags("--split", input.splits),
-        reconstructions=lambda w, input: flags("--reconstruction", input.reconstructions),
-        models=lambda w, input: flags("--global-model", input.models),
-        labels=label_wildcards,
-        code=code_version("leakpipe.cli.identify"),
-    shell:
-        """
-        leakpipe identify \
-            --identifiability {params.identifiability:q} \
-            --images {input.images} \
-            {params.splits} \
-            --scores {input.scores} \
-            {params.reconstructions} \
-            {params.models} \
-            --out {output.table} \
-            --threads {threads} \
-            --record {output.record} {params.labels:q} \
-            2>{log}
-        """
+# The embedder `global-model` needs the model that each reconstruction was attacked at.
+AT_MODELS = "global-model" in PARAMS.identifiability.embedders
+
+for MADE_OF, PAIRS in SCORE_JOBS:
+    MODELS = in_scored_cells(GLOBAL_MODEL, MADE_OF) if AT_MODELS else []
+
+    rule:
+        name:
+            f"identify_{'_'.join(PAIRS[0])}"
+        input:
+            images=IMAGES,
+            sidecar=sidecars(IMAGES),
+            splits=fill_each(SPLIT, "seed", sorted({seed for seed, _ in MADE_OF})),
+            scores=fill_pairs([SCORE], PAIRS),
+            reconstructions=fill_pairs(in_scored_cells(RECONSTRUCTION, MADE_OF), PAIRS),
+            reconstruction_sidecars=sidecars(fill_pairs(in_scored_cells(RECONSTRUCTION, MADE_OF), PAIRS)),
+            models=unique(fill_pairs(MODELS, PAIRS)),
+            model_sidecars=sidecars(unique(fill_pairs(MODELS, PAIRS))),
+        output:
+            update(fill_pairs([IDENTIFICATION, IDENTIFICATION_RECORD], PAIRS)),
+        log:
+            f"{LOG}/identify/{'_'.join(PAIRS[0])}.log",
+        benchmark:
+            f"{BENCHMARK}/identify/{'_'.join(PAIRS[0])}.tsv"
+        threads: 1
+        resources:
+            **granted("identify", mem_mb=memory_mb(2000)),
+        params:
+            identifiability=to_json(PARAMS.identifiability),
+            splits=lambda w, input: flags("--split", input.splits),
+            reconstructions=literally(flags("--reconstruction", in_scored_cells(RECONSTRUCTION, MADE_OF))),
+            models=literally(flags("--global-model", MODELS)),
+            files=literally(options({"scores": SCORE, "out": IDENTIFICATION, "record": IDENTIFICATION_RECORD})),
+            each=each_pair(PAIRS),
+            labels=labels(),
+            code=code_version("leakpipe.cli.identify"),
+        shell:
+            """
+            leakpipe identify \
+                --identifiability {params.identifiability:q} \
+                --images {input.images} \
+                {params.splits} \
+                {params.reconstructions:q} \
+                {params.models:q} \
+                {params.files:q} \
+                --threads {threads} \
+                {params.each} {params.labels:q} \
+                2>{log}
+            """
 
 
 rule collect_identifiability:

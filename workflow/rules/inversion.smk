@@ -1,58 +1,69 @@
-# Inputs:  captured global models and updates of one client, the seed's prior images
-# Outputs: reconstructions: one job per (defence, seed, client, attack), over all captured rounds
+# Inputs:  captured global models and updates of one client, the seeds' prior images
+# Outputs: reconstructions over all captured rounds; a job per (defence, attack, client) and ten seeds at most
 
 ATTACK_RECORD = f"{RECORD}/invert/{{defense}}/seed{{seed}}/{{client}}/{{attack}}.json"
 ATTACK_RECORDS = [ATTACK_RECORD.format(**vars(cell)) for cell in CELLS]
+ATTACK_INPUTS = [*in_captured_rounds(GLOBAL_MODEL), *in_captured_rounds(UPDATE), PRIOR]
+ATTACK_OUTPUTS = in_captured_rounds(RECONSTRUCTION)
+ATTACK_FILES = [*ATTACK_OUTPUTS, *sidecars(ATTACK_OUTPUTS), ATTACK_RECORD]
 
+for (DEFENSE, CLIENT, NAME), CHOSEN in group_by(CELLS, "defense", "client", "attack").items():
+    SECONDS = seconds_to_attack(NAME, CLIENT)
+    for SEEDS in split_into_jobs([cell.seed for cell in CHOSEN], SECONDS):
+        OF = {"defense": DEFENSE, "client": CLIENT, "attack": NAME}
+        JOB = f"invert/{DEFENSE}/{NAME}/{CLIENT}/seed{SEEDS[0]}"
 
-rule invert:
-    input:
-        models=in_captured_rounds(GLOBAL_MODEL),
-        model_sidecars=sidecars(in_captured_rounds(GLOBAL_MODEL)),
-        updates=in_captured_rounds(UPDATE),
-        update_sidecars=sidecars(in_captured_rounds(UPDATE)),
-        prior=PRIOR,
-        prior_sidecar=sidecars(PRIOR),
-    output:
-        images=in_captured_rounds(RECONSTRUCTION),
-        sidecars=sidecars(in_captured_rounds(RECONSTRUCTION)),
-        record=ATTACK_RECORD,
-    log:
-        f"{LOG}/invert/{{defense}}/seed{{seed}}/{{client}}/{{attack}}.log",
-    benchmark:
-        f"{BENCHMARK}/invert/{{defense}}/seed{{seed}}/{{client}}/{{attack}}.tsv"
-    threads: 1
-    resources:
-        mem_mb=2000,
-    params:
-        attack=lambda w: to_json(resolve_settings(PARAMS.attacks[w.attack], w.client)),
-        threat_model=lambda w: to_json(granted_to(w.attack)),
-        defense=lambda w: (
-            flags("--defense", [to_json(PARAMS.defenses[w.defense])])
-            if granted_to(w.attack).defense == "known"
-            else []
-        ),
-        checkpoints=f"{CHECKPOINTS}/{{defense}}/seed{{seed}}/{{client}}/{{attack}}",
-        models=lambda w, input: flags("--global-model", input.models),
-        updates=lambda w, input: flags("--update", input.updates),
-        images=lambda w, output: flags("--out", output.images),
-        labels=label_wildcards,
-        code=code_version("leakpipe.cli.invert"),
-    shell:
-        """
-        leakpipe invert \
-            --attack {params.attack:q} \
-            --name {wildcards.attack} \
-            {params.models} \
-            {params.updates} \
-            {params.images} \
-            --prior {input.prior} \
-            --threat-model {params.threat_model:q} {params.defense:q} \
-            --checkpoints {params.checkpoints} \
-            --threads {threads} \
-            --record {output.record} {params.labels:q} \
-            2>{log}
-        """
+        rule:
+            name:
+                JOB.replace("/", "_")
+            input:
+                tensors=fill_each(fill(ATTACK_INPUTS, **OF), "seed", SEEDS),
+                sidecars=sidecars(fill_each(fill(ATTACK_INPUTS, **OF), "seed", SEEDS)),
+            output:
+                update(fill_each(fill(ATTACK_FILES, **OF), "seed", SEEDS)),
+            log:
+                f"{LOG}/{JOB}.log",
+            benchmark:
+                f"{BENCHMARK}/{JOB}.tsv"
+            priority: min(FIRST - 1, round(len(SEEDS) * SECONDS))  # the longest first, so that all cores end together
+            threads: 1
+            resources:
+                **granted("invert", mem_mb=2000),
+            params:
+                attack=to_json(resolve_settings(PARAMS.attacks[NAME], CLIENT)),
+                name=NAME,
+                threat_model=to_json(granted_to(NAME)),
+                defense=(
+                    flags("--defense", [to_json(PARAMS.defenses[DEFENSE])])
+                    if granted_to(NAME).defense == "known"
+                    else []
+                ),
+                files=literally(
+                    options(
+                        {
+                            "global-model": fill(in_captured_rounds(GLOBAL_MODEL), **OF),
+                            "update": fill(in_captured_rounds(UPDATE), **OF),
+                            "out": fill(ATTACK_OUTPUTS, **OF),
+                            "prior": PRIOR,
+                            "checkpoints": fill(f"{CHECKPOINTS}/{{defense}}/seed{{seed}}/{{client}}/{{attack}}", **OF),
+                            "record": fill(ATTACK_RECORD, **OF),
+                        }
+                    )
+                ),
+                each=each("seed", SEEDS),
+                labels=labels(defense=DEFENSE, client=CLIENT),
+                code=code_version("leakpipe.cli.invert"),
+            shell:
+                """
+                leakpipe invert \
+                    --attack {params.attack:q} \
+                    --name {params.name} \
+                    --threat-model {params.threat_model:q} {params.defense:q} \
+                    {params.files:q} \
+                    --threads {threads} \
+                    {params.each} {params.labels:q} \
+                    2>{log}
+                """
 
 
 rule inversion:

@@ -19,40 +19,70 @@ ATTACKS_TABLE, ATTACKS_RECORD = (
 )
 
 
-rule score:
-    input:
-        images=IMAGES,
-        sidecar=sidecars(IMAGES),
-        splits=splits_to_score,
-        reconstructions=reconstructions_to_score,
-        reconstruction_sidecars=lambda w: sidecars(reconstructions_to_score(w)),
-    output:
-        scores=SCORE,
-        record=SCORE_RECORD,
-    log:
-        f"{LOG}/score/{{defense}}/{{attack}}.log",
-    benchmark:
-        f"{BENCHMARK}/score/{{defense}}/{{attack}}.tsv"
-    threads: 1
-    resources:
-        mem_mb=memory_mb(1000),
-    params:
-        splits=lambda w, input: flags("--split", input.splits),
-        reconstructions=lambda w, input: flags("--reconstruction", input.reconstructions),
-        scoring=to_json(PARAMS.scoring),
-        labels=label_wildcards,
-        code=code_version("leakpipe.cli.score"),
-    shell:
-        """
-        leakpipe score \
-            --images {input.images} \
-            {params.splits} \
-            {params.reconstructions} \
-            --scoring {params.scoring:q} \
-            --out {output.scores} \
-            --record {output.record} {params.labels:q} \
-            2>{log}
-        """
+# Tables of one job: those of attacks on the same clients with the same seeds.
+SCORED_ALIKE = {}
+for PAIR in SCORED:
+    SCORED_ALIKE.setdefault(tuple((cell.seed, cell.client) for cell in CELLS_OF[PAIR]), []).append(PAIR)
+SCORE_JOBS = [
+    (MADE_OF, PAIRS)
+    for MADE_OF, ALIKE in SCORED_ALIKE.items()
+    for PAIRS in split_into_jobs(ALIKE, seconds=0.06 * PIXELS * len(ROUNDS) * len(MADE_OF))
+]
+
+
+def in_scored_cells(path, made_of):
+    """`path` of every captured round of every (seed, client); defence and attack are left open."""
+    return [fill(path, round=number, seed=seed, client=client) for seed, client in made_of for number in ROUNDS]
+
+
+def fill_pairs(paths, pairs):
+    """`paths` for every (defence, attack)."""
+    return [path for defense, attack in pairs for path in fill(paths, defense=defense, attack=attack)]
+
+
+def each_pair(pairs):
+    """Tables of a job for its command line."""
+    return flags("--each", [f"defense={defense},attack={attack}" for defense, attack in pairs])
+
+
+for MADE_OF, PAIRS in SCORE_JOBS:
+
+    rule:
+        name:
+            f"score_{'_'.join(PAIRS[0])}"
+        input:
+            images=IMAGES,
+            sidecar=sidecars(IMAGES),
+            splits=fill_each(SPLIT, "seed", sorted({seed for seed, _ in MADE_OF})),
+            reconstructions=fill_pairs(in_scored_cells(RECONSTRUCTION, MADE_OF), PAIRS),
+            reconstruction_sidecars=sidecars(fill_pairs(in_scored_cells(RECONSTRUCTION, MADE_OF), PAIRS)),
+        output:
+            update(fill_pairs([SCORE, SCORE_RECORD], PAIRS)),
+        log:
+            f"{LOG}/score/{'_'.join(PAIRS[0])}.log",
+        benchmark:
+            f"{BENCHMARK}/score/{'_'.join(PAIRS[0])}.tsv"
+        threads: 1
+        resources:
+            **granted("score", mem_mb=memory_mb(1000)),
+        params:
+            splits=lambda w, input: flags("--split", input.splits),
+            reconstructions=literally(flags("--reconstruction", in_scored_cells(RECONSTRUCTION, MADE_OF))),
+            scoring=to_json(PARAMS.scoring),
+            files=literally(options({"out": SCORE, "record": SCORE_RECORD})),
+            each=each_pair(PAIRS),
+            labels=labels(),
+            code=code_version("leakpipe.cli.score"),
+        shell:
+            """
+            leakpipe score \
+                --images {input.images} \
+                {params.splits} \
+                {params.reconstructions:q} \
+                --scoring {params.scoring:q} \
+                {params.files:q} {params.each} {params.labels:q} \
+                2>{log}
+            """
 
 
 rule collect:

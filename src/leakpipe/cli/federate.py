@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from leakpipe.cli.cells import Cells, each_option
 from leakpipe.cli.options import InputFile, record_options, settings_option, threads_option, use_threads
 from leakpipe.cli.terminal import progress_bar
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     "roundN/CLIENT/update.safetensors.",
 )
 @threads_option
+@each_option
 @record_options
 def federate(
     model: dict[str, Any],
@@ -49,54 +51,71 @@ def federate(
     exact_statistics: bool,
     out_dir: Path,
     threads: int,
+    each: list[dict[str, str]],
     record: Path | None,
     labels: dict[str, Any],
 ) -> None:
     """Run federated averaging; keep the captured rounds' global models and attacked clients' updates."""
     if unnamed := [name for name in ("experiment", "defense") if name not in labels]:
         raise click.UsageError(f"--label {unnamed[0]}=… is missing; updates and accuracies are filed under it")
+    from leakpipe.models.choices import starting_weights
+    from leakpipe.params.defenses import DefenseSteps
+    from leakpipe.params.federation import FederationParams
+    from leakpipe.params.models import ModelParams
+    from leakpipe.params.reading import parse_section
+
+    params = {"model": model, "federation": federation, "defense": defense}
+    model_params = parse_section(ModelParams, model, source="--model")
+    settings = parse_section(FederationParams, federation, source="--federation")
+    steps = parse_section(DefenseSteps, defense, source="--defense")
+    weights = Path(starting_weights(model_params))
+    cells = Cells(
+        "federate",
+        each=each,
+        labels=labels,
+        record=record,
+        settings={**params, "attacked": attacked, "exact_statistics": exact_statistics, "threads": threads},
+        inputs=[images, split, *([initial] if initial else [weights] if weights.suffix else [])],
+    )
+    if not cells:
+        return
     use_threads(threads)
     import torch
 
     from leakpipe.cli.allocator import keep_freed_memory
     from leakpipe.data.files import load_dataset, load_split
     from leakpipe.federation.simulate import simulate_federation, write_accuracy
-    from leakpipe.params.defenses import DefenseSteps
-    from leakpipe.params.federation import FederationParams
-    from leakpipe.params.models import ModelParams
-    from leakpipe.params.reading import parse_section
-    from leakpipe.records.run_record import record_run
 
     keep_freed_memory()
-    params = {"model": model, "federation": federation, "defense": defense}
-    with record_run(record, rule="federate", labels=labels, params=params) as run:
-        model_params = parse_section(ModelParams, model, source="--model")
-        settings = parse_section(FederationParams, federation, source="--federation")
-        steps = parse_section(DefenseSteps, defense, source="--defense")
-        dataset = load_dataset(images)
-        parts, seed = load_split(split)
-        built = {"classes": len(dataset.classes), "image_size": dataset.images.shape[-1]}
-        start = _start(model_params, initial, seed=seed, **built)
-        with progress_bar(settings.rounds, "federate", "round") as bar:
-            result = simulate_federation(
-                start,
-                torch.from_numpy(dataset.images),
-                torch.from_numpy(dataset.labels),
-                parts,
-                settings,
-                defense=steps,
-                attacked=attacked,
-                seed=seed,
-                on_round=lambda accuracy: _show(bar, accuracy.test),
-            )
-        cell = {**labels, "seed": seed}
-        for captured in result.captured:
-            folder = out_dir / f"round{captured.round}"
-            _save(captured, folder, model_params, settings, cell=cell, exact_statistics=exact_statistics, **built)
-        write_accuracy(out_dir / "accuracy.csv", result.accuracy, cell=cell)
-        rounds = [accuracy.round for accuracy in result.accuracy]
-        run.add_curve("test_accuracy", rounds, [accuracy.test for accuracy in result.accuracy])
-        run.metrics["test_accuracy"] = result.accuracy[-1].test
+    with progress_bar(settings.rounds * len(cells), "federate", "round") as bar:
+        for cell in cells:
+            bar.set_description(f"federate {cell}".strip(), refresh=False)
+            with cells.recording(cell, params) as run:
+                dataset = load_dataset(images)
+                parts, seed = load_split(cell.fill(split))
+                built = {"classes": len(dataset.classes), "image_size": dataset.images.shape[-1]}
+                start = _start(model_params, initial and cell.fill(initial), seed=seed, **built)
+                result = simulate_federation(
+                    start,
+                    torch.from_numpy(dataset.images),
+                    torch.from_numpy(dataset.labels),
+                    parts,
+                    settings,
+                    defense=steps,
+                    attacked=attacked,
+                    seed=seed,
+                    on_round=lambda accuracy: _show(bar, accuracy.test),
+                )
+                named, out = {**cell.labels, "seed": seed}, cell.fill(out_dir)
+                for captured in result.captured:
+                    folder = out / f"round{captured.round}"
+                    _save(
+                        captured, folder, model_params, settings, cell=named, exact_statistics=exact_statistics, **built
+                    )
+                write_accuracy(out / "accuracy.csv", result.accuracy, cell=named)
+                rounds = [accuracy.round for accuracy in result.accuracy]
+                run.add_curve("test_accuracy", rounds, [accuracy.test for accuracy in result.accuracy])
+                run.metrics["test_accuracy"] = result.accuracy[-1].test
 
 
 def _start(params: "ModelParams", initial: Path | None, *, seed: int, classes: int, image_size: int) -> "ModelState":

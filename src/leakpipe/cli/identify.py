@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from leakpipe.cli.cells import Cells, each_option
 from leakpipe.cli.options import InputFile, OutputFile, record_options, settings_option, threads_option, use_threads
 from leakpipe.cli.terminal import progress_bar
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 @click.option("--global-model", "models", type=InputFile, multiple=True, help="Model before the attacked round.")
 @click.option("--out", type=OutputFile, required=True, help="Table (.csv), one row per true image and embedder.")
 @threads_option
+@each_option
 @record_options
 def identify(
     identifiability: dict[str, Any],
@@ -40,6 +42,7 @@ def identify(
     models: tuple[Path, ...],
     out: Path,
     threads: int,
+    each: list[dict[str, str]],
     record: Path | None,
     labels: dict[str, Any],
 ) -> None:
@@ -52,33 +55,45 @@ def identify(
         raise click.UsageError(
             f"--reconstruction ({len(reconstructions)}) and --global-model ({len(models)}) must be as many"
         )
+    from leakpipe.params.experiment import IdentifiabilityParams
+    from leakpipe.params.reading import parse_section
+
+    settings = parse_section(IdentifiabilityParams, identifiability, source="--identifiability")
+    cells = Cells(
+        "identify",
+        each=each,
+        labels=labels,
+        record=record,
+        settings={**identifiability, "threads": threads},
+        inputs=[images, *splits, scores, *reconstructions, *models],
+    )
+    if not cells:
+        return
     use_threads(threads)
     import pandas as pd
 
     from leakpipe.cli.allocator import keep_freed_memory
     from leakpipe.data.files import load_dataset, load_split
-    from leakpipe.params.experiment import IdentifiabilityParams
-    from leakpipe.params.reading import parse_section
-    from leakpipe.records.run_record import record_run
     from leakpipe.tables.identifiability import identifiability_columns
     from leakpipe.tables.table import SCORE_COLUMNS, read_table, write_table
 
     keep_freed_memory()
-    with record_run(record, rule="identify", labels=labels, params=identifiability) as run:
-        settings = parse_section(IdentifiabilityParams, identifiability, source="--identifiability")
-        look_up = _LookUp(
-            settings=settings,
-            pixels=load_dataset(images).images,
-            splits={seed: split for split, seed in map(load_split, splits)},
-            scores=read_table(scores, SCORE_COLUMNS),
-        )
-        rows: list[dict[str, Any]] = []
-        with progress_bar(len(reconstructions), "identify", "client") as bar:
-            for path, model in zip(reconstructions, models or [None] * len(reconstructions), strict=True):
-                rows += look_up.rows(path, model)
-                bar.update()
-        write_table(out, pd.DataFrame(rows, columns=identifiability_columns(settings.top)))
-        run.metrics["look_ups"] = len(rows)
+    with progress_bar(len(reconstructions) * len(cells), "identify", "client") as bar:
+        for cell in cells:
+            bar.set_description(f"identify {cell}".strip(), refresh=False)
+            with cells.recording(cell, identifiability) as run:
+                look_up = _LookUp(
+                    settings=settings,
+                    pixels=load_dataset(images).images,
+                    splits={seed: split for split, seed in map(load_split, splits)},
+                    scores=read_table(cell.fill(scores), SCORE_COLUMNS),
+                )
+                rows: list[dict[str, Any]] = []
+                for path, model in zip(reconstructions, models or [None] * len(reconstructions), strict=True):
+                    rows += look_up.rows(cell.fill(path), model and cell.fill(model))
+                    bar.update()
+                write_table(cell.fill(out), pd.DataFrame(rows, columns=identifiability_columns(settings.top)))
+                run.metrics["look_ups"] = len(rows)
 
 
 @dataclass(frozen=True, kw_only=True)

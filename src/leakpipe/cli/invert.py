@@ -1,4 +1,4 @@
-"""`leakpipe invert`: attack one client's updates."""
+"""`leakpipe invert`: attack clients' updates."""
 
 import json
 import time
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from leakpipe.cli.cells import require_cell
+from leakpipe.cli.cells import Cells, each_option, require_cell
 from leakpipe.cli.options import (
     InputFile,
     JsonOrFile,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @settings_option("attack", "Settings of the attack")
 @settings_option("threat-model", "The `threat_model` section: what the attacker is granted")
 @click.option(
-    "--defense", type=JsonOrFile(), help="The defence's steps (JSON, or a YAML file); used by who is told them."
+    "--defense", type=JsonOrFile(), help="The defence's steps (JSON, or a YAML file), for attackers who know them."
 )
 @click.option("--name", required=True, help="What to call the attack in tables.")
 @click.option("--global-model", "models", type=InputFile, multiple=True, required=True, help="Model before the round.")
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     "--checkpoint-seconds", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Time between saves."
 )
 @threads_option
+@each_option
 @record_options
 def invert(
     attack: dict[str, Any],
@@ -64,49 +65,64 @@ def invert(
     checkpoints: Path | None,
     checkpoint_seconds: float,
     threads: int,
+    each: list[dict[str, str]],
     record: Path | None,
     labels: dict[str, Any],
 ) -> None:
     """Rebuild a client's images from its updates.
 
-    --global-model, --update and --out go together: give each once per captured round, in the same order.
+    --global-model, --update and --out go together: give each once per captured round, in the same order. With --each,
+    one call attacks several clients or seeds one after the other:
+
+    --update 'seed{seed}/round1/site-9/update.safetensors' … --each seed=1 --each seed=2
     """
     if not len(models) == len(updates) == len(outputs):
         raise click.UsageError(
             f"--global-model ({len(models)}), --update ({len(updates)}) and --out ({len(outputs)}) must be as many"
         )
-    from leakpipe.cli.allocator import keep_freed_memory
-    from leakpipe.errors import LeakpipeError
     from leakpipe.params.attacks import AttackSettings, ThreatModel
     from leakpipe.params.defenses import DefenseSteps
     from leakpipe.params.reading import parse_section
-    from leakpipe.records.run_record import record_run
+
+    params = {**attack, "threat_model": threat_model}
+    settings = parse_section(AttackSettings, attack, source="--attack")
+    granted = parse_section(ThreatModel, threat_model, source="--threat-model")
+    if granted.defense == "known" and defense is None:
+        raise click.UsageError("--threat-model: defense: known needs --defense, which is missing")
+    known = parse_section(DefenseSteps, defense, source="--defense") if granted.defense == "known" else None
+    cells = Cells(
+        "invert",
+        each=each,
+        labels={**labels, "attack": name},
+        record=record,
+        settings={**params, "defense": defense if known else None, "threads": threads},
+        inputs=[*models, *updates, prior],
+    )
+    if not cells:
+        return
+    from leakpipe.cli.allocator import keep_freed_memory
 
     use_threads(threads)
     keep_freed_memory()
-    params = {**attack, "threat_model": threat_model}
-    labels = {**labels, "attack": name}
-    with stop_cleanly(), record_run(record, rule="invert", labels=labels, params=params) as run:
-        settings = parse_section(AttackSettings, attack, source="--attack")
-        granted = parse_section(ThreatModel, threat_model, source="--threat-model")
-        if granted.defense == "known" and defense is None:
-            raise LeakpipeError("--threat-model: defense: known needs --defense, which is missing")
-        told = parse_section(DefenseSteps, defense, source="--defense") if granted.defense == "known" else None
-        job = _Attack(
-            name=name,
-            settings=settings,
-            granted=granted,
-            defense=told,
-            prior=prior,
-            checkpoints=checkpoints,
-            checkpoint_seconds=checkpoint_seconds,
-        )
-        with progress_bar(settings.iterations * len(updates), f"invert ({name})", "step") as bar:
-            for model, update, out in zip(models, updates, outputs, strict=True):
-                result = job.run(model, update, out, bar, labels)
-                run.details.setdefault("attacks", []).append(result.pop("summary"))
-                for curve, values in result["curves"].items():
-                    run.add_curve(f"round{result['round']}/{curve}", result["steps"], values)
+    steps = settings.iterations * len(updates) * len(cells)
+    with stop_cleanly(), progress_bar(steps, f"invert ({name})", "step") as bar:
+        for cell in cells:
+            bar.set_description(f"invert ({name}) {cell}".strip(), refresh=False)
+            with cells.recording(cell, params) as run:
+                job = _Attack(
+                    name=name,
+                    settings=settings,
+                    granted=granted,
+                    defense=known,
+                    prior=cell.fill(prior),
+                    checkpoints=checkpoints and cell.fill(checkpoints),
+                    checkpoint_seconds=checkpoint_seconds,
+                )
+                for model, update, out in zip(models, updates, outputs, strict=True):
+                    result = job.run(cell.fill(model), cell.fill(update), cell.fill(out), bar, cell.labels)
+                    run.details.setdefault("attacks", []).append(result.pop("summary"))
+                    for curve, values in result["curves"].items():
+                        run.add_curve(f"round{result['round']}/{curve}", result["steps"], values)
 
 
 @dataclass(frozen=True, kw_only=True)

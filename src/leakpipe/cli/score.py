@@ -1,12 +1,19 @@
-"""`leakpipe score`: hold reconstructions against the true images."""
+"""`leakpipe score`: compare reconstructions with the true images."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from leakpipe.cli.cells import require_cell, require_distinct
+from leakpipe.cli.cells import Cells, each_option, require_cell, require_distinct
 from leakpipe.cli.options import InputFile, OutputFile, record_options, settings_option
+
+if TYPE_CHECKING:
+    from leakpipe.data.images import LabeledImages
+    from leakpipe.data.partition import Split
+    from leakpipe.metrics.score import PerceptualDistance
+    from leakpipe.params.experiment import ScoringParams
 
 
 @click.command()
@@ -22,6 +29,7 @@ from leakpipe.cli.options import InputFile, OutputFile, record_options, settings
     help="Folder with the weights of LPIPS, if not torch's own.",
 )
 @click.option("--out", type=OutputFile, required=True, help="Table (.csv), one row per true image.")
+@each_option
 @record_options
 def score(
     images: Path,
@@ -30,53 +38,80 @@ def score(
     scoring: dict[str, Any],
     lpips_weights: Path | None,
     out: Path,
+    each: list[dict[str, str]],
     record: Path | None,
     labels: dict[str, Any],
 ) -> None:
-    """Score reconstructions: SSIM, PSNR, MSE, RDLV, text read per true image, each held against one reconstruction."""
+    """Score reconstructions: SSIM, PSNR, MSE, RDLV and legible text of the one matched to each true image."""
+    from leakpipe.params.experiment import ScoringParams
+    from leakpipe.params.reading import parse_section
+
+    settings = parse_section(ScoringParams, scoring, source="--scoring")
+    cells = Cells(
+        "score",
+        each=each,
+        labels=labels,
+        record=record,
+        settings=scoring,
+        inputs=[images, *splits, *reconstructions],
+    )
+    if not cells:
+        return
     import pandas as pd
 
-    from leakpipe.attacks.files import load_reconstruction
     from leakpipe.data.files import load_dataset, load_split
+    from leakpipe.tables.table import write_scores
+
+    for cell in cells:
+        with cells.recording(cell, scoring) as run:
+            lpips = None
+            if settings.lpips:
+                from leakpipe.metrics.lpips import load_lpips  # and torch, which takes seconds
+
+                lpips = load_lpips(lpips_weights)
+            dataset = load_dataset(images)
+            by_seed = {seed: split for split, seed in map(load_split, splits)}
+            rows, found = [], []
+            for path in map(cell.fill, reconstructions):
+                of, scored = _score(path, dataset, by_seed, settings, labels=cell.labels, lpips=lpips)
+                found.append((path, of))
+                rows += scored
+            require_distinct(found)
+            write_scores(cell.fill(out), rows)
+            run.metrics["images"] = len(rows)
+            means = pd.DataFrame(rows).groupby("client")[["ssim", "ssim_prior"]].mean()
+            run.metrics |= {f"{client}.{name}": value for name in means for client, value in means[name].items()}
+
+
+def _score(
+    path: Path,
+    dataset: "LabeledImages",
+    by_seed: Mapping[int, "Split"],
+    settings: "ScoringParams",
+    *,
+    labels: Mapping[str, str],
+    lpips: "PerceptualDistance | None",
+) -> tuple[Mapping[str, Any], list[dict[str, Any]]]:
+    """Cell and rows of one client's reconstructions: a row for each of its true images."""
+    from leakpipe.attacks.files import load_reconstruction
     from leakpipe.errors import LeakpipeError
     from leakpipe.metrics.labels import label_accuracy
     from leakpipe.metrics.legibility import score_texts
     from leakpipe.metrics.score import score_images
-    from leakpipe.params.experiment import ScoringParams
-    from leakpipe.params.reading import parse_section
-    from leakpipe.records.run_record import record_run
-    from leakpipe.tables.table import write_scores
 
-    with record_run(record, rule="score", labels=labels, params=scoring) as run:
-        settings = parse_section(ScoringParams, scoring, source="--scoring")
-        lpips = None
-        if settings.lpips:
-            from leakpipe.metrics.lpips import load_lpips  # and torch, which takes seconds
-
-            lpips = load_lpips(lpips_weights)
-        dataset = load_dataset(images)
-        by_seed = {seed: split for split, seed in map(load_split, splits)}
-        rows, cells = [], []
-        for path in reconstructions:
-            found = load_reconstruction(path)
-            require_cell(path, found.cell, labels)
-            cells.append((path, found.cell))
-            seed, client = found.cell["seed"], found.cell["client"]
-            if seed not in by_seed:
-                raise LeakpipeError(f"{path}: its seed {seed} has no --split")
-            held = list(by_seed[seed].clients[client])
-            accuracy = label_accuracy(found.labels, dataset.labels[held])
-            scores = score_images(
-                found.images, dataset.images[held], found.prior, assignment=settings.assignment, lpips=lpips
-            )
-            for scored in scores:
-                shared = {"label_accuracy": accuracy, "iterations": found.iterations}
-                position = scored["position"]
-                rebuilt, prior = found.images[scored["reconstruction"]], found.prior[position]
-                shared |= score_texts(rebuilt, prior, dataset.texts_of(held[position]))
-                rows.append({**found.cell, **scored, **shared, "image": held[position]})
-        require_distinct(cells)
-        write_scores(out, rows)
-        run.metrics["images"] = len(rows)
-        means = pd.DataFrame(rows).groupby("client")[["ssim", "ssim_prior"]].mean()
-        run.metrics |= {f"{client}.{name}": value for name in means for client, value in means[name].items()}
+    found = load_reconstruction(path)
+    require_cell(path, found.cell, labels)
+    seed, client = found.cell["seed"], found.cell["client"]
+    if seed not in by_seed:
+        raise LeakpipeError(f"{path}: its seed {seed} has no --split")
+    held = list(by_seed[seed].clients[client])
+    accuracy = label_accuracy(found.labels, dataset.labels[held])
+    scores = score_images(found.images, dataset.images[held], found.prior, assignment=settings.assignment, lpips=lpips)
+    rows = []
+    for scored in scores:
+        shared = {"label_accuracy": accuracy, "iterations": found.iterations}
+        position = scored["position"]
+        rebuilt, prior = found.images[scored["reconstruction"]], found.prior[position]
+        shared |= score_texts(rebuilt, prior, dataset.texts_of(held[position]))
+        rows.append({**found.cell, **scored, **shared, "image": held[position]})
+    return found.cell, rows

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from leakpipe.cli.cells import Cells, each_option
 from leakpipe.cli.options import InputFile, OutputFile, record_options, settings_option
 
 
@@ -12,44 +13,55 @@ from leakpipe.cli.options import InputFile, OutputFile, record_options, settings
 @settings_option("data-params", "The `data` section")
 @settings_option("clients", "The `federation.clients` section")
 @click.option("--images", type=InputFile, required=True, help="The data set (prepare-data's output).")
-@click.option("--seed", type=click.IntRange(min=0), required=True, help="Seed of the split.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the split  [default: the label `seed`]")
 @click.option("--split", type=OutputFile, required=True, help="Where the split goes (.json).")
 @click.option("--prior", type=OutputFile, required=True, help="Where the prior images go (.safetensors).")
+@each_option
 @record_options
 def split_data(
     data_params: dict[str, Any],
     clients: dict[str, Any],
     images: Path,
-    seed: int,
+    seed: int | None,
     split: Path,
     prior: Path,
+    each: list[dict[str, str]],
     record: Path | None,
-    labels: dict[str, Any],
+    labels: dict[str, str],
 ) -> None:
     """Split a data set into clients, validation, test and public part."""
-    from leakpipe.data.datalists import split_by_datalists
+    from leakpipe.data.datalists import find_datalists, split_by_datalists
     from leakpipe.data.files import load_dataset, save_split
     from leakpipe.data.partition import split_dataset
     from leakpipe.data.priors import average_public_images, save_priors
     from leakpipe.params.data import DataParams
     from leakpipe.params.federation import ClientParams
     from leakpipe.params.reading import parse_section
-    from leakpipe.records.run_record import record_run
 
-    params = {"data": data_params, "clients": clients, "seed": seed}
-    with record_run(record, rule="split_data", labels=labels, params=params):
-        dataset = load_dataset(images)
-        data = parse_section(DataParams, data_params, source="--data-params")
-        holding = {
-            name: parse_section(ClientParams, client, source=f"--clients: {name}") for name, client in clients.items()
-        }
-        if data.datalists:
-            parts = split_by_datalists(dataset, data, holding, seed=seed)
-        else:
-            parts = split_dataset(dataset.labels, dataset.classes, data, holding, seed=seed)
-        save_split(split, parts, seed=seed)
-        save_priors(
-            prior,
-            average_public_images(dataset.images, dataset.labels, parts.public, dataset.classes),
-            seed=seed,
-        )
+    params = {"data": data_params, "clients": clients}
+    data = parse_section(DataParams, data_params, source="--data-params")
+    holding = {
+        name: parse_section(ClientParams, client, source=f"--clients: {name}") for name, client in clients.items()
+    }
+    inputs = [images, *find_datalists(data)]
+    cells = Cells("split_data", each=each, labels=labels, record=record, settings=params, inputs=inputs)
+    for cell in cells:
+        drawn = _require_seed(seed if seed is not None else cell.labels.get("seed"))
+        with cells.recording(cell, {**params, "seed": drawn}):
+            dataset = load_dataset(images)
+            if data.datalists:
+                parts = split_by_datalists(dataset, data, holding, seed=drawn)
+            else:
+                parts = split_dataset(dataset.labels, dataset.classes, data, holding, seed=drawn)
+            save_split(cell.fill(split), parts, seed=drawn)
+            save_priors(
+                cell.fill(prior),
+                average_public_images(dataset.images, dataset.labels, parts.public, dataset.classes),
+                seed=drawn,
+            )
+
+
+def _require_seed(seed: int | str | None) -> int:
+    if seed is None or not str(seed).isdigit():
+        raise click.UsageError(f"--seed: {seed!r}, expected a whole number, here or as the label `seed`")
+    return int(seed)
