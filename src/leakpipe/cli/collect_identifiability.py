@@ -20,9 +20,8 @@ def collect_identifiability(
     from leakpipe.params.experiment import IdentifiabilityParams
     from leakpipe.params.reading import parse_section
     from leakpipe.records.run_record import record_run
-    from leakpipe.tables.identifiability import collect_identifiability as collect
-    from leakpipe.tables.identifiability import identifiability_columns
-    from leakpipe.tables.table import read_table, write_table
+    from leakpipe.tables.table import collect_identifiability as collect
+    from leakpipe.tables.table import identifiability_columns, read_table, write_table
 
     with record_run(record, rule="collect_identifiability", labels=labels, params=identifiability) as run:
         top = parse_section(IdentifiabilityParams, identifiability, source="--identifiability").top

@@ -28,7 +28,7 @@ def compare(
 ) -> None:
     """Compare the first attack, client and defence with the others, with intervals and corrected p-values."""
     from leakpipe.records.run_record import record_run
-    from leakpipe.tables.pairwise import compare_pairs
+    from leakpipe.tables.comparisons import compare_pairs
     from leakpipe.tables.table import LEAKAGE_COLUMNS, read_table, write_table
 
     orders = {"attack": attacks, "client": clients, "defense": defenses}

@@ -15,10 +15,10 @@ from leakpipe.cli.options import InputFile, OutputFile, record_options
 @record_options
 def compare_attacks(leakage: Path, defense: str, out: Path, record: Path | None, labels: dict[str, Any]) -> None:
     """Write the mean of every measure by attack, client and round, with intervals over draws."""
-    from leakpipe.figures.selection import select
     from leakpipe.records.run_record import record_run
-    from leakpipe.tables.comparison import compare_attacks
+    from leakpipe.tables.comparisons import compare_attacks
     from leakpipe.tables.table import LEAKAGE_COLUMNS, read_table, write_table
+    from leakpipe.tables.wording import select
 
     with record_run(record, rule="compare_attacks", labels=labels, params={"defense": defense}) as run:
         rows = select(read_table(leakage, LEAKAGE_COLUMNS), defense=defense)

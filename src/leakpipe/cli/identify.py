@@ -67,8 +67,7 @@ def identify(
     from leakpipe.params.experiment import IdentifiabilityParams
     from leakpipe.params.reading import parse_section
     from leakpipe.records.run_record import record_run
-    from leakpipe.tables.identifiability import identifiability_columns
-    from leakpipe.tables.table import SCORE_COLUMNS, read_table, write_table
+    from leakpipe.tables.table import SCORE_COLUMNS, identifiability_columns, read_table, write_table
 
     keep_freed_memory()
     with record_run(record, rule="identify", labels=labels, params=identifiability) as run:

@@ -41,9 +41,8 @@ def plot_bound(
     from leakpipe.data.files import load_dataset, load_split
     from leakpipe.defenses.naming import name_defenses
     from leakpipe.figures.bound import draw_bound
-    from leakpipe.tables.identifiability import identifiability_columns
     from leakpipe.tables.robustness import class_chance, compare_with_bounds
-    from leakpipe.tables.table import read_table
+    from leakpipe.tables.table import identifiability_columns, read_table
 
     labels = load_dataset(images).labels
     compared = compare_with_bounds(

@@ -23,8 +23,7 @@ def plot_identifiability(table: Path, *, identifiability: Mapping[str, Any], **s
     from leakpipe.figures.identifiability import draw_identifiability
     from leakpipe.params.experiment import IdentifiabilityParams
     from leakpipe.params.reading import parse_section
-    from leakpipe.tables.identifiability import identifiability_columns
-    from leakpipe.tables.table import read_table
+    from leakpipe.tables.table import identifiability_columns, read_table
 
     measured = parse_section(IdentifiabilityParams, identifiability, source="--identifiability")
     rows = read_table(table, identifiability_columns(measured.top))

@@ -10,9 +10,9 @@ from matplotlib.lines import Line2D
 
 from leakpipe.figures.lines import draw_interval, use_log_scale
 from leakpipe.figures.means import INTERVAL, mean_over_draws
-from leakpipe.figures.selection import count, describe_client, order_clients, select
 from leakpipe.figures.style import COLORS, INK, MARKERS, MUTED, Drawing, in_style
-from leakpipe.tables.comparison import per_attack_run
+from leakpipe.tables.comparisons import per_attack_run
+from leakpipe.tables.wording import count, describe_client, order_clients, select
 
 LOOKS = [
     *zip(COLORS, MARKERS, strict=True),

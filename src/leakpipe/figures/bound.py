@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from leakpipe.errors import LeakpipeError
 from leakpipe.figures.lines import use_log_scale
-from leakpipe.figures.selection import count, describe_client
 from leakpipe.figures.style import COLORS, FAINT, MARKERS, MUTED, Drawing, in_style
 from leakpipe.tables.robustness import bound_curve
+from leakpipe.tables.wording import count, describe_client
 
 
 @in_style

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from leakpipe.client.steps import count_local_steps
 from leakpipe.figures.lines import Look, draw_means, mark_zero
 from leakpipe.figures.means import INTERVAL
-from leakpipe.figures.selection import count_draws, describe_client, order_clients, select
 from leakpipe.figures.style import Drawing, in_style
-from leakpipe.tables.gain import add_gain
+from leakpipe.tables.statistics import add_gain
+from leakpipe.tables.wording import count_draws, describe_client, order_clients, select
 
 PROPERTIES = {
     "images": "training images of the client",

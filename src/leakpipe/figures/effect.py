@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 from leakpipe.errors import LeakpipeError
 from leakpipe.figures.lines import draw_interval, use_log_scale
 from leakpipe.figures.means import INTERVAL, Mean, mean_over_draws
-from leakpipe.figures.selection import count_sample, describe_client, select
 from leakpipe.figures.style import COLORS, MARKERS, MUTED, Drawing, in_style
+from leakpipe.tables.wording import count_sample, describe_client, select
 
 PRIOR: dict[str, Any] = {"color": MUTED, "linestyle": "--", "linewidth": 1, "zorder": 1}
 WIDE = 10  # from this ratio of the largest to the smallest number of iterations on, their axis is logarithmic

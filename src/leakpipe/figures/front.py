@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 
 from leakpipe.figures.lines import mark_zero, name_points
 from leakpipe.figures.means import INTERVAL
-from leakpipe.figures.selection import count, describe_client
 from leakpipe.figures.style import COLORS, MUTED, Drawing, in_style
+from leakpipe.tables.wording import count, describe_client
 
 LEAKS, HIDES, DESTROYED = COLORS[0], COLORS[1], MUTED
 NAMED = 20  # with more defences than this, only those on the front or at or below 0 are named

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from leakpipe.figures.selection import count, describe_client, order_clients, select
 from leakpipe.figures.style import COLORS, FAINT, MUTED, Drawing, in_style
 from leakpipe.randomness import derive_seed
-from leakpipe.tables.uncertainty import bootstrap_mean
+from leakpipe.tables.statistics import bootstrap_mean
+from leakpipe.tables.wording import count, describe_client, order_clients, select
 
 CHANCE_WIDTH = 0.36  # half the width of a client's band of chance, of the distance between clients
 

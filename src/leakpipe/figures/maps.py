@@ -10,9 +10,9 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 
 from leakpipe.errors import LeakpipeError
 from leakpipe.figures.pictures import Pictures, Sheet, choose_images, describe_shown
-from leakpipe.figures.selection import select, stack_description, write_gain
 from leakpipe.figures.style import COLORS, FAINT, MUTED, Drawing, in_style
 from leakpipe.metrics.leakage_map import leakage_map
+from leakpipe.tables.wording import select, stack_description, write_gain
 
 PICTURE, GAP, GROUP_GAP, LEFT, TOP, CAPTION, BOTTOM = 1.0, 0.12, 0.14, 1.05, 0.85, 0.24, 0.6  # inches
 LARGEST = 1.0  # gain at which the colours end

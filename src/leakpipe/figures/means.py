@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from leakpipe.randomness import derive_seed
-from leakpipe.tables.uncertainty import FEWEST_CLUSTERS, bootstrap_mean
+from leakpipe.tables.statistics import FEWEST_CLUSTERS, bootstrap_mean
 
 INTERVAL = (
     f"A bar is the 95 % interval of a mean over draws (seeds), by bootstrap of whole draws; fewer than "

@@ -12,8 +12,8 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.figures import published
 from leakpipe.figures.lines import PUBLISHED, Look, draw_means, draw_published, mark_zero
 from leakpipe.figures.means import INTERVAL
-from leakpipe.figures.selection import count_draws, describe_client, order_clients, select
 from leakpipe.figures.style import INK, MUTED, Drawing, in_style
+from leakpipe.tables.wording import count_draws, describe_client, order_clients, select
 
 
 @in_style

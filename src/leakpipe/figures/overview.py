@@ -10,9 +10,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 
 from leakpipe.figures.pictures import Sheet
-from leakpipe.figures.selection import count, select, stack_description, write_gain
 from leakpipe.figures.style import COLORS, INK, MUTED, Drawing, in_style
-from leakpipe.tables.gain import add_gain
+from leakpipe.tables.statistics import add_gain
+from leakpipe.tables.wording import count, select, stack_description, write_gain
 
 # Ever darker, so that gray print shows it too; what is not above the prior is as light as it gets.
 COLOR_MAP = LinearSegmentedColormap.from_list("leaked", ["#eeeeee", COLORS[4], COLORS[0], "#5c2800"])

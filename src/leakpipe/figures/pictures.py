@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from leakpipe.figures.selection import count, order_clients, select
+from leakpipe.tables.wording import count, order_clients, select
 
 
 @dataclass(frozen=True)

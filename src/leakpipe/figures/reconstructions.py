@@ -8,8 +8,8 @@ import pandas as pd
 
 from leakpipe.errors import LeakpipeError
 from leakpipe.figures.pictures import Pictures, Sheet, choose_images, describe_shown
-from leakpipe.figures.selection import select, stack_description
 from leakpipe.figures.style import COLORS, FAINT, MUTED, Drawing, in_style
+from leakpipe.tables.wording import select, stack_description
 
 PICTURE, GAP, GROUP_GAP, LEFT, CAPTION = 0.92, 0.12, 0.14, 1.0, 0.24  # inches
 TITLE, HEADING, LINE = 0.6, 0.52, 0.15  # inches: the figure's title; a heading of two lines; every further line

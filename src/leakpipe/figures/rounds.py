@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from leakpipe.figures import published
 from leakpipe.figures.lines import Look, draw_means, draw_published, label_ends, mark_zero
 from leakpipe.figures.means import INTERVAL
-from leakpipe.figures.selection import count_sample, describe_client, order_clients, select
 from leakpipe.figures.style import Drawing, in_style
-from leakpipe.tables.gain import add_gain
+from leakpipe.tables.statistics import add_gain
+from leakpipe.tables.wording import count_sample, describe_client, order_clients, select
 
 
 @in_style

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from leakpipe.errors import LeakpipeError
 from leakpipe.figures.lines import draw_interval, mark_zero, name_points
 from leakpipe.figures.means import INTERVAL, Mean, mean_over_draws
-from leakpipe.figures.selection import count, count_sample, order_clients, select
 from leakpipe.figures.style import COLORS, MUTED, Drawing, in_style
-from leakpipe.tables.front import find_front
-from leakpipe.tables.gain import add_gain
+from leakpipe.tables.defenses import find_front
+from leakpipe.tables.statistics import add_gain
+from leakpipe.tables.wording import count, count_sample, order_clients, select
 
 
 @dataclass(frozen=True)
