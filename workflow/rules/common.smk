@@ -12,7 +12,7 @@ from leakpipe.records.code_version import code_version
 from leakpipe.data.datalists import find_datalists
 from leakpipe.data.datasets import DATASETS
 from leakpipe.errors import LeakpipeError
-from leakpipe.experiment import attacked_clients, group_cells, list_cells, parse_params, undefended
+from leakpipe.experiment import attacked_clients, group_cells, list_cells, parse_params
 from leakpipe.attacks.progress import CHECKPOINTS_FOLDER
 from leakpipe.models.catalog import require_model_weights
 from leakpipe.models.weights import require_weights
@@ -31,7 +31,6 @@ CELLS = list_cells(PARAMS)
 CELLS_OF = group_cells(CELLS)
 ROUNDS = PARAMS.federation.captured_rounds
 ATTACKED = attacked_clients(PARAMS)
-UNDEFENDED = undefended(PARAMS)
 
 RESULTS = f"results/{EXPERIMENT}"
 FEDERATION = f"{RESULTS}/federation/{{defense}}/seed{{seed}}"
@@ -139,17 +138,6 @@ def splits_to_score(wildcards):
     """The splits of the seeds that one attack was run on under one defence."""
     seeds = {cell.seed for cell in CELLS_OF[wildcards.defense, wildcards.attack]}
     return expand(SPLIT, seed=sorted(seeds))
-
-
-def pictures(chosen):
-    """Images, splits and reconstructions of the last captured round, of the cells that are drawn."""
-    rebuilt = [RECONSTRUCTION.format(round=max(ROUNDS), **vars(cell)) for cell in chosen]
-    return {
-        "images": IMAGES,
-        "split": expand(SPLIT, seed=PARAMS.seeds),
-        "reconstruction": rebuilt,
-        "sidecars": sidecars([IMAGES, *rebuilt]),
-    }
 
 
 def models_to_identify(wildcards):

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from math import isnan, sqrt
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from leakpipe.errors import LeakpipeError
@@ -130,6 +131,15 @@ def _measure_utility(
         "accuracy_lost_high": lost.high,
         "destroyed": is_destroyed(mean, chance=chance, images=test_images * len(values)),
     }
+
+
+def commonest_class(tested: Sequence[np.ndarray]) -> tuple[float, int]:
+    """Accuracy of always naming the commonest class, a mean over draws, and the number of test images of one draw.
+
+    Args:
+        tested: Class of every test image, for each draw.
+    """
+    return float(np.mean([np.bincount(labels).max() / len(labels) for labels in tested])), len(tested[0])
 
 
 def is_destroyed(accuracy: float, *, chance: float, images: int) -> bool:
