@@ -17,9 +17,8 @@ include: "workflow/rules/pretraining.smk"
 include: "workflow/rules/federation.smk"
 include: "workflow/rules/inversion.smk"
 include: "workflow/rules/scoring.smk"
-include: "workflow/rules/judging.smk"
-include: "workflow/rules/privacy.smk"
 include: "workflow/rules/identification.smk"
+include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/reporting.smk"
 include: "workflow/rules/provenance.smk"
@@ -30,11 +29,7 @@ rule all:
     default_target: True
     input:
         list(TABLES.values()),
-        DIFFERENCES,
-        CLAIMS,
-        PRIVACY,
-        DEFENSE_TABLE,
-        ATTACKS_TABLE,
+        VERDICTS,
         IDENTIFIED,
         FIGURES,
         REPORT,

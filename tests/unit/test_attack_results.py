@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from leakpipe.tables.comparison import COMPARISON_COLUMNS
+from leakpipe.tables.comparisons import COMPARISON_COLUMNS
 from tests.conftest import PROJECT
 
 BLOCK = r"(<!-- {name}: .*? -->\n).*?(<!-- /{name} -->)"

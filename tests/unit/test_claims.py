@@ -17,8 +17,8 @@ from leakpipe.claims.rules import INCONCLUSIVE, LEAK_MARGIN, NOT_REPRODUCED, NOT
 from leakpipe.cli.main import main
 from leakpipe.files.storage import write_json
 from leakpipe.params.claims import ClaimsParams
+from leakpipe.tables.statistics import bootstrap_mean
 from leakpipe.tables.table import LEAKAGE_COLUMNS, write_table
-from leakpipe.tables.uncertainty import bootstrap_mean
 
 ROLES = ClaimsParams(
     attack="ours",

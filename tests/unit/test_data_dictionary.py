@@ -5,11 +5,9 @@ import re
 import pytest
 
 from leakpipe.accounting.table import PRIVACY_COLUMNS
-from leakpipe.tables.comparison import COMPARISON_COLUMNS
+from leakpipe.tables.comparisons import COMPARISON_COLUMNS, PAIR_COLUMNS
 from leakpipe.tables.defenses import DEFENSE_COLUMNS
-from leakpipe.tables.identifiability import identifiability_columns
-from leakpipe.tables.pairwise import PAIR_COLUMNS
-from leakpipe.tables.table import ACCURACY_COLUMNS, LEAKAGE_COLUMNS
+from leakpipe.tables.table import ACCURACY_COLUMNS, LEAKAGE_COLUMNS, identifiability_columns
 from tests.conftest import PROJECT
 
 TEXT = (PROJECT / "docs" / "data-dictionary.md").read_text(encoding="utf-8")

@@ -13,10 +13,9 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.figures.bound import draw_bound
 from leakpipe.figures.front import draw_front
 from leakpipe.params.federation import FederationParams
-from leakpipe.tables.defenses import DEFENSE_COLUMNS, compare_defenses, is_destroyed
-from leakpipe.tables.front import find_front
+from leakpipe.tables.defenses import DEFENSE_COLUMNS, compare_defenses, find_front, is_destroyed
 from leakpipe.tables.robustness import BOUND_COLUMNS, bound_curve, class_chance, compare_with_bounds
-from leakpipe.tables.uncertainty import bootstrap_mean
+from leakpipe.tables.statistics import bootstrap_mean
 from tests.unit.figure_tables import CLIENTS
 
 NAMES = ["none", "hiding", "private", "broken"]

@@ -9,7 +9,7 @@ from leakpipe.figures.attacks import draw_attacks
 from leakpipe.figures.noise import draw_noise
 from leakpipe.figures.published import ACCURACY_BY_NOISE, RDLV_BY_NOISE
 from leakpipe.figures.rounds import draw_rounds
-from leakpipe.tables.uncertainty import bootstrap_mean
+from leakpipe.tables.statistics import bootstrap_mean
 from tests.unit.figure_tables import (
     ATTACKS,
     CLIENTS,

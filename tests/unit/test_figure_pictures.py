@@ -18,7 +18,7 @@ from leakpipe.figures.maps import draw_maps
 from leakpipe.figures.overview import draw_overview
 from leakpipe.figures.pictures import Pictures, choose_images
 from leakpipe.figures.reconstructions import BAND, draw_reconstructions
-from leakpipe.figures.selection import write_gain
+from leakpipe.tables.wording import write_gain
 from tests.unit.figure_tables import CLIENTS, DEFENSES, flat_pictures, gray_of, images_of, leakage_table, texts_of
 
 MAPS: dict[str, Any] = {"attack": "main", "defense": "none", "captured_round": 7, "clients": CLIENTS}

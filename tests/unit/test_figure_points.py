@@ -12,8 +12,8 @@ from leakpipe.figures.clients import describe_training, draw_clients
 from leakpipe.figures.effect import draw_effect, is_number
 from leakpipe.figures.style import COLORS, MUTED
 from leakpipe.figures.tradeoff import draw_tradeoff
-from leakpipe.tables.front import find_front
-from leakpipe.tables.uncertainty import bootstrap_mean
+from leakpipe.tables.defenses import find_front
+from leakpipe.tables.statistics import bootstrap_mean
 from tests.unit.figure_tables import CLIENTS, DEFENSES, accuracy_table, bars, leakage_table, line
 
 EFFECT = {"title": "Effect of a thing", "attacks": {"main": "with it", "other": "without"}, "clients": ["one"]}

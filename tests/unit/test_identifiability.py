@@ -6,7 +6,7 @@ import pytest
 
 from leakpipe.errors import LeakpipeError
 from leakpipe.metrics.identifiability import expected_hits, identify, rank_true
-from leakpipe.tables.identifiability import collect_identifiability, identifiability_columns
+from leakpipe.tables.table import collect_identifiability, identifiability_columns
 
 
 def naive_places(query: np.ndarray, candidates: np.ndarray, true: int) -> list[int]:

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from leakpipe.cli.main import main
 from leakpipe.errors import LeakpipeError
 from leakpipe.figures.identifiability import draw_identifiability
-from leakpipe.figures.selection import select
-from leakpipe.tables.identifiability import identifiability_columns
-from leakpipe.tables.uncertainty import bootstrap_mean
+from leakpipe.tables.statistics import bootstrap_mean
+from leakpipe.tables.table import identifiability_columns
+from leakpipe.tables.wording import select
 
 CLIENTS = {
     "a-batch-8": {"images": 8, "batch_size": 8},

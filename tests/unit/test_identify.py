@@ -20,8 +20,7 @@ from leakpipe.models.features import penultimate_features
 from leakpipe.models.state import build_module, initial_state
 from leakpipe.params.models import ModelParams
 from leakpipe.records.code_version import imported_modules
-from leakpipe.tables.identifiability import identifiability_columns
-from leakpipe.tables.table import KEY, SCORE_COLUMNS
+from leakpipe.tables.table import KEY, SCORE_COLUMNS, identifiability_columns
 
 CLIENTS = {"one": (5,), "three": (9, 2, 7)}
 CANDIDATES = [2, 5, 7, 9]

@@ -10,9 +10,8 @@ import pytest
 from scipy import stats
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.tables.paired import EXACT_DRAWS, compare_draws, draw_means, holm, sign_flip_p
-from leakpipe.tables.pairwise import PAIR_COLUMNS, compare_pairs
-from leakpipe.tables.uncertainty import bootstrap_mean
+from leakpipe.tables.comparisons import PAIR_COLUMNS, compare_pairs
+from leakpipe.tables.statistics import EXACT_DRAWS, bootstrap_mean, compare_draws, draw_means, holm, sign_flip_p
 
 REPETITIONS = 2000
 

@@ -8,7 +8,7 @@ import pytest
 from skimage.metrics import structural_similarity
 
 from leakpipe.metrics.score import score_images
-from leakpipe.tables.gain import client_rdlv
+from leakpipe.tables.comparisons import client_rdlv
 from leakpipe.tables.table import KEY
 
 COORDINATES = np.arange(-5, 6)

@@ -27,7 +27,7 @@ def test_starting_imports_the_command_that_is_called_and_little_else() -> None:
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("leakpipe.tables.uncertainty", ("scipy.stats", "scipy.optimize", "torch")),
+        ("leakpipe.tables.statistics", ("scipy.stats", "scipy.optimize", "torch")),
         ("leakpipe.metrics.identifiability", ("scipy.spatial", "torch")),
         ("leakpipe.figures.lines", ("scipy.stats", "matplotlib.pyplot", "torch")),
         ("leakpipe.claims.judge", ("scipy.stats", "torch")),

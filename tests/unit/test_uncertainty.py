@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.tables.comparison import COMPARISON_COLUMNS, compare_attacks
-from leakpipe.tables.uncertainty import bootstrap_mean
+from leakpipe.tables.comparisons import COMPARISON_COLUMNS, compare_attacks
+from leakpipe.tables.statistics import bootstrap_mean
 
 REPETITIONS = 2000
 DRAWN: dict[str, tuple[Callable[..., np.ndarray], float]] = {

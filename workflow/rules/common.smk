@@ -12,7 +12,7 @@ from leakpipe.records.code_version import code_version
 from leakpipe.data.datalists import find_datalists
 from leakpipe.data.datasets import DATASETS
 from leakpipe.errors import LeakpipeError
-from leakpipe.experiment import attacked_clients, group_cells, list_cells, parse_params, undefended
+from leakpipe.experiment import attacked_clients, group_cells, list_cells, parse_params
 from leakpipe.attacks.progress import CHECKPOINTS_FOLDER
 from leakpipe.models.catalog import require_model_weights
 from leakpipe.records.run_record import hash_params
@@ -37,7 +37,6 @@ CELLS = list_cells(PARAMS)
 CELLS_OF = group_cells(CELLS)
 ROUNDS = PARAMS.federation.captured_rounds
 ATTACKED = attacked_clients(PARAMS)
-UNDEFENDED = undefended(PARAMS)
 
 RESULTS = f"results/{EXPERIMENT}"
 FEDERATION = f"{RESULTS}/federation/{{defense}}/seed{{seed}}"
@@ -209,15 +208,6 @@ def each(name, values):
     return flags("--each", [f"{name}={value}" for value in values])
 
 
-def pictures(chosen):
-    """Images, splits and reconstructions of the last captured round, of the cells that are drawn."""
-    rebuilt = [RECONSTRUCTION.format(round=max(ROUNDS), **vars(cell)) for cell in chosen]
-    return {
-        "images": IMAGES,
-        "split": expand(SPLIT, seed=PARAMS.seeds),
-        "reconstruction": rebuilt,
-        "sidecars": sidecars([IMAGES, *rebuilt]),
-    }
 
 
 def shown(path, table):

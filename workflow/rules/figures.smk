@@ -1,117 +1,88 @@
-# Inputs:  leakage.csv, accuracy.csv; for figures with pictures also the images of the last captured round
+# Inputs:  the tables that the figures read; for figures with pictures also images, splits and reconstructions
 # Outputs: figures/<name>.svg, .png and .txt (the caption), <name> being one of the parameters' `figures`
 
-from collections import Counter
+from leakpipe.figures.registry import find_figure, list_figures
+from leakpipe.figures.settings import choose_settings
 
-from leakpipe.figures.catalog import EFFECT, describe_figure, list_figures, name_command
-
-# The first attack is what the experiment is about, the others are what it is compared with; the overview is of
-# a seed under which most clients were attacked.
-ATTACK, *OTHER_ATTACKS = PARAMS.attacks
-DRAWN = [cell for cell in CELLS if cell.attack == ATTACK]
-DRAWN_UNDEFENDED = CELLS_OF.get((UNDEFENDED, ATTACK), [])
-OVERVIEW_SEED = max(PARAMS.seeds, key=Counter(cell.seed for cell in DRAWN_UNDEFENDED).__getitem__)
-COMPARED = PARAMS.model_dump()["comparisons"]
 FIGURE = f"{RESULTS}/figures"
-FIGURE_NAMES = list_figures(PARAMS.figures, COMPARED)
+COMPARISONS = PARAMS.model_dump(mode="json")["comparisons"]
+FIGURE_NAMES = list_figures(PARAMS.figures, COMPARISONS)
+DRAWN = [find_figure(name, COMPARISONS) for name in FIGURE_NAMES]
 FIGURES = expand(f"{FIGURE}/{{name}}.{{kind}}", name=FIGURE_NAMES, kind=["svg", "png"])
-
-# What each figure reads and is told, beside the clients: options of `leakpipe plot <name>`.
-LEAKS = {"leakage": LEAKAGE}
-LEAKS_AND_ACCURACY = {**LEAKS, "accuracy": TABLES["accuracy"]}
-SPLIT_IMAGES = {"images": IMAGES, "split": SPLIT.format(seed=OVERVIEW_SEED), "sidecars": sidecars(IMAGES)}
-READS = {
-    "overview": {**LEAKS, **SPLIT_IMAGES},
-    "reconstructions": {**LEAKS, **pictures(DRAWN)},
-    "maps": {**LEAKS, **pictures(DRAWN_UNDEFENDED)},
-    "rounds": LEAKS,
-    "noise": LEAKS_AND_ACCURACY,
-    "clients": LEAKS,
-    "identifiability": {"table": IDENTIFIABILITY},
-    "tradeoff": {**LEAKS_AND_ACCURACY, "table": DEFENSE_TABLE},
-    "front": {"table": DEFENSE_TABLE},
-    "bound": {
-        "table": IDENTIFIABILITY,
-        "privacy": PRIVACY,
-        "images": IMAGES,
-        "split": expand(SPLIT, seed=PARAMS.seeds),
-        "sidecars": sidecars(IMAGES),
-    },
-    "attacks": LEAKS,
-    **{f"{EFFECT}{name}": LEAKS for name in COMPARED},
+FIGURE_RECORDS = expand(f"{RECORD}/plot/{{name}}.json", name=FIGURE_NAMES)
+SETTINGS = choose_settings(PARAMS)
+TAKEN = {name: SETTINGS[name] for drawn in DRAWN for name in drawn.takes if name in SETTINGS}
+READ = {field for drawn in DRAWN for field in drawn.files}
+# The files that options of `leakpipe plot` name; a pattern stands for the reconstructions.
+FIGURE_FILES = {
+    "leakage": LEAKAGE,
+    "accuracy": TABLES["accuracy"],
+    "identifiability": IDENTIFIABILITY,
+    "defense_table": DEFENSE_TABLE,
+    "privacy": PRIVACY,
+    "images": IMAGES,
+    "splits": expand(SPLIT, seed=PARAMS.seeds),
 }
-DEFENSES = to_json(PARAMS.defenses)
-SETTINGS = {
-    "overview": {"attack": ATTACK, "defense": UNDEFENDED, "round": max(ROUNDS)},
-    "reconstructions": {"attack": ATTACK, "defenses": DEFENSES, "round": max(ROUNDS)},
-    "maps": {"attack": ATTACK, "defense": UNDEFENDED, "round": max(ROUNDS)},
-    "rounds": {"attack": ATTACK, "compare": OTHER_ATTACKS, "defense": UNDEFENDED},
-    "noise": {"attack": ATTACK, "defenses": DEFENSES},
-    "clients": {"attack": ATTACK, "defense": UNDEFENDED, "local-epochs": PARAMS.federation.local_epochs},
-    "identifiability": {
-        "attack": ATTACK,
-        "defense": UNDEFENDED,
-        "identifiability": to_json(PARAMS.identifiability),
-    },
-    "tradeoff": {"attack": ATTACK, "defenses": DEFENSES},
-    "front": {"defenses": DEFENSES},
-    "bound": {
-        "defenses": DEFENSES,
-        "client": HIGH_RISK,
-        "embedder": PARAMS.identifiability.embedders[:1],
-        "delta": str(PARAMS.privacy.delta),
-        "attack": [*PARAMS.attacks],
-    },
-    "attacks": {"attack": [*PARAMS.attacks], "defense": UNDEFENDED},
-    **{f"{EFFECT}{name}": {"comparison": to_json(entry), "defense": UNDEFENDED} for name, entry in COMPARED.items()},
-}
+REBUILT = [
+    RECONSTRUCTION.format(round=max(ROUNDS), **vars(cell)) for cell in CELLS if cell.attack == SETTINGS["attack"]
+]
 
 
+def shown_figure(drawn, kind):
+    """An output that `snakemake --report` shows among the figures."""
+    return report(
+        f"{FIGURE}/{drawn.name}.{kind}",
+        caption="../report/figure.rst",
+        category="Figures",
+        labels={"figure": drawn.heading, "format": kind.upper()},
+    )
+
+
+# One job draws all: a figure takes less time than starting Python and importing matplotlib does.
 rule plot:
     input:
-        unpack(lambda w: READS[w.figure]),
+        **{name: path for name, path in FIGURE_FILES.items() if name in READ},
+        reconstructions=REBUILT if "reconstruction" in READ else [],
+        sidecars=[
+            *sidecars([IMAGES] if "images" in READ else []),
+            *sidecars(REBUILT if "reconstruction" in READ else []),
+        ],
     output:
-        svg=report(
-            f"{FIGURE}/{{figure}}.svg",
-            caption="../report/figure.rst",
-            category="Figures",
-            labels=lambda w: {"figure": describe_figure(w.figure, COMPARED).heading, "format": "SVG"},
-        ),
-        png=report(
-            f"{FIGURE}/{{figure}}.png",
-            caption="../report/figure.rst",
-            category="Figures",
-            labels=lambda w: {"figure": describe_figure(w.figure, COMPARED).heading, "format": "PNG"},
-        ),
-        caption=f"{FIGURE}/{{figure}}.txt",
-        record=f"{RECORD}/plot/{{figure}}.json",
+        svg=[shown_figure(drawn, "svg") for drawn in DRAWN],
+        png=[shown_figure(drawn, "png") for drawn in DRAWN],
+        captions=expand(f"{FIGURE}/{{name}}.txt", name=FIGURE_NAMES),
+        records=FIGURE_RECORDS,
     log:
-        f"{LOG}/plot/{{figure}}.log",
+        f"{LOG}/plot.log",
     benchmark:
-        f"{BENCHMARK}/plot/{{figure}}.tsv"
-    wildcard_constraints:
-        figure="|".join(map(re.escape, FIGURE_NAMES)),
+        f"{BENCHMARK}/plot.tsv"
     threads: 1
     resources:
         mem_mb=memory_mb(1000),
     params:
-        name=lambda w: name_command(w.figure),
-        about=lambda w: describe_figure(w.figure, COMPARED).about,
-        clients=to_json(PARAMS.federation.clients),
-        files=lambda w, input: options({name: path for name, path in input.items() if name != "sidecars"}),
-        settings=lambda w: options(SETTINGS[w.figure]),
-        labels=label_wildcards,
-        code=lambda w: code_version(f"leakpipe.cli.plot_{name_command(w.figure)}"),
+        names=FIGURE_NAMES,
+        about={drawn.heading: drawn.about for drawn in DRAWN},
+        files=lambda w: options(
+            {
+                {"splits": "split"}.get(name, name.replace("_", "-")): path
+                for name, path in {**FIGURE_FILES, "reconstruction": RECONSTRUCTION}.items()
+                if name in READ
+            }
+        ),
+        settings=to_json(TAKEN),
+        comparisons=to_json(COMPARISONS if "effects" in PARAMS.figures else {}),
+        folder=FIGURE,
+        records=f"{RECORD}/plot",
+        labels=labels(),
+        code=sorted({code_version(drawn.module) for drawn in DRAWN}),
     shell:
         """
-        leakpipe plot {params.name} \
-            --clients {params.clients:q} \
-            {params.files} \
-            {params.settings:q} \
-            --svg {output.svg} \
-            --png {output.png} \
-            --caption {output.caption} \
-            --record {output.record} {params.labels:q} \
+        leakpipe plot {params.names} \
+            --settings {params.settings:q} \
+            --comparisons {params.comparisons:q} \
+            {params.files:q} \
+            --folder {params.folder} \
+            --records {params.records} {params.labels:q} \
             2>{log}
         """
 

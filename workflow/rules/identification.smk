@@ -1,10 +1,8 @@
 # Inputs:  reconstructions, their scores, true images, for the embedder `global-model` the captured global models
-# Outputs: identification/<defence>/<attack>.csv, then identifiability.csv; nothing without identifiability.embedders
+# Outputs: identification/<defence>/<attack>.csv; nothing without identifiability.embedders
 
 IDENTIFICATION = f"{RESULTS}/identification/{{defense}}/{{attack}}.csv"
-IDENTIFIABILITY = f"{RESULTS}/identifiability.csv"
 IDENTIFICATION_RECORD = f"{RECORD}/identify/{{defense}}/{{attack}}.json"
-IDENTIFIED = [IDENTIFIABILITY] if PARAMS.identifiability.embedders else []
 
 
 # The embedder `global-model` needs the model that each reconstruction was attacked at.
@@ -58,40 +56,8 @@ for MADE_OF, PAIRS in SCORE_JOBS:
             """
 
 
-rule collect_identifiability:
-    input:
-        tables=[IDENTIFICATION.format(defense=defense, attack=attack) for defense, attack in SCORED],
-    output:
-        table=shown(IDENTIFIABILITY, "Identifiability of every image"),
-        record=f"{RECORD}/collect_identifiability.json",
-    log:
-        f"{LOG}/collect_identifiability.log",
-    benchmark:
-        f"{BENCHMARK}/collect_identifiability.tsv"
-    threads: 1
-    resources:
-        mem_mb=1000,
-    params:
-        identifiability=to_json(PARAMS.identifiability),
-        tables=lambda w, input: flags("--table", input.tables),
-        labels=labels(),
-        code=code_version("leakpipe.cli.collect_identifiability"),
-    shell:
-        """
-        leakpipe collect-identifiability \
-            --identifiability {params.identifiability:q} \
-            {params.tables} \
-            --out {output.table} \
-            --record {output.record} {params.labels:q} \
-            2>{log}
-        """
-
-
-IDENTIFICATION_RECORDS = (
-    [
-        *[IDENTIFICATION_RECORD.format(defense=defense, attack=attack) for defense, attack in SCORED],
-        rules.collect_identifiability.output.record,
-    ]
-    if IDENTIFIED
-    else []
-)
+IDENTIFIED_CELLS = SCORED if PARAMS.identifiability.embedders else []
+IDENTIFICATIONS = [IDENTIFICATION.format(defense=defense, attack=attack) for defense, attack in IDENTIFIED_CELLS]
+IDENTIFICATION_RECORDS = [
+    IDENTIFICATION_RECORD.format(defense=defense, attack=attack) for defense, attack in IDENTIFIED_CELLS
+]

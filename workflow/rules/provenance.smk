@@ -10,14 +10,10 @@ RECORDS = [
     *expand(FEDERATION_RECORD, defense=PARAMS.defenses, seed=PARAMS.seeds),
     *ATTACK_RECORDS,
     *[SCORE_RECORD.format(defense=defense, attack=attack) for defense, attack in SCORED],
-    rules.collect.output.record,
-    rules.compare.output.record,
-    rules.judge_claims.output.record,
-    rules.account.output.record,
-    rules.compare_defenses.output.record,
-    *ATTACKS_RECORD,
-    *expand(f"{RECORD}/plot/{{name}}.json", name=FIGURE_NAMES),
     *IDENTIFICATION_RECORDS,
+    rules.collect.output.record,
+    rules.judge.output.record,
+    *FIGURE_RECORDS,
     rules.report.output.record,
 ]
 
@@ -54,11 +50,7 @@ rule crate:
 rule evaluation:
     input:
         list(TABLES.values()),
-        DIFFERENCES,
-        CLAIMS,
-        PRIVACY,
-        DEFENSE_TABLE,
-        ATTACKS_TABLE,
+        VERDICTS,
         IDENTIFIED,
         FIGURES,
         REPORT,

@@ -43,12 +43,12 @@ rule report:
         values=VALUES_HASH,
         figures=lambda w, input: flags("--figure", map("=".join, zip(FIGURE_NAMES, input.figures))),
         captions=lambda w, input: flags("--caption", map("=".join, zip(FIGURE_NAMES, input.captions))),
+        splits=lambda w, input: flags("--split", input.splits),
         # Patterns, not paths: a command that names thousands of files is longer than Linux takes.
         patterns=lambda w: options(
             {
                 "federation-record": FEDERATION_RECORD,
                 "attack-record": ATTACK_RECORD,
-                "split": SPLIT,
                 "reconstruction": RECONSTRUCTION,
             }
         ),
@@ -67,6 +67,7 @@ rule report:
             {params.figures} \
             {params.captions} \
             --images {input.images} \
+            {params.splits} \
             {params.patterns:q} \
             {params.config_files:q} \
             --out {output.page} \

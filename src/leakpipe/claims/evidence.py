@@ -7,11 +7,9 @@ from typing import Any
 import pandas as pd
 
 from leakpipe.defenses.naming import noise_multipliers
-from leakpipe.figures.selection import count
 from leakpipe.randomness import derive_seed
-from leakpipe.tables.gain import add_gain
-from leakpipe.tables.paired import draw_means
-from leakpipe.tables.uncertainty import bootstrap_mean
+from leakpipe.tables.statistics import add_gain, bootstrap_mean, draw_means
+from leakpipe.tables.wording import count
 
 FEWEST_DRAWS = 5  # 95 % intervals of 3 and 4 draws hold the mean 75 and 87 % of the time, of 5 93 % (`bootstrap_mean`)
 

@@ -1,4 +1,4 @@
-"""`leakpipe collect`: all scores and accuracies in two tidy tables, and the headline numbers."""
+"""`leakpipe collect`: all scores, look-ups and accuracies in tidy tables, and the headline numbers."""
 
 from pathlib import Path
 from typing import Any
@@ -14,23 +14,31 @@ from leakpipe.cli.options import InputFile, OutputFile, record_options
     "--attack-record", "attacks", type=InputFile, multiple=True, required=True, help="Run record of an attack."
 )
 @click.option("--accuracy", "accuracies", type=InputFile, multiple=True, required=True, help="Accuracy history.")
+@click.option("--identification", "found", type=InputFile, multiple=True, help="identify's output; repeatable.")
+@click.option("--top", type=click.IntRange(min=1), multiple=True, help="With --identification: k of its top-k columns.")
 @click.option("--leakage-csv", type=OutputFile, required=True, help="One row per true image.")
 @click.option("--leakage-parquet", type=OutputFile, required=True, help="The same as Parquet.")
 @click.option("--accuracy-csv", type=OutputFile, required=True, help="One row per round.")
+@click.option("--identifiability-csv", type=OutputFile, help="With --identification: one row per image and embedder.")
 @click.option("--metrics", type=OutputFile, required=True, help="Headline numbers (.json).")
 @record_options
 def collect(
     scores: tuple[Path, ...],
     attacks: tuple[Path, ...],
     accuracies: tuple[Path, ...],
+    found: tuple[Path, ...],
+    top: tuple[int, ...],
     leakage_csv: Path,
     leakage_parquet: Path,
     accuracy_csv: Path,
+    identifiability_csv: Path | None,
     metrics: Path,
     record: Path | None,
     labels: dict[str, Any],
 ) -> None:
-    """Collect scores, timings and accuracies into tables."""
+    """Collect scores, timings, look-ups and accuracies into tables."""
+    if len({bool(found), bool(top), bool(identifiability_csv)}) > 1:
+        raise click.UsageError("--identification, --top and --identifiability-csv go together")
     from leakpipe.files.storage import write_json
     from leakpipe.records.run_record import read_record, record_run
     from leakpipe.tables.headline import summarize
@@ -38,7 +46,9 @@ def collect(
         ACCURACY_COLUMNS,
         SCORE_COLUMNS,
         collect_accuracy,
+        collect_identifiability,
         collect_leakage,
+        identifiability_columns,
         read_table,
         write_table,
     )
@@ -47,9 +57,12 @@ def collect(
         timed = [attack for path in attacks for attack in read_record(path)["details"]["attacks"]]
         leakage = collect_leakage((read_table(path, SCORE_COLUMNS) for path in scores), timed)
         accuracy = collect_accuracy(read_table(path, ACCURACY_COLUMNS) for path in accuracies)
-        headline = summarize(leakage, accuracy)
         write_table(leakage_csv, leakage)
         write_table(leakage_parquet, leakage)
         write_table(accuracy_csv, accuracy)
-        write_json(metrics, headline)
+        write_json(metrics, summarize(leakage, accuracy))
         run.artifacts += [str(leakage_csv), str(accuracy_csv)]
+        if identifiability_csv:
+            looked_up = (read_table(path, identifiability_columns(top)) for path in found)
+            write_table(identifiability_csv, collect_identifiability(looked_up, top=top))
+            run.artifacts.append(str(identifiability_csv))

@@ -74,8 +74,7 @@ def identify(
 
     from leakpipe.cli.allocator import keep_freed_memory
     from leakpipe.data.files import load_dataset, load_split
-    from leakpipe.tables.identifiability import identifiability_columns
-    from leakpipe.tables.table import SCORE_COLUMNS, read_table, write_table
+    from leakpipe.tables.table import SCORE_COLUMNS, identifiability_columns, read_table, write_table
 
     keep_freed_memory()
     with progress_bar(len(reconstructions) * len(cells), "identify", "client") as bar:

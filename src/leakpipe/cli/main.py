@@ -2,29 +2,44 @@
 
 import atexit
 import gc
+from importlib import import_module
 from typing import Any
 
 import click
 
 from leakpipe import __version__
-from leakpipe.cli.lazy_group import LazyGroup
 from leakpipe.errors import LeakpipeError
 from leakpipe.records.command_line import ARGUMENTS
 
 # In the order data flows.
 COMMANDS = (
     *("check", "fetch", "prepare-data", "split-data", "pretrain", "federate", "invert"),
-    *("score", "collect", "identify", "collect-identifiability", "compare", "judge-claims", "compare-attacks"),
-    *("account", "compare-defenses"),
-    *("plot", "report", "crate", "verify", "track", "watch", "stage"),
+    *("score", "identify", "collect", "judge", "plot", "report", "crate"),
+    *("verify", "track", "watch", "stage"),
 )
 
 
-class _Commands(LazyGroup):
-    """Shows a `LeakpipeError` as one sentence with exit code 1 (usage errors exit with 2)."""
+class _Commands(click.Group):
+    """Imports only the command that is called (every job is a process of its own), and says errors in one sentence.
+
+    The command `a-name` is what the module `leakpipe.cli.a_name` calls `a_name`. A `LeakpipeError` ends with exit code
+    1; usage errors end with 2.
+    """
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Commands in the order data flows, not of the alphabet."""
+        return list(COMMANDS)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, None if there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"leakpipe.cli.{name}"), name)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        # When Python ends, its garbage collector would look once more at all that was imported: tenths of a second.
+        # At its end Python would run the garbage collector over all that was imported, which takes tenths of a second.
         atexit.register(gc.freeze)
         try:
             return super().invoke(ctx)
@@ -37,7 +52,7 @@ class _Commands(LazyGroup):
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=_Commands, names=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="leakpipe")
 def main() -> None:
     """Measure how much private training data leaks out of federated learning.

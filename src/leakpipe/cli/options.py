@@ -39,11 +39,16 @@ def settings_option(name: str, help_text: str) -> Callable[[Command], Command]:
 
 
 def record_options(command: Command) -> Command:
-    """Add `--record` and `--label`, which say where the run record goes and what the job is for."""
-    command = click.option(
+    """Add `--record` and `--label`: where the run record goes, and what the job is for."""
+    command = record_labels(command)
+    return click.option("--record", type=OutputFile, help="Write the run record (JSON) here.")(command)
+
+
+def record_labels(command: Command) -> Command:
+    """Add `--label`: what the job is for."""
+    return click.option(
         "--label", "labels", multiple=True, metavar="KEY=VALUE", callback=_parse_labels, help="Label of the run record."
     )(command)
-    return click.option("--record", type=OutputFile, help="Write the run record (JSON) here.")(command)
 
 
 def _parse_labels(_ctx: click.Context, _param: click.Parameter, values: Iterable[str]) -> dict[str, str]:

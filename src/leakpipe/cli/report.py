@@ -28,9 +28,9 @@ class NamedFile(click.ParamType[Any]):
 @click.option("--leakage", type=InputFile, required=True, help="The leakage table (collect's output).")
 @click.option("--accuracy", type=InputFile, required=True, help="The accuracy table (collect's output).")
 @click.option("--metrics", type=InputFile, required=True, help="Headline numbers (collect's output).")
-@click.option("--claims", type=InputFile, required=True, help="Verdicts on the claims (judge-claims' output).")
+@click.option("--claims", type=InputFile, required=True, help="Verdicts on the claims (judge's output).")
 @click.option(
-    "--defense-table", type=InputFile, required=True, help="What defences hide and cost (compare-defenses' output)."
+    "--defense-table", type=InputFile, required=True, help="What defences leave, cost and guarantee (judge's output)."
 )
 @click.option(
     "--figure", "figures", type=NamedFile(), multiple=True, help="SVG or PNG, in the order shown; repeatable."
@@ -43,7 +43,7 @@ class NamedFile(click.ParamType[Any]):
 @click.option(
     "--images", type=InputFile, help="The data set (prepare-data's output); left out, the page has no pictures."
 )
-@click.option("--split", help="Splits, a path with {seed}; needed with --images.")
+@click.option("--split", "splits", type=InputFile, multiple=True, help="A seed's split; repeatable, with --images.")
 @click.option(
     "--reconstruction",
     help="Attacks' outputs, a path with {defense}, {seed}, {round}, {client} and {attack}; needed with --images.",
@@ -63,7 +63,7 @@ def report(
     federation_record: str,
     attack_record: str,
     images: Path | None,
-    split: str | None,
+    splits: tuple[Path, ...],
     reconstruction: str | None,
     config_files: tuple[str, ...],
     out: Path,
@@ -75,13 +75,14 @@ def report(
     missing = [name for name, _ in figures if name not in caption_of]
     if missing:
         raise click.UsageError(f"--figure {missing[0]}=… has no --caption {missing[0]}=…")
-    if (images is None, split is None, reconstruction is None) not in [(True,) * 3, (False,) * 3]:
+    if len({bool(images), bool(splits), bool(reconstruction)}) > 1:
         raise click.UsageError("--images, --split and --reconstruction go together")
-    from leakpipe.cli.page_pictures import list_files, load_page_pictures
-    from leakpipe.figures.catalog import describe_figure
+    from leakpipe.figures.images import list_files, load_pictures
+    from leakpipe.figures.registry import find_figure
     from leakpipe.files.storage import read_json, write_text
     from leakpipe.records.run_record import read_record, record_run
     from leakpipe.report.page import load_figure, render_page
+    from leakpipe.report.pictures import arrange_pictures
     from leakpipe.tables.defenses import DEFENSE_COLUMNS
     from leakpipe.tables.table import ACCURACY_COLUMNS, LEAKAGE_COLUMNS, read_table
 
@@ -89,8 +90,8 @@ def report(
     with record_run(record, rule="report", labels=labels, params={"config_files": list(config_files)}) as run:
         leaks, histories = read_table(leakage, LEAKAGE_COLUMNS), read_table(accuracy, ACCURACY_COLUMNS)
         pictures = None
-        if images and split and reconstruction:
-            pictures = load_page_pictures(leaks, images=images, split=split, reconstruction=reconstruction)
+        if images and reconstruction:
+            pictures = arrange_pictures(leaks, load_pictures(images, splits, reconstruction))
         page = render_page(
             leakage=leaks,
             accuracy=histories,
@@ -103,7 +104,7 @@ def report(
                 for path in [*list_files(federation_record, histories), *list_files(attack_record, leaks)]
             ],
             figures=[
-                load_figure(name, path, caption_of[name], heading=describe_figure(name, comparisons).heading)
+                load_figure(name, path, caption_of[name], heading=find_figure(name, comparisons).heading)
                 for name, path in figures
             ],
             config_files=config_files,

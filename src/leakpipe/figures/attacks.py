@@ -1,29 +1,28 @@
 """What each attack gets for its time: similarity against wall time, a panel per client and round."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from leakpipe.figures.lines import INTERVAL, draw_interval, mean_over_draws, use_log_scale
+from leakpipe.figures.registry import figure
+from leakpipe.figures.style import COLORS, GRID, INK, MARKERS, MUTED, Drawing, add_legend, make_key, make_panels
+from leakpipe.tables.wording import count, describe_client, order_clients, select
 
-from leakpipe.figures.lines import draw_interval, use_log_scale
-from leakpipe.figures.means import INTERVAL, mean_over_draws
-from leakpipe.figures.selection import count, describe_client, order_clients, select
-from leakpipe.figures.style import COLORS, INK, MARKERS, MUTED, Drawing, in_style
-from leakpipe.tables.comparison import per_attack_run
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
-LOOKS = [
-    *zip(COLORS, MARKERS, strict=True),
-    (INK, "X"),
-    (MUTED, "*"),
-    (INK, "<"),
-    (MUTED, ">"),
-]
+LOOKS = [*zip(COLORS, MARKERS, strict=True), (INK, "X"), (MUTED, "*"), (INK, "<"), (MUTED, ">")]
 
 
-@in_style
+@figure(
+    "attacks",
+    heading="Attacks by wall time",
+    about="Mean SSIM of the reconstructed images against the wall time of each attack, a panel per client and captured "
+    "round; up and left is better.",
+)
 def draw_attacks(
     leakage: pd.DataFrame, *, attacks: Sequence[str], defense: str, clients: Mapping[str, Mapping[str, Any]]
 ) -> Drawing:
@@ -35,30 +34,29 @@ def draw_attacks(
         defense: Defence whose rows are drawn.
         clients: The `federation.clients` section of the parameters.
     """
+    from leakpipe.tables.comparisons import per_attack_run
+
     runs = per_attack_run(select(leakage, defense=defense))
     names, rounds = order_clients(runs, clients), sorted(runs["round"].unique())
     present = [attack for attack in attacks if attack in set(runs["attack"])]
-    figure = Figure(figsize=(1.0 + 2.1 * len(names), 1.2 + 2.2 * len(rounds)), layout="constrained")
-    panels = figure.subplots(len(rounds), len(names), sharex=True, sharey=True, squeeze=False)
+    looks = {attack: LOOKS[index % len(LOOKS)] for index, attack in enumerate(present)}
+    width, height = 1.0 + 2.1 * len(names), 1.2 + 2.2 * len(rounds)
+    drawn, panels = make_panels(width, height, len(rounds), len(names), sharex=True, sharey=True)
     for row, captured in enumerate(rounds):
         for column, client in enumerate(names):
             chosen = runs[(runs["client"] == client) & (runs["round"] == captured)]
-            _draw_panel(panels[row, column], chosen, present)
+            _draw_panel(panels[row, column], chosen, looks)
             if row == 0:
                 title = describe_client(client, clients[client]).replace(": ", ":\n")
                 panels[row, column].set_title(title, fontsize=9)
         panels[row, 0].set_ylabel(f"SSIM, round {captured}")
     use_log_scale(panels[0, 0])
     panels[0, 0].set_ylim(min(-0.05, float(runs["ssim"].min()) - 0.05), 1.05)
-    figure.supxlabel("Wall time of one attack, seconds (log scale)", fontsize=10)
-    looks = [LOOKS[index % len(LOOKS)] for index in range(len(present))]
-    handles = [
-        Line2D([], [], color=color, marker=marker, linestyle="none", label=attack)
-        for attack, (color, marker) in zip(present, looks, strict=True)
-    ]
-    handles.append(Line2D([], [], color=MUTED, linestyle="--", linewidth=1, label="prior image"))
-    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
-    return Drawing(figure, _describe(runs, attacks, defense, clients))
+    drawn.supxlabel("Wall time of one attack, seconds (log scale)", fontsize=10)
+    keys = [make_key(attack, color, marker=marker) for attack, (color, marker) in looks.items()]
+    prior = make_key("prior image", MUTED, linestyle="--", linewidth=1)
+    add_legend(drawn, [*keys, prior], loc="outside right center")
+    return Drawing(drawn, _describe(runs, attacks, defense, clients))
 
 
 def _describe(
@@ -77,16 +75,15 @@ def _describe(
     )
 
 
-def _draw_panel(axes: Axes, runs: pd.DataFrame, attacks: Sequence[str]) -> None:
-    for index, attack in enumerate(attacks):
+def _draw_panel(axes: Axes, runs: pd.DataFrame, looks: Mapping[str, tuple[str, str]]) -> None:
+    for attack, (color, marker) in looks.items():
         rows = runs[runs["attack"] == attack]
         if rows.empty:
             continue
-        color, marker = LOOKS[index % len(LOOKS)]
         axes.plot(rows["seconds"], rows["ssim"], marker, color=color, alpha=0.3, markersize=3.5, zorder=2)
         seconds, mean = float(rows["seconds"].mean()), mean_over_draws(rows, "ssim")
         axes.plot(seconds, mean.value, marker, color=color, markersize=8, zorder=3)
         draw_interval(axes, seconds, mean, color=color)
     if len(runs):
         axes.axhline(runs["ssim_prior"].mean(), color=MUTED, linestyle="--", linewidth=1, zorder=1)
-    axes.grid(axis="y", color="#eeeeee")
+    axes.grid(axis="y", color=GRID)

@@ -1,18 +1,20 @@
 """Leakage against what clients hold and how they train: images, batch size, local steps."""
 
-from collections.abc import Mapping
-from typing import Any
+from __future__ import annotations
 
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from leakpipe.client.batches import count_local_steps
-from leakpipe.figures.lines import Look, draw_means, mark_zero
-from leakpipe.figures.means import INTERVAL
-from leakpipe.figures.selection import count_draws, describe_client, order_clients, select
-from leakpipe.figures.style import Drawing, in_style
-from leakpipe.tables.gain import add_gain
+from leakpipe.figures.lines import INTERVAL, Look, draw_means, mark_zero
+from leakpipe.figures.registry import figure
+from leakpipe.figures.style import Drawing, add_legend, add_title, make_panels
+from leakpipe.tables.statistics import add_gain
+from leakpipe.tables.wording import count_draws, describe_client, order_clients, select
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 PROPERTIES = {
     "images": "training images of the client",
@@ -22,7 +24,11 @@ PROPERTIES = {
 MEASURES = {"gain": "SSIM gained\nover the prior", "rdlv": "RDLV\n(relative gain)"}
 
 
-@in_style
+@figure(
+    "clients",
+    heading="Leakage by images, batch size and local steps",
+    about="Leakage of each client against the number of its images, its batch size and its local steps in a round.",
+)
 def draw_clients(
     leakage: pd.DataFrame, *, attack: str, defense: str, local_epochs: int, clients: Mapping[str, Mapping[str, Any]]
 ) -> Drawing:
@@ -41,19 +47,16 @@ def draw_clients(
     rows = add_gain(select(leakage, attack=attack, defense=defense).dropna(subset=["rdlv"]))
     names = order_clients(rows, clients)
     properties = {name: describe_training(clients[name], local_epochs=local_epochs) for name in names}
-    figure = Figure(figsize=(7.2, 4.8), layout="constrained")
-    panels = figure.subplots(len(MEASURES), len(PROPERTIES), sharex="col", sharey="row", squeeze=False)
+    drawn, panels = make_panels(7.2, 4.8, len(MEASURES), len(PROPERTIES), sharex="col", sharey="row")
     for (measure, label), row in zip(MEASURES.items(), panels, strict=True):
         for (name, text), axes in zip(PROPERTIES.items(), row, strict=True):
             _draw_panel(axes, rows, measure, {client: properties[client][name] for client in names}, clients)
             mark_zero(axes)
             axes.set_xlabel(text if measure == "rdlv" else "")
         row[0].set_ylabel(label)
-    figure.suptitle(
-        "Do more images, larger batches or more local steps hide images?", weight="bold", fontsize=11, x=0.01, ha="left"
-    )
+    add_title(drawn, "Do more images, larger batches or more local steps hide images?")
     handles = [line for line in panels[0, 0].lines if not line.get_label().startswith("_")]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(names)), frameon=False, fontsize=9)
+    add_legend(drawn, handles, columns=min(3, len(names)))
     caption = (
         f"Leakage of each client by attack {attack} under defence {defense}: SSIM gained over the prior image (above) "
         f"and RDLV (below), against the number of its training images, its batch size and its local steps in a round. "
@@ -61,7 +64,7 @@ def draw_clients(
         f"image told. {INTERVAL} {count_draws(rows, clients)}. Every client stands in all panels, and clients differ "
         f"in more than one property: a panel alone does not say which of them matters."
     )
-    return Drawing(figure, caption)
+    return Drawing(drawn, caption)
 
 
 def describe_training(client: Mapping[str, Any], *, local_epochs: int) -> dict[str, int]:

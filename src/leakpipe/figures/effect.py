@@ -1,27 +1,33 @@
 """The effect of something: what attacks that differ in it get out of the same clients."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 from textwrap import fill
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.figures.lines import draw_interval, use_log_scale
-from leakpipe.figures.means import INTERVAL, Mean, mean_over_draws
-from leakpipe.figures.selection import count_sample, describe_client, select
-from leakpipe.figures.style import COLORS, MARKERS, MUTED, Drawing, in_style
+from leakpipe.figures.lines import INTERVAL, Mean, draw_interval, mean_over_draws, use_log_scale
+from leakpipe.figures.registry import figure
+from leakpipe.figures.style import COLORS, GRID, MARKERS, MUTED, Drawing, add_legend, add_title, make_key, make_panels
+from leakpipe.tables.wording import count_sample, describe_client, select
 
-PRIOR: dict[str, Any] = {"color": MUTED, "linestyle": "--", "linewidth": 1, "zorder": 1}
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+PRIOR: dict[str, Any] = {"linestyle": "--", "linewidth": 1, "zorder": 1}
 WIDE = 10  # from this ratio of the largest to the smallest number of iterations on, their axis is logarithmic
 
 
-@in_style
+@figure(
+    "effect",
+    heading="Attacks that differ in one thing",
+    about="mean SSIM of the attacks that differ in it, a panel per client; the prior image is dashed.",
+)
 def draw_effect(
     leakage: pd.DataFrame,
     *,
@@ -45,9 +51,8 @@ def draw_effect(
     by_iterations = all(is_number(label) for label in labels.values())
     height = 3.2 if by_iterations else 1.7 + 0.4 * len(labels)
     width = max(5.6, 2.4 + 2.1 * len(names))
-    figure = Figure(figsize=(width, height), layout="constrained")
-    panels = figure.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0]
-    for index, (client, axes) in enumerate(zip(names, panels, strict=True)):
+    drawn, panels = make_panels(width, height, columns=len(names), sharex=True, sharey=True)
+    for index, (client, axes) in enumerate(zip(names, panels[0], strict=True)):
         chosen = {attack: select(rows, client=client, attack=attack) for attack in labels}
         draw = _draw_line if by_iterations else _draw_rows
         draw(axes, list(chosen.values()), list(labels.values()))
@@ -57,11 +62,9 @@ def draw_effect(
             axes.set_ylabel("" if index else "SSIM to the original")
         else:
             axes.set_xlabel("SSIM to the original")
-    figure.legend(
-        handles=[Line2D([], [], label="prior image", **PRIOR)], loc="outside lower right", frameon=False, fontsize=9
-    )
-    figure.suptitle(fill(comparison["title"], int(10 * width)), weight="bold", fontsize=11, x=0.01, ha="left")
-    return Drawing(figure, _describe(rows, comparison, defense))
+    add_legend(drawn, [make_key("prior image", MUTED, **PRIOR)], loc="outside lower right")
+    add_title(drawn, fill(comparison["title"], int(10 * width)))
+    return Drawing(drawn, _describe(rows, comparison, defense))
 
 
 def _shared_draws(rows: pd.DataFrame, attacks: Sequence[str], clients: Sequence[str]) -> pd.DataFrame:
@@ -73,6 +76,8 @@ def _shared_draws(rows: pd.DataFrame, attacks: Sequence[str], clients: Sequence[
         if not shared:
             raise LeakpipeError(f"attacks {', '.join(attacks)} on client {client!r} have no seed in common")
         kept += [sample[sample["seed"].isin(shared)] for sample in samples]
+    import pandas as pd
+
     return pd.concat(kept)
 
 
@@ -99,7 +104,7 @@ def _describe(rows: pd.DataFrame, comparison: Mapping[str, Any], defense: str) -
     )
 
 
-def _per_draw(rows: pd.DataFrame) -> "pd.Series[float]":
+def _per_draw(rows: pd.DataFrame) -> pd.Series[float]:
     return rows.groupby("seed")["ssim"].mean()
 
 
@@ -112,12 +117,12 @@ def _draw_rows(axes: Axes, samples: Sequence[pd.DataFrame], labels: Sequence[obj
         if not math.isnan(mean.low):
             axes.hlines(place, mean.low, mean.high, color=color, linewidth=1.5, zorder=3)
         axes.plot(mean.value, place, marker, color=color, markersize=8, zorder=3)
-        axes.plot([rows["ssim_prior"].mean()] * 2, [place - 0.5, place + 0.5], **PRIOR)
+        axes.plot([rows["ssim_prior"].mean()] * 2, [place - 0.5, place + 0.5], color=MUTED, **PRIOR)
     axes.set_yticks(range(len(labels)), [fill(str(label), 26) for label in labels])
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     axes.set_xlim(min(0.0, *(float(_per_draw(rows).min()) for rows in samples)) - 0.05, 1.05)
-    axes.grid(axis="x", color="#eeeeee")
+    axes.grid(axis="x", color=GRID)
 
 
 def _draw_line(axes: Axes, samples: Sequence[pd.DataFrame], _labels: Sequence[object]) -> None:
@@ -131,8 +136,8 @@ def _draw_line(axes: Axes, samples: Sequence[pd.DataFrame], _labels: Sequence[ob
         draw_interval(axes, iterations, means[iterations], color=COLORS[1])
     places = sorted(means)
     axes.plot(places, [means[place].value for place in places], "o-", color=COLORS[1], zorder=3)
-    axes.plot(places, [priors[place] for place in places], **PRIOR)
+    axes.plot(places, [priors[place] for place in places], color=MUTED, **PRIOR)
     if places[0] > 0 and places[-1] >= WIDE * places[0]:
         use_log_scale(axes)
     axes.set_ylim(-0.05, 1.05)
-    axes.grid(axis="y", color="#eeeeee")
+    axes.grid(axis="y", color=GRID)

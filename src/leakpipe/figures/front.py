@@ -1,35 +1,45 @@
 """Which defence to switch on: the leak that each leaves against the accuracy that it keeps, and what it guarantees."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from math import isnan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from leakpipe.figures.lines import INTERVAL, mark_zero, name_points
+from leakpipe.figures.registry import figure
+from leakpipe.figures.style import COLORS, MUTED, Drawing, add_legend, make_key, make_panels
+from leakpipe.tables.wording import count, describe_client
 
-from leakpipe.figures.lines import mark_zero, name_points
-from leakpipe.figures.means import INTERVAL
-from leakpipe.figures.selection import count, describe_client
-from leakpipe.figures.style import COLORS, MUTED, Drawing, in_style
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 LEAKS, HIDES, DESTROYED = COLORS[0], COLORS[1], MUTED
 NAMED = 20  # with more defences than this, only those on the front or at or below 0 are named
 
 
-@in_style
-def draw_front(table: pd.DataFrame, *, names: Mapping[str, str], clients: Mapping[str, Mapping[str, Any]]) -> Drawing:
+@figure(
+    "front",
+    heading="Which defence to switch on",
+    about="RDLV of the high-risk client, by attacks told the defence and by others, against test accuracy, a point per "
+    "defence; below 0 the defence hides, a diamond has a guarantee.",
+)
+def draw_front(
+    defense_table: pd.DataFrame, *, defenses: Mapping[str, str], clients: Mapping[str, Mapping[str, Any]]
+) -> Drawing:
     """Draw a point per defence, hollow for an attack that is told the defence, and the front of all.
 
     Args:
-        table: The defence table (`leakpipe.tables.defenses`).
-        names: What to call each defence.
+        defense_table: The table of defences (`leakpipe.tables.defenses`).
+        defenses: What to call each defence.
         clients: The `federation.clients` section of the parameters.
     """
+    table = defense_table
     rows = [{str(column): value for column, value in row.items()} for row in table.to_dict("records")]
-    figure = Figure(figsize=(8, 4.8), layout="constrained")
-    axes = figure.subplots()
+    drawn, panels = make_panels(8, 4.8)
+    axes = panels[0, 0]
     front = table[table["front"]].sort_values(["accuracy", "rdlv"])
     axes.plot(front["accuracy"], front["rdlv"], color=MUTED, linewidth=1, linestyle="--", zorder=1)
     for row in rows:
@@ -37,13 +47,13 @@ def draw_front(table: pd.DataFrame, *, names: Mapping[str, str], clients: Mappin
     axes.margins(0.12)
     mark_zero(axes)
     named = [row for row in rows if len(rows) <= NAMED or row["front"] or row["rdlv"] <= 0 or row["destroyed"]]
-    name_points(axes, [(row["accuracy"], row["rdlv"], _name(row, names)) for row in named])
+    name_points(axes, [(row["accuracy"], row["rdlv"], _name(row, defenses)) for row in named])
     axes.set_title("What each defence hides, and what it costs")
     axes.set_xlabel("Test accuracy after the last round")
     client = str(table["client"].iloc[0])
     axes.set_ylabel(f"RDLV of {describe_client(client, clients[client])}")
-    figure.legend(handles=_legend(table), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    return Drawing(figure, _describe(table, names))
+    add_legend(drawn, _list_keys(table), columns=4)
+    return Drawing(drawn, _describe(table, defenses))
 
 
 def _draw_defense(axes: Axes, row: Mapping[str, Any]) -> None:
@@ -64,19 +74,15 @@ def _name(row: Mapping[str, Any], names: Mapping[str, str]) -> str:
     return f"{names[row['defense']]}{epsilon}"
 
 
-def _legend(table: pd.DataFrame) -> list[Line2D]:
-    def dot(color: str, label: str, *, marker: str = "o", hollow: bool = False) -> Line2D:
-        face = "white" if hollow else color
-        return Line2D([], [], color=color, marker=marker, markerfacecolor=face, linestyle="none", label=label)
-
-    entries = [dot(LEAKS, "leaks"), dot(HIDES, "hides (RDLV ≤ 0)")]
+def _list_keys(table: pd.DataFrame) -> list[Line2D]:
+    keys = [make_key("leaks", LEAKS, marker="o"), make_key("hides (RDLV ≤ 0)", HIDES, marker="o")]
     if table["destroyed"].any():
-        entries.append(dot(DESTROYED, "accuracy at chance"))
+        keys.append(make_key("accuracy at chance", DESTROYED, marker="o"))
     if table["epsilon"].notna().any():
-        entries.append(dot(MUTED, "has an ε", marker="D"))
+        keys.append(make_key("has an ε", MUTED, marker="D"))
     if table["adaptive_rdlv"].notna().any():
-        entries.append(dot(MUTED, "attack told the defence", hollow=True))
-    return [*entries, Line2D([], [], color=MUTED, linewidth=1, linestyle="--", label="front")]
+        keys.append(make_key("attack told the defence", MUTED, marker="o", hollow=True))
+    return [*keys, make_key("front", MUTED, linewidth=1, linestyle="--")]
 
 
 def _describe(table: pd.DataFrame, names: Mapping[str, str]) -> str:

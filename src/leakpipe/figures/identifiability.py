@@ -1,26 +1,44 @@
 """Which training image a reconstruction came from: hits against the number of images and the batch size."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-
-from leakpipe.figures.selection import count, describe_client, order_clients, select
-from leakpipe.figures.style import COLORS, FAINT, MUTED, Drawing, in_style
+from leakpipe.figures.registry import figure
+from leakpipe.figures.style import (
+    COLORS,
+    FAINT,
+    GRID,
+    MUTED,
+    Drawing,
+    add_legend,
+    add_title,
+    make_key,
+    make_panels,
+    mark_percent,
+)
 from leakpipe.randomness import derive_seed
-from leakpipe.tables.uncertainty import bootstrap_mean
+from leakpipe.tables.statistics import bootstrap_mean
+from leakpipe.tables.wording import count, describe_client, order_clients, select
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
 
 CHANCE_WIDTH = 0.36  # half the width of a client's band of chance, of the distance between clients
 
 
-@in_style
+@figure(
+    "identifiability",
+    heading="Which image it is",
+    about="Share of reconstructions whose nearest image, among the training images of all clients, is the one that "
+    "they came from; hollow for the prior image, a gray band for chance.",
+)
 def draw_identifiability(
-    table: pd.DataFrame,
+    identifiability: pd.DataFrame,
     *,
     attack: str,
     defense: str,
@@ -30,30 +48,28 @@ def draw_identifiability(
     """Draw the share of reconstructions whose nearest image is their own: a panel per embedder, clients side by side.
 
     Args:
-        table: The identifiability table: all captured rounds, seeds and images are drawn.
+        identifiability: The identifiability table: all captured rounds, seeds and images are drawn.
         attack: Attack drawn.
         defense: Defence whose rows are drawn.
         embedders: Panels, from the left.
         clients: The `federation.clients` section of the parameters.
     """
-    rows = select(table, attack=attack, defense=defense)
+    rows = select(identifiability, attack=attack, defense=defense)
     names = _by_size(rows, clients)
-    figure = Figure(figsize=(max(6.4, 1.0 + 0.95 * len(names) * len(embedders)), 3.9), layout="constrained")
-    panels = figure.subplots(1, len(embedders), sharey=True, squeeze=False)[0]
-    for axes, embedder in zip(panels, embedders, strict=True):
+    width = max(6.4, 1.0 + 0.95 * len(names) * len(embedders))
+    drawn, panels = make_panels(width, 3.9, columns=len(embedders), sharey=True)
+    for axes, embedder in zip(panels[0], embedders, strict=True):
         shares = [_share(rows, embedder, client) for client in names]
         _draw_panel(axes, shares)
         axes.set_title(f"by {embedder}", fontsize=10)
         axes.set_xticks(range(len(names)), [_tick(client, clients[client]) for client in names], fontsize=9)
         axes.set_xlim(-0.6, len(names) - 0.4)
-    panels[0].set_ylim(-0.04, 1.1)
-    panels[0].set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
-    panels[0].set_ylabel("Recognised (IIP, top 1)")
-    figure.suptitle(
-        "How many reconstructions say which image they came from", x=0.01, ha="left", fontsize=11, weight="bold"
-    )
-    figure.legend(handles=_legend(attack), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    return Drawing(figure, _describe(rows, attack=attack, defense=defense, embedders=embedders, clients=clients))
+    panels[0, 0].set_ylim(-0.04, 1.1)
+    mark_percent(panels[0, 0])
+    panels[0, 0].set_ylabel("Recognised (IIP, top 1)")
+    add_title(drawn, "How many reconstructions say which image they came from")
+    add_legend(drawn, _list_keys(attack), columns=3)
+    return Drawing(drawn, _describe(rows, attack=attack, defense=defense, embedders=embedders, clients=clients))
 
 
 @dataclass(frozen=True)
@@ -123,33 +139,22 @@ def _tick(name: str, client: Mapping[str, Any]) -> str:
 def _draw_panel(axes: Axes, shares: Sequence[_Share]) -> None:
     for place, share in enumerate(shares):
         low, high = share.chance
-        axes.fill_between(
-            [place - CHANCE_WIDTH, place + CHANCE_WIDTH],
-            low,
-            max(high, low + 0.006),
-            color=FAINT,
-            linewidth=0,
-            zorder=1,
-        )
+        band = [place - CHANCE_WIDTH, place + CHANCE_WIDTH]
+        axes.fill_between(band, low, max(high, low + 0.006), color=FAINT, linewidth=0, zorder=1)
         axes.plot(place + 0.14, share.prior, "s", color=MUTED, markerfacecolor="white", zorder=2, clip_on=False)
         axes.vlines(place - 0.14, share.low, share.high, color=COLORS[0], linewidth=2, zorder=3)
         axes.plot(place - 0.14, share.found, "o", color=COLORS[0], markersize=8, zorder=4, clip_on=False)
-        axes.annotate(
-            f"{100 * share.found:.0f} %",
-            (place - 0.14, share.found),
-            xytext=(7, 5),
-            textcoords="offset points",
-            fontsize=9,
-        )
-    axes.grid(axis="y", color="#eeeeee")
+        where, text = (place - 0.14, share.found), f"{100 * share.found:.0f} %"
+        axes.annotate(text, where, xytext=(7, 5), textcoords="offset points", fontsize=9)
+    axes.grid(axis="y", color=GRID)
     axes.set_axisbelow(True)
 
 
-def _legend(attack: str) -> list[Any]:
+def _list_keys(attack: str) -> list[Artist]:
+    from matplotlib.patches import Patch
+
     return [
-        Line2D([], [], color=COLORS[0], marker="o", markersize=8, label=f"attack {attack}, 95 % interval"),
-        Line2D(
-            [], [], color=MUTED, marker="s", markerfacecolor="white", linestyle="none", label="prior image, no attack"
-        ),
+        make_key(f"attack {attack}, 95 % interval", COLORS[0], marker="o", markersize=8, linestyle="-"),
+        make_key("prior image, no attack", MUTED, marker="s", hollow=True),
         Patch(color=FAINT, label="chance"),
     ]

@@ -1,18 +1,46 @@
-"""Lines of means over faint dots, one per client: what the figures of RDLV have in common."""
+"""Means over draws with their intervals, drawn as lines over faint dots, and the labels of lines and points."""
+
+from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter
-
-from leakpipe.figures.means import Mean, mean_over_draws
 from leakpipe.figures.style import COLORS, MARKERS, MUTED
+from leakpipe.randomness import derive_seed
+from leakpipe.tables.statistics import FEWEST_CLUSTERS, bootstrap_mean
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+INTERVAL = (
+    f"A bar is the 95 % interval of a mean over draws (seeds), by bootstrap of whole draws; fewer than "
+    f"{FEWEST_CLUSTERS} draws have none."
+)
+_SEED = derive_seed("intervals of figures")
 PUBLISHED: dict[str, Any] = {"linestyle": ":", "linewidth": 0.9, "marker": "x", "markersize": 5}
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over values, and the 95 % interval over draws; its ends are NaN for fewer than 3 draws."""
+
+    value: float
+    low: float
+    high: float
+
+
+def mean_over_draws(rows: pd.DataFrame, column: str) -> Mean:
+    """The mean of `column` over all rows, with the interval over draws (`bootstrap_mean` of whole seeds).
+
+    Args:
+        rows: Rows with a column `seed`; the column holds finite numbers.
+        column: Name of the column.
+    """
+    low, high = bootstrap_mean(rows[column], clusters=rows["seed"], seed=_SEED)
+    return Mean(float(rows[column].mean()), low, high)
 
 
 @dataclass(frozen=True)
@@ -24,7 +52,7 @@ class Look:
     dashed: bool = False
 
     @classmethod
-    def of(cls, index: int, *, dashed: bool = False) -> "Look":
+    def of(cls, index: int, *, dashed: bool = False) -> Look:
         """The look of the `index`-th client."""
         return cls(COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)], dashed)
 
@@ -89,6 +117,8 @@ def mark_zero(axes: Axes) -> None:
 
 def use_log_scale(axes: Axes) -> None:
     """Make the x axis logarithmic, with plain numbers (1, 2, 5, 10, …) also where it spans less than a decade."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")

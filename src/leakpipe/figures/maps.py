@@ -1,28 +1,36 @@
 """Where in an image the leak is: the local gain in SSIM over the prior, pixel by pixel."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, Normalize
 
-from leakpipe.errors import LeakpipeError
-from leakpipe.figures.pictures import Pictures, Sheet, choose_images, describe_shown
-from leakpipe.figures.selection import select, stack_description, write_gain
-from leakpipe.figures.style import COLORS, FAINT, MUTED, Drawing, in_style
+from leakpipe.figures.images import Pictures, choose_images, describe_shown
+from leakpipe.figures.registry import figure
+from leakpipe.figures.sheet import Sheet, blend
+from leakpipe.figures.style import COLORS, FAINT, MUTED, Drawing
 from leakpipe.metrics.leakage_map import leakage_map
+from leakpipe.tables.wording import select, stack_description, write_gain
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PICTURE, GAP, GROUP_GAP, LEFT, TOP, CAPTION, BOTTOM = 1.0, 0.12, 0.14, 1.05, 0.85, 0.24, 0.6  # inches
 LARGEST = 1.0  # gain at which the colours end
 GAINED = COLORS[0]
 # The blue is dark, so that in gray print what was lost is darker than what was gained.
-COLOR_MAP = LinearSegmentedColormap.from_list("gain", ["#003b5c", COLORS[1], "white", COLORS[4], GAINED])
+SHADES = ("#003b5c", COLORS[1], "white", COLORS[4], GAINED)
 COLUMNS = ("original", "prior\n(the start)", "reconstruction", "local gain\nin SSIM")
 
 
-@in_style
+@figure(
+    "maps",
+    heading="Where in an image the leak is",
+    about="Original, prior image, reconstruction, and the local SSIM that the attack gained over the prior: orange "
+    "where it shows more of the image, blue where less.",
+)
 def draw_maps(
     leakage: pd.DataFrame,
     pictures: Pictures,
@@ -45,21 +53,22 @@ def draw_maps(
         images_per_client: Most rows of one client: those that leaked most, most leaked first.
     """
     rows = select(leakage, attack=attack, defense=defense, round=captured_round)
-    shown = choose_images(rows, [defense], clients, images_per_client)
-    scores = {(row["seed"], row["client"], row["image"]): row for row in rows.to_dict("records")}
+    shown = choose_images(rows, defense, clients, images_per_client)
     content = len(shown) * (PICTURE + CAPTION) + shown["client"].nunique() * GROUP_GAP
-    sheet = Sheet(width=_left(len(COLUMNS)), height=TOP + content + BOTTOM)
-    sheet.write("Where in an image the leak is", 0.1, 0.17, weight="bold", fontsize=11)
+    height = TOP + content + BOTTOM
+    sheet = Sheet(width=_left(len(COLUMNS)), height=height, title="Where in an image the leak is")
     for column, heading in enumerate(COLUMNS):
         sheet.write(heading, _left(column) + PICTURE / 2, TOP - 0.24, ha="center", fontsize=9.5)
     top = TOP
     for client in shown["client"].unique():
         sheet.write(stack_description(client, clients[client]), 0.1, top + PICTURE / 2, weight="bold", fontsize=9.5)
-        for row in shown[shown["client"] == client].itertuples():
-            _draw_row(sheet, pictures, scores[row.seed, client, row.image], top)
+        for row in shown[shown["client"] == client].to_dict("records"):
+            _draw_row(sheet, pictures, row, top)
             top += PICTURE + CAPTION
         top += GROUP_GAP
-    _draw_scale(sheet, top)
+    place = (_left(1) + PICTURE / 2, top + 0.1, _left(2) - _left(0), 0.12)
+    ticks = {-LARGEST: "−1: lost", 0: "0: as the prior", LARGEST: "+1: gained"}
+    sheet.add_scale(place, blend(SHADES), (-LARGEST, LARGEST), ticks, size=8.5, extend="both")
     caption = (
         f"For each image the original, the prior image that attack {attack} starts from, what it rebuilds from the "
         f"update of round {captured_round} under defence {defense}, and the local SSIM of the reconstruction minus "
@@ -77,16 +86,12 @@ def _left(column: int) -> float:
 
 def _draw_row(sheet: Sheet, pictures: Pictures, score: Mapping[Any, Any], top: float) -> None:
     """Draw one image's row; `score` is its row of the table."""
-    cell = score["defense"], score["seed"], score["client"]
-    if cell not in pictures.rebuilt:
-        raise LeakpipeError(f"the reconstruction of {cell[2]} under {cell[0]}, seed {cell[1]}, is missing")
-    original, prior = pictures.originals[score["image"]], pictures.priors[score["seed"], score["image"]]
-    rebuilt = pictures.rebuilt[cell][score["reconstruction"]]
+    original, prior, rebuilt = pictures.find(score)
     for column, image in enumerate((original, prior, rebuilt)):
         sheet.show(image, _left(column), top, side=PICTURE)
     axes = sheet.add_axes(_left(3), top, PICTURE, PICTURE)
     gain = leakage_map(rebuilt, original, prior, data_range=1.0)
-    axes.imshow(np.ma.masked_invalid(gain), cmap=COLOR_MAP, vmin=-LARGEST, vmax=LARGEST, interpolation="nearest")
+    axes.imshow(np.ma.masked_invalid(gain), cmap=blend(SHADES), vmin=-LARGEST, vmax=LARGEST, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(visible=True, color=FAINT)
     total = score["ssim"] - score["ssim_prior"]
@@ -94,13 +99,3 @@ def _draw_row(sheet: Sheet, pictures: Pictures, score: Mapping[Any, Any], top: f
     for column, text in enumerate(texts, start=1):
         look = {"weight": "bold", "color": GAINED} if column == 3 and total > 0 else {"color": MUTED}
         sheet.write(text, _left(column) + PICTURE / 2, top + PICTURE + 0.1, ha="center", fontsize=8.5, **look)
-
-
-def _draw_scale(sheet: Sheet, top: float) -> None:
-    """The colour bar, below the pictures."""
-    axes = sheet.add_axes(_left(1) + PICTURE / 2, top + 0.1, _left(2) - _left(0), 0.12)
-    bar = sheet.figure.colorbar(
-        ScalarMappable(Normalize(-LARGEST, LARGEST), COLOR_MAP), cax=axes, orientation="horizontal", extend="both"
-    )
-    bar.set_ticks([-LARGEST, 0, LARGEST], labels=["−1: lost", "0: as the prior", "+1: gained"])
-    bar.ax.tick_params(labelsize=8.5)

@@ -1,22 +1,28 @@
-"""What noise buys and what it costs: leakage and accuracy against σ0."""
+"""Leakage and accuracy against the noise multiplier σ0."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from typing import TYPE_CHECKING, Any
 
 from leakpipe.errors import LeakpipeError
 from leakpipe.figures import published
-from leakpipe.figures.lines import PUBLISHED, Look, draw_means, draw_published, mark_zero
-from leakpipe.figures.means import INTERVAL
-from leakpipe.figures.selection import count_draws, describe_client, order_clients, select
-from leakpipe.figures.style import INK, MUTED, Drawing, in_style
+from leakpipe.figures.lines import INTERVAL, PUBLISHED, Look, draw_means, draw_published, mark_zero
+from leakpipe.figures.registry import figure
+from leakpipe.figures.style import INK, MUTED, Drawing, make_key, make_panels
+from leakpipe.tables.wording import count_draws, describe_client, order_clients, select
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 
-@in_style
+@figure(
+    "noise",
+    heading="What noise hides, and what it costs",
+    about="RDLV and, below it, test accuracy against the noise multiplier σ0, beside the paper's values on another "
+    "data set. Where a line has come down to 0, that noise hides the client's images.",
+)
 def draw_noise(
     leakage: pd.DataFrame,
     accuracy: pd.DataFrame,
@@ -38,14 +44,14 @@ def draw_noise(
     """
     levels = sorted(set(sigma0.values()))
     leaks, kept = _place(leakage, accuracy, attack, {name: levels.index(value) for name, value in sigma0.items()})
-    figure = Figure(figsize=(7.2, 5.6), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
+    drawn, panels = make_panels(7.2, 5.6, rows=2, sharex=True, height_ratios=[2.4, 1])
+    upper, lower = panels[:, 0]
     _draw_leakage(upper, leaks, clients, levels)
     _draw_accuracy(lower, kept, levels)
     lower.set_xticks(range(len(levels)), [f"{value:g}" if value else "0\n(no noise)" for value in levels])
     lower.set_xlim(-0.35, len(levels) - 0.65)
     lower.set_xlabel("Noise multiplier σ₀")
-    return Drawing(figure, _describe(leaks, kept, attack, clients))
+    return Drawing(drawn, _describe(leaks, kept, attack, clients))
 
 
 def _describe(leaks: pd.DataFrame, kept: pd.DataFrame, attack: str, clients: Mapping[str, Mapping[str, Any]]) -> str:
@@ -86,7 +92,7 @@ def _draw_leakage(
     mark_zero(axes)
     axes.set_title("Noise on the update: what it hides, and what it costs")
     axes.set_ylabel("RDLV\n(relative gain over the prior)")
-    handles.append(Line2D([], [], color=MUTED, label=published.LABEL, **PUBLISHED))
+    handles.append(make_key(published.LABEL, MUTED, **PUBLISHED))
     axes.legend(handles=handles, loc="best", frameon=False)
 
 

@@ -1,21 +1,26 @@
 """Every client's training images, framed by how much of them leaked: page one for a privacy officer."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, Normalize
+from leakpipe.figures.registry import figure
+from leakpipe.figures.sheet import Sheet, blend
+from leakpipe.figures.style import COLORS, INK, MUTED, Drawing
+from leakpipe.tables.statistics import add_gain
+from leakpipe.tables.wording import count, select, stack_description, write_gain
 
-from leakpipe.figures.pictures import Sheet
-from leakpipe.figures.selection import count, select, stack_description, write_gain
-from leakpipe.figures.style import COLORS, INK, MUTED, Drawing, in_style
-from leakpipe.tables.gain import add_gain
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from leakpipe.data.images import LabeledImages
+    from leakpipe.data.partition import Split
 
 # Ever darker, so that gray print shows it too; what is not above the prior is as light as it gets.
-COLOR_MAP = LinearSegmentedColormap.from_list("leaked", ["#eeeeee", COLORS[4], COLORS[0], "#5c2800"])
+SHADES = ("#eeeeee", COLORS[4], COLORS[0], "#5c2800")
 LEFT, WIDTH, TOP, GROUP_GAP = 1.2, 7.2, 0.9, 0.16  # inches
 
 
@@ -45,13 +50,17 @@ ATTACKED = _Grid(side=0.56, frame=0.05, below=0.16, most_rows=3)
 UNATTACKED = _Grid(side=0.3, frame=0.0, below=0.0, most_rows=2)
 
 
-@in_style
+@figure(
+    "overview",
+    heading="Which training images leaked",
+    about="The training images of all clients of one draw, framed and numbered by how much SSIM the attack gained over "
+    "the prior image; pale where a client was not attacked.",
+)
 def draw_overview(
     leakage: pd.DataFrame,
-    images: np.ndarray,
+    dataset: LabeledImages,
+    splits: Mapping[int, Split],
     *,
-    holdings: Mapping[str, Sequence[int]],
-    seed: int,
     attack: str,
     defense: str,
     captured_round: int,
@@ -60,28 +69,32 @@ def draw_overview(
     """Draw the images of all clients of one seed: large and framed where attacked, small and pale elsewhere.
 
     Args:
-        leakage: The leakage table.
-        images: The data set, (N, channels, height, width) in [0, 1].
-        holdings: Index into the data set of each client's images.
-        seed: Seed whose split this is.
+        leakage: The leakage table. The seed drawn is the one under which most clients were attacked, the first of
+            several in the order of `splits`.
+        dataset: The data set.
+        splits: The split of every seed.
         attack: Attack whose gain over the prior frames an image.
         defense: Defence whose rows are drawn.
         captured_round: Round whose rows are drawn.
         clients: The `federation.clients` section of the parameters.
     """
-    rows = add_gain(select(leakage, attack=attack, defense=defense, round=captured_round, seed=seed))
+    drawn = add_gain(select(leakage, attack=attack, defense=defense, round=captured_round))
+    attacked = drawn.groupby("seed")["client"].nunique()
+    seed = max(splits, key=lambda number: int(attacked.get(number, 0)))
+    rows, holdings = select(drawn, seed=seed), splits[seed].clients
     keys = zip(rows["client"].tolist(), rows["image"].tolist(), strict=True)
     gains = dict(zip(keys, rows["gain"].tolist(), strict=True))
     blocks = [_Block.of(name, holdings[name], gains) for name in _order(holdings, gains)]
-    sheet = Sheet(width=WIDTH, height=TOP + sum(block.height + GROUP_GAP for block in blocks))
-    sheet.write("Which training images leaked from one shared update", 0.1, 0.17, weight="bold", fontsize=11)
-    leaked, attacked = sum(gain > 0 for gain in gains.values()), count(len(gains), "attacked image")
-    sheet.write(f"the attack shows {leaked} of {attacked} better than the prior does", 0.1, 0.42, fontsize=9.5)
-    _draw_scale(sheet)
+    title = "Which training images leaked from one shared update"
+    sheet = Sheet(width=WIDTH, height=TOP + sum(block.height + GROUP_GAP for block in blocks), title=title)
+    leaked, of = sum(gain > 0 for gain in gains.values()), count(len(gains), "attacked image")
+    sheet.write(f"the attack shows {leaked} of {of} better than the prior does", 0.1, 0.42, fontsize=9.5)
+    bar = sheet.add_scale((5.1, 0.3, 1.9, 0.12), blend(SHADES), (0, 1), {0: "0: prior", 0.5: "0.5", 1: "1"}, size=8)
+    bar.ax.set_title("SSIM gained over the prior", fontsize=8.5, weight="normal", loc="center", pad=3)
     top = TOP
     for block in blocks:
         _name_block(sheet, block, stack_description(block.client, clients[block.client]), top)
-        _draw_block(sheet, block, images, top)
+        _draw_block(sheet, block, dataset.images, top)
         top += block.height + GROUP_GAP
     return Drawing(sheet.figure, _describe(blocks, seed, attack, defense, captured_round))
 
@@ -96,7 +109,7 @@ class _Block:
     grid: _Grid
 
     @classmethod
-    def of(cls, client: str, held: Sequence[int], gains: Mapping[tuple[str, int], float]) -> "_Block":
+    def of(cls, client: str, held: Sequence[int], gains: Mapping[tuple[str, int], float]) -> _Block:
         found = sorted(((gains[client, image], image) for image in held if (client, image) in gains), reverse=True)
         if not found:
             return cls(client, tuple(held), (), UNATTACKED)
@@ -139,18 +152,10 @@ def _draw_block(sheet: Sheet, block: _Block, images: np.ndarray, top: float) -> 
         if block.attacked:
             gain = block.gains[index]
             outer = grid.side + 2 * grid.frame
-            sheet.fill(x, y, outer, outer, COLOR_MAP(min(max(gain, 0.0), 1.0)))
+            sheet.fill(x, y, outer, outer, blend(SHADES)(min(max(gain, 0.0), 1.0)))
             look = {"weight": "bold"} if gain > 0 else {"color": MUTED}
             sheet.write(write_gain(gain), x + outer / 2, y + outer + 0.09, ha="center", fontsize=7.5, **look)
         sheet.show(images[image], x + grid.frame, y + grid.frame, side=grid.side, fade=0.0 if block.attacked else 0.6)
-
-
-def _draw_scale(sheet: Sheet) -> None:
-    axes = sheet.add_axes(5.1, 0.3, 1.9, 0.12)
-    bar = sheet.figure.colorbar(ScalarMappable(Normalize(0, 1), COLOR_MAP), cax=axes, orientation="horizontal")
-    bar.set_ticks([0, 0.5, 1], labels=["0: prior", "0.5", "1"])
-    bar.ax.tick_params(labelsize=8)
-    bar.ax.set_title("SSIM gained over the prior", fontsize=8.5, weight="normal", loc="center", pad=3)
 
 
 def _describe(blocks: Sequence[_Block], seed: int, attack: str, defense: str, captured_round: int) -> str:

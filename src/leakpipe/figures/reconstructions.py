@@ -1,15 +1,20 @@
 """What the attacks rebuilt: originals beside the prior and the reconstructions under every defence."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+from leakpipe.figures.images import Pictures, choose_images, describe_shown
+from leakpipe.figures.registry import figure
+from leakpipe.figures.sheet import Sheet
+from leakpipe.figures.style import COLORS, FAINT, MUTED, Drawing
+from leakpipe.tables.wording import select, stack_description
 
-from leakpipe.errors import LeakpipeError
-from leakpipe.figures.pictures import Pictures, Sheet, choose_images, describe_shown
-from leakpipe.figures.selection import select, stack_description
-from leakpipe.figures.style import COLORS, FAINT, MUTED, Drawing, in_style
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
 
 PICTURE, GAP, GROUP_GAP, LEFT, CAPTION = 0.92, 0.12, 0.14, 1.0, 0.24  # inches
 TITLE, HEADING, LINE = 0.6, 0.52, 0.15  # inches: the figure's title; a heading of two lines; every further line
@@ -17,10 +22,13 @@ BAND = 8  # defences side by side; more go below, so that pictures stay large en
 HEADING_WIDTH = 13  # characters
 GAIN = COLORS[0]
 
-_Scores = dict[tuple[str, int, str, int], dict[Any, Any]]
 
-
-@in_style
+@figure(
+    "reconstructions",
+    heading="What the attack rebuilds",
+    about="Training images beside the prior image that the attack starts from and what it rebuilds under each defence. "
+    "A picture that looks like its original was leaked by one shared update.",
+)
 def draw_reconstructions(
     leakage: pd.DataFrame,
     pictures: Pictures,
@@ -47,10 +55,8 @@ def draw_reconstructions(
         images_per_client: Most rows of one client.
     """
     rows = select(leakage, attack=attack, round=captured_round)
-    shown = choose_images(rows, list(defenses), clients, images_per_client)
-    scores: _Scores = {
-        (row["defense"], row["seed"], row["client"], row["image"]): row for row in rows.to_dict("records")
-    }
+    shown = choose_images(rows, next(iter(defenses)), clients, images_per_client)
+    scores = {(row["defense"], row["seed"], row["client"], row["image"]): row for row in rows.to_dict("records")}
     names = list(defenses)
     bands = [names[start : start + BAND] for start in range(0, len(names), BAND)]
     headings = [["original", "prior\n(the start)", *(_wrap(defenses[name]) for name in band)] for band in bands]
@@ -59,8 +65,7 @@ def draw_reconstructions(
         height += _measure(heads)
         height += len(shown) * (PICTURE + CAPTION)
         height += shown["client"].nunique() * GROUP_GAP
-    sheet = Sheet(width=_left(2 + len(bands[0])), height=height)
-    sheet.write("What the attack rebuilds from one update", 0.1, 0.17, weight="bold", fontsize=11)
+    sheet = Sheet(width=_left(2 + len(bands[0])), height=height, title="What the attack rebuilds from one update")
     sheet.write("bars: SSIM to the original, from 0 to 1; orange: gained over the prior", 0.1, 0.4, fontsize=9)
     top = TITLE
     for band, heads in zip(bands, headings, strict=True):
@@ -70,16 +75,9 @@ def draw_reconstructions(
         top += _measure(heads)
         for client in shown["client"].unique():
             sheet.write(stack_description(client, clients[client]), 0.1, top + PICTURE / 2, weight="bold", fontsize=9.5)
-            for row in shown[shown["client"] == client].itertuples():
-                _draw_row(
-                    sheet,
-                    (row.seed, client, row.image),
-                    scores=scores,
-                    pictures=pictures,
-                    undefended=names[0],
-                    defenses=band,
-                    top=top,
-                )
+            for row in shown[shown["client"] == client].to_dict("records"):
+                under = [scores.get((name, row["seed"], client, row["image"])) for name in band]
+                _draw_row(sheet, row, under, pictures, top)
                 top += PICTURE + CAPTION
             top += GROUP_GAP
     return Drawing(sheet.figure, _describe(attack, captured_round, describe_shown(rows, shown)))
@@ -115,30 +113,27 @@ def _left(column: int) -> float:
 
 def _draw_row(
     sheet: Sheet,
-    key: tuple[int, str, int],
-    *,
-    scores: _Scores,
+    undefended: Mapping[Any, Any],
+    under: Sequence[Mapping[Any, Any] | None],
     pictures: Pictures,
-    undefended: str,
-    defenses: Sequence[str],
     top: float,
 ) -> None:
-    """Draw one image's row; `key` is (seed, client, image), `scores` the rows of the table, with `undefended` in it."""
-    seed, client, image = key
-    prior = scores[undefended, *key]["ssim_prior"]
-    sheet.show(pictures.originals[image], _left(0), top, side=PICTURE)
+    """Draw one image's row: rows of the table under the first defence, and under each that is shown (None: not run)."""
+
+    def draw(image: np.ndarray, ssim: float, column: int) -> None:
+        sheet.show(image, _left(column), top, side=PICTURE)
+        _draw_score(sheet, ssim, known, _left(column), top)
+
+    known = undefended["ssim_prior"]
+    original, prior, _ = pictures.find(undefended)
+    sheet.show(original, _left(0), top, side=PICTURE)
     sheet.write("SSIM:", _left(0) + PICTURE, top + PICTURE + 0.1, ha="right", fontsize=8.5, color=MUTED)
-    sheet.show(pictures.priors[seed, image], _left(1), top, side=PICTURE)
-    _draw_score(sheet, prior, prior, _left(1), top)
-    for column, defense in enumerate(defenses, start=2):
-        if (defense, *key) not in scores:
+    draw(prior, known, 1)
+    for column, score in enumerate(under, start=2):
+        if score is None:
             sheet.write("not attacked", _left(column) + PICTURE / 2, top + PICTURE / 2, ha="center", color=MUTED)
-            continue
-        score = scores[defense, *key]
-        if (defense, seed, client) not in pictures.rebuilt:
-            raise LeakpipeError(f"the reconstruction of {client} under {defense}, seed {seed}, is missing")
-        sheet.show(pictures.rebuilt[defense, seed, client][score["reconstruction"]], _left(column), top, side=PICTURE)
-        _draw_score(sheet, score["ssim"], prior, _left(column), top)
+        else:
+            draw(pictures.find(score)[2], score["ssim"], column)
 
 
 def _draw_score(sheet: Sheet, ssim: float, prior: float, left: float, top: float) -> None:

@@ -1,23 +1,30 @@
 """How much each client leaks, round by round."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
-
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from leakpipe.figures import published
-from leakpipe.figures.lines import Look, draw_means, draw_published, label_ends, mark_zero
-from leakpipe.figures.means import INTERVAL
-from leakpipe.figures.selection import count_sample, describe_client, order_clients, select
-from leakpipe.figures.style import Drawing, in_style
-from leakpipe.tables.gain import add_gain
+from leakpipe.figures.lines import INTERVAL, Look, draw_means, draw_published, label_ends, mark_zero
+from leakpipe.figures.registry import figure
+from leakpipe.figures.style import Drawing, make_panels
+from leakpipe.tables.statistics import add_gain
+from leakpipe.tables.wording import count_sample, describe_client, order_clients, select
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 
-@in_style
+@figure(
+    "rounds",
+    heading="Leakage by round",
+    about="RDLV and gain in SSIM of each client in each captured round; other attacks are dashed. Above 0 an attack "
+    "told more about an image than the prior did: that much leaked.",
+)
 def draw_rounds(
     leakage: pd.DataFrame,
     *,
@@ -35,10 +42,10 @@ def draw_rounds(
         clients: The `federation.clients` section of the parameters.
         compare: Other attacks, drawn dashed for the clients that they were run on.
     """
-    lines = _lines(leakage, attack, defense, clients, compare)
+    lines = _list_lines(leakage, attack, defense, clients, compare)
     rounds = sorted({int(value) for line in lines for value in line.rows["round"]})
-    figure = Figure(figsize=(7.2, 5.8), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[1.7, 1])
+    drawn, panels = make_panels(7.2, 5.8, rows=2, sharex=True, height_ratios=[1.7, 1])
+    upper, lower = panels[:, 0]
     gap = min((later - earlier for earlier, later in pairwise(rounds)), default=1)
     shifts = [0.07 * gap * (index - (len(lines) - 1) / 2) for index in range(len(lines))]
     for axes, column in ((upper, "rdlv"), (lower, "gain")):
@@ -53,10 +60,10 @@ def draw_rounds(
     lower.set_ylabel("SSIM gained\nover the prior")
     lower.set_xlabel("Round of federated averaging")
     _label(upper, lines, rounds, gap)
-    return Drawing(figure, _describe(lines, attack, defense, compare))
+    return Drawing(drawn, _describe(lines, attack, defense, compare))
 
 
-def _label(axes: Axes, lines: Sequence["_Line"], rounds: Sequence[int], gap: int) -> None:
+def _label(axes: Axes, lines: Sequence[_Line], rounds: Sequence[int], gap: int) -> None:
     axes.set_xticks(rounds)
     margin = max(0.35 * gap, 0.05 * (rounds[-1] - rounds[0]))
     axes.set_xlim(rounds[0] - margin, rounds[-1] + margin)
@@ -64,15 +71,15 @@ def _label(axes: Axes, lines: Sequence["_Line"], rounds: Sequence[int], gap: int
     label_ends(axes, [(end, line.label, line.look.color) for end, line in zip(last, lines, strict=True)])
 
 
-def _describe(lines: Sequence["_Line"], attack: str, defense: str, compare: Sequence[str]) -> str:
+def _describe(lines: Sequence[_Line], attack: str, defense: str, compare: Sequence[str]) -> str:
     samples = "; ".join(f"{line.name}: {count_sample(line.rows, 'image', 'seed')}" for line in lines)
     dashed = f", dashed {', '.join(compare)}" if any(line.look.dashed for line in lines) else ""
-    drawn = any(line.published for line in lines)
-    source = f" {published.SOURCE}, where it has a value for a captured round." if drawn else ""
+    source = f" {published.SOURCE}, where it has a value for a captured round."
     return (
         f"RDLV (above) and the gain in SSIM over the prior image (below) in each captured round under defence "
         f"{defense}, attack {attack}{dashed}. A faint dot is one image, the line their mean; 0 means that the attack "
-        f"told no more than its prior image. {INTERVAL} {samples}.{source}"
+        f"told no more than its prior image. {INTERVAL} {samples}."
+        f"{source if any(line.published for line in lines) else ''}"
     )
 
 
@@ -85,12 +92,8 @@ class _Line:
     published: Mapping[float, float]
 
 
-def _lines(
-    leakage: pd.DataFrame,
-    attack: str,
-    defense: str,
-    clients: Mapping[str, Mapping[str, Any]],
-    compare: Sequence[str],
+def _list_lines(
+    leakage: pd.DataFrame, attack: str, defense: str, clients: Mapping[str, Mapping[str, Any]], compare: Sequence[str]
 ) -> list[_Line]:
     """What is drawn: `attack` on all clients, then each compared attack on those that it was run on."""
     chosen = add_gain(select(leakage, defense=defense).dropna(subset=["rdlv"]))

@@ -1,21 +1,22 @@
-"""What each defence hides against what it costs: leakage of the worst client against test accuracy."""
+"""Leakage of the worst client against test accuracy, defence by defence."""
+
+from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.figures.lines import draw_interval, mark_zero, name_points
-from leakpipe.figures.means import INTERVAL, Mean, mean_over_draws
-from leakpipe.figures.selection import count, count_sample, order_clients, select
-from leakpipe.figures.style import COLORS, MUTED, Drawing, in_style
-from leakpipe.tables.front import find_front
-from leakpipe.tables.gain import add_gain
+from leakpipe.figures.lines import INTERVAL, Mean, draw_interval, mark_zero, mean_over_draws, name_points
+from leakpipe.figures.registry import figure
+from leakpipe.figures.style import COLORS, MUTED, Drawing, make_panels
+from leakpipe.tables.statistics import add_gain
+from leakpipe.tables.wording import count, count_sample, order_clients, select
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -39,27 +40,34 @@ class Point:
         return MUTED if self.destroyed else COLORS[0]
 
 
-@in_style
+@figure(
+    "tradeoff",
+    heading="Privacy against accuracy",
+    about="Leakage of the client that leaks most against test accuracy, a point per defence; down and right is better.",
+)
 def draw_tradeoff(
     leakage: pd.DataFrame,
     accuracy: pd.DataFrame,
+    defense_table: pd.DataFrame,
     *,
     attack: str,
     defenses: Mapping[str, str],
     clients: Mapping[str, Mapping[str, Any]],
-    destroyed: Collection[str] = (),
 ) -> Drawing:
     """Draw a point per defence, and a line through those that no other defence beats in both.
 
     Args:
         leakage: The leakage table: all captured rounds, seeds and images of `attack` count.
         accuracy: The accuracy table: the last round counts.
+        defense_table: The table of defences, which says where accuracy is at chance.
         attack: Attack that leaks.
         defenses: What to call each defence.
         clients: The `federation.clients` section of the parameters.
-        destroyed: Defences that leave an accuracy at chance (`leakpipe.tables.defenses`).
     """
+    from leakpipe.tables.defenses import find_front
+
     rows = add_gain(select(leakage, attack=attack))
+    destroyed = set(defense_table.loc[defense_table["destroyed"], "defense"])
     kept = accuracy[accuracy["round"] == accuracy["round"].max()]
     points = [
         _locate(rows[rows["defense"] == name], select(kept, defense=name), text, clients, destroyed=name in destroyed)
@@ -68,8 +76,8 @@ def draw_tradeoff(
     ]
     if not points:
         raise LeakpipeError(f"the tables have no rows for any of the defences {', '.join(defenses)}")
-    figure = Figure(figsize=(7.6, 4.2), layout="constrained")
-    axes = figure.subplots()
+    drawn, panels = make_panels(7.6, 4.2)
+    axes = panels[0, 0]
     best = find_front([(point.accuracy.value, point.gain.value) for point in points])
     front = sorted((points[index].accuracy.value, points[index].gain.value) for index in best)
     axes.plot(*zip(*front, strict=True), color=MUTED, linewidth=1, linestyle="--", zorder=1)
@@ -95,7 +103,7 @@ def draw_tradeoff(
         f"worst client is chosen by the same numbers. Leakage over {count_sample(rows, 'seed', 'round')}; accuracy "
         f"over {count(kept['seed'].nunique(), 'seed')}."
     )
-    return Drawing(figure, caption)
+    return Drawing(drawn, caption)
 
 
 def _locate(

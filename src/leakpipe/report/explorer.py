@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from leakpipe.defenses.naming import name_defenses, noise_multipliers
-from leakpipe.figures.selection import describe_client
 from leakpipe.report.pictures import PagePictures
+from leakpipe.tables.wording import describe_client
 
 FIRST = (
     "client",

@@ -8,10 +8,10 @@ import pandas as pd
 
 from leakpipe.defenses.naming import name_defenses, noise_multipliers
 from leakpipe.errors import LeakpipeError
-from leakpipe.figures.selection import count, describe_client, select
 from leakpipe.randomness import derive_seed
 from leakpipe.report.reading import describe_reading
-from leakpipe.tables.uncertainty import bootstrap_mean
+from leakpipe.tables.statistics import bootstrap_mean
+from leakpipe.tables.wording import count, describe_client, select
 
 FEW_IMAGES = 30  # fewer different images of a client than this are called few
 ALMOST_EXACT = 0.9  # mean SSIM from which an image is called almost exactly rebuilt

@@ -3,22 +3,19 @@
 import base64
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from leakpipe.errors import LeakpipeError
+from leakpipe.figures.images import Pictures
 from leakpipe.tables.table import KEY
 
 MAX_SIDE = 112  # pixels; larger images are shown smaller
 MAX_VALUES = 12_000_000  # pixel values of all tiles together: keeps a page below about 16 MB whatever the experiment
 COLUMNS, ROWS = 32, 32  # tiles of a sheet: browsers decode no image much larger than 112 x 32 pixels a side
-
-# Reconstructions and priors of one attack, each (images, channels, height, width) in [0, 1], and the true images'
-# indices into the data set, in the order of the priors.
-Attacked = tuple[np.ndarray, np.ndarray, Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -42,30 +39,18 @@ class PagePictures:
     tiles: tuple[tuple[int, int, int], ...]
 
 
-def arrange_pictures(
-    leakage: pd.DataFrame, originals: np.ndarray, load_attacked: Callable[[Mapping[str, object]], Attacked]
-) -> PagePictures:
-    """Lay the pictures of all rows out on sheets.
-
-    Args:
-        leakage: The leakage table.
-        originals: The data set, (N, channels, height, width) in [0, 1]; the table's `image` is an index into it.
-        load_attacked: Takes defense, seed, round, client and attack. Called once for each, so that no more than
-            one attack's images are in memory.
-    """
-    shape = originals.shape[1:]
+def arrange_pictures(leakage: pd.DataFrame, pictures: Pictures) -> PagePictures:
+    """Lay the pictures of all rows of the leakage table out on sheets."""
+    shape = pictures.originals.shape[1:]
     side = choose_side(shape[-1], tiles=len(leakage) + leakage["image"].nunique(), channels=shape[0])
     tiles: dict[bytes, int] = {}
-    found: dict[int, tuple[int, int, int]] = {}
-    for values, rows in leakage.groupby(list(KEY), sort=True):
-        cell = dict(zip(KEY, values, strict=True))
-        rebuilt, priors, images = load_attacked(cell)
-        for number, image, match in zip(rows.index, rows["image"], rows["reconstruction"], strict=True):
-            if image not in images or match >= len(rebuilt) or rebuilt.shape[1:] != shape:
-                raise LeakpipeError(f"the reconstruction of {_describe(cell)} is not the one of the leakage table")
-            shown = (originals[image], rebuilt[match], priors[list(images).index(image)])
-            first, second, third = (tiles.setdefault(_to_bytes(picture, side), len(tiles)) for picture in shown)
-            found[number] = (first, second, third)
+    found: dict[Any, tuple[int, int, int]] = {}
+    for number, row in leakage.sort_values(list(KEY), kind="stable").to_dict("index").items():
+        original, prior, rebuilt = pictures.find(row)
+        first, second, third = (
+            tiles.setdefault(_to_bytes(picture, side), len(tiles)) for picture in (original, rebuilt, prior)
+        )
+        found[number] = (first, second, third)
     return PagePictures(
         side=side,
         original_side=shape[-1],
@@ -79,10 +64,6 @@ def arrange_pictures(
 def choose_side(size: int, *, tiles: int, channels: int) -> int:
     """Side of a tile, in pixels: that of the images, at most `MAX_SIDE`, smaller where there are very many tiles."""
     return max(1, min(size, MAX_SIDE, math.isqrt(MAX_VALUES // max(1, tiles * channels))))
-
-
-def _describe(cell: Mapping[str, object]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in cell.items() if name != "experiment")
 
 
 def _to_bytes(picture: np.ndarray, side: int) -> bytes:

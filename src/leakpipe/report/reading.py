@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from leakpipe.figures.selection import count_sample
 from leakpipe.randomness import derive_seed
-from leakpipe.tables.uncertainty import bootstrap_mean
+from leakpipe.tables.statistics import bootstrap_mean
+from leakpipe.tables.wording import count_sample
 
 
 def describe_reading(rows: pd.DataFrame, defenses: Mapping[str, str]) -> str:

@@ -4,13 +4,12 @@ from collections.abc import Collection, Sequence
 from math import isnan, sqrt
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from leakpipe.errors import LeakpipeError
 from leakpipe.randomness import derive_seed
-from leakpipe.tables.front import find_front
-from leakpipe.tables.paired import compare_draws, draw_means
-from leakpipe.tables.uncertainty import bootstrap_mean
+from leakpipe.tables.statistics import bootstrap_mean, compare_draws, draw_means
 
 YES, ON_AVERAGE, NO = "yes", "on average", "no"
 PROMISED = ["kind", "epsilon", "delta", "unit", "guarantee"]  # columns of the privacy table
@@ -134,6 +133,15 @@ def _measure_utility(
     }
 
 
+def commonest_class(tested: Sequence[np.ndarray]) -> tuple[float, int]:
+    """Accuracy of always naming the commonest class, a mean over draws, and the number of test images of one draw.
+
+    Args:
+        tested: Class of every test image, for each draw.
+    """
+    return float(np.mean([np.bincount(labels).max() / len(labels) for labels in tested])), len(tested[0])
+
+
 def is_destroyed(accuracy: float, *, chance: float, images: int) -> bool:
     """Whether a model is no better than always naming the commonest class, or cannot be told from it.
 
@@ -146,3 +154,19 @@ def is_destroyed(accuracy: float, *, chance: float, images: int) -> bool:
         True up to two standard errors above chance.
     """
     return isnan(accuracy) or accuracy <= chance + 2 * sqrt(chance * (1 - chance) / images)
+
+
+def find_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Which points no other beats: none has at least the accuracy and at most the leakage, and differs.
+
+    Args:
+        points: Accuracy and leakage of each.
+
+    Returns:
+        Indices, ascending.
+    """
+    return [
+        index
+        for index, (accuracy, leak) in enumerate(points)
+        if not any(other != (accuracy, leak) and other[0] >= accuracy and other[1] <= leak for other in points)
+    ]

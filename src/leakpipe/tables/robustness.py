@@ -8,7 +8,7 @@ import pandas as pd
 
 from leakpipe.accounting.gaussian import compose_gaussians, gaussian_epsilon, success_bound
 from leakpipe.randomness import derive_seed
-from leakpipe.tables.uncertainty import bootstrap_mean
+from leakpipe.tables.statistics import bootstrap_mean
 
 BOUND_COLUMNS = [
     *("defense", "round", "epsilon", "prior_success", "bound"),

@@ -93,3 +93,16 @@ def collect_accuracy(histories: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """Stack accuracy histories, sorted by defence, seed and round."""
     stacked = pd.concat(list(histories), ignore_index=True)[ACCURACY_COLUMNS]
     return stacked.sort_values(["experiment", "defense", "seed", "round"], ignore_index=True)
+
+
+def identifiability_columns(top: Sequence[int]) -> list[str]:
+    """Columns of the table for the given values of k."""
+    hits = [column for k in top for column in (f"top{k}", f"top{k}_prior")]
+    key = [*KEY, "image", "reconstruction", "embedder"]
+    return [*key, "rank", "rank_prior", *hits, "candidates", "chance", "chance_client"]
+
+
+def collect_identifiability(tables: Iterable[pd.DataFrame], *, top: Sequence[int]) -> pd.DataFrame:
+    """Stack the tables of all attacks, sorted by attack, image and embedder."""
+    stacked = pd.concat(list(tables), ignore_index=True)[identifiability_columns(top)]
+    return stacked.sort_values([*KEY, "image", "embedder"], ignore_index=True)
