@@ -131,11 +131,11 @@ def test_watch_warns_once_of_an_mlflow_that_is_away_and_goes_on_until_ctrl_c(
     result = CliRunner().invoke(main, ["watch", str(tmp_path / "checkpoints"), "--uri", uri, "--every", "7"])
     assert (result.exit_code, waited) == (0, [7, 7, 7, 7])
     start, warning, news, end = result.output.splitlines()
-    assert start.endswith(f"Look at them with: mlflow ui --backend-store-uri {uri}")
-    assert warning.startswith(f"Warning: MLflow at {uri} cannot be used: there is no folder")
-    assert warning.endswith("It is tried again every 7 seconds.")
+    assert start.endswith(f"mlflow ui --backend-store-uri {uri}")
+    assert warning.startswith(f"Warning: MLflow at {uri} cannot be used: ")
+    assert warning.endswith("every 7 seconds.")
     assert news.endswith(" new points: 1")
-    assert end == "Stopped watching; the attacks go on."
+    assert end.startswith("Stopped watching")
 
 
 def test_one_look_at_an_mlflow_that_is_away_fails(tmp_path: Path) -> None:

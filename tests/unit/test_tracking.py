@@ -18,11 +18,13 @@ import pytest
 from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from leakpipe.cli.main import main
 from leakpipe.errors import LeakpipeError
-from leakpipe.records.run_record import RECORD_KIND, record_run
-from leakpipe.tracking import runs as mlflow_runs
+from leakpipe.records.run_record import record_run
+from leakpipe.tracking import runs as tracking_runs
+from leakpipe.tracking.runs import KEY, PARENT, find_experiment, remove_doubles
 from leakpipe.tracking.store import MlflowUnreachableError, without_credentials
 from leakpipe.tracking.upload import TrackingSummary, find_records, name_run, track_records
 
@@ -106,13 +108,13 @@ def test_every_record_becomes_one_run_below_one_parent(folder: Path, uri: str) -
         "invert none seed0 site-9 bn-aware",
         "invert none seed1 site-9 bn-aware",
     }
-    assert parent.info.run_name == f"tiny {parent.data.tags['params_hash']}"
+    assert str(parent.info.run_name).startswith("tiny ")
     assert parent.data.params == {"seeds": "[0, 1]", "data.size": "8"}
-    assert (summary.runs_added, summary.runs_already_there, summary.reached) == (3, 0, True)
+    assert (summary.runs_added, summary.runs_already_there) == (3, 0)
     for run in runs.values():
         assert run.info.status == "FINISHED"
         if run is not parent:
-            assert run.data.tags["mlflow.parentRunId"] == summary.parent_run_id
+            assert run.data.tags[PARENT] == summary.parent_run_id
 
 
 def test_a_run_holds_what_its_record_holds(folder: Path, uri: str) -> None:
@@ -130,7 +132,7 @@ def test_a_run_holds_what_its_record_holds(folder: Path, uri: str) -> None:
         assert tags[name] == value
     assert tags["params_hash"] == record["params_hash"]
     assert tags["commit"] == str(record["environment"]["commit"])
-    assert tags["uncommitted_changes"] == str(record["environment"]["uncommitted_changes"])
+    assert tags["uncommitted_changes"] == json.dumps(record["environment"]["uncommitted_changes"])
     curve = MlflowClient(uri).get_metric_history(run.info.run_id, "round1/objective")
     assert [(point.step, point.value) for point in curve] == [(step, 1 / step) for step in range(1, 1201)]
     assert run.data.metrics["images"] == 8
@@ -163,17 +165,15 @@ def test_the_parent_holds_headline_numbers_figures_and_tables(folder: Path, uri:
 def test_a_second_pass_adds_nothing(folder: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = track(folder, uri, params={"a": 1}, metrics={"ssim": 0.5})
     before = {name: run.to_dictionary() for name, run in runs_of(uri).items()}
-    monkeypatch.setattr(mlflow_runs, "RUNS_PER_PAGE", 2)
-    for method in ("create_run", "log_batch", "log_artifact", "set_tag", "set_terminated", "create_experiment"):
-        monkeypatch.delattr(MlflowClient, method)
+    monkeypatch.setattr(tracking_runs, "RUNS_PER_PAGE", 2)
+    monkeypatch.delattr(MlflowClient, "create_run")
     second = track(folder, uri, params={"a": 1}, metrics={"ssim": 0.5})
     assert (second.runs_added, second.runs_already_there) == (0, 3)
     assert second.parent_run_id == first.parent_run_id
     assert {name: run.to_dictionary() for name, run in runs_of(uri).items()} == before
 
 
-@pytest.mark.parametrize("method", ["log_batch", "log_artifact", "set_terminated"])
-@pytest.mark.parametrize("call", [1, 3])
+@pytest.mark.parametrize(("method", "call"), [("log_batch", 1), ("log_artifact", 2), ("set_terminated", 3)])
 def test_a_pass_that_was_cut_short_is_completed_by_the_next(
     folder: Path, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, call: int
 ) -> None:
@@ -218,32 +218,23 @@ def test_other_parameters_get_a_parent_of_their_own(folder: Path, uri: str) -> N
     assert "4 jobs; 3 of them ran before" in note
 
 
-def test_runs_tracked_by_hand_and_by_the_pipeline_share_a_parent(folder: Path, uri: str) -> None:
-    by_hand = track(folder, uri)
-    assert "tiny" in runs_of(uri)
+def test_without_parameters_new_runs_go_below_the_newest_parent(folder: Path, uri: str) -> None:
     pipeline = track(folder, uri, params={"a": 1})
-    again_by_hand = track(folder, uri)
-    assert by_hand.parent_run_id == pipeline.parent_run_id == again_by_hand.parent_run_id
-    parent = MlflowClient(uri).get_run(str(pipeline.parent_run_id))
-    assert parent.data.params == {"a": "1"}
-    assert parent.info.run_name == f"tiny {parent.data.tags['params_hash']}"
+    write_record(folder / "collect.json", rule="collect", labels={"experiment": "tiny"})
+    by_hand = track(folder, uri)
+    assert (by_hand.parent_run_id, by_hand.runs_added) == (pipeline.parent_run_id, 1)
+    assert MlflowClient(uri).get_run(str(pipeline.parent_run_id)).data.params == {"a": "1"}
 
 
 def test_names_and_values_that_mlflow_would_refuse(tmp_path: Path, uri: str) -> None:
-    path = write_record(
-        tmp_path / "r.json",
-        rule="invert",
-        labels={"experiment": "tiny", "odd (label)": "x" * 9000},
-        **{"long": "y" * 7000, "σ (units)": 1, "a//b": 2, **{f"p{index}": index for index in range(250)}},
-    )
-    summary = track_records(find_records([path]), experiment="tiny", uri=uri)
-    client = MlflowClient(uri)
-    run = next(run for run in runs_of(uri).values() if run.data.tags["leakpipe.kind"] == "job")
-    assert len(run.data.params) == 253
-    assert run.data.params["long"] == "y" * 6000
-    assert run.data.params["a/b"] == "2"
-    assert ["parameter long is cut" in note for note in summary.notes] == [True]
-    assert client.get_run(run.info.run_id).data.tags["odd _label_"].startswith("xxx")
+    many = {f"p{index}": index for index in range(250)}
+    labels = {"experiment": "tiny", "long": "x" * 9000}
+    path = write_record(tmp_path / "r.json", rule="invert", labels=labels, long="y" * 7000, **{"σ (units)": 1}, **many)
+    track(path, uri)
+    run = next(run for run in runs_of(uri).values() if run.data.params)
+    assert run.data.params.keys() == {"long", "σ _units_", *many}
+    assert run.data.params["long"].startswith("y" * 5000)
+    assert run.data.tags["long"].startswith("x" * 5000)
 
 
 def test_two_processes_may_make_the_store_at_once(raced: tuple[Path, list[dict[str, Any]]]) -> None:
@@ -260,32 +251,68 @@ def test_names_of_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("change", "said"),
     [
         ({"kind": "other"}, "kind: 'other'"),
-        ({"kind": RECORD_KIND, "rule": "x"}, "id: None, expected a str"),
-        ({"kind": RECORD_KIND, "id": "1", "rule": "x", "artifacts": []}, "labels: None, expected a dict"),
+        ({"id": None}, "id: None, expected a str"),
+        ({"labels": []}, r"labels: \[\], expected a dict"),
+        ({"environment": {"started": "yesterday", "seconds": 1}}, "started"),
     ],
 )
-def test_files_that_are_no_run_records(tmp_path: Path, content: dict[str, Any], said: str) -> None:
-    file = tmp_path / "r.json"
-    file.write_text(json.dumps(content))
+def test_files_that_are_no_run_records(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    file = write_record(tmp_path / "r.json", rule="collect", labels={})
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(LeakpipeError, match=said):
         find_records([file])
-
-
-def test_a_record_without_times(tmp_path: Path) -> None:
-    record = write_record(tmp_path / "r.json", rule="collect", labels={})
-    content = json.loads(record.read_text())
-    content["environment"]["started"] = "yesterday"
-    record.write_text(json.dumps(content))
-    with pytest.raises(LeakpipeError, match="started"):
-        find_records([record])
 
 
 def test_a_folder_without_records(tmp_path: Path) -> None:
     with pytest.raises(LeakpipeError, match="no run record found"):
         find_records([tmp_path])
+
+
+def add_run(client: MlflowClient, experiment: str, key: str | None, *, parent: str = "", finished: bool = True) -> str:
+    tags = ({KEY: key} if key else {}) | ({PARENT: parent} if parent else {})
+    run_id = str(client.create_run(experiment, tags=tags).info.run_id)
+    if finished:
+        client.set_terminated(run_id, "FINISHED")
+    return run_id
+
+
+def test_one_finished_run_of_each_key_stays_and_inherits_the_children(uri: str) -> None:
+    client = MlflowClient(uri)
+    experiment = find_experiment(client, uri, "leakpipe/tiny")
+    parents = sorted(add_run(client, experiment, "tiny") for _ in range(3))
+    jobs = {parent: add_run(client, experiment, f"job of {parent}", parent=parent) for parent in parents}
+    twins = sorted(add_run(client, experiment, "twin", parent=parent) for parent in parents)
+    in_progress = add_run(client, experiment, "twin", parent=parents[1], finished=False)
+    without_key = [add_run(client, experiment, None) for _ in range(2)]
+
+    replaced = remove_doubles(client, experiment)
+
+    stays, *others = parents
+    assert replaced == dict.fromkeys(others, stays) | dict.fromkeys(twins[1:], twins[0])
+    left = {run.info.run_id: run for run in client.search_runs([experiment])}
+    assert left.keys() == {stays, *jobs.values(), twins[0], in_progress, *without_key}
+    assert {left[job].data.tags[PARENT] for job in (*jobs.values(), twins[0], in_progress)} == {stays}
+    assert remove_doubles(client, experiment) == {}
+
+
+def test_an_experiment_is_created_once_and_restored(uri: str) -> None:
+    client = MlflowClient(uri)
+    first = find_experiment(client, uri, "leakpipe/tiny")
+    client.delete_experiment(first)
+    assert find_experiment(client, uri, "leakpipe/tiny") == first
+    assert client.get_experiment(first).lifecycle_stage == "active"
+
+
+def test_an_experiment_that_cannot_be_created(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: Any, **_named: Any) -> str:
+        raise MlflowException("no room")
+
+    monkeypatch.setattr(MlflowClient, "create_experiment", refuse)
+    with pytest.raises(MlflowException, match="no room"):
+        find_experiment(MlflowClient(uri), uri, "leakpipe/tiny")
 
 
 # --- MLflow away
@@ -347,22 +374,21 @@ def test_a_server_that_does_not_answer_costs_seconds(
     assert time.perf_counter() - clock < 15
     assert "127.0.0.1" in str(caught.value)
     assert "nothing is lost" in str(caught.value)
-    assert "`leakpipe track`" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("address", "said"),
     [
         ("foo://bar", "no such kind of address"),
-        ("nonsense", "plain folders"),
-        ("file:///tmp/runs", "plain folders"),
+        ("nonsense", "no runs in folders"),
+        ("file:///tmp/runs", "no runs in folders"),
         ("http://", "cannot be used"),
         ("http://[::1", "not an address"),
         ("http://127.0.0.1:port", "not an address"),
         ("sqlite://", "sqlite:///FILE"),
         ("sqlite:///:memory:", "sqlite:///FILE"),
-        ("sqlite:///{folder}/no/such/folder/mlflow.db", "there is no folder"),
-        ("sqlite:///{folder}/file/mlflow.db", "there is no folder"),
+        ("sqlite:///{folder}/no/such/folder/mlflow.db", "folder that exists"),
+        ("sqlite:///{folder}/file/mlflow.db", "folder that exists"),
         ("sqlite:///{folder}/file", "not a database"),
     ],
 )
@@ -452,6 +478,6 @@ def test_several_experiments_need_a_name(folder: Path, uri: str) -> None:
 
 
 def test_importing_leakpipe_does_not_import_mlflow() -> None:
-    modules = "leakpipe.tracking.upload, leakpipe.tracking.store, leakpipe.attacks, leakpipe.cli.main"
+    modules = "leakpipe.tracking.live, leakpipe.attacks, leakpipe.cli.main"
     code = f"import sys, {modules}; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,14 +13,14 @@ from leakpipe.cli.terminal import progress_bar
 
 @click.command()
 @click.argument("records", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True), metavar="RECORD...")
-@click.option("--experiment", help="Name of the experiment  [default: what the records say]")
+@click.option("--experiment", help="Name of the experiment  [default: the one in the records]")
 @click.option("--params", type=JsonOrFile(), help="All parameters of the experiment (JSON, or a YAML file).")
-@click.option("--metrics", type=InputFile, help="Headline numbers (collect's metrics.json).")
-@click.option("--artifact", "artifacts", type=InputFile, multiple=True, help="Figure or table to keep; repeatable.")
-@click.option("--uri", help="Where MLflow is  [default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db]")
-@click.option("--out", type=OutputFile, help="Write what was done (JSON) here.")
-@click.option("--best-effort", is_flag=True, help="If MLflow does not answer, say so and exit with 0.")
-@click.option("--attempt", type=click.IntRange(min=0), default=0, help="Number that --out repeats (for Snakemake).")
+@click.option("--metrics", type=InputFile, help="Headline numbers (metrics.json, written by `leakpipe collect`).")
+@click.option("--artifact", "artifacts", type=InputFile, multiple=True, help="Figure or table to upload; repeatable.")
+@click.option("--uri", help="Address of MLflow  [default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db]")
+@click.option("--out", type=OutputFile, help="Write a summary (JSON) here.")
+@click.option("--best-effort", is_flag=True, help="If MLflow does not answer, print a warning and exit with 0.")
+@click.option("--attempt", type=click.IntRange(min=0), default=0, help="Number to repeat in --out (for Snakemake).")
 def track(
     records: tuple[Path, ...],
     experiment: str | None,
@@ -32,9 +32,9 @@ def track(
     best_effort: bool,
     attempt: int,
 ) -> None:
-    """Add run records to MLflow: RECORD is a run record or a folder with some anywhere below it.
+    """Add run records to MLflow. RECORD is a run record, or a folder that holds run records at any depth.
 
-    Runs that MLflow has already are left alone, so this can be called at any time:
+    Runs that MLflow already has are left alone, so the command can be repeated at any time:
     leakpipe track results/default/records
     """
     from leakpipe.files.storage import read_json, write_json
@@ -44,7 +44,7 @@ def track(
     found = find_records(records)
     name = experiment or common_experiment(found)
     headline = read_json(metrics) if metrics else None
-    shown, clock = without_credentials(choose_uri(uri)), time.perf_counter()
+    shown, clock, reached = without_credentials(choose_uri(uri)), time.perf_counter(), True
     try:
         with progress_bar(len(found), "track", "run") as bar:
             summary = track_records(
@@ -57,11 +57,9 @@ def track(
                 on_record=bar.update,
             )
     except MlflowUnreachableError as error:
-        summary = TrackingSummary(
-            shown, reached=False, notes=(str(error),), seconds=round(time.perf_counter() - clock, 2)
-        )
         if not best_effort:
             raise
+        summary, reached = TrackingSummary(notes=(str(error),)), False
         click.echo(f"Warning: {error}")
     else:
         for note in summary.notes:
@@ -69,4 +67,5 @@ def track(
         click.echo(f"{name}: {summary.runs_added} runs added, {summary.runs_already_there} already there, in MLflow")
         click.echo(how_to_look(shown))
     if out:
-        write_json(out, {**asdict(summary), "attempt": attempt})
+        seconds = round(time.perf_counter() - clock, 2)
+        write_json(out, {"uri": shown, "reached": reached, **asdict(summary), "seconds": seconds, "attempt": attempt})

@@ -1,1 +1,1 @@
-"""Run records to MLflow."""
+"""Uploads run records and the curves of running attacks to MLflow."""

@@ -1,39 +1,37 @@
-"""Curves of attacks that are not finished → MLflow, so that they can be seen meanwhile.
+"""Curves of attacks in progress → MLflow.
 
-Each attack has a run that is RUNNING. It is filled from the attack's checkpoints, and what is missing is asked of
-MLflow, so any number of passes does no harm. It stays after a kill, for the attack will go on from there. When the
-attack's run record is tracked (`leakpipe.tracking.upload`), the run of the record takes its place.
+Each attack has a run that is RUNNING. It is filled from the attack's checkpoints with the points that MLflow does not
+have yet, so any number of passes does no harm. It outlives a kill, because the attack will continue. Once the attack's
+run record is tracked (`leakpipe.tracking.upload`), the run of the record replaces it; its key is that run's name.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from leakpipe.attacks.progress import Progress
-from leakpipe.tracking.entries import as_tags, log_batches
-from leakpipe.tracking.runs import KEY, KIND, LIVE, find_experiment, list_live_runs
+from leakpipe.tracking.runs import KEY, KIND, LIVE, find_experiment, search_runs
 from leakpipe.tracking.store import choose_uri, connect
 from leakpipe.tracking.upload import name_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-Curves = Mapping[str, Sequence[tuple[int, float]]]
-NOTE = "Curves so far of an attack that runs, or was stopped and will go on. Its finished run takes this one's place."
+NOTE = "Curves so far of an attack that is running, or was stopped and will continue. Its finished run replaces this."
 
 
 def log_progress(running: Iterable[Progress], *, uri: str | None = None) -> int:
-    """Add to MLflow what it lacks of the curves of running attacks; without any, it is not asked.
+    """Adds the points that MLflow lacks of running attacks' curves; without any attack, MLflow is not contacted.
 
     Args:
-        running: What their checkpoints hold (`leakpipe.attacks.progress.read_progress`).
+        running: What the attacks' checkpoints hold (`leakpipe.attacks.progress.read_progress`).
         uri: Where MLflow is (`leakpipe.tracking.store.choose_uri`).
 
     Returns:
-        How many points were added.
+        The number of points that were added.
 
     Raises:
-        MlflowUnreachableError: MLflow does not answer, or the address is none.
+        MlflowUnreachableError: MLflow does not answer, or the address is invalid.
     """
     by_experiment: dict[str, list[Progress]] = defaultdict(list)
     for progress in running:
@@ -44,50 +42,34 @@ def log_progress(running: Iterable[Progress], *, uri: str | None = None) -> int:
     with connect(address) as client:
         for experiment, group in sorted(by_experiment.items()):
             experiment_id = find_experiment(client, address, f"leakpipe/{experiment}")
-            run_ids = {run.data.tags[KEY]: run.info.run_id for run in list_live_runs(client, experiment_id)}
+            live = [run for run in search_runs(client, experiment_id) if run.data.tags.get(KIND) == LIVE]
+            run_ids = {run.data.tags[KEY]: run.info.run_id for run in live}
             for progress in group:
-                key = name_run({"rule": "invert", "labels": progress.labels})
-                run_ids[key], points = _log(client, experiment_id, run_ids.get(key), key, progress)
-                added += points
+                added += _log(client, experiment_id, run_ids, progress)
     return added
 
 
-def _log(
-    client: "MlflowClient", experiment_id: str, run_id: str | None, key: str, progress: Progress
-) -> tuple[str, int]:
-    """Bring one attack's run up to date; returns its id and how many points were added."""
-    logged = _logged(client, run_id, progress.curves) if run_id else {}
-    if run_id and not _continues(progress.curves, logged):  # other settings or code: the attack began anew
-        client.delete_run(run_id)
-        run_id, logged = None, {}
-    run_id = run_id or _create_run(client, experiment_id, key, progress)
+def _log(client: "MlflowClient", experiment_id: str, run_ids: dict[str, str], progress: Progress) -> int:
+    """Brings the run of one attack up to date; returns the number of points that were added."""
+    from mlflow.entities import Metric
+
+    key = name_run({"rule": "invert", "labels": progress.labels})
+    logged: Mapping[str, list[tuple[int, float]]] = {name: [] for name in progress.curves}
+    if key in run_ids:  # as a set, because two passes at once may log a point twice
+        histories = {name: client.get_metric_history(run_ids[key], name) for name in progress.curves}
+        logged = {name: sorted({(p.step, p.value) for p in history}) for name, history in histories.items()}
+        pairs = [pair for name, curve in progress.curves.items() for pair in zip(curve, logged[name], strict=False)]
+        if any(ours != theirs for ours, theirs in pairs):  # other settings or code: the attack started over
+            client.delete_run(run_ids.pop(key))
+            logged = {name: [] for name in progress.curves}
+    if key not in run_ids:
+        tags = {**progress.labels, KEY: key, KIND: LIVE, "rule": "invert", "mlflow.note.content": NOTE}
+        tags["mlflow.source.name"] = "leakpipe invert"
+        run_ids[key] = client.create_run(experiment_id, tags=tags, run_name=key).info.run_id
     points = [
-        (name, value, progress.saved, step)
+        Metric(name, value, progress.saved, step)
         for name, curve in progress.curves.items()
-        for step, value in curve[len(logged.get(name, ())) :]
+        for step, value in curve[len(logged[name]) :]
     ]
-    log_batches(client, run_id, points, {})
-    return run_id, len(points)
-
-
-def _logged(client: "MlflowClient", run_id: str, curves: Curves) -> Curves:
-    """What MLflow has of curves; as a set, for two passes at once may log a point twice."""
-    histories = {name: client.get_metric_history(run_id, name) for name in curves}
-    return {name: sorted({(point.step, point.value) for point in history}) for name, history in histories.items()}
-
-
-def _continues(curves: Curves, logged: Curves) -> bool:
-    """Whether of each curve and what is logged of it, the shorter is the beginning of the longer."""
-    return all(pair[0] == pair[1] for name in curves for pair in zip(curves[name], logged[name], strict=False))
-
-
-def _create_run(client: "MlflowClient", experiment_id: str, key: str, progress: Progress) -> str:
-    tags = {
-        **progress.labels,
-        KEY: key,
-        KIND: LIVE,
-        "rule": "invert",
-        "mlflow.source.name": "leakpipe invert",
-        "mlflow.note.content": NOTE,
-    }
-    return str(client.create_run(experiment_id, tags=as_tags(tags), run_name=key).info.run_id)
+    client.log_batch(run_ids[key], points)
+    return len(points)

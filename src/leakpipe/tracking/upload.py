@@ -1,16 +1,15 @@
 """Run records → MLflow.
 
-Only this module and the `mlflow_…` beside it know MLflow; no stage depends on it. What is on
-disk is the truth; MLflow is filled from it by one process, as often as one likes. In the MLflow experiment
-`leakpipe/<experiment>` lies one parent run per set of parameters and below it one child run per run record. The tag
-`leakpipe.key` says which record a run was made of, so a second pass adds nothing; a run that is not FINISHED was cut
-short, and the next pass completes it (times come from the record, so writing a metric again changes nothing).
+No stage depends on MLflow: the truth is on disk, and one process fills MLflow from it, as often as one likes. The
+MLflow experiment `leakpipe/<experiment>` holds one parent run per set of parameters, and below it one child run per
+run record. The tag `leakpipe.key` names the record that a run was made from, so that a second pass adds nothing. A run
+that is not FINISHED was interrupted and is completed by the next pass: times come from the record, and MLflow keeps
+a point once however often it is logged.
 """
 
-import hashlib
 import json
 import os
-import time
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.storage import read_json
 from leakpipe.records.run_record import RECORD_KIND, hash_params, read_record
-from leakpipe.tracking.entries import TAG_LENGTH, as_params, as_tags, flatten, log_artifacts, log_batches, split_numbers
-from leakpipe.tracking.runs import KEY, KIND, PARENT, find_experiment, list_runs, remove_doubles, remove_live_runs
-from leakpipe.tracking.store import choose_uri, connect, database_file, without_credentials
+from leakpipe.tracking.runs import KEY, KIND, LIVE, PARENT, by_key, find_experiment, remove_doubles, search_runs
+from leakpipe.tracking.store import choose_uri, connect, database_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
 
-CONTENT = "leakpipe.content"
 LABEL_ORDER = ("defense", "seed", "round", "client", "attack")
+Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -36,68 +35,64 @@ class TrackingSummary:
     """What one pass did.
 
     Attributes:
-        uri: Where MLflow is, without credentials.
-        reached: Whether MLflow has everything now.
         parent_run_id: The run that all new runs lie under.
         runs_added: Runs of records that were not in MLflow, or only in part.
         runs_already_there: Runs of records that MLflow had.
-        notes: What was left out (artifacts that are missing, values that were cut).
-        seconds: Wall time.
+        notes: What was left out (artifacts that are missing).
     """
 
-    uri: str
-    reached: bool
     parent_run_id: str | None = None
     runs_added: int = 0
     runs_already_there: int = 0
     notes: tuple[str, ...] = ()
-    seconds: float = 0.0
 
 
 def find_records(paths: Iterable[Path]) -> dict[Path, dict[str, Any]]:
-    """Read run records: files, and all run records (other JSON is passed over) anywhere below folders.
+    """Reads run records: the given files, and all run records anywhere below the given folders.
 
     Raises:
         LeakpipeError: A file is not a run record, a field that tracking needs is missing, or there are none.
     """
     records: dict[Path, dict[str, Any]] = {}
-    paths = list(paths)
     for path in paths:
         if path.is_dir():
             found = {file: read_json(file) for file in sorted(path.rglob("*.json"))}
             records |= {file: content for file, content in found.items() if content.get("kind") == RECORD_KIND}
         else:
             records[path] = read_record(path)
+    fields = {"id": str, "rule": str, "artifacts": list}
+    fields |= dict.fromkeys(("labels", "params", "curves", "metrics", "environment"), dict)
     for path, record in records.items():
-        _check(path, record)
+        for name, kind in fields.items():
+            if not isinstance(record.get(name), kind):
+                raise LeakpipeError(f"{path}: {name}: {record.get(name)!r}, expected a {kind.__name__}")
+        try:
+            _times(record)
+        except (KeyError, TypeError, ValueError) as error:
+            raise LeakpipeError(f"{path}: environment: expected started (ISO time) and seconds (number)") from error
     if not records:
-        raise LeakpipeError(f"{', '.join(map(str, paths))}: no run record found")
+        raise LeakpipeError("no run record found in the folders that were given")
     return records
 
 
-def _check(path: Path, record: Mapping[str, Any]) -> None:
-    fields = {"id": str, "rule": str, "artifacts": list}
-    fields |= dict.fromkeys(("labels", "params", "curves", "metrics", "environment"), dict)
-    for name, kind in fields.items():
-        if not isinstance(record.get(name), kind):
-            raise LeakpipeError(f"{path}: {name}: {record.get(name)!r}, expected a {kind.__name__}")
-    try:
-        _times(record)
-    except (KeyError, TypeError, ValueError) as error:
-        raise LeakpipeError(f"{path}: environment: started (ISO time) and seconds (number) are expected") from error
-
-
-def common_experiment(records: Mapping[Path, Mapping[str, Any]]) -> str:
-    """Return the experiment that all records are labelled with; `LeakpipeError` if there are several or none."""
-    names = sorted({str(record["labels"].get("experiment", "")) for record in records.values()})
-    if len(names) != 1 or not names[0]:
-        found = ", ".join(name or "none" for name in names)
-        raise LeakpipeError(f"the run records name several experiments or none ({found}): say which with --experiment")
+def common_experiment(records: Mapping[Path, Record]) -> str:
+    """Returns the experiment that all records are labelled with; `LeakpipeError` if there are several or none."""
+    names = sorted({str(record["labels"].get("experiment", "none")) for record in records.values()})
+    if len(names) != 1 or names == ["none"]:
+        raise LeakpipeError(f"the run records name several experiments or none ({', '.join(names)}): use --experiment")
     return names[0]
 
 
+def name_run(record: Record) -> str:
+    """Describes a record in a few words: "invert none seed0 site-9 bn-aware"."""
+    labels = {name: str(value) for name, value in record["labels"].items() if name != "experiment"}
+    ordered = [name for name in LABEL_ORDER if name in labels] + [name for name in labels if name not in LABEL_ORDER]
+    words = [f"{name}{labels[name]}" if name in ("seed", "round") else labels[name] for name in ordered]
+    return " ".join([str(record["rule"]), *words])
+
+
 def track_records(
-    records: Mapping[Path, Mapping[str, Any]],
+    records: Mapping[Path, Record],
     *,
     experiment: str,
     uri: str | None = None,
@@ -106,171 +101,155 @@ def track_records(
     artifacts: Sequence[Path] = (),
     on_record: Callable[[], object] = lambda: None,
 ) -> TrackingSummary:
-    """Add to MLflow what it does not have yet.
+    """Adds to MLflow what it does not have yet.
 
     Args:
         records: Run records by file (`find_records`).
         experiment: Name of the experiment.
-        uri: Where MLflow is (`choose_uri`).
-        params: All parameters of the experiment; they tell one parent run from another. Without them, new
-            runs go under the newest parent.
+        uri: Where MLflow is (`leakpipe.tracking.store.choose_uri`).
+        params: All parameters of the experiment, which tell one parent run from another. Without them, new runs go
+            below the newest parent.
         metrics: Headline numbers of the parent run, nested.
         artifacts: Figures and tables of the parent run.
         on_record: Called once per record.
 
     Raises:
-        MlflowUnreachableError: MLflow does not answer, or the address is none.
+        MlflowUnreachableError: MLflow does not answer, or the address is invalid.
     """
-    clock, address = time.perf_counter(), choose_uri(uri)
+    address, (started, ended) = choose_uri(uri), zip(*map(_times, records.values()), strict=True)
     notes: list[str] = []
-    added = 0
+    added = elsewhere = 0
     with connect(address) as client:
+        from mlflow.entities import Metric
+
         experiment_id = find_experiment(client, address, f"leakpipe/{experiment}")
-        runs = list_runs(client, experiment_id)
-        parent = _find_parent(client, experiment_id, runs, records, experiment, params)
+        found = list(search_runs(client, experiment_id))
+        runs = by_key(found)
+        parent = _find_parent(runs.values(), experiment, params)
+        if parent is None:
+            name = _name_parent(experiment, params)
+            tags = {KEY: name, KIND: "experiment", "experiment": experiment, "mlflow.source.name": "leakpipe"}
+            parent = client.create_run(experiment_id, min(started), tags, name).info.run_id
         for path, record in records.items():
             run = runs.get(record["id"])
             if run is None or run.info.status != "FINISHED":
-                run_id = run.info.run_id if run else _create_child(client, experiment_id, parent, path, record)
-                notes += _fill_child(client, run_id, path, record)
+                notes += [f"{path}: {note}" for note in _log_record(client, experiment_id, run, parent, path, record)]
                 added += 1
+            elsewhere += run is not None and run.data.tags.get(PARENT) != parent
             on_record()
-        remove_live_runs(client, experiment_id, set(map(name_run, records.values())))
-        elsewhere = sum(
-            runs[record["id"]].data.tags.get(PARENT) != parent for record in records.values() if record["id"] in runs
-        )
-        notes += _fill_parent(client, parent, runs, records, elsewhere, params, metrics, artifacts)
+        names = {name_run(record) for record in records.values()}
+        for run in found:  # the finished runs replace those that showed the attacks in progress
+            if run.data.tags.get(KIND) == LIVE and run.data.tags[KEY] in names:
+                client.delete_run(run.info.run_id)
+        where = f"; {elsewhere} of them ran before and lie below an earlier run of this experiment" if elsewhere else ""
+        about = {"mlflow.note.content": f"The whole experiment: {len(records)} jobs{where}."}
+        flat = _flatten(metrics or {})
+        about |= {name: value for name, value in flat.items() if isinstance(value, str)}
+        points = [Metric(name, value, max(ended), 0) for name, value in _numbers(flat).items()]
+        base = Path(os.path.commonpath([path.absolute().parent for path in artifacts])) if artifacts else None
+        notes += _fill(client, parent, points, params or {}, about, artifacts, base=base, ended=max(ended))
         if database_file(address) is None:
             parent = remove_doubles(client, experiment_id).get(parent, parent)
-    seconds = round(time.perf_counter() - clock, 2)
-    return TrackingSummary(
-        without_credentials(address), True, parent, added, len(records) - added, tuple(notes), seconds
-    )
+    return TrackingSummary(parent, added, len(records) - added, tuple(notes))
 
 
-def _find_parent(
-    client: "MlflowClient",
-    experiment_id: str,
-    runs: Mapping[str, Any],
-    records: Mapping[Path, Mapping[str, Any]],
-    experiment: str,
-    params: Mapping[str, Any] | None,
-) -> str:
-    """The parent run of these parameters: found, else made; one made without parameters is given them."""
-    params_hash = hash_params(params) if params else None
-    key = f"{experiment}/{params_hash}" if params else experiment
-    parents = [run for run in runs.values() if run.data.tags.get(KIND) == "experiment"]
-    fitting = [run for run in parents if not params or run.data.tags[KEY] in (key, experiment)]
-    fitting.sort(key=lambda run: run.data.tags[KEY] != key)  # stable: the newest of those that fit equally
-    tags = {KEY: key, "mlflow.runName": f"{experiment} {params_hash}" if params else experiment}
-    if params_hash:
-        tags["params_hash"] = params_hash
-    if fitting:
-        parent = str(fitting[0].info.run_id)
-        if params and fitting[0].data.tags[KEY] != key:
-            for name, value in tags.items():
-                client.set_tag(parent, name, value)
-        return parent
-    tags |= {KIND: "experiment", "experiment": experiment, "mlflow.source.name": "leakpipe"}
-    started = min(_times(record)[0] for record in records.values())
-    return str(client.create_run(experiment_id, start_time=started, tags=tags).info.run_id)
+def _name_parent(experiment: str, params: Mapping[str, Any] | None) -> str:
+    return experiment if params is None else f"{experiment} {hash_params(params)}"
 
 
-def _fill_parent(
-    client: "MlflowClient",
-    parent: str,
-    runs: Mapping[str, Any],
-    records: Mapping[Path, Mapping[str, Any]],
-    elsewhere: int,
-    params: Mapping[str, Any] | None,
-    metrics: Mapping[str, Any] | None,
-    artifacts: Sequence[Path],
+def _find_parent(runs: Iterable["Run"], experiment: str, params: Mapping[str, Any] | None) -> str | None:
+    """Returns the run of these parameters, or without parameters the newest parent run."""
+    for run in runs:
+        tags = run.data.tags
+        if tags.get(KIND) == "experiment" and (params is None or tags[KEY] == _name_parent(experiment, params)):
+            return str(run.info.run_id)
+    return None
+
+
+def _log_record(
+    client: "MlflowClient", experiment_id: str, run: "Run | None", parent: str, path: Path, record: Record
 ) -> list[str]:
-    """Bring the parent run up to date, unless it holds exactly this already; returns notes."""
-    content = _digest([metrics, elsewhere, len(records), bool(params)], artifacts)
-    known = next((run for run in runs.values() if run.info.run_id == parent), None)
-    nothing_new = known and (known.data.tags.get(CONTENT) == content or not (params or metrics or artifacts))
-    if known and known.info.status == "FINISHED" and nothing_new:
-        return []
-    ended = max(_times(record)[1] for record in records.values())
-    numbers, texts = split_numbers(flatten(metrics or {}))
-    text_params, notes = as_params(params or {})
-    log_batches(client, parent, [(name, value, ended, 0) for name, value in numbers.items()], text_params)
-    where = f"; {elsewhere} of them ran before, and lie under an earlier run of this experiment" if elsewhere else ""
-    texts["mlflow.note.content"] = f"The whole experiment: {len(records)} jobs{where}."
-    for name, value in texts.items():
-        client.set_tag(parent, name, value[:TAG_LENGTH])
-    base = Path(os.path.commonpath([path.absolute().parent for path in artifacts])) if artifacts else Path()
-    notes += log_artifacts(client, parent, artifacts, base)
-    client.set_tag(parent, CONTENT, content)
-    client.set_terminated(parent, "FINISHED", end_time=ended)
-    return notes
+    """Logs all that a record holds, to the unfinished run or to a new one; returns notes."""
+    from mlflow.entities import Metric
 
-
-def _create_child(
-    client: "MlflowClient", experiment_id: str, parent: str, path: Path, record: Mapping[str, Any]
-) -> str:
-    environment = record["environment"]
-    tags = {
-        **record["labels"],
-        **{f"version.{name}": value for name, value in environment.get("versions", {}).items()},
-        **{name: environment[name] for name in ("processor", "cores", "system", "python") if name in environment},
-        KEY: record["id"],
-        KIND: "job",
-        PARENT: parent,
-        "leakpipe.record": path,
-        "rule": record["rule"],
-        "params_hash": record.get("params_hash"),
-        "commit": environment.get("commit"),
-        "uncommitted_changes": environment.get("uncommitted_changes"),
-        "mlflow.source.name": f"leakpipe {record['rule'].replace('_', '-')}",
-    }
-    if environment.get("commit"):
-        tags["mlflow.source.git.commit"] = environment["commit"]
-    start, name = _times(record)[0], name_run(record)
-    return str(client.create_run(experiment_id, start_time=start, tags=as_tags(tags), run_name=name).info.run_id)
-
-
-def name_run(record: Mapping[str, Any]) -> str:
-    """Say in a few words what a record is of: "invert none seed0 site-9 bn-aware"."""
-    labels = {name: str(value) for name, value in record["labels"].items() if name != "experiment"}
-    ordered = [name for name in LABEL_ORDER if name in labels] + [name for name in labels if name not in LABEL_ORDER]
-    words = [f"{name}{labels[name]}" if name in ("seed", "round") else labels[name] for name in ordered]
-    return " ".join([str(record["rule"]), *words])
-
-
-def _fill_child(client: "MlflowClient", run_id: str, path: Path, record: Mapping[str, Any]) -> list[str]:
-    """Log all that a record holds and finish the run; returns notes."""
-    started, ended = _times(record)
-    points: list[tuple[str, float, int, int]] = []
+    (started, ended), environment = _times(record), record["environment"]
+    run = run or client.create_run(
+        experiment_id,
+        start_time=started,
+        tags={KEY: record["id"], KIND: "job", PARENT: parent, "rule": record["rule"]},
+        run_name=name_run(record),
+    )
+    points: list[Metric] = []
     for name, curve in record["curves"].items():
         spacing = (ended - started) / max(len(curve), 1)
-        points += [(name, value, started + int(spacing * index), step) for index, (step, value) in enumerate(curve)]
-    environment = record["environment"]
-    final = {**record["metrics"], **{n: environment[n] for n in ("seconds", "peak_memory_mib") if n in environment}}
-    last_step = {name: max((step for step, _ in curve), default=0) for name, curve in record["curves"].items()}
-    numbers, _ = split_numbers(flatten(final))
+        points += [Metric(name, value, started + int(spacing * i), step) for i, (step, value) in enumerate(curve)]
+    last_step = max((point.step for point in points), default=0)
+    measured = {name: environment[name] for name in ("seconds", "peak_memory_mib") if name in environment}
     latest = max(ended, started + 1)  # so that a final value counts more than a curve's of the same name
-    points += [(name, value, latest, last_step.get(name, 0)) for name, value in numbers.items()]
-    params, notes = as_params(record["params"])
-    log_batches(client, run_id, points, params)
-    notes += log_artifacts(client, run_id, [Path(artifact) for artifact in record["artifacts"]], base=None)
-    notes = [f"{path}: {note}" for note in notes]
-    if notes:
-        client.set_tag(run_id, "leakpipe.notes", "\n".join(notes)[:TAG_LENGTH])
+    final = _numbers(_flatten(record["metrics"] | measured))
+    points += [Metric(name, value, latest, last_step) for name, value in final.items()]
+    tags = {
+        **{name: value for name, value in _flatten(environment).items() if name not in measured},
+        **record["labels"],
+        "params_hash": record.get("params_hash"),
+        "leakpipe.record": path,
+        "mlflow.source.name": f"leakpipe {record['rule'].replace('_', '-')}",
+        "mlflow.source.git.commit": environment.get("commit") or "",
+    }
+    artifacts = [Path(artifact) for artifact in record["artifacts"]]
+    return _fill(client, run.info.run_id, points, record["params"], tags, artifacts, base=None, ended=ended)
+
+
+def _fill(
+    client: "MlflowClient",
+    run_id: str,
+    points: Sequence["Metric"],
+    params: Mapping[str, Any],
+    tags: Mapping[str, Any],
+    artifacts: Sequence[Path],
+    *,
+    base: Path | None,
+    ended: int,
+) -> list[str]:
+    """Logs everything and finishes the run; returns a note for each artifact that is missing.
+
+    Args:
+        base: Artifacts keep their folders relative to this one; without it they lie side by side.
+    """
+    from mlflow.entities import Param, RunTag
+
+    for path in filter(Path.exists, artifacts):
+        folder = os.path.relpath(path.parent, base) if base else "."
+        client.log_artifact(run_id, str(path), None if folder == "." else folder)
+    notes = [f"artifact {path} is missing and was left out" for path in artifacts if not path.exists()]
+    tags = {**tags, "leakpipe.notes": "\n".join(notes)} if notes else tags
+    settings = [Param(name, _as_text(value)) for name, value in _flatten(params).items()]
+    client.log_batch(run_id, points, settings, [RunTag(name, _as_text(value)) for name, value in tags.items()])
     client.set_terminated(run_id, "FINISHED", end_time=ended)
     return notes
 
 
-def _times(record: Mapping[str, Any]) -> tuple[int, int]:
-    """Start and end of a run in milliseconds since 1970."""
+def _flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Converts {"a": {"b": 1}} to {"a.b": 1}, in the characters that MLflow allows; lists are values."""
+    flat: dict[str, Any] = {}
+    for name, value in nested.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[re.sub(r"[^\w.\- /]", "_", f"{prefix}{name}")] = value
+    return flat
+
+
+def _numbers(flat: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in flat.items() if isinstance(value, int | float)}
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _times(record: Record) -> tuple[int, int]:
+    """Returns start and end of a run in milliseconds since 1970."""
     environment = record["environment"]
     started = round(datetime.fromisoformat(environment["started"]).timestamp() * 1000)
     return started, started + round(float(environment["seconds"]) * 1000)
-
-
-def _digest(content: Any, files: Iterable[Path]) -> str:
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
-    for path in files:
-        digest.update(str(path).encode() + (hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b""))
-    return digest.hexdigest()[:16]
