@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from leakpipe.figures.pictures import Pictures, choose_images
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from skimage.color import rgb2gray
@@ -16,7 +17,6 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.figures import maps, overview
 from leakpipe.figures.maps import draw_maps
 from leakpipe.figures.overview import draw_overview
-from leakpipe.figures.pictures import Pictures, choose_images
 from leakpipe.figures.reconstructions import BAND, draw_reconstructions
 from leakpipe.tables.wording import write_gain
 from tests.unit.figure_tables import CLIENTS, DEFENSES, flat_pictures, gray_of, images_of, leakage_table, texts_of

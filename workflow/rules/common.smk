@@ -208,8 +208,6 @@ def each(name, values):
     return flags("--each", [f"{name}={value}" for value in values])
 
 
-
-
 def shown(path, table):
     """An output that `snakemake --report` shows among the tables, under the name `table`."""
     return report(path, caption="../report/table.rst", category="Tables", labels={"table": table})
