@@ -76,9 +76,9 @@ def observe(case: Case) -> Observation:
     )
 
 
-def stepper(case: Case, step: str, *, compiled: bool = False) -> Callable[[], None]:
-    """A function that takes the next step of the attack, whose `AttackSettings.step` is `step`."""
-    changes = {"step": step, "compile": compiled, "restarts": 1, "group_weight": 0.0}
+def stepper(case: Case, engine: str) -> Callable[[], None]:
+    """A function that takes the next step of the attack, whose `AttackSettings.engine` is `engine`."""
+    changes = {"engine": engine, "restarts": 1, "group_weight": 0.0}
     return advancing(observe(case), PRESETS[case.preset].settings.model_copy(update=changes))
 
 

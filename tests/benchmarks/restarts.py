@@ -23,7 +23,7 @@ def main() -> None:
     print("| model | size | images | together | one | ratio | one by autograd | ratio |\n|" + "---|" * 8)
     for case in CASES:
         together = _stepper(case, restarts=RESTARTS)
-        one, by_autograd = (_repeated(_stepper(case, step=step)) for step in ("passes", "autograd"))
+        one, by_autograd = (_repeated(_stepper(case, engine=engine)) for engine in ("double-backward", "autograd"))
         times = alternate([together, one, by_autograd], rounds=10)
         each, *others = (f"{1e3 * median(taken) / RESTARTS:.1f}" for taken in times)
         ratios = (f"{middle_ratio(slow, times[0]):.2f}" for slow in times[1:])

@@ -1,20 +1,16 @@
-"""Options of local training: recomputed steps, soft labels, binary cross-entropy, the assumed schedule."""
+"""Options of local training: soft labels, binary cross-entropy, the assumed schedule."""
 
-import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn.functional import one_hot
 
 from leakpipe.client.batches import Batch, assume_schedule, schedule_batches
-from leakpipe.client.local_update import LocalSettings, local_update, mean_loss
-from leakpipe.models.state import ModelState, forward_training
+from leakpipe.client.local_update import local_update, mean_loss
+from leakpipe.models.state import forward_training
 from tests.conftest import SETTINGS, small_batches, small_state
-
-RECOMPUTING = replace(SETTINGS, recompute_steps=True)
 
 
 def soft(batches: Sequence[Batch], *, seed: int = 5) -> list[Batch]:
@@ -25,93 +21,6 @@ def soft(batches: Sequence[Batch], *, seed: int = 5) -> list[Batch]:
         Batch(batch.images.clone().requires_grad_(), share.requires_grad_())
         for batch, share in zip(batches, shares, strict=True)
     ]
-
-
-def probe_gradients(state: ModelState, batches: list[Batch], settings: LocalSettings) -> list[torch.Tensor]:
-    """Gradients of a fixed random function of the whole update, by images and labels."""
-    update = local_update(state, batches, settings)
-    tensors = {**update.weights, **update.statistics}
-    generator = torch.Generator().manual_seed(9)
-    total = sum(
-        (torch.randn(value.shape, generator=generator, dtype=value.dtype) * (value + value.square())).sum()
-        for _, value in sorted(tensors.items())
-    )
-    inputs = [value for batch in batches for value in (batch.images, batch.labels) if value.requires_grad]
-    return list(torch.autograd.grad(total, inputs))
-
-
-@pytest.mark.parametrize("batch_norm", ["training", "frozen"])
-@pytest.mark.parametrize("loss", ["cross-entropy", "binary-cross-entropy"])
-def test_recomputed_steps_give_the_same_update_and_gradients(batch_norm: str, loss: str) -> None:
-    state, batches = small_state(), soft(small_batches(3, 2, 2))
-    plain = replace(SETTINGS, batch_norm=batch_norm, loss=loss)  # type: ignore[arg-type]
-    recomputing = replace(plain, recompute_steps=True)
-    expected, found = local_update(state, batches, plain), local_update(state, batches, recomputing)
-    assert found.steps == 3
-    for part in ("weights", "statistics"):
-        for name, value in getattr(expected, part).items():
-            torch.testing.assert_close(getattr(found, part)[name], value, rtol=1e-13, atol=1e-15)
-    gradients = probe_gradients(state, batches, recomputing)
-    assert len(gradients) == 6
-    for mine, theirs in zip(gradients, probe_gradients(state, batches, plain), strict=True):
-        assert theirs.any()
-        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-13)
-
-
-def test_recomputed_steps_where_only_some_batches_need_a_gradient() -> None:
-    state, batches = small_state(), small_batches(2, 2, 2)
-    batches[1] = Batch(batches[1].images.requires_grad_(), batches[1].labels)
-    (expected,) = probe_gradients(state, batches, SETTINGS)
-    (found,) = probe_gradients(state, batches, RECOMPUTING)
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-13)
-
-
-def test_nothing_is_recomputed_without_a_gradient() -> None:
-    state, batches = small_state(), small_batches(2, 2)
-    expected, found = local_update(state, batches, SETTINGS), local_update(state, batches, RECOMPUTING)
-    for name, value in expected.weights.items():
-        assert torch.equal(found.weights[name], value)
-        assert not found.weights[name].requires_grad
-
-
-@dataclass
-class Kept:
-    """Bytes that graphs hold for their backward passes, now and at most."""
-
-    now: int = 0
-    most: int = 0
-
-
-@contextmanager
-def counting_kept_bytes() -> Iterator[Kept]:
-    kept = Kept()
-
-    class Saved:
-        def __init__(self, value: torch.Tensor) -> None:
-            self.value, self.size = value, value.numel() * value.element_size()
-            kept.now += self.size
-            kept.most = max(kept.most, kept.now)
-
-        def __del__(self) -> None:
-            kept.now -= self.size
-
-    with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.value):
-        yield kept
-
-
-def most_kept(steps: int, settings: LocalSettings) -> int:
-    state, batches = small_state(), soft(small_batches(*[16] * steps))
-    gc.collect()
-    with counting_kept_bytes() as kept:
-        probe_gradients(state, batches, settings)
-    return kept.most
-
-
-def test_recomputed_steps_keep_one_step_instead_of_all() -> None:
-    plain, recomputing = ({steps: most_kept(steps, how) for steps in (1, 4)} for how in (SETTINGS, RECOMPUTING))
-    assert plain[4] > 3 * plain[1]
-    assert recomputing[4] < 1.5 * recomputing[1]
-    assert recomputing[4] < 0.5 * plain[4]
 
 
 def test_shares_of_one_class_are_its_index() -> None:

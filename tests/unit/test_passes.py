@@ -170,19 +170,21 @@ def test_colour_images_and_labels_that_are_searched() -> None:
 )
 def test_a_search_takes_the_same_path(changes: dict[str, Any]) -> None:
     """1e-10 over 50 steps in float64. (Without total variation: its slope jumps where two pixels are equal.)"""
-    searches = {step: searching(DOUBLE, step=step, **changes) for step in ("passes", "autograd")}
-    assert searches["passes"].terms.comparison is not None
+    searches = {step: searching(DOUBLE, engine=step, **changes) for step in ("double-backward", "autograd")}
+    assert searches["double-backward"].terms.comparison is not None
     assert searches["autograd"].terms.comparison is None
     states = {step: search.start() for step, search in searches.items()}
     for _ in range(50):
         states = {step: searches[step].advance(state) for step, state in states.items()}
-        assert states["passes"].reached == pytest.approx(states["autograd"].reached, abs=1e-10)
-        torch.testing.assert_close(states["passes"].variables, states["autograd"].variables, rtol=0, atol=1e-10)
+        assert states["double-backward"].reached == pytest.approx(states["autograd"].reached, abs=1e-10)
+        torch.testing.assert_close(
+            states["double-backward"].variables, states["autograd"].variables, rtol=0, atol=1e-10
+        )
 
 
 def test_a_search_in_single_precision_stays_as_near_as_rounding_lets_it() -> None:
     """1e-4 over 50 small steps: larger ones meet a ReLU's step sooner, from which on roundings tell paths apart."""
-    searches = [searching(torch.float32, step=step, step_size=0.003) for step in ("passes", "autograd")]
+    searches = [searching(torch.float32, engine=step, step_size=0.003) for step in ("double-backward", "autograd")]
     states = [search.start() for search in searches]
     for _ in range(50):
         states = [search.advance(state) for search, state in zip(searches, states, strict=True)]
@@ -200,11 +202,10 @@ def searching(dtype: torch.dtype, **changes: Any) -> Search:
 @pytest.mark.parametrize(
     ("changes", "sizes"),
     [
-        ({"step": "autograd"}, {}),
+        ({"engine": "autograd"}, {}),
         ({"update_gradient": "detached"}, {}),
         ({"global_model": "drifting"}, {}),
         ({"variance": "biased"}, {}),
-        ({"recompute_steps": True}, {}),
         ({"orders": 2}, {"batch_size": 1, "epochs": 2}),
         ({"local_batches": "single"}, {"batch_size": 1}),
     ],
@@ -247,7 +248,7 @@ def test_several_steps(epochs: int, batch_norm: str) -> None:
 def test_a_search_over_several_steps_takes_the_same_path(changes: dict[str, Any]) -> None:
     observation = observe_small(images=3, batch_size=2, epochs=2, dtype=DOUBLE)
     given = {"batch_norm_weight": 1.0, "surrogate_slope": 4.0, "start_jitter": 0.1, "iterations": 50, **changes}
-    searches = [searching_small(observation, step=step, **given) for step in ("passes", "autograd")]
+    searches = [searching_small(observation, engine=step, **given) for step in ("double-backward", "autograd")]
     assert searches[0].terms.comparison is not None
     states = [search.start() for search in searches]
     for _ in range(50):

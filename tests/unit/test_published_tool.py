@@ -140,7 +140,7 @@ def test_a_single_batch_is_one_step_on_all_images() -> None:
     (batch,) = make_batches(CANDIDATES, observation.labels, [[0, 1, 2]])
     expected = local_update(observation.before, [batch], CLIENT)
     found = (
-        terms_of(observation, local_batches="single", step="autograd").evaluate(CANDIDATES, observation.labels).update
+        terms_of(observation, local_batches="single", engine="autograd").evaluate(CANDIDATES, observation.labels).update
     )
     assert found.steps == 1
     torch.testing.assert_close(dict(found.weights), dict(expected.weights))
@@ -155,7 +155,7 @@ def test_saturated_loss_is_binary_cross_entropy_of_every_class() -> None:
     logits, _ = forward_training(state.with_tensors(weights, state.statistics), CANDIDATES)
     gradients = torch.autograd.grad(softplus(-logits).mean(), list(weights.values()))
     ones = torch.ones(3, 3, dtype=DOUBLE)
-    found = terms_of(observation, client_loss="saturated-bce", step="autograd").evaluate(CANDIDATES, ones).update
+    found = terms_of(observation, client_loss="saturated-bce", engine="autograd").evaluate(CANDIDATES, ones).update
     for name, gradient in zip(weights, gradients, strict=True):
         torch.testing.assert_close(found.weights[name], -CLIENT.learning_rate * gradient)
 
@@ -177,7 +177,7 @@ def test_raw_candidates_are_what_the_network_sees(kind: str, mean: float, deviat
     seen: list[torch.Tensor] = []
     features = observation.before.module.get_submodule("features")
     hook = features.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
-    terms_of(observation, candidate_input=kind, step="autograd").evaluate(CANDIDATES, observation.labels)
+    terms_of(observation, candidate_input=kind, engine="autograd").evaluate(CANDIDATES, observation.labels)
     hook.remove()
     assert seen
     for network_input in seen:

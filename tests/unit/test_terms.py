@@ -55,7 +55,7 @@ def terms_of(observation: Observation, **settings: Any) -> Terms:
         {"objective": "layer-norms"},
         {"objective_weight": 0.0, "batch_norm_weight": 1.0},
         {"objective_weight": 0.0, "batch_norm_weight": 1.0, "batch_norm_distance": "absolute"},
-        {"batch_norm_weight": 1.0, "surrogate_slope": 4.0, "recompute_steps": True},
+        {"batch_norm_weight": 1.0, "surrogate_slope": 4.0},
     ],
     ids=lambda settings: " ".join(map(str, settings.values())),
 )
@@ -137,7 +137,7 @@ def test_distances_with_a_unit_are_of_gradients(objective: str) -> None:
     "settings",
     [
         ALL_TERMS,
-        {"objective": "cosine", "batch_norm_weight": 1.0, "recompute_steps": True},
+        {"objective": "cosine", "batch_norm_weight": 1.0},
         {"objective": "cosine", "batch_norm": "frozen", "batch_norm_weight": 1.0},
         {"objective": "relative-l2", "orders": 2, "total_variation": "isotropic", "total_variation_weight": 0.1},
         {"objective": "layer-cosine", "candidate_input": "raw"},
@@ -176,7 +176,7 @@ def test_frozen_statistics_are_held_against_the_global_ones() -> None:
     observation = observing(images=2)
     images = other_images(observation)
     settings = {"batch_norm": "frozen", "batch_norm_weight": 1.0, "batch_norm_distance": "absolute"}
-    found = terms_of(observation, **settings, step="autograd").evaluate(images, observation.labels)
+    found = terms_of(observation, **settings, engine="autograd").evaluate(images, observation.labels)
     inputs: list[np.ndarray] = []
     module = observation.before.module
     hooks = [
@@ -239,7 +239,7 @@ def test_the_client_is_simulated_as_it_trained() -> None:
         before=state, update=update, settings=settings, images=2, batch_size=1, epochs=1, image_shape=(1, 8, 8),
         labels=labels,
     )  # fmt: skip
-    found = terms_of(observation, batch_norm_weight=1.0, step="autograd").evaluate(images, labels)
+    found = terms_of(observation, batch_norm_weight=1.0, engine="autograd").evaluate(images, labels)
     torch.testing.assert_close(dict(found.update.weights), dict(update.weights))
     torch.testing.assert_close(dict(found.update.statistics), dict(update.statistics))
     assert found.objective.item() == pytest.approx(0, abs=1e-12)

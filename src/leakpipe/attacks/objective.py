@@ -81,7 +81,6 @@ class Terms:
             batch_norm_momentum=client.batch_norm_momentum,
             batch_norm="frozen" if settings.batch_norm == "frozen" else "training",
             loss="cross-entropy" if settings.client_loss == "cross-entropy" else "binary-cross-entropy",
-            recompute_steps=settings.recompute_steps,
         )
         slope = settings.surrogate_slope
         self.global_model = with_surrogate_relus(observation.before, slope) if slope > 0 else observation.before

@@ -115,7 +115,7 @@ def _recover_labels(observation: Observation, settings: AttackSettings, *, seed:
     shape = (observation.images, *observation.image_shape)
     guess = observation.prior if observation.prior is not None else torch.full(shape, 0.5)
     iterations = min(max(TRIAL[0], settings.iterations // 5), TRIAL[1])
-    trial = settings.model_copy(update={"iterations": iterations, "restarts": 1, "group_weight": 0.0, "compile": False})
+    trial = settings.model_copy(update={"iterations": iterations, "restarts": 1, "group_weight": 0.0})
     chosen: tuple[int, ...] = ()
     for _ in range(LABEL_ROUNDS):
         guesses = recover_label_counts(observation, guess).guesses

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from leakpipe.attacks.compiled import Compiled
 from leakpipe.attacks.objective import Terms
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.optimizers import initial_slots, take_step
@@ -76,7 +75,6 @@ class Search:
         if labels is not None and not (0 <= int(labels.min()) <= int(labels.max()) < self.classes):
             raise LeakpipeError(f"labels: {labels.tolist()}, expected class indices below {self.classes}")
         self.variables = Variables(settings, self.shape, label_classes=0 if labels is not None else self.classes)
-        self._measure = Compiled(self._measured) if settings.compile else self._measured
 
     def start(self) -> SearchState:
         """The state before the first iteration."""
@@ -156,7 +154,7 @@ class Search:
 
     def _evaluate(self, rows: Tensor, drift: Tensors, consensus: Tensor | None) -> tuple[list["_Point"], Tensors]:
         """Objective and gradient of one restart, or of `terms.together`; and where the model drifts to."""
-        found = self._measure(rows, drift, consensus)
+        found = self._measured(rows, drift, consensus)
         finite = (found.objective.isfinite() & found.gradient.isfinite().all(dim=1)).tolist()
         points = [
             _Point(found.candidates[place], found.objective[place], found.gradient[place], found.terms_at(place))

@@ -5,14 +5,12 @@ that it inverts exactly what the client ran; the engine `double_backward` is a h
 steps, and tests compare the two.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from leakpipe.client.batches import Batch
@@ -35,8 +33,6 @@ class LocalSettings:
             normalises with the running statistics and keeps them, as attacks published before the paper assume.
         loss: "cross-entropy" is what clients minimise; "binary-cross-entropy", of each class separately, is what the
             paper's released tool simulates.
-        recompute_steps: Keep nothing of a differentiable step but its result, and run it again when it is
-            differentiated: the memory of one step instead of all.
         dp_sgd: How gradients are clipped and noised; None is plain SGD.
     """
 
@@ -44,7 +40,6 @@ class LocalSettings:
     batch_norm_momentum: float = 0.1
     batch_norm: Literal["training", "frozen"] = "training"
     loss: Literal["cross-entropy", "binary-cross-entropy"] = "cross-entropy"
-    recompute_steps: bool = False
     dp_sgd: DpSgdParams | None = None
 
 
@@ -72,10 +67,9 @@ def local_update(
     differentiable = any(batch.images.requires_grad or batch.labels.requires_grad for batch in batches)
     changes: Tensors = {name: torch.zeros_like(weight) for name, weight in state.weights.items()}
     running = state.statistics
-    step = _recomputed_step if differentiable and settings.recompute_steps else partial(_step, noise=noise)
     with torch.enable_grad():
         for batch in batches:
-            changes, running = step(state, changes, running, batch, settings, differentiable)
+            changes, running = _step(state, changes, running, batch, settings, differentiable, noise)
     statistic_changes = {name: running[name] - before for name, before in state.statistics.items()}
     return ClientUpdate(changes, statistic_changes, steps=len(batches))
 
@@ -87,7 +81,7 @@ def _step(
     batch: Batch,
     settings: LocalSettings,
     differentiable: bool,
-    noise: torch.Generator | None = None,
+    noise: torch.Generator | None,
 ) -> tuple[Tensors, Tensors]:
     """Returns the weight changes and running statistics after one more step."""
     if settings.dp_sgd is not None:
@@ -138,50 +132,3 @@ def mean_loss(logits: Tensor, labels: Tensor, settings: LocalSettings) -> Tensor
     if settings.loss == "binary-cross-entropy":
         return binary_cross_entropy_with_logits(logits, labels)
     return cross_entropy(logits, labels)
-
-
-def _recomputed_step(
-    state: ModelState, changes: Tensors, running: Tensors, batch: Batch, settings: LocalSettings, _differentiable: bool
-) -> tuple[Tensors, Tensors]:
-    """`_step`, of which only the result is kept."""
-    names = list(changes)
-    buffers = list(running) if settings.batch_norm == "training" else []  # frozen ones are constants
-
-    def run(differentiable: bool, images: Tensor, labels: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-        given = dict(zip(names, tensors[: len(names)], strict=True))
-        statistics = {**running, **dict(zip(buffers, tensors[len(names) :], strict=True))}
-        after, moved = _step(state, given, statistics, Batch(images, labels), settings, differentiable)
-        return *after.values(), *(moved[name] for name in buffers)
-
-    moving = [running[name] for name in buffers]
-    results = _Recomputed.apply(run, batch.images, batch.labels, *changes.values(), *moving)
-    after = dict(zip(names, results[: len(names)], strict=True))
-    return after, {**running, **dict(zip(buffers, results[len(names) :], strict=True))}
-
-
-class _Recomputed(torch.autograd.Function):
-    """Runs a function without keeping its graph, and once more with it when its gradient is asked for.
-
-    torch's own checkpointing does not nest with the step's inner gradient.
-    """
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, run: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
-        ctx.run = run  # type: ignore[attr-defined]
-        ctx.save_for_backward(*inputs)
-        with torch.enable_grad():
-            results = run(False, *(value.detach() for value in inputs))
-        return tuple(result.detach() for result in results)
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        inputs = [
-            value.detach().requires_grad_(wanted)
-            for value, wanted in zip(ctx.saved_tensors, ctx.needs_input_grad[1:], strict=True)  # type: ignore[attr-defined]
-        ]
-        with torch.enable_grad():
-            results = ctx.run(True, *inputs)  # type: ignore[attr-defined]
-        wanted = [value for value in inputs if value.requires_grad]
-        used = [(result, gradient) for result, gradient in zip(results, gradients, strict=True) if result.requires_grad]
-        found = iter(torch.autograd.grad([r for r, _ in used], wanted, [g for _, g in used], allow_unused=True))
-        return None, *(next(found) if value.requires_grad else None for value in inputs)

@@ -147,21 +147,11 @@ class AttackSettings(Section):
         "iterations; 0 never stops early.",
     )
     patience: int = Field(default=100, ge=1, description="Iterations over which `tolerance` asks for progress.")
-    step: Literal["passes", "autograd"] = Field(
-        default="passes",
-        description="How local training is differentiated: in `passes` written by hand, faster, where they know the "
-        "network and the update, or always by `autograd`. Results agree up to rounding.",
-    )
-    compile: bool = Field(
-        default=False,
-        description="Compile the step by torch.compile before it is first taken: two to three times as fast as "
-        "`autograd` in small networks, for attacks of thousands of steps. Compiling takes a minute or two, or some "
-        "seconds where the same network and attack were compiled before; on CPUs it needs a C++ compiler.",
-    )
-    recompute_steps: bool = Field(
-        default=False,
-        description="Recompute each simulated local step in the backward pass instead of keeping it: memory of one "
-        "step rather than of all, for about half as much time again.",
+    engine: Literal["double-backward", "autograd"] = Field(
+        default="double-backward",
+        description="How simulated local training is differentiated: by a hand-written `double-backward`, which is faster "
+        "and hands over to autograd, with a note, where it does not know the network or the training, or always by "
+        "`autograd`. Results agree up to rounding.",
     )
 
     # Deviations of the paper's released tool; docs/attacks/published-tool.md numbers them.
@@ -200,8 +190,6 @@ class AttackSettings(Section):
             raise ValueError(f"group_weight: needs restarts of 2 or more, got {self.restarts}")
         if self.optimizer == "lbfgs" and self.bounds == "clamp":
             raise ValueError("bounds: clamp undoes steps that optimizer: lbfgs learns from; take sigmoid or none")
-        if self.compile and self.recompute_steps:
-            raise ValueError("compile: must be false with recompute_steps, whose repetitions a compiler would undo")
         if self.labels == "joint" and self.client_loss == "saturated-bce":
             raise ValueError("labels: joint needs client_loss: cross-entropy; saturated-bce has no labels to search")
         return self

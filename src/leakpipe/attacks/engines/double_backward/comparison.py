@@ -76,7 +76,7 @@ def find_comparison(terms: "Terms") -> Comparison | None:
         and settings.statistics_model == "global"
         and settings.variance == "unbiased"
     )
-    if not (settings.step == "passes" and all_steps and exact and as_client and not settings.recompute_steps):
+    if not (settings.engine == "double-backward" and all_steps and exact and as_client):
         return None
     try:
         return Comparison(terms)
