@@ -254,7 +254,7 @@ def test_partial_sharing_is_a_naive_loop() -> None:
 
 def test_a_pattern_that_excludes_nothing_is_an_error() -> None:
     step = {"kind": "partial-sharing", "percentile": 60, "clip": 0.4, "exclude": ["features.*"]}
-    with pytest.raises(LeakpipeError, match=r"partial-sharing: exclude 'features.\*' matches no tensor"):
+    with pytest.raises(LeakpipeError, match=r"partial-sharing: exclude: 'features.\*' matches no tensor"):
         defend(update(), step)
 
 

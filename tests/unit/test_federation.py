@@ -26,7 +26,7 @@ def generator(seed: int = 0) -> torch.Generator:
 def test_average_is_weighted_by_images() -> None:
     state = small_state()
     updates = [local_update(state, small_batches(2, seed=seed), SETTINGS) for seed in range(3)]
-    after = average_updates(state, updates, [1, 2, 5], batch_norm_layers=batch_norm_layers(state.module))
+    after = average_updates(state, updates, [1, 2, 5])
     for part in ("weights", "statistics"):
         for name, value in getattr(after, part).items():
             parts = [getattr(u, part)[name] for u in updates]
@@ -39,12 +39,12 @@ def test_average_keeps_variances_positive_and_refuses_nan() -> None:
     layers = list(batch_norm_layers(state.module))
     shared = local_update(state, small_batches(2), SETTINGS)
     noisy = {name: value - 7 for name, value in shared.statistics.items()}
-    after = average_updates(state, [ClientUpdate(shared.weights, noisy, 1)], [1], batch_norm_layers=layers)
+    after = average_updates(state, [ClientUpdate(shared.weights, noisy, 1)], [1])
     assert all(after.statistics[f"{layer}.running_var"].min() == 0 for layer in layers)
     assert after.statistics[f"{layers[0]}.running_mean"].max() < -5
     broken = {**shared.weights, "head.bias": torch.full((2,), torch.nan, dtype=torch.float64)}
     with pytest.raises(LeakpipeError, match=r"'head.bias' is not finite: training diverged"):
-        average_updates(state, [ClientUpdate(broken, shared.statistics, 1)], [1], batch_norm_layers=layers)
+        average_updates(state, [ClientUpdate(broken, shared.statistics, 1)], [1])
 
 
 IMAGES = torch.cat(

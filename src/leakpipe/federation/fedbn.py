@@ -1,4 +1,4 @@
-"""FedBN (Li 2021): batch normalisation that stays with each client, and is never shared."""
+"""FedBN (Li 2021): every client keeps its own batch normalisation and never shares it."""
 
 from dataclasses import replace
 
@@ -10,19 +10,19 @@ from leakpipe.models.state import ModelState, Tensors
 
 
 def with_own_batch_norm(state: ModelState, own: Tensors) -> ModelState:
-    """The model with a client's own tensors of batch normalisation; `own` may be empty."""
+    """Returns the model with a client's own tensors of batch normalisation; `own` may be empty."""
     return state.with_tensors(_replaced(state.weights, own), _replaced(state.statistics, own))
 
 
 def own_batch_norm(state: ModelState, update: ClientUpdate) -> dict[str, Tensor]:
-    """Tensors of batch normalisation after local training that began at `state`, by name."""
+    """Returns the tensors of batch normalisation after local training that began at `state`, by name."""
     before = {**state.weights, **state.statistics}
     changes = {**update.weights, **update.statistics}
     return {name: before[name] + changes[name] for name in sorted(batch_norm_names(state.module))}
 
 
 def without_batch_norm(state: ModelState, update: ClientUpdate) -> ClientUpdate:
-    """What of an update is shared."""
+    """Returns the part of an update that is shared."""
     kept = batch_norm_names(state.module)
     return replace(update, weights=_without(update.weights, kept), statistics=_without(update.statistics, kept))
 
