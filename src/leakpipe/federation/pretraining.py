@@ -68,8 +68,8 @@ def pretrain(
             total += len(positions) * loss.item()
         if not math.isfinite(total):
             raise LeakpipeError(
-                f"model.pretraining.learning_rate: {params.learning_rate}, expected a smaller one: training diverged in "
-                f"epoch {number}"
+                f"model.pretraining.learning_rate: {params.learning_rate}, expected a smaller one: training "
+                f"diverged in epoch {number}"
             )
         trained = initial.with_tensors({name: value.detach() for name, value in weights.items()}, running)
         on_epoch(Epoch(number, trained, total / len(images)))

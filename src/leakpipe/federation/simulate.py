@@ -130,25 +130,22 @@ def simulate_federation(
         _Client(name, client, images[torch.tensor(split.clients[name])], labels[torch.tensor(split.clients[name])])
         for name, client in params.clients.items()
     ]
+    sizes = [client.params.images for client in clients]
     state, captured, accuracy = initial, [], []
     for number in range(1, params.rounds + 1):
         try:
-            round_ = [_contribute(client, state, params, defense, seed=seed, number=number) for client in clients]
+            parts = [_contribute(client, state, params, defense, seed=seed, number=number) for client in clients]
             if number in params.captured_rounds:
                 captured += [
-                    _capture(round_[index:] + round_[:index], state, defense, number=number)
+                    _capture(parts[index:] + parts[:index], state, defense, number=number)
                     for index, client in enumerate(clients)
                     if client.name in attacked
                 ]
-            state = average_updates(
-                state, [part.shared for part in round_], [client.params.images for client in clients]
-            )
+            state = average_updates(state, [part.shared for part in parts], sizes)
         except LeakpipeError as error:
             raise LeakpipeError(f"round {number}: {error}") from error
-        test, validation = (
-            _mean_accuracy(state, clients, images, labels, part) if part else None
-            for part in (split.test, split.validation)
-        )
+        test = _mean_accuracy(state, clients, images, labels, split.test)
+        validation = _mean_accuracy(state, clients, images, labels, split.validation) if split.validation else None
         accuracy.append(Accuracy(number, test, validation))
         on_round(accuracy[-1])
     return FederationResult(captured, accuracy)
