@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-from leakpipe.client.update import ClientUpdate
+from leakpipe.client.update import ClientUpdate, combine_updates
 from leakpipe.defenses.clipping import clip_update, freeze_statistics
 from leakpipe.defenses.compression import keep_largest, keep_signs, quantize, share_partly
 from leakpipe.defenses.noise import add_gaussian_noise, add_laplace_noise, privatize_update
 from leakpipe.defenses.steps import ELSEWHERE
-from leakpipe.defenses.values import combine_values, named_values
+from leakpipe.defenses.values import named_values
 from leakpipe.errors import LeakpipeError
 from leakpipe.params.defenses import DefenseSteps
 from leakpipe.registry import Registry
@@ -77,12 +77,12 @@ def apply_defenses(
             continue
         feedback = getattr(step, "error_feedback", False)
         if feedback and memory and position in memory:
-            update = combine_values(update, memory[position], torch.add)
+            update = combine_updates(torch.add, update, memory[position])
         defense = DEFENSES[step.kind]
         shared = defense.apply(update, step, **{"generator": generator} if defense.draws else {})
         _check_finite(update, shared, step.kind)
         if feedback:
-            remembered[position] = combine_values(update, shared, torch.sub)
+            remembered[position] = combine_updates(torch.sub, update, shared)
         update = shared
     return Defended(update, remembered)
 

@@ -25,17 +25,6 @@ def change_values(
     return ClientUpdate(weights, statistics, update.steps)
 
 
-def combine_values(
-    first: ClientUpdate, second: ClientUpdate, combine: Callable[[Tensor, Tensor], Tensor]
-) -> ClientUpdate:
-    """Applies `combine` to each tensor of `first` and the tensor of that name in `second`."""
-    return ClientUpdate(
-        {name: combine(value, second.weights[name]) for name, value in first.weights.items()},
-        {name: combine(value, second.statistics[name]) for name, value in first.statistics.items()},
-        first.steps,
-    )
-
-
 def named_values(update: ClientUpdate) -> Iterator[tuple[str, Tensor]]:
     """Yields every tensor with its name, weights first."""
     yield from update.weights.items()

@@ -17,6 +17,7 @@ from leakpipe.models.batchnorm import (
     variance_name,
 )
 from leakpipe.models.catalog import MODELS
+from leakpipe.models.normalization import NORMALIZATIONS
 from leakpipe.params.models import ArchitectureParams
 
 Tensors = Mapping[str, Tensor]
@@ -58,7 +59,7 @@ def shared_part(state: ModelState, held: Iterable[str]) -> ModelState:
 def build_module(params: ArchitectureParams, *, classes: int, image_size: int) -> nn.Module:
     """Builds an architecture whose tensors hold no values (on torch's "meta" device)."""
     with torch.device("meta"):
-        return MODELS[params.name].build(params, classes=classes, image_size=image_size)
+        return MODELS[params.name].build(params, NORMALIZATIONS[params.normalization], classes, image_size)
 
 
 def initial_state(module: nn.Module, *, seed: int, dtype: torch.dtype = torch.float32) -> ModelState:
