@@ -61,8 +61,11 @@ def check_image_gradient(state: ModelState, batch: Batch, reference: Forward) ->
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_state_holds_every_tensor_of_the_module(name: str) -> None:
-    module = build_module(ModelParams(name=name), classes=3, image_size=32)
+    """No layer works in place, and drawing a state leaves torch's own generator alone."""
+    module, before = build_module(ModelParams(name=name), classes=3, image_size=32), torch.get_rng_state()
     state = initial_state(module, seed=0)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not any(getattr(layer, "inplace", False) for layer in module.modules())
     buffers = {name: value for name, value in module.named_buffers() if not name.endswith("num_batches_tracked")}
     for held, own in ((state.weights, dict(module.named_parameters())), (state.statistics, buffers)):
         assert {name: value.shape for name, value in held.items()} == {name: value.shape for name, value in own.items()}
@@ -103,19 +106,6 @@ def test_group_normalisation_sees_every_image_by_itself() -> None:
         alone = torch.cat([forward_training(state, image[None])[0] for image in batch.images])
     torch.testing.assert_close(together, alone)
     torch.testing.assert_close(together, forward_frozen(state, batch.images).detach())
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_drawing_a_state_leaves_the_global_generator_alone(name: str) -> None:
-    before = torch.get_rng_state()
-    initial_state(build_module(ModelParams(name=name), classes=2, image_size=32), seed=0)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_no_layer_works_in_place(name: str) -> None:
-    module = build_module(ModelParams(name=name), classes=2, image_size=32)
-    assert not any(getattr(layer, "inplace", False) for layer in module.modules())
 
 
 @pytest.mark.parametrize("name", MODELS)
