@@ -93,6 +93,7 @@ def test_any_network_trains_as_with_torch_and_keeps_its_tensors(kind: str, diffe
     statistics = {name: value.clone() for name, value in network.named_buffers() if ".running_" in name}
     state = ModelState(network, {name: value.detach() for name, value in network.named_parameters()}, statistics)
     before = copy.deepcopy(network.state_dict())
+    network[1].eval()
     logits, seen = forward_training(state, values, differentiable=differentiable)
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name]), name

@@ -95,7 +95,7 @@ def forward_training(
     Without `differentiable` the statistics are constants; the logits can be differentiated all the same.
     """
     layers = batch_norm_layers(state.module)
-    _set_training(state.module, True)
+    _set_training(True, state.module, *layers.values())
     if differentiable:
         with record_batch_statistics(layers) as statistics:
             return _call(state, images, state.weights), statistics
@@ -105,7 +105,7 @@ def forward_training(
 
 def forward_frozen(state: ModelState, images: Tensor) -> Tensor:
     """Returns logits with batch normalisation at the running statistics (evaluation mode)."""
-    _set_training(state.module, False)
+    _set_training(False, state.module)
     return _call(state, images, {**state.weights, **state.statistics})
 
 
@@ -122,7 +122,7 @@ def _call(state: ModelState, images: Tensor, tensors: Tensors) -> Tensor:
     return functional_call(state.module, dict(tensors), (images,), tie_weights=False)  # type: ignore[no-any-return]
 
 
-def _set_training(module: nn.Module, training: bool) -> None:
-    """Switches between the modes only where necessary, because that visits all layers."""
-    if module.training != training:
+def _set_training(training: bool, module: nn.Module, *layers: nn.Module) -> None:
+    """Switches the mode of a module only if it, or one of `layers`, is in the other: that visits all layers."""
+    if any(each.training != training for each in (module, *layers)):
         module.train(training)
