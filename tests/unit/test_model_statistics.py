@@ -1,16 +1,19 @@
 """Batch statistics in either mode against numpy and torch; the input's normalisation and its inverse."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from leakpipe.models.batchnorm import BatchStatistics, batch_norm_layers, update_running
+from leakpipe.client.batches import Batch
+from leakpipe.client.local_update import local_update
+from leakpipe.models.batchnorm import BatchStatistics, batch_norm_layers
 from leakpipe.models.layers import record_layer_inputs
 from leakpipe.models.preprocessing import normalize_input, undo_normalization
 from leakpipe.models.state import ModelState, forward_frozen, forward_training, measure_statistics
-from tests.conftest import small_batches, small_state
+from tests.conftest import SETTINGS, small_batches, small_state
 
 
 def random_values(*shape: int) -> torch.Tensor:
@@ -76,30 +79,44 @@ def test_statistics_of_plain_training_are_torchs_own() -> None:
 def any_network(kind: str) -> tuple[nn.Module, torch.Tensor]:
     """A network as others build it, with batch normalisation of that kind and ReLUs that work in place."""
     dimensions = {"BatchNorm1d": 0, "BatchNorm2d": 2, "BatchNorm3d": 3, "SyncBatchNorm": 2}[kind]
-    mix = [nn.Linear, None, nn.Conv2d, nn.Conv3d][dimensions]
-    size = [] if mix is nn.Linear else [3]
+    mix: Any = [nn.Linear, None, nn.Conv2d, nn.Conv3d][dimensions]
+    size = [2] if dimensions else []
     torch.manual_seed(0)
-    layers = [mix(3, 4, *size), getattr(nn, kind)(4), nn.ReLU(inplace=True), mix(4, 5, *size), getattr(nn, kind)(5)]
-    batch = random_values(6, 3, *[6] * dimensions)
-    return nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(2)).double(), batch
+    layers = [mix(2, 4, *size), getattr(nn, kind)(4), nn.ReLU(inplace=True), mix(4, 5, *size), getattr(nn, kind)(5)]
+    images = random_values(4, 2, *[3] * dimensions)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(5, 2)).double(), images
 
 
-@pytest.mark.parametrize("differentiable", [True, False])
 @pytest.mark.parametrize("kind", ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm"])
-def test_any_network_trains_as_with_torch_and_keeps_its_tensors(kind: str, differentiable: bool) -> None:
-    """The caller's own network, not a copy: neither its tensors, the counters included, nor its settings change."""
-    network, values = any_network(kind)
-    network(values)
-    statistics = {name: value.clone() for name, value in network.named_buffers() if ".running_" in name}
-    state = ModelState(network, {name: value.detach() for name, value in network.named_parameters()}, statistics)
+def test_any_network_trains_as_with_torch_and_keeps_its_tensors(kind: str) -> None:
+    """The caller's own network, not a copy: neither its parameters nor its buffers, counters included, change."""
+    network, images = any_network(kind)
+    labels = torch.arange(4) % 2
+    state = ModelState(
+        network,
+        {name: value.detach() for name, value in network.named_parameters()},
+        {name: value for name, value in network.named_buffers() if ".running_" in name},
+    )
     before = copy.deepcopy(network.state_dict())
-    network[1].eval()
-    logits, seen = forward_training(state, values, differentiable=differentiable)
+    network[1].eval()  # local training sets the mode itself
+
+    def train(candidates: torch.Tensor) -> torch.Tensor:
+        update = local_update(state, [Batch(candidates, labels)] * 2, SETTINGS)
+        return torch.cat([value.flatten() for value in {**update.weights, **update.statistics}.values()])
+
+    found, differentiated = train(images), train(images.clone().requires_grad_())
+    torch.testing.assert_close(differentiated.detach(), found, rtol=0, atol=1e-14)
+    assert torch.autograd.gradcheck(train, images.clone().requires_grad_(), eps=1e-6, atol=1e-6, fast_mode=True)
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name]), name
-    assert torch.equal(logits, network(values))  # now torch itself updates the running statistics
-    expected = {name: value for name, value in network.named_buffers() if ".running_" in name}
-    torch.testing.assert_close(update_running(statistics, seen, 0.1), expected, rtol=1e-12, atol=1e-15)
+    optimizer = torch.optim.SGD(network.train().parameters(), lr=SETTINGS.learning_rate)
+    for _ in range(2):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(images), labels).backward()
+        optimizer.step()
+    trained = network.state_dict()
+    moved = [(trained[name] - before[name]).flatten() for name in {**state.weights, **state.statistics}]
+    torch.testing.assert_close(found, torch.cat(moved), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
