@@ -16,7 +16,7 @@ from leakpipe.data.partition import Split
 from leakpipe.defenses.compose import Memory, apply_defenses
 from leakpipe.defenses.steps import count_aggregated, training_step
 from leakpipe.errors import LeakpipeError
-from leakpipe.federation.fedbn import own_batch_norm, with_own_batch_norm, without_batch_norm
+from leakpipe.federation.fedbn import own_batch_norm, without_batch_norm
 from leakpipe.federation.files import CohortMember
 from leakpipe.federation.server import average_updates
 from leakpipe.files.storage import write_text
@@ -174,7 +174,7 @@ def _mean_accuracy(
     """Returns the accuracy of the global model, or under FedBN its mean over the clients' own models."""
     if not any(client.batch_norm for client in clients):
         return measure_accuracy(state, images, labels, indices)
-    models = [with_own_batch_norm(state, client.batch_norm) for client in clients]
+    models = [state.replacing(client.batch_norm) for client in clients]
     return fmean(measure_accuracy(model, images, labels, indices) for model in models)
 
 
@@ -186,7 +186,7 @@ def _contribute(
     def generator(purpose: str) -> torch.Generator:
         return torch.Generator().manual_seed(derive_seed(purpose, seed, number, client.name))
 
-    begun = with_own_batch_norm(state, client.batch_norm)
+    begun = state.replacing(client.batch_norm)
     epochs = client.params.local_epochs or params.local_epochs
     schedule = schedule_batches(client.params.images, client.params.batch_size, epochs, generator("batches"))
     batches, in_training = make_batches(client.images, client.labels, schedule), training_step(defense)

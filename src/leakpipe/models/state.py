@@ -43,6 +43,13 @@ class ModelState:
         """Returns the same architecture with other tensors."""
         return replace(self, weights=weights, statistics=statistics)
 
+    def replacing(self, tensors: Tensors) -> "ModelState":
+        """Returns the same state with the values of `tensors` under their names; names it does not have are ignored."""
+        return self.with_tensors(
+            {name: tensors.get(name, value) for name, value in self.weights.items()},
+            {name: tensors.get(name, value) for name, value in self.statistics.items()},
+        )
+
 
 def shared_part(state: ModelState, held: Iterable[str]) -> ModelState:
     """Returns the part of a model that an update with the tensors `held` changes.
