@@ -24,7 +24,7 @@ def with_interval(row: dict[str, Any], name: str) -> str:
 
 
 def draw(table: pd.DataFrame) -> str:
-    lines = ["| defence | RDLV, naive | RDLV, told the defence | hides | test accuracy | ε |", "|---" * 6 + "|"]
+    lines = ["| defence | RDLV, naive | RDLV, adaptive | hides | test accuracy | ε |", "|---" * 6 + "|"]
     for row in table.to_dict("records"):
         accuracy = with_interval(row, "accuracy") + (" (at chance)" if row["destroyed"] else "")
         epsilon = f"{row['epsilon']:.3g}" if row["epsilon"] < math.inf else "none"

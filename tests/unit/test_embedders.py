@@ -1,7 +1,5 @@
-"""Embedders against what their vectors should be, written down another way; weights that are missing or wrong."""
+"""Embedders against what their vectors should be, written down another way."""
 
-import dataclasses
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +11,11 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.metrics.embedders import EMBEDDERS
 from leakpipe.models.catalog import MODELS
 from leakpipe.models.features import penultimate_features
-from leakpipe.models.pretrained import read_published
 from leakpipe.models.state import ModelState, build_module, forward_frozen, initial_state
-from leakpipe.models.weights import WEIGHTS, find_weights, require_weights
+from leakpipe.models.weights import find_weights
 from leakpipe.params.models import ModelParams
 from tests.conftest import small_state
-
-FIELD = "identifiability.embedders"
+from tests.unit.test_pretrained import publish
 
 
 def pictures(count: int, *, channels: int = 1, size: int = 8, seed: int = 0) -> np.ndarray:
@@ -77,36 +73,18 @@ def test_the_global_model_is_needed() -> None:
     assert {name for name in EMBEDDERS if EMBEDDERS[name].uses_global_model} == {"global-model"}
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only place where weights are looked for."""
-    monkeypatch.setenv("LEAKPIPE_WEIGHTS", str(tmp_path))
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr("leakpipe.models.weights.find_spec", lambda _name: None)
-    return tmp_path
-
-
-def publish(folder: Path, name: str, tensors: object, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Pretend that `tensors` are the weights that were published."""
-    path = folder / WEIGHTS[name].file
-    torch.save(tensors, path)
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(WEIGHTS._things, name, dataclasses.replace(WEIGHTS[name], sha256=sha256))
-    return path
-
-
 @pytest.mark.parametrize(
     ("name", "classes", "prefix", "size"),
     [("imagenet-resnet50", 1000, "", 224), ("imgsim-resnet50", 768, "module.pre.", 350)],
 )
 def test_a_resnet_embeds_as_torchvisions_does(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, classes: int, prefix: str, size: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, classes: int, prefix: str, size: int
 ) -> None:
     before = torch.random.get_rng_state()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = resnet50(weights=None, num_classes=classes).eval()
-    publish(folder, name, {prefix + key: value for key, value in network.state_dict().items()}, monkeypatch)
+    publish(tmp_path, name, {prefix + key: value for key, value in network.state_dict().items()}, monkeypatch)
     images = pictures(2, size=16)
     vectors = EMBEDDERS[name].build(None)(images)
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -124,7 +102,7 @@ def test_a_resnet_embeds_as_torchvisions_does(
 def test_imgsims_own_vector_of_a_face() -> None:
     """The first and the last value that the package itself computes, where its weights are installed."""
     try:
-        find_weights("imgsim-resnet50", field=FIELD)
+        find_weights("imgsim-resnet50", field="identifiability.embedders")
     except LeakpipeError:
         pytest.skip("imgsim's weights are not installed")
     from skimage.data import lfw_subset
@@ -135,56 +113,7 @@ def test_imgsims_own_vector_of_a_face() -> None:
     np.testing.assert_allclose(vector[[0, 1, 2, 3, -1]], [0.99948, -0.91176, -0.83355, 0.97144, -0.96825], atol=1e-4)
 
 
-def test_missing_weights_are_one_sentence_with_the_fix(folder: Path) -> None:
-    for name, fix in (("imagenet-resnet50", "torchvision.models.resnet50("), ("imgsim-resnet50", "pip install --no-d")):
-        with pytest.raises(LeakpipeError) as caught:
-            require_weights(["pixels", name], field=FIELD)
-        said = str(caught.value)
-        assert said.startswith(f"identifiability.embedders: the weights of {name!r} are not on this machine; ")
-        assert fix in said
-        assert f"as {WEIGHTS[name].file} into a folder" in said
-        assert "\n" not in said
-    require_weights(["pixels", "pixel-correlation", "global-model"], field=FIELD)
-    (folder / "resnet50-0676ba61.pth").write_bytes(b"")
-    require_weights(["imagenet-resnet50"], field=FIELD)
-
-
-def test_weights_are_found_in_their_usual_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LEAKPIPE_WEIGHTS", raising=False)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / "resnet50-0676ba61.pth"
-    package = tmp_path / "site" / "imgsim"
-    for path in (cached, package / "model.pth"):
-        path.parent.mkdir(parents=True)
-        path.touch()
-    (package / "__init__.py").write_text("raise RuntimeError('the code of the package must not run')")
-    monkeypatch.syspath_prepend(str(package.parent))
-    assert find_weights("imagenet-resnet50", field=FIELD) == cached
-    assert find_weights("imgsim-resnet50", field=FIELD) == package / "model.pth"
-
-
-def test_other_weights_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = folder / "imgsim-resnet50.pth"
-    path.write_bytes(b"another file")
-    with pytest.raises(LeakpipeError, match=r"imgsim-resnet50.pth: SHA-256 begins with .*, expected c2cb3cac"):
-        read_published("imgsim-resnet50", path)
-    publish(folder, "imgsim-resnet50", {"conv1.weight": torch.zeros(1)}, monkeypatch)
+def test_weights_of_another_network_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(tmp_path, "imgsim-resnet50", {"conv1.weight": torch.zeros(1)}, monkeypatch)
     with pytest.raises(LeakpipeError, match="'imgsim-resnet50' are not those of a ResNet-50"):
         EMBEDDERS["imgsim-resnet50"].build(None)
-
-
-class RunsCode:
-    """Touches a file when it is unpickled."""
-
-    def __init__(self, touched: Path) -> None:
-        self.touched = touched
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return Path.touch, (self.touched,)
-
-
-def test_weights_that_would_run_code_do_not(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    publish(folder, "imgsim-resnet50", {"conv1.weight": RunsCode(folder / "touched")}, monkeypatch)
-    with pytest.raises(LeakpipeError, match=r"imgsim-resnet50\.pth: is not a file of tensors: UnpicklingError"):
-        EMBEDDERS["imgsim-resnet50"].build(None)
-    assert not (folder / "touched").exists()

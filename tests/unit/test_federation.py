@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from leakpipe.client.batches import make_batches
 from leakpipe.client.local_update import local_update
 from leakpipe.client.update import ClientUpdate, aggregate_updates
 from leakpipe.data.partition import Split
@@ -23,15 +24,16 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_average_is_weighted_by_images() -> None:
+def test_average_and_aggregate_are_weighted_by_images() -> None:
     state = small_state()
     updates = [local_update(state, small_batches(2, seed=seed), SETTINGS) for seed in range(3)]
-    after = average_updates(state, updates, [1, 2, 5], batch_norm_layers=batch_norm_layers(state.module))
+    after, seen = average_updates(state, updates, [1, 2, 5]), aggregate_updates(updates, [1, 2, 5])
     for part in ("weights", "statistics"):
         for name, value in getattr(after, part).items():
             parts = [getattr(u, part)[name] for u in updates]
-            expected = getattr(state, part)[name] + (parts[0] + 2 * parts[1] + 5 * parts[2]) / 8
-            torch.testing.assert_close(value, expected)
+            mean = (parts[0] + 2 * parts[1] + 5 * parts[2]) / 8
+            torch.testing.assert_close(value, getattr(state, part)[name] + mean)
+            torch.testing.assert_close(getattr(seen, part)[name], mean)
 
 
 def test_average_keeps_variances_positive_and_refuses_nan() -> None:
@@ -39,12 +41,12 @@ def test_average_keeps_variances_positive_and_refuses_nan() -> None:
     layers = list(batch_norm_layers(state.module))
     shared = local_update(state, small_batches(2), SETTINGS)
     noisy = {name: value - 7 for name, value in shared.statistics.items()}
-    after = average_updates(state, [ClientUpdate(shared.weights, noisy, 1)], [1], batch_norm_layers=layers)
+    after = average_updates(state, [ClientUpdate(shared.weights, noisy, 1)], [1])
     assert all(after.statistics[f"{layer}.running_var"].min() == 0 for layer in layers)
     assert after.statistics[f"{layers[0]}.running_mean"].max() < -5
     broken = {**shared.weights, "head.bias": torch.full((2,), torch.nan, dtype=torch.float64)}
     with pytest.raises(LeakpipeError, match=r"'head.bias' is not finite: training diverged"):
-        average_updates(state, [ClientUpdate(broken, shared.statistics, 1)], [1], batch_norm_layers=layers)
+        average_updates(state, [ClientUpdate(broken, shared.statistics, 1)], [1])
 
 
 IMAGES = torch.cat(
@@ -88,39 +90,31 @@ def test_a_federation_learns_and_captures_what_was_asked() -> None:
     assert result.accuracy[-1].test > 0.9
     assert result.accuracy[-1].validation is None
     assert result.captured[0].labels == [0]
-    assert len(result.captured[0].schedule) == 2
-
-
-def test_a_captured_update_is_what_local_training_gives() -> None:
-    captured = federate().captured[1]
-    from leakpipe.client.batches import make_batches
-    from leakpipe.client.local_update import LocalSettings
-
-    again = local_update(
-        captured.before, make_batches(IMAGES[:1], LABELS[:1], captured.schedule), LocalSettings(learning_rate=0.05)
-    )
-    torch.testing.assert_close(dict(captured.update.weights), dict(again.weights), rtol=0, atol=0)
+    for captured in result.captured:
+        assert len(captured.schedule) == 2
+        batches = make_batches(IMAGES[:1], LABELS[:1], captured.schedule)
+        again = local_update(captured.before, batches, SETTINGS)
+        torch.testing.assert_close(dict(captured.update.weights), dict(again.weights), rtol=0, atol=0)
 
 
 def test_same_seed_same_federation_and_noise_differs_between_clients_and_rounds() -> None:
     first, second, other = federate(gaussian(1)), federate(gaussian(1)), federate(seed=1)
-    torch.testing.assert_close(
-        dict(first.captured[1].update.weights), dict(second.captured[1].update.weights), rtol=0, atol=0
-    )
-    assert not torch.equal(
-        first.captured[1].before.weights["head.weight"], other.captured[1].before.weights["head.weight"]
-    )
-    assert not torch.equal(first.captured[0].update.weights["head.bias"], first.captured[1].update.weights["head.bias"])
+    (early, late), (_, again), (_, others) = first.captured, second.captured, other.captured
+    torch.testing.assert_close(dict(late.update.weights), dict(again.update.weights), rtol=0, atol=0)
+    assert not torch.equal(late.before.weights["head.weight"], others.before.weights["head.weight"])
+    assert not torch.equal(early.update.weights["head.bias"], late.update.weights["head.bias"])
 
 
-def test_divergence_names_the_round() -> None:
-    with pytest.raises(LeakpipeError, match=r"round \d: the averaged model's '.*' is not finite"):
-        federate(gaussian(1e6), gaussian(1e6), gaussian(1e6), gaussian(1e6), gaussian(1e6), gaussian(1e6))
-
-
-def test_a_defence_that_makes_infinity_is_named() -> None:
-    with pytest.raises(LeakpipeError, match=r"round 1: defence 'gaussian' made values of '.*' that are not finite"):
-        federate(*[gaussian(1e6)] * 8)
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        (6, r"round \d: the averaged model's '.*' is not finite"),
+        (8, r"round 1: defence 'gaussian' made values of '.*'"),
+    ],
+)
+def test_divergence_names_the_round_and_infinite_noise_the_defence(steps: int, said: str) -> None:
+    with pytest.raises(LeakpipeError, match=said):
+        federate(*[gaussian(1e6)] * steps)
 
 
 def test_the_server_keeps_its_own_statistics_where_clients_withhold_theirs() -> None:
@@ -178,16 +172,6 @@ def test_partners_are_those_that_follow_in_a_circle() -> None:
         assert alone[name].cohort == []
     everybody = capture({"kind": "secure-aggregation", "clients": 3})
     assert [member.client for member in everybody["many"].cohort] == ["few", "one"]
-
-
-def test_an_aggregate_is_the_mean_weighted_by_images() -> None:
-    state = small_state()
-    updates = [local_update(state, small_batches(2, seed=seed), SETTINGS) for seed in range(3)]
-    seen = aggregate_updates(updates, [1, 2, 5])
-    for part in ("weights", "statistics"):
-        for name, value in getattr(seen, part).items():
-            parts = [getattr(u, part)[name] for u in updates]
-            torch.testing.assert_close(value, (parts[0] + 2 * parts[1] + 5 * parts[2]) / 8)
 
 
 def test_accuracy_is_the_share_of_right_answers() -> None:

@@ -1,18 +1,23 @@
-"""`local_update` against a plain torch training loop and against finite differences."""
+"""`local_update` against a plain torch loop, closed forms and finite differences; schedules and batches."""
 
 import copy
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
-from leakpipe.client.batches import Batch, make_batches, schedule_batches
-from leakpipe.client.local_update import LocalSettings, local_update
-from leakpipe.client.update import ClientUpdate
+from leakpipe.client.batches import Batch, assume_schedule, make_batches, schedule_batches
+from leakpipe.client.local_update import LocalSettings, local_update, mean_loss
 from leakpipe.models.preprocessing import normalize_input
-from leakpipe.models.state import ModelState
+from leakpipe.models.state import ModelState, forward_training
 from tests.conftest import SETTINGS, small_batches, small_state
+
+LOSSES = pytest.mark.parametrize("loss", ["cross-entropy", "binary-cross-entropy"])
 
 
 class TorchNet(nn.Module):
@@ -30,57 +35,39 @@ class TorchNet(nn.Module):
         )
         self.head = nn.Linear(6 * 4 * 4, 2)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(normalize_input(images)).flatten(1))
 
 
-def train_with_torch(state: ModelState, batches: list[Batch], settings: LocalSettings) -> tuple[dict, dict]:
-    """Train with torch.optim.SGD and torch's batch normalisation; return ΔW and new running statistics."""
+def train_with_torch(state: ModelState, batches: list[Batch]) -> dict[str, Tensor]:
+    """Weights and running statistics after training with torch.optim.SGD and torch's batch normalisation."""
     net = TorchNet().to(next(iter(state.weights.values())).dtype)
     net.load_state_dict({**state.weights, **state.statistics}, strict=False)
-    net.train()
-    for layer in net.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = settings.batch_norm_momentum
-    optimizer = torch.optim.SGD(net.parameters(), lr=settings.learning_rate)
+    optimizer = torch.optim.SGD(net.train().parameters(), lr=SETTINGS.learning_rate)
     for batch in batches:
         optimizer.zero_grad()
         nn.functional.cross_entropy(net(batch.images), batch.labels).backward()
         optimizer.step()
-    trained = net.state_dict()
-    return (
-        {name: trained[name] - before for name, before in state.weights.items()},
-        {name: trained[name] for name in state.statistics},
-    )
+    return net.state_dict()
 
 
-SIZES = {"one image": (1,), "one batch": (4,), "two": (3, 3), "uneven": (4, 2, 1), "three epochs": (2, 2) * 3}
+CASES = [(size, torch.float64, 1e-12) for size in ((1,), (4,), (3, 3), (4, 2, 1), (2, 2) * 3)]
+# In float32 few steps only: ReLU makes long trajectories drift apart by rounding alone.
+CASES += [(size, torch.float32, 2e-6) for size in ((1,), (4,), (3, 3))]
 
 
-@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-def test_equals_a_plain_torch_loop(sizes: tuple[int, ...]) -> None:
-    check_against_torch(sizes, torch.float64, 1e-12)
-
-
-@pytest.mark.parametrize("sizes", [(1,), (4,), (3, 3)], ids=["one image", "one batch", "two"])
-def test_equals_a_plain_torch_loop_in_float32(sizes: tuple[int, ...]) -> None:
-    """Few steps only: ReLU makes long float32 trajectories drift apart by rounding alone."""
-    check_against_torch(sizes, torch.float32, 2e-6)
-
-
-def check_against_torch(sizes: tuple[int, ...], dtype: torch.dtype, tolerance: float) -> None:
+@pytest.mark.parametrize(("sizes", "dtype", "tolerance"), CASES)
+def test_equals_a_plain_torch_loop(sizes: tuple[int, ...], dtype: torch.dtype, tolerance: float) -> None:
     state, batches = small_state(dtype=dtype), small_batches(*sizes, dtype=dtype)
-    update = local_update(state, batches, SETTINGS)
-    deltas, running = train_with_torch(state, batches, SETTINGS)
+    update, trained = local_update(state, batches, SETTINGS), train_with_torch(state, batches)
     assert update.steps == len(sizes)
-    for name, expected in deltas.items():
-        torch.testing.assert_close(update.weights[name], expected, rtol=0, atol=tolerance)
-    for name, before in state.statistics.items():
-        torch.testing.assert_close(before + update.statistics[name], running[name], rtol=0, atol=tolerance)
+    for name, before in {**state.weights, **state.statistics}.items():
+        found = before + {**update.weights, **update.statistics}[name]
+        torch.testing.assert_close(found, trained[name], rtol=0, atol=tolerance)
 
 
 def test_running_variance_is_unbiased() -> None:
-    """With 64 values per channel biased and unbiased differ by 1.6 %: told apart far above rounding."""
+    """With 64 values per channel biased and unbiased differ by 1.6 %, far above rounding."""
     state, (batch,) = small_state(), small_batches(1)
     update = local_update(state, [batch], SETTINGS)
     seen = nn.functional.conv2d(normalize_input(batch.images), state.weights["features.0.weight"], padding=1)
@@ -91,12 +78,12 @@ def test_running_variance_is_unbiased() -> None:
 
 @pytest.mark.parametrize("sizes", [(2,), (2, 2)], ids=["one step", "two steps"])
 @pytest.mark.parametrize("mode", ["training", "frozen"])
-def test_gradient_equals_finite_differences(sizes: tuple[int, ...], mode: str) -> None:
+def test_gradient_equals_finite_differences(sizes: tuple[int, ...], mode: Any) -> None:
     state, batches = small_state(), small_batches(*sizes)
-    settings = LocalSettings(learning_rate=0.05, batch_norm=mode)  # type: ignore[arg-type]
+    settings = LocalSettings(learning_rate=0.05, batch_norm=mode)
     probe = {name: torch.randn_like(value) for name, value in {**state.weights, **state.statistics}.items()}
 
-    def objective(*images: torch.Tensor) -> torch.Tensor:
+    def objective(*images: Tensor) -> Tensor:
         candidates = [Batch(image, batch.labels) for image, batch in zip(images, batches, strict=True)]
         update = local_update(state, candidates, settings)
         return sum((probe[name] * value).sum() for name, value in {**update.weights, **update.statistics}.items())
@@ -105,13 +92,12 @@ def test_gradient_equals_finite_differences(sizes: tuple[int, ...], mode: str) -
     assert torch.autograd.gradcheck(objective, inputs, eps=1e-6, atol=1e-6, rtol=1e-4)
 
 
-def test_changes_nothing_that_is_passed_in() -> None:
+def test_changes_nothing_that_is_passed_in_and_repeats_itself() -> None:
     state, batches = small_state(), small_batches(2, 2)
     before = copy.deepcopy((dict(state.weights), dict(state.statistics), [batch.images for batch in batches]))
     first, second = local_update(state, batches, SETTINGS), local_update(state, batches, SETTINGS)
-    torch.testing.assert_close(
-        (dict(state.weights), dict(state.statistics), [batch.images for batch in batches]), before, rtol=0, atol=0
-    )
+    after = dict(state.weights), dict(state.statistics), [batch.images for batch in batches]
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
     torch.testing.assert_close(dict(first.weights), dict(second.weights), rtol=0, atol=0)
     assert not any(value.requires_grad for value in {**first.weights, **first.statistics}.values())
 
@@ -128,9 +114,58 @@ def test_same_update_whether_or_not_differentiated() -> None:
 
 def test_frozen_batch_norm_leaves_running_statistics() -> None:
     update = local_update(small_state(), small_batches(3), LocalSettings(learning_rate=0.1, batch_norm="frozen"))
-    assert isinstance(update, ClientUpdate)
-    assert all(not value.any() for value in update.statistics.values())
+    assert not any(value.any() for value in update.statistics.values())
     assert any(value.any() for value in update.weights.values())
+
+
+def soft(batches: Sequence[Batch]) -> list[Batch]:
+    """The same images with shares of both classes that require a gradient."""
+    generator = torch.Generator().manual_seed(5)
+    shares = [torch.rand(len(b.images), 2, generator=generator, dtype=torch.float64).softmax(dim=1) for b in batches]
+    return [Batch(batch.images, share.requires_grad_()) for batch, share in zip(batches, shares, strict=True)]
+
+
+def test_shares_of_one_class_are_its_index() -> None:
+    state, batches = small_state(), small_batches(3, 2)
+    shares = [Batch(batch.images, one_hot(batch.labels, 2).double()) for batch in batches]
+    expected, found = local_update(state, batches, SETTINGS), local_update(state, shares, SETTINGS)
+    for name, value in expected.weights.items():
+        torch.testing.assert_close(found.weights[name], value, rtol=1e-12, atol=1e-15)
+
+
+@LOSSES
+def test_losses_of_shares_equal_their_formula(loss: Any) -> None:
+    """−Σ_c y log p over classes, or the mean over classes of −y log σ − (1 − y) log(1 − σ)."""
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = (torch.randn(4, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    labels = labels.softmax(dim=1)
+    if loss == "cross-entropy":
+        expected = -(labels * (logits.exp() / logits.exp().sum(dim=1, keepdim=True)).log()).sum(dim=1).mean()
+    else:
+        on = 1 / (1 + (-logits).exp())
+        expected = -(labels * on.log() + (1 - labels) * (1 - on).log()).mean()
+    torch.testing.assert_close(mean_loss(logits, labels, replace(SETTINGS, loss=loss)), expected)
+
+
+@LOSSES
+def test_label_gradient_equals_finite_differences(loss: Any) -> None:
+    state, batches = small_state(), soft(small_batches(2, 1))
+
+    def head(*labels: Tensor) -> Tensor:
+        given = [Batch(batch.images, label) for batch, label in zip(batches, labels, strict=True)]
+        update = local_update(state, given, replace(SETTINGS, loss=loss))
+        return torch.cat([update.weights["head.bias"], update.weights["features.0.weight"].flatten()])
+
+    assert torch.autograd.gradcheck(head, [batch.labels for batch in batches], eps=1e-6, atol=1e-6, rtol=1e-4)
+
+
+def test_one_step_of_binary_cross_entropy_is_its_gradient() -> None:
+    """∂loss/∂(head's bias) = Σ over the batch of (σ(z) − y) / (images · classes)."""
+    state, (batch,) = small_state(), soft(small_batches(3))
+    logits, _ = forward_training(state, batch.images)
+    expected = -SETTINGS.learning_rate * (logits.sigmoid() - batch.labels).sum(dim=0) / (3 * 2)
+    found = local_update(state, [batch], replace(SETTINGS, loss="binary-cross-entropy"))
+    torch.testing.assert_close(found.weights["head.bias"], expected)
 
 
 def test_schedule_uses_every_image_once_an_epoch() -> None:
@@ -139,6 +174,14 @@ def test_schedule_uses_every_image_once_an_epoch() -> None:
     for epoch in range(3):
         assert sorted(chain(*schedule[3 * epoch : 3 * epoch + 3])) == list(range(10))
     assert schedule[:3] != schedule[3:6]
+
+
+@pytest.mark.parametrize(("images", "batch_size", "epochs"), [(1, 1, 1), (5, 2, 3), (4, 4, 2), (3, 8, 1)])
+def test_assumed_schedule_is_like_the_clients_but_in_turn(images: int, batch_size: int, epochs: int) -> None:
+    assumed = assume_schedule(images, batch_size, epochs)
+    true = schedule_batches(images, batch_size, epochs, torch.Generator().manual_seed(0))
+    assert [len(step) for step in assumed] == [len(step) for step in true]
+    assert list(chain(*assumed)) == list(range(images)) * epochs
 
 
 def test_batches_follow_the_schedule() -> None:

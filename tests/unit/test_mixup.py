@@ -1,7 +1,6 @@
 """Mixup against a naive blend of single images, the spread of its shares, and a whole client's training."""
 
 import numpy as np
-import pytest
 import torch
 from scipy.stats import beta, kstest
 from torch.nn.functional import cross_entropy, one_hot
@@ -9,8 +8,6 @@ from torch.nn.functional import cross_entropy, one_hot
 from leakpipe.client.batches import Batch
 from leakpipe.client.local_update import local_update
 from leakpipe.client.mixup import mix_batches
-from leakpipe.defenses.steps import training_step
-from leakpipe.params.defenses import DefenseSteps
 from tests.conftest import SETTINGS, small_batches, small_state
 
 
@@ -58,10 +55,3 @@ def test_the_loss_is_the_published_one_and_one_image_alone_is_not_protected() ->
     blended = local_update(state, mix_batches([single], alpha=1, classes=2, seed=1), SETTINGS)
     for name, value in plain.weights.items():
         torch.testing.assert_close(blended.weights[name], value, rtol=1e-12, atol=1e-15)
-
-
-def test_it_acts_in_training_so_it_comes_first() -> None:
-    step, noise = {"kind": "mixup"}, {"kind": "gaussian", "sigma0": 1}
-    assert training_step(DefenseSteps.model_validate([step, noise])) is not None
-    with pytest.raises(ValueError, match="mixup acts in training, so it must be the first step"):
-        DefenseSteps.model_validate([noise, step])

@@ -34,35 +34,34 @@ def drawn_state(name: str, *, classes: int = 2, seed: int = 0) -> ModelState:
     return state.with_tensors(weights, {tensor: near(value) for tensor, value in state.statistics.items()})
 
 
-def image_gradient(forward: Forward, weights: dict[str, Tensor], batch: Batch, probe: dict[str, Tensor]) -> Tensor:
-    """Gradient of Σ probe·ΔW with respect to the images, for one step of SGD, by autograd alone."""
-    images = batch.images.clone().requires_grad_()
-    leaves = {name: value.clone().requires_grad_() for name, value in weights.items()}
-    loss = F.cross_entropy(forward(leaves, images), batch.labels)
-    gradients = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
-    objective = sum((probe[name] * value).sum() for name, value in zip(leaves, gradients, strict=True))
-    return torch.autograd.grad(-SETTINGS.learning_rate * objective, images)[0]
-
-
 def check_image_gradient(state: ModelState, batch: Batch, reference: Forward) -> None:
+    """Gradient in the images of Σ probe·ΔW after one step of SGD, against autograd through `reference` alone."""
     generator = torch.Generator().manual_seed(2)
     probe = {
         name: torch.randn(value.shape, generator=generator, dtype=value.dtype) for name, value in state.weights.items()
     }
     candidate = Batch(batch.images.clone().requires_grad_(), batch.labels)
     update = local_update(state, [candidate], SETTINGS)
-    objective = sum((probe[name] * value).sum() for name, value in update.weights.items())
-    (gradient,) = torch.autograd.grad(objective, candidate.images)
-    expected = image_gradient(reference, dict(state.weights), batch, probe)
-    assert gradient.isfinite().all()
-    assert gradient.any()
+    (gradient,) = torch.autograd.grad(sum((probe[n] * v).sum() for n, v in update.weights.items()), candidate.images)
+
+    images = batch.images.clone().requires_grad_()
+    leaves = {name: value.clone().requires_grad_() for name, value in state.weights.items()}
+    loss = F.cross_entropy(reference(leaves, images), batch.labels)
+    slopes = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
+    objective = sum((probe[name] * value).sum() for name, value in zip(leaves, slopes, strict=True))
+    (expected,) = torch.autograd.grad(-SETTINGS.learning_rate * objective, images)
+    assert expected.isfinite().all()
+    assert expected.any()
     torch.testing.assert_close(gradient, expected, rtol=1e-7, atol=1e-9 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_state_holds_every_tensor_of_the_module(name: str) -> None:
-    module = build_module(ModelParams(name=name), classes=3, image_size=32)
+    """No layer works in place, and drawing a state leaves torch's own generator alone."""
+    module, before = build_module(ModelParams(name=name), classes=3, image_size=32), torch.get_rng_state()
     state = initial_state(module, seed=0)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not any(getattr(layer, "inplace", False) for layer in module.modules())
     buffers = {name: value for name, value in module.named_buffers() if not name.endswith("num_batches_tracked")}
     for held, own in ((state.weights, dict(module.named_parameters())), (state.statistics, buffers)):
         assert {name: value.shape for name, value in held.items()} == {name: value.shape for name, value in own.items()}
@@ -106,19 +105,6 @@ def test_group_normalisation_sees_every_image_by_itself() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_drawing_a_state_leaves_the_global_generator_alone(name: str) -> None:
-    before = torch.get_rng_state()
-    initial_state(build_module(ModelParams(name=name), classes=2, image_size=32), seed=0)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_no_layer_works_in_place(name: str) -> None:
-    module = build_module(ModelParams(name=name), classes=2, image_size=32)
-    assert not any(getattr(layer, "inplace", False) for layer in module.modules())
-
-
-@pytest.mark.parametrize("name", MODELS)
 def test_one_image_trains_from_where_the_lone_size_says(name: str) -> None:
     """As large as that, the last feature map that is normalised is one pixel; one more pixel makes it four."""
     params = ModelParams(name=name)
@@ -156,10 +142,8 @@ PREFIX = "network."
 
 def torchvision_network(name: str, state: ModelState) -> nn.Module:
     """torchvision's own network, with its own batch normalisation and in-place ReLUs, holding `state`."""
-    network = getattr(torchvision.models, name)(weights=None, num_classes=2).double()
-    for layer in network.modules():
-        if isinstance(layer, nn.Dropout):
-            layer.p = 0.0
+    options = {"dropout": 0.0} if name == "vgg11_bn" else {}
+    network = getattr(torchvision.models, name)(weights=None, num_classes=2, **options).double()
     tensors = {name.removeprefix(PREFIX): value for name, value in {**state.weights, **state.statistics}.items()}
     missing, unexpected = network.load_state_dict(tensors, strict=False)
     assert all(name.endswith("num_batches_tracked") for name in missing)
@@ -167,37 +151,31 @@ def torchvision_network(name: str, state: ModelState) -> nn.Module:
     return network
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "densenet121", "vgg11_bn"])
-def test_torchvisions_networks_give_its_logits(name: str) -> None:
-    state, (batch,) = drawn_state(name), small_batches(2, image_size=64)
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("resnet18", 32), ("resnet18", 64), ("resnet34", 64), ("resnet50", 64), ("densenet121", 64), ("vgg11_bn", 64)],
+)
+def test_torchvisions_networks_run_and_train_as_its_own(name: str, size: int) -> None:
+    state, (batch,) = drawn_state(name), small_batches(2, image_size=size)
     network = torchvision_network(name, state)
     images = normalize_input(batch.images)
     with torch.no_grad():
-        frozen, expected_frozen = forward_frozen(state, batch.images), network.eval()(images)
-        training, expected_training = forward_training(state, batch.images)[0], network.train()(images)
-    torch.testing.assert_close(frozen, expected_frozen, rtol=1e-10, atol=0)
-    torch.testing.assert_close(training, expected_training, rtol=1e-10, atol=0)
-
-
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [("resnet18", 32), ("resnet18", 64), ("resnet50", 64), ("densenet121", 64)],
-    ids=["two values a channel", "eight", "bottlenecks", "dense blocks"],
-)
-def test_torchvisions_networks_train_as_its_own(name: str, size: int) -> None:
-    state, (batch,) = drawn_state(name), small_batches(2, image_size=size)
-    network = torchvision_network(name, state).train()
+        frozen, expected = forward_frozen(state, batch.images), network.eval()(images)
+        logits = forward_training(state, batch.images)[0]
+    torch.testing.assert_close(frozen, expected, rtol=1e-10, atol=0)
+    expected = network.train()(images)
+    torch.testing.assert_close(logits, expected.detach(), rtol=1e-10, atol=0)
+    if name == "vgg11_bn":
+        return  # a gigabyte of gradients
     optimizer = torch.optim.SGD(network.parameters(), lr=SETTINGS.learning_rate)
-    F.cross_entropy(network(normalize_input(batch.images)), batch.labels).backward()
+    F.cross_entropy(expected, batch.labels).backward()
     optimizer.step()
     trained = {PREFIX + name: value.detach() for name, value in network.state_dict().items()}
     update = local_update(state, [batch], SETTINGS)
     for name, before in state.weights.items():
-        expected = trained[name] - before
-        assert expected.any(), name
-        torch.testing.assert_close(
-            update.weights[name], expected, rtol=1e-8, atol=1e-8 * float(expected.abs().max()) + 1e-15
-        )
+        moved = trained[name] - before
+        assert moved.any(), name
+        torch.testing.assert_close(update.weights[name], moved, rtol=1e-8, atol=1e-8 * float(moved.abs().max()) + 1e-15)
     for name, before in state.statistics.items():
         torch.testing.assert_close(before + update.statistics[name], trained[name], rtol=1e-10, atol=1e-12)
 
@@ -240,7 +218,7 @@ def resnet20_by_hand(weights: dict[str, Tensor], images: Tensor, running: dict[s
     return F.linear(F.adaptive_avg_pool2d(x, 1).flatten(1), weights["head.weight"], weights["head.bias"])
 
 
-@pytest.mark.parametrize("size", [16, 19, 32])
+@pytest.mark.parametrize("size", [16, 19])
 def test_resnet20_gives_the_logits_of_the_paper(size: int) -> None:
     state, (batch,) = drawn_state("resnet20", classes=10), small_batches(3, image_size=size)
     weights, running = dict(state.weights), dict(state.statistics)
@@ -248,8 +226,4 @@ def test_resnet20_gives_the_logits_of_the_paper(size: int) -> None:
         training, frozen = forward_training(state, batch.images)[0], forward_frozen(state, batch.images)
     torch.testing.assert_close(training, resnet20_by_hand(weights, batch.images), rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(frozen, resnet20_by_hand(weights, batch.images, running), rtol=1e-10, atol=1e-12)
-
-
-def test_resnet20_differentiates_as_by_hand() -> None:
-    (batch,) = small_batches(1, image_size=32)
-    check_image_gradient(drawn_state("resnet20"), batch, resnet20_by_hand)
+    check_image_gradient(state, Batch(batch.images[:1], batch.labels[:1]), resnet20_by_hand)

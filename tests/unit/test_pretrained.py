@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,9 +15,9 @@ from torch import Tensor
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.files import save_model
 from leakpipe.models.catalog import MODELS, require_model_weights
-from leakpipe.models.pretrained import pretrained_state
+from leakpipe.models.pretrained import pretrained_state, read_published
 from leakpipe.models.state import ModelState, build_module, initial_state
-from leakpipe.models.weights import WEIGHTS
+from leakpipe.models.weights import WEIGHTS, find_weights, require_weights
 from leakpipe.params.models import ModelParams
 from tests.conftest import small_state
 
@@ -67,15 +67,12 @@ def test_imagenet_weights_are_torchvisions(name: str, tmp_path: Path, monkeypatc
     old = {re.sub(r"(denselayer\d+\.[a-z]+)([12])\.", r"\1.\2.", key): value for key, value in tensors.items()}
     assert (old.keys() != tensors.keys()) == (name == "densenet121")  # whose published file has old names
     publish(tmp_path, f"imagenet-{name}", old, monkeypatch)
-    params = ModelParams(name=name, weights="imagenet")
-    require_model_weights(params)
-    check(start(params, "imagenet"), tensors, head="classifier" if name == "densenet121" else "fc")
+    check(start(ModelParams(name=name), "imagenet"), tensors, head="classifier" if name == "densenet121" else "fc")
 
 
 def test_augnets_weights_fit_a_resnet50(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tensors = tensors_of("resnet50", classes=768)
-    wrapped = {f"module.pre.{key}": value for key, value in tensors.items()}
-    publish(tmp_path, "imgsim-resnet50", wrapped, monkeypatch)
+    publish(tmp_path, "imgsim-resnet50", {f"module.pre.{key}": value for key, value in tensors.items()}, monkeypatch)
     check(start(ModelParams(name="resnet50"), "augnet"), tensors, head="fc")
 
 
@@ -90,20 +87,41 @@ def test_published_files_are_those_that_torchvision_fetches(name: str) -> None:
 
 def test_missing_weights_are_one_sentence_with_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEAKPIPE_WEIGHTS", str(tmp_path))
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    for params in (
-        ModelParams(name="resnet18", weights="imagenet"),
-        ModelParams(name="resnet18", weights="public", pretraining={"start": "imagenet"}),
-    ):
-        with pytest.raises(LeakpipeError) as caught:
-            require_model_weights(params)
-        said = str(caught.value)
-        assert said.startswith("model.weights: the weights of 'imagenet-resnet18' are not on this machine; where there")
-        assert "put the file as resnet18-f37072fd.pth into a folder" in said
-        assert said.endswith("or set model.weights to random, public or the path of a file")
-        assert "\n" not in said
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("leakpipe.models.weights.find_spec", lambda _name: None)
+    missing = r"^{}: the weights of '{}' are not on this machine; .*{}.* the file as {}[^\n]*$"
+    embedders = "identifiability.embedders"
+    for name, fix in (("imagenet-resnet50", "torchvision.models.resnet50"), ("imgsim-resnet50", "pip install")):
+        with pytest.raises(LeakpipeError, match=missing.format(embedders, name, fix, WEIGHTS[name].file)):
+            require_weights(["pixels", name], field=embedders)
+    for start in ({"weights": "imagenet"}, {"weights": "public", "pretraining": {"start": "imagenet"}}):
+        said = missing.format("model.weights", "imagenet-resnet18", "torchvision", "resnet18-f37072fd.pth")
+        with pytest.raises(LeakpipeError, match=said[:-1] + "set model.weights to random"):
+            require_model_weights(ModelParams(name="resnet18", **start))
     for weights in ("random", "public", "mine.pth"):
         require_model_weights(ModelParams(name="resnet18", weights=weights))
+    (tmp_path / "resnet50-0676ba61.pth").touch()
+    require_weights(["imagenet-resnet50", "pixels", "pixel-correlation", "global-model"], field=embedders)
+
+
+def test_weights_are_found_in_their_usual_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LEAKPIPE_WEIGHTS", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / "resnet50-0676ba61.pth"
+    package = tmp_path / "site" / "imgsim"
+    for path in (cached, package / "model.pth"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    (package / "__init__.py").write_text("raise RuntimeError('the code of the package must not run')")
+    monkeypatch.syspath_prepend(str(package.parent))
+    assert find_weights("imagenet-resnet50", field="f") == cached
+    assert find_weights("imgsim-resnet50", field="f") == package / "model.pth"
+
+
+def test_other_weights_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "imgsim-resnet50.pth").write_bytes(b"another file")
+    with pytest.raises(LeakpipeError, match=r"imgsim-resnet50.pth: SHA-256 begins with .*, expected c2cb3cac"):
+        read_published("imgsim-resnet50", tmp_path / "imgsim-resnet50.pth")
 
 
 def own(*, classes: int = 2, seed: int = 5) -> dict[str, Tensor]:
@@ -148,45 +166,37 @@ def test_every_model_reads_what_torch_wrote_of_it(name: str, normalization: str,
         pretrained_state(other, str(tmp_path / "mine.pth"), build_module(other, classes=2, image_size=32), seed=1)
 
 
-def test_wrapped_and_nested_tensors_are_found(tmp_path: Path) -> None:
+def test_wrapped_nested_and_headless_tensors_and_global_models_are_found(tmp_path: Path) -> None:
     wrapped = {f"module.{name}": value for name, value in own().items()}
     for number, content in enumerate([wrapped, {"epoch": 3, "state_dict": wrapped}, {"model": wrapped}]):
-        path = tmp_path / f"{number}.pth"
-        torch.save(content, path)
-        assert torch.equal(start(SMALL, str(path)).weights["head.weight"], own()["head.weight"])
+        torch.save(content, tmp_path / f"{number}.pth")
+        assert torch.equal(start(SMALL, str(tmp_path / f"{number}.pth")).weights["head.weight"], own()["head.weight"])
     without_head = {name: value for name, value in own().items() if not name.startswith("head.")}
     state = start(SMALL, write(tmp_path / "body.pth", without_head))
     assert torch.equal(state.weights["head.weight"], initial_state(state.module, seed=1).weights["head.weight"])
-
-
-def test_a_global_model_of_another_experiment_is_a_file_too(tmp_path: Path) -> None:
-    path, state = tmp_path / "global.safetensors", small_state(seed=4, dtype=torch.float32)
-    save_model(path, state, params=SMALL, classes=2, image_size=8)
+    path, other = tmp_path / "global.safetensors", small_state(seed=4, dtype=torch.float32)
+    save_model(path, other, params=SMALL, classes=2, image_size=8)
     found = start(SMALL, str(path))
-    for part in ("weights", "statistics"):
-        torch.testing.assert_close(dict(getattr(found, part)), dict(getattr(state, part)), rtol=0, atol=0)
+    torch.testing.assert_close({**found.weights, **found.statistics}, {**other.weights, **other.statistics})
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda t: t.pop("features.0.weight"), "tensor 'features.0.weight' is missing; the model has it"),
-        (lambda t: t.pop("features.1.running_var"), "tensor 'features.1.running_var' is missing; the model has it"),
-        (lambda t: t.update({"tail": torch.zeros(1)}), "tensor 'tail' is not one of the model's"),
-        (lambda t: t.update({"features.1.bias": torch.zeros(5)}), "'features.1.bias' has shape (5,), expected (4,)"),
-        (lambda t: t["features.1.bias"].fill_(torch.nan), "'features.1.bias' holds values that are not finite"),
+        (lambda t: t.pop("features.0.weight"), "'features.0.weight' is missing"),
+        (lambda t: t.pop("features.1.running_var"), "'features.1.running_var' is missing"),
+        (lambda t: t.update({"tail": torch.zeros(1)}), "'tail' is not one of the model's"),
+        (lambda t: t.update({"features.1.bias": torch.zeros(5)}), r"'features.1.bias' .* \(5,\), expected \(4,\)"),
+        (lambda t: t["features.1.bias"].fill_(torch.nan), "'features.1.bias' .* not finite"),
     ],
     ids=["missing", "no statistics", "unknown", "shape", "not finite"],
 )
-def test_tensors_of_another_model(tmp_path: Path, change, said: str) -> None:
+def test_tensors_of_another_model(tmp_path: Path, change: Callable[[dict[str, Tensor]], object], said: str) -> None:
     tensors = own()
     change(tensors)
     path = write(tmp_path / "other.pth", tensors)
-    with pytest.raises(LeakpipeError) as caught:
+    with pytest.raises(LeakpipeError, match=rf"^model\.weights: {path}: tensor {said}[^\n]*$"):
         start(SMALL, path)
-    assert str(caught.value).startswith(f"model.weights: {path}: ")
-    assert said in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 class RunsCode:
@@ -206,11 +216,13 @@ def test_files_that_are_no_tensors(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"not tensors")
         with pytest.raises(LeakpipeError, match=rf"{name}: is not a file of tensors: [A-Za-z]+: [^\n]*$"):
             start(SMALL, str(tmp_path / name))
-    for content in ([torch.zeros(1)], {}, {"head.weight": 3}):
+    code = {"head.weight": RunsCode(tmp_path / "touched")}
+    for content, said in (
+        [[torch.zeros(1)], "expected tensors"],
+        [{}, "expected tensors"],
+        [code, ".*Unpickling"],
+    ):
         torch.save(content, tmp_path / "list.pth")
-        with pytest.raises(LeakpipeError, match=r"list\.pth: expected tensors by name"):
+        with pytest.raises(LeakpipeError, match=rf"list\.pth: {said}"):
             start(SMALL, str(tmp_path / "list.pth"))
-    torch.save({"head.weight": RunsCode(tmp_path / "touched")}, tmp_path / "code.pth")
-    with pytest.raises(LeakpipeError, match=r"code\.pth: is not a file of tensors: UnpicklingError"):
-        start(SMALL, str(tmp_path / "code.pth"))
     assert not (tmp_path / "touched").exists()

@@ -1,6 +1,6 @@
 """What a client shares after local training, and the mean of several clients' updates."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,19 @@ class ClientUpdate:
     steps: int
 
 
+def combine_updates(combine: Callable[..., Tensor], *updates: ClientUpdate) -> ClientUpdate:
+    """Returns the update of which each tensor is `combine` of those with its name in `updates`, with the first's steps.
+
+    Weights come first, in the order of the first update.
+    """
+    first = updates[0]
+    return ClientUpdate(
+        {name: combine(*(update.weights[name] for update in updates)) for name in first.weights},
+        {name: combine(*(update.statistics[name] for update in updates)) for name in first.statistics},
+        first.steps,
+    )
+
+
 def aggregate_updates(updates: Sequence[ClientUpdate], images: Sequence[float]) -> ClientUpdate:
     """Returns the mean of updates weighted by images: all that secure aggregation shows a server (Bonawitz 2017).
 
@@ -37,12 +50,7 @@ def aggregate_updates(updates: Sequence[ClientUpdate], images: Sequence[float]) 
     """
     total = sum(images)
 
-    def mean(parts: Sequence[Tensor]) -> Tensor:
+    def mean(*parts: Tensor) -> Tensor:
         return torch.stack([part * (count / total) for part, count in zip(parts, images, strict=True)]).sum(dim=0)
 
-    first = updates[0]
-    return ClientUpdate(
-        {name: mean([update.weights[name] for update in updates]) for name in first.weights},
-        {name: mean([update.statistics[name] for update in updates]) for name in first.statistics},
-        first.steps,
-    )
+    return combine_updates(mean, *updates)

@@ -1,52 +1,55 @@
-"""Registered defences, and applying several in order."""
+"""Registered defences, and the application of several in order."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
-from leakpipe.client.update import ClientUpdate
+from leakpipe.client.update import ClientUpdate, combine_updates
 from leakpipe.defenses.clipping import clip_update, freeze_statistics
 from leakpipe.defenses.compression import keep_largest, keep_signs, quantize, share_partly
 from leakpipe.defenses.noise import add_gaussian_noise, add_laplace_noise, privatize_update
 from leakpipe.defenses.steps import ELSEWHERE
-from leakpipe.defenses.values import combine_values, named_values
+from leakpipe.defenses.values import named_values
 from leakpipe.errors import LeakpipeError
 from leakpipe.params.defenses import DefenseSteps
 from leakpipe.registry import Registry
 
-Defense = Callable[..., ClientUpdate]
 Memory = dict[int, ClientUpdate]
 
 
-def _without_chance(defense: Callable[[ClientUpdate, Any], ClientUpdate]) -> Defense:
-    """A defence that draws nothing, called as those that do."""
+@dataclass(frozen=True)
+class Defense:
+    """A step that acts on a client's update.
 
-    def applied(update: ClientUpdate, params: Any, **_generator: torch.Generator) -> ClientUpdate:
-        return defense(update, params)
+    Attributes:
+        apply: `apply(update, params)` returns the update that is shared; its docstring states formula, source and
+            guarantee. It changes no argument.
+        draws: Whether it is random: `apply` then takes a `generator` as well.
+    """
 
-    return applied
+    apply: Callable[..., ClientUpdate]
+    draws: bool = False
 
 
 DEFENSES: Registry[Defense] = Registry("defence")
-DEFENSES.add("gaussian", add_gaussian_noise)
-DEFENSES.add("laplace", add_laplace_noise)
-DEFENSES.add("dp-gaussian", privatize_update)
-DEFENSES.add("clip", _without_chance(clip_update))
-DEFENSES.add("freeze-bn-statistics", _without_chance(freeze_statistics))
-DEFENSES.add("top-k", _without_chance(keep_largest))
-DEFENSES.add("quantize", quantize)
-DEFENSES.add("sign", _without_chance(keep_signs))
-DEFENSES.add("partial-sharing", _without_chance(share_partly))
+DEFENSES.add("gaussian", Defense(add_gaussian_noise, draws=True))
+DEFENSES.add("laplace", Defense(add_laplace_noise, draws=True))
+DEFENSES.add("dp-gaussian", Defense(privatize_update, draws=True))
+DEFENSES.add("clip", Defense(clip_update))
+DEFENSES.add("freeze-bn-statistics", Defense(freeze_statistics))
+DEFENSES.add("top-k", Defense(keep_largest))
+DEFENSES.add("quantize", Defense(quantize, draws=True))
+DEFENSES.add("sign", Defense(keep_signs))
+DEFENSES.add("partial-sharing", Defense(share_partly))
 
 
 @dataclass(frozen=True)
 class Defended:
-    """What a client shares, and what it remembers for its next round.
+    """What a client shares in a round, and what it remembers for the next one.
 
     Attributes:
-        memory: By position of the step, what a step with error feedback has left out so far.
+        memory: What each step with error feedback has left out so far, by the position of the step.
     """
 
     update: ClientUpdate
@@ -56,16 +59,17 @@ class Defended:
 def apply_defenses(
     update: ClientUpdate, steps: DefenseSteps, *, generator: torch.Generator, memory: Memory | None = None
 ) -> Defended:
-    """Apply each of a client's steps to its update, in order; no step leaves it as it is.
+    """Applies the steps of a defence to a client's update, in order; without steps the update does not change.
 
-    A step with error feedback (Seide 2014; Karimireddy 2019) is given the update plus what it left out in
-    earlier rounds, and remembers what it leaves out now: shared + remembered = update + remembered before.
+    A step with error feedback (Seide 2014; Karimireddy 2019) acts on the update plus what it left out in earlier
+    rounds, and remembers what it leaves out now: shared + remembered = update + remembered before.
 
     Args:
+        generator: Draws the noise of all steps.
         memory: What this function returned for the client's last round; None in the first.
 
     Raises:
-        LeakpipeError: A step made a value that is not finite out of finite ones.
+        LeakpipeError: A step turned finite values into values that are not finite.
     """
     remembered: Memory = {}
     for position, step in enumerate(steps.root):
@@ -73,17 +77,18 @@ def apply_defenses(
             continue
         feedback = getattr(step, "error_feedback", False)
         if feedback and memory and position in memory:
-            update = combine_values(update, memory[position], torch.add)
-        shared = DEFENSES[step.kind](update, step, generator=generator)
+            update = combine_updates(torch.add, update, memory[position])
+        defense = DEFENSES[step.kind]
+        shared = defense.apply(update, step, **{"generator": generator} if defense.draws else {})
         _check_finite(update, shared, step.kind)
         if feedback:
-            remembered[position] = combine_values(update, shared, torch.sub)
+            remembered[position] = combine_updates(torch.sub, update, shared)
         update = shared
     return Defended(update, remembered)
 
 
 def _check_finite(before: ClientUpdate, after: ClientUpdate, kind: str) -> None:
-    """Blame a step for what it made; training that diverged before it is the server's to report."""
+    """Raises for values that the step made infinite; the server reports training that diverged before it."""
     for name, value in named_values(after):
         if not torch.isfinite(value).all() and all(torch.isfinite(given).all() for _, given in named_values(before)):
             raise LeakpipeError(f"defence {kind!r} made values of {name!r} that are not finite (NaN or infinity)")

@@ -1,8 +1,9 @@
-"""Defences that share less of an update: gradient compression, and policies that share a part of it.
+"""Defences that share less of an update: gradient compression, and sharing a part of its values.
 
-None guarantees any privacy. Error feedback, where a step asks for it, is `leakpipe.defenses.compose`'s.
+None of them guarantees privacy. Error feedback is implemented in `leakpipe.defenses.compose`.
 """
 
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 import torch
@@ -15,10 +16,9 @@ from leakpipe.params.defenses import PartialSharingParams, QuantizeParams, SignP
 
 
 def keep_largest(update: ClientUpdate, params: TopKParams) -> ClientUpdate:
-    """Keep the k values of the whole update that are largest in magnitude, set the others to 0 (Aji 2017; Lin 2018).
+    """Keeps the k values of the update that are largest in magnitude and sets all others to 0 (Aji 2017; Lin 2018).
 
-    k is `share` of all values, rounded, at least 1. Of equal magnitudes those that come first are kept, so
-    that exactly k are.
+    k is `share` of all values, rounded, at least 1. Of equal magnitudes the first are kept, so that exactly k remain.
     """
     flat = flatten_values(update)
     kept = max(1, round(params.share * len(flat)))
@@ -29,10 +29,10 @@ def keep_largest(update: ClientUpdate, params: TopKParams) -> ClientUpdate:
 
 
 def quantize(update: ClientUpdate, params: QuantizeParams, *, generator: torch.Generator) -> ClientUpdate:
-    """Round each tensor at random to L = 2^(bits−1) − 1 steps on each side of 0 (after Alistarh 2017, Wen 2017).
+    """Rounds each tensor at random to L = 2^(bits−1) − 1 steps on each side of 0 (after Alistarh 2017, Wen 2017).
 
-    With s the tensor's largest magnitude, a value lies between two multiples of s/L and becomes the upper one
-    with the probability that makes its expectation the value itself. The error is below s/L.
+    If s is the tensor's largest magnitude, a value lies between two multiples of s/L and becomes the upper one with
+    the probability that makes the rounding unbiased. The error is below s/L.
     """
     levels = 2 ** (params.bits - 1) - 1
 
@@ -50,15 +50,15 @@ def quantize(update: ClientUpdate, params: QuantizeParams, *, generator: torch.G
 
 
 def keep_signs(update: ClientUpdate, _params: SignParams) -> ClientUpdate:
-    """Replace each tensor by its signs times its mean magnitude (Bernstein 2018; scaled as Karimireddy 2019)."""
+    """Replaces each tensor by its signs times its mean magnitude (Bernstein 2018; scaled as Karimireddy 2019)."""
     return change_values(update, lambda value: value.sign() * value.abs().mean())
 
 
 def share_partly(update: ClientUpdate, params: PartialSharingParams) -> ClientUpdate:
-    """Share only values above a percentile of all magnitudes, clipped (Shokri 2015; NVFlare's PercentilePrivacy).
+    """Shares only values above a percentile of all magnitudes, clipped (Shokri 2015; NVFlare's PercentilePrivacy).
 
-    The percentile is over all values of the update, zeros included. A value is clipped to ±`clip` per local
-    step, so to ±`clip`·steps in all. Tensors that `exclude` names are sent as 0 (as NVFlare's ExcludeVars).
+    The percentile is over all values of the update, zeros included. A value is clipped to ±`clip` per local step, so
+    to ±`clip`·steps in total. Tensors that match `exclude` are sent as 0 (as by NVFlare's ExcludeVars).
 
     Raises:
         LeakpipeError: A pattern of `exclude` matches no tensor.
@@ -66,18 +66,17 @@ def share_partly(update: ClientUpdate, params: PartialSharingParams) -> ClientUp
     names = [name for name, _ in named_values(update)]
     for pattern in params.exclude:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise LeakpipeError(f"partial-sharing: exclude {pattern!r} matches no tensor of the update")
+            raise LeakpipeError(f"partial-sharing: exclude: {pattern!r} matches no tensor of the update")
     flat = flatten_values(update)
     cutoff = find_percentile(flat.abs(), params.percentile)
     largest = params.clip * update.steps
     shared = unflatten_values(torch.where(flat.abs() < cutoff, 0.0, flat).clamp(-largest, largest), update)
-
-    def included(name: str, value: Tensor) -> Tensor:
-        hidden = any(fnmatchcase(name, pattern) for pattern in params.exclude)
-        return torch.zeros_like(value) if hidden else value
-
     return ClientUpdate(
-        {name: included(name, value) for name, value in shared.weights.items()},
-        {name: included(name, value) for name, value in shared.statistics.items()},
+        {name: _hide(name, value, params.exclude) for name, value in shared.weights.items()},
+        {name: _hide(name, value, params.exclude) for name, value in shared.statistics.items()},
         shared.steps,
     )
+
+
+def _hide(name: str, value: Tensor, patterns: Sequence[str]) -> Tensor:
+    return torch.zeros_like(value) if any(fnmatchcase(name, pattern) for pattern in patterns) else value

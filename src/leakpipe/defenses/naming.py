@@ -1,11 +1,11 @@
-"""What defences are called, and how much noise they add. Importing this needs no torch."""
+"""Names of defences for readers, and how much noise they add. Importing this needs no torch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 def noise_multipliers(defenses: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
-    """σ0 of every defence that has one, smallest first: no step is 0, one Gaussian step on all values is its own.
+    """Returns σ0 of every defence that is one Gaussian step on all values (or none: 0), smallest first.
 
     Args:
         defenses: The `defenses` section of the parameters: steps by name.
@@ -20,7 +20,7 @@ def noise_multipliers(defenses: Mapping[str, Sequence[Mapping[str, Any]]]) -> di
 
 
 def name_defenses(defenses: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, str]:
-    """What to call each defence for readers: by its σ0, smallest first, then those without one by their name."""
+    """Returns what to call each defence: first by σ0, smallest first, then those without σ0 by their own name."""
     multipliers = noise_multipliers(defenses)
     named = {name: f"σ₀\u00a0=\u00a0{value:g}" if value else "no noise" for name, value in multipliers.items()}
     return named | {name: name for name in defenses if name not in multipliers}

@@ -10,10 +10,10 @@ from leakpipe.params.defenses import DpGaussianParams, GaussianParams, LaplacePa
 
 
 def add_gaussian_noise(update: ClientUpdate, params: GaussianParams, *, generator: torch.Generator) -> ClientUpdate:
-    """Add N(0, (σ0·p)²) to every value of the update, running statistics included, counters not.
+    """Adds N(0, (σ0·p)²) to every value of the update, running statistics included, counters excluded.
 
-    p is a percentile (the paper: the 95th) of the absolute NON-ZERO values of the whole update, whatever part
-    gets the noise. An all-zero update has no such value and is returned as it is. This is calibrated noise, not
+    p is a percentile (in the paper the 95th) of the absolute NON-ZERO values of the whole update, whichever part
+    gets the noise. An update of zeros has no such value and does not change. This is calibrated noise, not
     differential privacy: nothing bounds the sensitivity.
     """
     scale = params.sigma0 * nonzero_percentile(update, params.percentile)
@@ -21,10 +21,10 @@ def add_gaussian_noise(update: ClientUpdate, params: GaussianParams, *, generato
 
 
 def add_laplace_noise(update: ClientUpdate, params: LaplaceParams, *, generator: torch.Generator) -> ClientUpdate:
-    """Add Laplace noise of scale b (deviation √2·b) to every value, after clipping the L1 norm if that is asked for.
+    """Adds Laplace noise of scale b (deviation √2·b) to every value; `clip_norm` first clips the L1 norm.
 
-    With `clip_norm` C, `scale` b and noise on all of the update, one release is (C/b)-DP for the presence of the
-    client, (2C/b)-DP for any change of its data (Dwork 2006). Without clipping nothing is guaranteed.
+    With `clip_norm` C, `scale` b and noise on the whole update, one release is (C/b)-DP for the presence of the
+    client and (2C/b)-DP for any change of its data (Dwork 2006). Without clipping there is no guarantee.
     """
     if params.clip_norm is not None:
         update = scale_to_norm(update, params.clip_norm, order=1)
@@ -37,11 +37,11 @@ def add_laplace_noise(update: ClientUpdate, params: LaplaceParams, *, generator:
 
 
 def privatize_update(update: ClientUpdate, params: DpGaussianParams, *, generator: torch.Generator) -> ClientUpdate:
-    """Scale the update down to an L2 norm of at most C and add N(0, (z·C)²) to every value (McMahan 2018).
+    """Scales the update down to an L2 norm of at most C and adds N(0, (z·C)²) to every value (McMahan 2018).
 
-    The norm is that of everything shared as ONE vector: weight differences, and those of running statistics
-    unless they are withheld. The noise is added by the client, so it holds against a server that sees single
-    updates: presence of the client changes what it sends by at most C, any change of its data by at most 2C.
+    The norm is that of everything shared as ONE vector: weight differences, and those of running statistics unless
+    they are withheld. The client adds the noise, so it protects against a server that sees single updates: the
+    presence of the client changes what it sends by at most C, any change of its data by at most 2C.
     """
     if params.statistics == "withheld":
         update = withhold_statistics(update)
@@ -55,6 +55,6 @@ def _add_gaussian(value: Tensor, scale: float, generator: torch.Generator) -> Te
 
 
 def _add_laplace(value: Tensor, scale: float, generator: torch.Generator) -> Tensor:
-    """By the difference of two exponentials, whose logarithms are never of 0."""
+    """Adds the difference of two exponential variables, which needs no logarithm of a number that may be 0."""
     drawn = torch.empty(2, *value.shape, dtype=torch.float64).exponential_(generator=generator)
     return value + (scale * (drawn[0] - drawn[1])).to(value.dtype)

@@ -1,7 +1,7 @@
-"""An update's values as one long vector: what defences measure, cut and scale.
+"""The values of an update as one long vector, which defences measure, clip and scale.
 
-Only weight differences and differences of running statistics are values. The integer counter of batches
-(`ClientUpdate.steps`) is not: no defence reads its size as a magnitude, clips it or adds noise to it.
+Values are the differences of weights and running statistics only. The counter of batches (`ClientUpdate.steps`) is no
+value: no defence reads its size as a magnitude, clips it or adds noise to it.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from leakpipe.params.defenses import Targets
 def change_values(
     update: ClientUpdate, change: Callable[[Tensor], Tensor], *, targets: Targets = "all"
 ) -> ClientUpdate:
-    """Apply `change` to every tensor, or to those of one part; weights come first, in the update's order."""
+    """Applies `change` to every tensor or to those of one part; weights come first, in the order of the update."""
     weights, statistics = update.weights, update.statistics
     if targets != "statistics":
         weights = {name: change(value) for name, value in weights.items()}
@@ -25,38 +25,27 @@ def change_values(
     return ClientUpdate(weights, statistics, update.steps)
 
 
-def combine_values(
-    first: ClientUpdate, second: ClientUpdate, combine: Callable[[Tensor, Tensor], Tensor]
-) -> ClientUpdate:
-    """Apply `combine` to each tensor of `first` and its namesake in `second`."""
-    return ClientUpdate(
-        {name: combine(value, second.weights[name]) for name, value in first.weights.items()},
-        {name: combine(value, second.statistics[name]) for name, value in first.statistics.items()},
-        first.steps,
-    )
-
-
 def named_values(update: ClientUpdate) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor with its name, weights first."""
+    """Yields every tensor with its name, weights first."""
     yield from update.weights.items()
     yield from update.statistics.items()
 
 
 def flatten_values(update: ClientUpdate) -> Tensor:
-    """All values in one float64 vector, in the order of `named_values`."""
+    """Returns all values in one float64 vector, in the order of `named_values`."""
     return torch.cat([value.flatten().double() for _, value in named_values(update)])
 
 
 def unflatten_values(flat: Tensor, like: ClientUpdate) -> ClientUpdate:
-    """Inverse of `flatten_values`: the shapes and dtypes of `like`."""
+    """Inverts `flatten_values`: returns an update with the shapes and dtypes of `like`."""
     parts = iter(flat.split([value.numel() for _, value in named_values(like)]))
     return change_values(like, lambda value: next(parts).reshape(value.shape).to(value.dtype))
 
 
 def find_percentile(magnitudes: Tensor, percentile: float) -> float:
-    """Percentile (linear interpolation, as numpy's) of a float64 vector; 0 if it is empty.
+    """Returns a percentile (linear interpolation, as numpy's) of a float64 vector; 0 if it is empty.
 
-    torch's own quantile refuses more than 16 million values.
+    torch's own quantile is limited to 16 million values.
     """
     ordered = magnitudes.sort().values
     if len(ordered) == 0:
@@ -68,6 +57,6 @@ def find_percentile(magnitudes: Tensor, percentile: float) -> float:
 
 
 def nonzero_percentile(update: ClientUpdate, percentile: float) -> float:
-    """Percentile of the absolute NON-ZERO values of the whole update; 0 if all are zero."""
+    """Returns a percentile of the absolute NON-ZERO values of the whole update; 0 if all are zero."""
     values = flatten_values(update)
     return find_percentile(values[values != 0].abs(), percentile)

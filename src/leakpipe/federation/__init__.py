@@ -1,1 +1,1 @@
-"""Federated averaging: one client's local training, the server, and rounds of both."""
+"""Federated averaging: rounds of local training and averaging, pretraining, and the files that they leave."""

@@ -1,4 +1,4 @@
-"""Files of a federation: global models and clients' updates, checked against the architecture when read."""
+"""Files of a federation: global models and clients' updates, checked against the architecture when loaded."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,16 +39,16 @@ class CohortMember:
 
 @dataclass(frozen=True)
 class StoredUpdate:
-    """A client's update as the server holds it, with what the threat model says of the client.
+    """A client's update as the server holds it, and what a threat model may grant besides it.
 
     Attributes:
-        cell: Whose update it is: experiment, defense, seed, round, client.
+        update: What the client shared, or the mean that contains it.
+        cell: Where the update comes from: experiment, defense, seed, round, client.
         schedule: Positions of the client's images in each local step.
-        labels: Class of each image, by position.
+        labels: Class of each of its images, by position.
         settings: How the client trained.
-        exact_statistics: Differences of its running statistics before any defence; empty unless the threat model
-            grants them.
-        cohort: Other clients whose updates `update` is averaged with.
+        exact_statistics: Differences of its running statistics before any defence; empty where they were not kept.
+        cohort: The other clients whose updates are in the mean.
     """
 
     update: ClientUpdate
@@ -61,7 +61,7 @@ class StoredUpdate:
 
 
 def save_model(path: Path, state: ModelState, *, params: ModelParams, classes: int, image_size: int) -> None:
-    """Write a global model: its tensors, and in the sidecar what rebuilds its architecture."""
+    """Writes a global model: its tensors, and in the sidecar what its architecture is rebuilt from."""
     fields = set(ArchitectureParams.model_fields)
     architecture = params.model_dump(mode="json", include=fields, exclude_defaults=True)
     metadata = {"model": architecture, "classes": classes, "image_size": image_size}
@@ -69,7 +69,7 @@ def save_model(path: Path, state: ModelState, *, params: ModelParams, classes: i
 
 
 def load_model(path: Path) -> ModelState:
-    """Read a global model and check every tensor's name and shape against its architecture."""
+    """Reads a global model and checks every tensor's name and shape against its architecture."""
     arrays, metadata = read_arrays(path, MODEL)
     try:
         params = ArchitectureParams.model_validate(metadata["model"])
@@ -82,7 +82,7 @@ def load_model(path: Path) -> ModelState:
 
 
 def save_update(path: Path, stored: StoredUpdate) -> None:
-    """Write one client's update and what the attacker is granted besides it."""
+    """Writes one client's update and what an attacker may be granted besides it."""
     metadata = {
         "cell": dict(stored.cell),
         "steps": stored.update.steps,
@@ -101,11 +101,10 @@ def save_update(path: Path, stored: StoredUpdate) -> None:
 
 
 def load_update(path: Path, state: ModelState) -> StoredUpdate:
-    """Read a client's update and check it against the global model that it changes.
+    """Reads a client's update and checks it against the global model that it changes.
 
     Raises:
-        LeakpipeError: A tensor is missing, unknown, of another shape or not finite, or the sidecar lacks
-            a field.
+        LeakpipeError: A tensor is missing, unknown, of another shape or not finite, or the sidecar lacks a field.
     """
     arrays, metadata = read_arrays(path, UPDATE)
     granted = {name.removeprefix(EXACT): arrays.pop(name) for name in list(arrays) if name.startswith(EXACT)}
@@ -132,7 +131,7 @@ def load_update(path: Path, state: ModelState) -> StoredUpdate:
 
 
 def _read_member(entry: Mapping[str, Any]) -> CohortMember:
-    """Raises `ValueError` where the schedule is not one of the labelled images."""
+    """Reads a member of a cohort; raises `ValueError` if its schedule does not cover exactly its labelled images."""
     schedule = [[int(position) for position in step] for step in entry["schedule"]]
     labels = [int(label) for label in entry["labels"]]
     if not labels or {position for step in schedule for position in step} != set(range(len(labels))):

@@ -1,4 +1,4 @@
-"""Weights made of public images, before any federation: what a server that has some would start from."""
+"""Training on public images before any federation, as a server that has such images would do."""
 
 import math
 from collections.abc import Callable
@@ -19,7 +19,7 @@ RUNNING_MOMENTUM = 0.1  # torch's default weight of a batch in the running stati
 
 @dataclass(frozen=True)
 class Epoch:
-    """State after an epoch (from 1), and the mean loss of the images in it, before each step."""
+    """State after an epoch (the first is 1), and the mean loss of its images, each measured before its step."""
 
     number: int
     state: ModelState
@@ -35,13 +35,13 @@ def pretrain(
     seed: int,
     on_epoch: Callable[[Epoch], None] = lambda _epoch: None,
 ) -> ModelState:
-    """Train with torch's SGD on the mean cross-entropy, batch normalisation in training mode.
+    """Trains with torch's SGD on the mean cross-entropy, batch normalisation in training mode.
 
     Args:
-        initial: Where it starts; stays as it is.
+        initial: State to start from; it does not change.
         images: Public images, shape (N, channels, height, width) in [0, 1].
         labels: Shape (N,), class indices.
-        seed: Fixes the order of images in each epoch.
+        seed: Determines the order of images in each epoch.
         on_epoch: Called after every epoch.
 
     Raises:
@@ -68,8 +68,8 @@ def pretrain(
             total += len(positions) * loss.item()
         if not math.isfinite(total):
             raise LeakpipeError(
-                f"model.pretraining.learning_rate: with {params.learning_rate} training diverged in epoch {number}; "
-                "expected a smaller one"
+                f"model.pretraining.learning_rate: {params.learning_rate}, expected a smaller one: training "
+                f"diverged in epoch {number}"
             )
         trained = initial.with_tensors({name: value.detach() for name, value in weights.items()}, running)
         on_epoch(Epoch(number, trained, total / len(images)))

@@ -1,27 +1,25 @@
-"""The server's side of a round: federated averaging."""
+"""The server's part of a round: federated averaging."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
-from leakpipe.models.batchnorm import variance_name
+from leakpipe.models.batchnorm import batch_norm_layers, variance_name
 from leakpipe.models.state import ModelState
 
 
-def average_updates(
-    state: ModelState, updates: Sequence[ClientUpdate], images: Sequence[int], *, batch_norm_layers: Iterable[str]
-) -> ModelState:
-    """FedAvg (McMahan 2017): add the mean of the updates, weighted by the clients' images, to the model.
+def average_updates(state: ModelState, updates: Sequence[ClientUpdate], images: Sequence[int]) -> ModelState:
+    """Adds the mean of the updates, weighted by the clients' images, to the model: FedAvg (McMahan 2017).
 
-    Running statistics are averaged like weights; of what a client withholds the server keeps its own. Noise can
-    push a running variance below zero, where evaluation would give NaN; it is kept at or above zero.
+    Running statistics are averaged like weights; where clients withhold tensors the server keeps its own. Noise can
+    push a running variance below zero, where evaluation would give NaN, so negative variances become zero.
 
     Args:
         updates: One per client, as shared (after defences).
-        images: Training images of each client.
+        images: Number of training images of each client.
 
     Raises:
         LeakpipeError: The averaged model holds a value that is not finite.
@@ -40,7 +38,7 @@ def average_updates(
     statistics = {
         name: averaged(old, [u.statistics.get(name) for u in updates]) for name, old in state.statistics.items()
     }
-    for layer in batch_norm_layers:
+    for layer in batch_norm_layers(state.module):
         statistics[variance_name(layer)].clamp_(min=0)
     for name, tensor in {**weights, **statistics}.items():
         if not torch.isfinite(tensor).all():

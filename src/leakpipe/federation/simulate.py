@@ -1,4 +1,4 @@
-"""Rounds of a simulated federation, and what the attacked clients shared in some of them."""
+"""Rounds of a simulated federation, and what the attacked clients share in some of them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,15 +16,14 @@ from leakpipe.data.partition import Split
 from leakpipe.defenses.compose import Memory, apply_defenses
 from leakpipe.defenses.steps import count_aggregated, training_step
 from leakpipe.errors import LeakpipeError
-from leakpipe.federation.fedbn import own_batch_norm, with_own_batch_norm, without_batch_norm
+from leakpipe.federation.fedbn import own_batch_norm, without_batch_norm
 from leakpipe.federation.files import CohortMember
 from leakpipe.federation.server import average_updates
 from leakpipe.files.storage import write_text
-from leakpipe.models.batchnorm import batch_norm_layers
 from leakpipe.models.layers import count_classes
 from leakpipe.models.state import ModelState, Tensors, forward_frozen
 from leakpipe.params.defenses import DefenseSteps, MixupParams
-from leakpipe.params.federation import FederationParams
+from leakpipe.params.federation import ClientParams, FederationParams
 from leakpipe.params.privacy import DpSgdParams
 from leakpipe.randomness import derive_seed
 
@@ -34,13 +33,14 @@ class CapturedUpdate:
     """What an honest-but-curious server holds of one client in one round.
 
     Attributes:
-        round: First round is 1.
-        before: The global model that the client was sent.
-        update: What the server sees of it: what it shared, after defences, or an aggregate that holds it.
-        exact_statistics: Differences of its running statistics before any defence, which a threat model may grant.
-        schedule: Positions of its images in each local step.
-        labels: Labels of its images, by position.
-        cohort: Other clients whose updates `update` is averaged with.
+        round: The first round is 1.
+        before: The global model that the client received.
+        update: What the server sees: what the client shared, after defences, or the mean that contains it.
+        exact_statistics: Differences of the client's running statistics before any defence, which a threat model may
+            grant.
+        schedule: Positions of the client's images in each local step.
+        labels: Class of each of its images, by position.
+        cohort: The other clients whose updates are in the mean.
     """
 
     round: int
@@ -73,6 +73,33 @@ class FederationResult:
     accuracy: list[Accuracy]
 
 
+@dataclass
+class _Client:
+    """A client's data, and what it keeps from round to round.
+
+    Attributes:
+        batch_norm: Its own tensors of batch normalisation under FedBN; empty otherwise.
+        memory: Remainders of the defence's steps with error feedback.
+    """
+
+    name: str
+    params: ClientParams
+    images: Tensor
+    labels: Tensor
+    batch_norm: Tensors = field(default_factory=dict)
+    memory: Memory | None = None
+
+
+@dataclass(frozen=True)
+class _Contribution:
+    """One client's part in a round: its update before and after the defence, and the order of its images."""
+
+    client: _Client
+    trained: ClientUpdate
+    shared: ClientUpdate
+    schedule: list[list[int]]
+
+
 def simulate_federation(
     initial: ModelState,
     images: Tensor,
@@ -85,69 +112,47 @@ def simulate_federation(
     seed: int,
     on_round: Callable[[Accuracy], None] = lambda _accuracy: None,
 ) -> FederationResult:
-    """Run federated averaging and keep what the attacked clients share in the captured rounds.
+    """Runs federated averaging and keeps what the attacked clients share in the captured rounds.
 
     Args:
         images: Shape (N, channels, height, width) in [0, 1]; `split` holds indices into it.
         labels: Shape (N,), class indices.
-        defense: Steps that every client applies, in training or to its update before sharing it, in order. Under
-            secure aggregation the server sees a client's update only averaged with those of the clients that follow it
-            in `params`.
-        attacked: Clients whose updates are kept.
-        seed: Fixes the order of batches and the defences' noise, per round and client.
+        defense: Steps that every client applies, in training or to its update, in order. Under secure aggregation
+            the server sees a client's update only in the mean with those of the clients that follow it in `params`.
+        attacked: Names of the clients whose updates are kept.
+        seed: Determines the order of batches and the noise of defences, per round and client.
         on_round: Called after every round.
 
     Raises:
-        LeakpipeError: The global model became non-finite, or a defence made an update so.
+        LeakpipeError: The global model is no longer finite, or a defence made an update infinite.
     """
-    held = _gather_clients(images, labels, split.clients)
-    layers = batch_norm_layers(initial.module)
-    state = initial
-    own: dict[str, Tensors] = {name: {} for name in params.clients}  # batch normalisation that clients keep
-    memories: dict[str, Memory] = {}
-    captured: list[CapturedUpdate] = []
-    accuracy: list[Accuracy] = []
-    for round_number in range(1, params.rounds + 1):
+    clients = [
+        _Client(name, client, images[torch.tensor(split.clients[name])], labels[torch.tensor(split.clients[name])])
+        for name, client in params.clients.items()
+    ]
+    sizes = [client.params.images for client in clients]
+    state, captured, accuracy = initial, [], []
+    for number in range(1, params.rounds + 1):
         try:
-            trained: dict[str, tuple[ClientUpdate, list[list[int]]]] = {}
-            for name in params.clients:
-                begun = with_own_batch_norm(state, own[name])
-                update, schedule = _train_client(
-                    begun, name, held[name], params, defense, seed=seed, round_number=round_number
-                )
-                if params.batch_norm_sharing == "local":
-                    own[name], update = own_batch_norm(begun, update), without_batch_norm(state, update)
-                trained[name] = update, schedule
-            shared: dict[str, ClientUpdate] = {}
-            for name, (update, _) in trained.items():
-                noise = torch.Generator().manual_seed(derive_seed("defense", seed, round_number, name))
-                defended = apply_defenses(update, defense, generator=noise, memory=memories.get(name))
-                shared[name], memories[name] = defended.update, defended.memory
-            if round_number in params.captured_rounds:
-                for name, (update, schedule) in trained.items():
-                    if name in attacked:
-                        others = _partners(name, params, defense)
-                        seen = _seen_by_server([name, *others], shared, params)
-                        granted = update.statistics, schedule, held[name][1].tolist()
-                        with_it = [CohortMember(other, trained[other][1], held[other][1].tolist()) for other in others]
-                        captured.append(CapturedUpdate(round_number, name, state, seen, *granted, with_it))
-            images_held = [client.images for client in params.clients.values()]
-            state = average_updates(state, list(shared.values()), images_held, batch_norm_layers=layers)
+            parts = [_contribute(client, state, params, defense, seed=seed, number=number) for client in clients]
+            if number in params.captured_rounds:
+                captured += [
+                    _capture(parts[index:] + parts[:index], state, defense, number=number)
+                    for index, client in enumerate(clients)
+                    if client.name in attacked
+                ]
+            state = average_updates(state, [part.shared for part in parts], sizes)
         except LeakpipeError as error:
-            raise LeakpipeError(f"round {round_number}: {error}") from error
-        accuracy.append(
-            Accuracy(
-                round_number,
-                test=_mean_accuracy(state, own, images, labels, split.test),
-                validation=_mean_accuracy(state, own, images, labels, split.validation) if split.validation else None,
-            )
-        )
+            raise LeakpipeError(f"round {number}: {error}") from error
+        test = _mean_accuracy(state, clients, images, labels, split.test)
+        validation = _mean_accuracy(state, clients, images, labels, split.validation) if split.validation else None
+        accuracy.append(Accuracy(number, test, validation))
         on_round(accuracy[-1])
     return FederationResult(captured, accuracy)
 
 
 def write_accuracy(path: Path, accuracy: Sequence[Accuracy], *, cell: Mapping[str, object]) -> None:
-    """Write one CSV row per round: experiment, defense, seed, round, test_accuracy, validation_accuracy."""
+    """Writes one CSV row per round: experiment, defense, seed, round, test_accuracy, validation_accuracy."""
     lines = ["experiment,defense,seed,round,test_accuracy,validation_accuracy"]
     for after in accuracy:
         validation = "" if after.validation is None else after.validation
@@ -155,70 +160,69 @@ def write_accuracy(path: Path, accuracy: Sequence[Accuracy], *, cell: Mapping[st
     write_text(path, "\n".join(lines) + "\n")
 
 
-def _mean_accuracy(
-    state: ModelState, own: Mapping[str, Tensors], images: Tensor, labels: Tensor, indices: Sequence[int]
-) -> float:
-    """Accuracy of the global model, or its mean over clients where each has batch normalisation of its own."""
-    if not any(own.values()):
-        return measure_accuracy(state, images, labels, indices)
-    models = [with_own_batch_norm(state, tensors) for tensors in own.values()]
-    return fmean(measure_accuracy(model, images, labels, indices) for model in models)
-
-
 def measure_accuracy(state: ModelState, images: Tensor, labels: Tensor, indices: Sequence[int]) -> float:
-    """Share of the images at `indices` that the model, in evaluation mode, classifies correctly."""
+    """Returns the share of the images at `indices` that the model, in evaluation mode, classifies correctly."""
     chosen = torch.tensor(indices)
     with torch.no_grad():
         predicted = torch.cat([forward_frozen(state, images[part]).argmax(dim=1) for part in chosen.split(256)])
     return (predicted == labels[chosen]).double().mean().item()
 
 
-def _train_client(
-    state: ModelState,
-    name: str,
-    held: tuple[Tensor, Tensor],
-    params: FederationParams,
-    defense: DefenseSteps,
-    *,
-    seed: int,
-    round_number: int,
-) -> tuple[ClientUpdate, list[list[int]]]:
-    """One client's update before any step that acts on it, and its schedule."""
-    client = params.clients[name]
-    order = torch.Generator().manual_seed(derive_seed("batches", seed, round_number, name))
-    epochs = client.local_epochs or params.local_epochs
-    schedule = schedule_batches(client.images, client.batch_size, epochs, order)
-    trained_with, batches = training_step(defense), make_batches(*held, schedule)
-    if isinstance(trained_with, MixupParams):
-        drawn = derive_seed("mixup", seed, round_number, name)
-        batches = mix_batches(batches, alpha=trained_with.alpha, classes=count_classes(state), seed=drawn)
+def _mean_accuracy(
+    state: ModelState, clients: Sequence[_Client], images: Tensor, labels: Tensor, indices: Sequence[int]
+) -> float:
+    """Returns the accuracy of the global model, or under FedBN its mean over the clients' own models."""
+    if not any(client.batch_norm for client in clients):
+        return measure_accuracy(state, images, labels, indices)
+    models = [state.replacing(client.batch_norm) for client in clients]
+    return fmean(measure_accuracy(model, images, labels, indices) for model in models)
+
+
+def _contribute(
+    client: _Client, state: ModelState, params: FederationParams, defense: DefenseSteps, *, seed: int, number: int
+) -> _Contribution:
+    """Trains a client in one round and defends its update; the client keeps what it needs for the next round."""
+
+    def generator(purpose: str) -> torch.Generator:
+        return torch.Generator().manual_seed(derive_seed(purpose, seed, number, client.name))
+
+    begun = state.replacing(client.batch_norm)
+    epochs = client.params.local_epochs or params.local_epochs
+    schedule = schedule_batches(client.params.images, client.params.batch_size, epochs, generator("batches"))
+    batches, in_training = make_batches(client.images, client.labels, schedule), training_step(defense)
+    if isinstance(in_training, MixupParams):
+        drawn = derive_seed("mixup", seed, number, client.name)
+        batches = mix_batches(batches, alpha=in_training.alpha, classes=count_classes(state), seed=drawn)
     settings = LocalSettings(
         learning_rate=params.learning_rate,
         batch_norm_momentum=params.batch_norm_momentum,
-        dp_sgd=trained_with if isinstance(trained_with, DpSgdParams) else None,
+        dp_sgd=in_training if isinstance(in_training, DpSgdParams) else None,
     )
-    noise = torch.Generator().manual_seed(derive_seed("dp-sgd", seed, round_number, name))
-    return local_update(state, batches, settings, noise=noise), schedule
+    trained = local_update(begun, batches, settings, noise=generator("dp-sgd"))
+    if params.batch_norm_sharing == "local":
+        client.batch_norm, trained = own_batch_norm(begun, trained), without_batch_norm(state, trained)
+    defended = apply_defenses(trained, defense, generator=generator("defense"), memory=client.memory)
+    client.memory = defended.memory
+    return _Contribution(client, trained, defended.update, schedule)
 
 
-def _partners(client: str, params: FederationParams, defense: DefenseSteps) -> list[str]:
-    """Clients whose updates the server sees only together with this one's: those that follow it, in a circle."""
-    names = list(params.clients)
-    start = names.index(client)
-    return (names[start:] + names[:start])[1 : count_aggregated(defense)]
-
-
-def _seen_by_server(
-    together: Sequence[str], updates: Mapping[str, ClientUpdate], params: FederationParams
-) -> ClientUpdate:
-    """One client's update, or the mean of several clients'."""
-    if len(together) == 1:
-        return updates[together[0]]
-    return aggregate_updates([updates[name] for name in together], [params.clients[name].images for name in together])
-
-
-def _gather_clients(
-    images: Tensor, labels: Tensor, clients: Mapping[str, Sequence[int]]
-) -> dict[str, tuple[Tensor, Tensor]]:
-    chosen = {name: torch.tensor(indices) for name, indices in clients.items()}
-    return {name: (images[indices], labels[indices]) for name, indices in chosen.items()}
+def _capture(
+    in_circle: Sequence[_Contribution], state: ModelState, defense: DefenseSteps, *, number: int
+) -> CapturedUpdate:
+    """Returns what the server sees of the first client: its update, or the mean with the clients that follow it."""
+    first, *others = in_circle[: count_aggregated(defense)]
+    seen = first.shared
+    if others:
+        seen = aggregate_updates(
+            [part.shared for part in (first, *others)], [part.client.params.images for part in (first, *others)]
+        )
+    return CapturedUpdate(
+        round=number,
+        client=first.client.name,
+        before=state,
+        update=seen,
+        exact_statistics=first.trained.statistics,
+        schedule=first.schedule,
+        labels=first.client.labels.tolist(),
+        cohort=[CohortMember(part.client.name, part.schedule, part.client.labels.tolist()) for part in others],
+    )

@@ -14,6 +14,8 @@ from leakpipe.registry import Registry
 if TYPE_CHECKING:
     from torch import nn
 
+    from leakpipe.models.normalization import Normalization
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
@@ -24,8 +26,8 @@ class ModelEntry:
             normalisation layer only one value per channel.
         least_size: Height and width in pixels of the smallest image that the model accepts.
         published: Keys of `leakpipe.models.weights.WEIGHTS` by the names that `model.weights` gives them.
-        build: `build(params, classes=..., image_size=...)` returns the architecture, whose own tensors are never
-            read: `leakpipe.models.state.initial_state` draws them.
+        build: `build(params, normalization, classes, image_size)` returns the architecture; `normalization(channels)`
+            makes a layer. Its own tensors are never read: `leakpipe.models.state.initial_state` draws them.
     """
 
     lone_size: Callable[[ArchitectureParams], int]
@@ -50,27 +52,26 @@ def find_model_weights(published: str) -> Path:
     return find_weights(published, field="model.weights", instead=instead)
 
 
-def _build_convnet(params: ArchitectureParams, *, classes: int, image_size: int) -> "nn.Module":
+def _build_convnet(params: ArchitectureParams, normalization: "Normalization", classes: int, size: int) -> "nn.Module":
     from leakpipe.models.convnet import ConvNet
-    from leakpipe.models.normalization import NORMALIZATIONS
 
-    widths, strides = params.widths or (), params.strides or ()
-    normalization = NORMALIZATIONS[params.normalization]
-    return ConvNet(widths, strides, normalization=normalization, classes=classes, image_size=image_size)
+    return ConvNet(
+        params.widths or (), params.strides or (), normalization=normalization, classes=classes, image_size=size
+    )
 
 
-def _build_resnet20(params: ArchitectureParams, *, classes: int, image_size: int) -> "nn.Module":  # noqa: ARG001 any size
-    from leakpipe.models.normalization import NORMALIZATIONS
+def _build_resnet20(_: ArchitectureParams, normalization: "Normalization", classes: int, _size: int) -> "nn.Module":
     from leakpipe.models.resnet20 import ResNet20
 
-    return ResNet20(normalization=NORMALIZATIONS[params.normalization], classes=classes)
+    return ResNet20(normalization=normalization, classes=classes)
 
 
-def _build_torchvision(params: ArchitectureParams, *, classes: int, image_size: int) -> "nn.Module":  # noqa: ARG001 any size
-    from leakpipe.models.normalization import NORMALIZATIONS
+def _build_torchvision(
+    params: ArchitectureParams, normalization: "Normalization", classes: int, _size: int
+) -> "nn.Module":
     from leakpipe.models.torchvision_network import TorchvisionNetwork
 
-    return TorchvisionNetwork(params.name, normalization=NORMALIZATIONS[params.normalization], classes=classes)
+    return TorchvisionNetwork(params.name, normalization=normalization, classes=classes)
 
 
 MODELS.add("convnet-bn", ModelEntry(lone_size=lambda params: math.prod(params.strides or ()), build=_build_convnet))

@@ -74,10 +74,7 @@ def take_tensors(state: ModelState, tensors: Tensors, *, source: str) -> ModelSt
         if not torch.isfinite(found[name]).all():
             raise LeakpipeError(f"{source}: tensor {name!r} holds values that are not finite (NaN or infinity)")
         taken[bare[name]] = found[name].to(wanted.dtype)
-    return state.with_tensors(
-        {name: taken.get(name, value) for name, value in state.weights.items()},
-        {name: taken.get(name, value) for name, value in state.statistics.items()},
-    )
+    return state.replacing(taken)
 
 
 def read_published(name: str, path: Path) -> Tensors:

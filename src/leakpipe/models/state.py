@@ -17,6 +17,7 @@ from leakpipe.models.batchnorm import (
     variance_name,
 )
 from leakpipe.models.catalog import MODELS
+from leakpipe.models.normalization import NORMALIZATIONS
 from leakpipe.params.models import ArchitectureParams
 
 Tensors = Mapping[str, Tensor]
@@ -42,6 +43,13 @@ class ModelState:
         """Returns the same architecture with other tensors."""
         return replace(self, weights=weights, statistics=statistics)
 
+    def replacing(self, tensors: Tensors) -> "ModelState":
+        """Returns the same state with the values of `tensors` under their names; names it does not have are ignored."""
+        return self.with_tensors(
+            {name: tensors.get(name, value) for name, value in self.weights.items()},
+            {name: tensors.get(name, value) for name, value in self.statistics.items()},
+        )
+
 
 def shared_part(state: ModelState, held: Iterable[str]) -> ModelState:
     """Returns the part of a model that an update with the tensors `held` changes.
@@ -58,7 +66,7 @@ def shared_part(state: ModelState, held: Iterable[str]) -> ModelState:
 def build_module(params: ArchitectureParams, *, classes: int, image_size: int) -> nn.Module:
     """Builds an architecture whose tensors hold no values (on torch's "meta" device)."""
     with torch.device("meta"):
-        return MODELS[params.name].build(params, classes=classes, image_size=image_size)
+        return MODELS[params.name].build(params, NORMALIZATIONS[params.normalization], classes, image_size)
 
 
 def initial_state(module: nn.Module, *, seed: int, dtype: torch.dtype = torch.float32) -> ModelState:
@@ -94,7 +102,7 @@ def forward_training(
     Without `differentiable` the statistics are constants; the logits can be differentiated all the same.
     """
     layers = batch_norm_layers(state.module)
-    _set_training(state.module, True)
+    _set_training(True, state.module, *layers.values())
     if differentiable:
         with record_batch_statistics(layers) as statistics:
             return _call(state, images, state.weights), statistics
@@ -104,7 +112,7 @@ def forward_training(
 
 def forward_frozen(state: ModelState, images: Tensor) -> Tensor:
     """Returns logits with batch normalisation at the running statistics (evaluation mode)."""
-    _set_training(state.module, False)
+    _set_training(False, state.module)
     return _call(state, images, {**state.weights, **state.statistics})
 
 
@@ -121,7 +129,7 @@ def _call(state: ModelState, images: Tensor, tensors: Tensors) -> Tensor:
     return functional_call(state.module, dict(tensors), (images,), tie_weights=False)  # type: ignore[no-any-return]
 
 
-def _set_training(module: nn.Module, training: bool) -> None:
-    """Switches between the modes only where necessary, because that visits all layers."""
-    if module.training != training:
+def _set_training(training: bool, module: nn.Module, *layers: nn.Module) -> None:
+    """Switches the mode of a module only if it, or one of `layers`, is in the other: that visits all layers."""
+    if any(each.training != training for each in (module, *layers)):
         module.train(training)
