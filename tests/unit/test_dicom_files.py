@@ -10,8 +10,7 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels.processing import apply_rescale, apply_windowing
 
-from leakpipe.data.dicom_files import read_dicom
-from leakpipe.data.image_files import read_image
+from leakpipe.data.image_files import read_dicom, read_image
 from leakpipe.errors import LeakpipeError
 
 STORED = np.random.default_rng(0).integers(0, 4096, (16, 16)).astype(np.uint16)
@@ -88,9 +87,9 @@ def test_signed_values_and_colour(tmp_path: Path) -> None:
     ("elements", "message"),
     [
         ({"RescaleSlope": "nan", "RescaleIntercept": 0}, "holds values that are not finite"),
-        ({"WindowCenter": 1, "WindowWidth": 0}, "window centre 1.0 and width 0.0 are no LINEAR window"),
+        ({"WindowCenter": 1, "WindowWidth": 0}, "window centre 1.0 and width 0.0 are not a valid LINEAR window"),
         ({"NumberOfFrames": 2}, "holds 2 frames, expected one image"),
-        ({"Rows": 60000, "Columns": 60000}, "says it has 60000×60000 pixels, more than"),
+        ({"Rows": 60000, "Columns": 60000}, "declares 60000×60000 pixels, more than"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "PhotometricInterpretation 'PALETTE COLOR', expected"),
         ({"Rows": 500}, "cannot be read as a DICOM image: "),
     ],

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from leakpipe.data.datasets import DATASETS
-from leakpipe.data.entries import Contents
 from leakpipe.data.files import load_dataset, save_dataset
 from leakpipe.data.folders import choose_images, list_images
 from leakpipe.data.image_files import read_image
+from leakpipe.data.images import Contents
 from leakpipe.errors import LeakpipeError
 from leakpipe.params.data import ImagesParams
 from tests.unit.data_files import noise, of_folder, write_folder, write_image
@@ -50,16 +50,11 @@ def test_classes_can_be_chosen_and_ordered(root: Path) -> None:
 
 
 def test_names_survive_storage(root: Path, tmp_path: Path) -> None:
-    loaded = FOLDER.load(of_folder(root))
-    save_dataset(tmp_path / "images.safetensors", loaded)
-    assert load_dataset(tmp_path / "images.safetensors").names == loaded.names
-
-
-def test_without_names_none_are_stored(tmp_path: Path) -> None:
     faces = DATASETS["lfw-faces"].load(ImagesParams(dataset="lfw-faces", image_size=16))
-    save_dataset(tmp_path / "images.safetensors", faces)
+    for loaded in (FOLDER.load(of_folder(root)), faces):
+        save_dataset(tmp_path / "images.safetensors", loaded)
+        assert load_dataset(tmp_path / "images.safetensors").names == loaded.names
     assert '"names"' not in (tmp_path / "images.json").read_text()
-    assert load_dataset(tmp_path / "images.safetensors").names == ()
 
 
 @pytest.mark.parametrize("limit", [2, 5, 6, 9, 14])
@@ -84,7 +79,7 @@ def test_what_is_kept_comes_before_balance() -> None:
     labels = [0] * 10 + [1] * 10
     assert set(range(4)) < set(choose_images(labels, 6, kept={0, 1, 2, 3}))
     assert Counter(labels[index] for index in choose_images(labels, 8, kept={0, 1, 2, 3})) == {0: 4, 1: 4}
-    with pytest.raises(LeakpipeError, match=r"data\.images: 3 is fewer than the 4 images that data\.datalists name"):
+    with pytest.raises(LeakpipeError, match=r"data\.images: 3 is fewer than the 4 images"):
         choose_images(labels, 3, kept={0, 1, 2, 3})
 
 
@@ -94,24 +89,24 @@ def said(params: ImagesParams) -> str:
     return str(raised.value)
 
 
-def test_an_empty_class_is_refused(root: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "place", "message"),
+    [
+        ({}, "empty", "class 'empty' is empty"),
+        ({"classes": ["clear", "cloudy"]}, "cloudy", "folder of class 'cloudy' is missing"),
+        ({"classes": ["opacity", "clear"]}, "opacity/opacity-7.png", "is not a PNG, JPEG or TIFF"),
+    ],
+)
+def test_what_is_wrong_is_named(changes: dict[str, object], place: str, message: str, root: Path) -> None:
     (root / "empty").mkdir()
-    assert said(of_folder(root)).startswith(f"{root / 'empty'}: class 'empty' is empty, expected images (.png, ")
-
-
-def test_a_missing_class_is_refused(root: Path) -> None:
-    said_of_it = said(of_folder(root, classes=["clear", "cloudy"]))
-    assert said_of_it == f"{root / 'cloudy'}: the folder of class 'cloudy' is missing"
+    (root / "opacity" / "opacity-7.png").write_bytes(b"")
+    error = said(of_folder(root, **changes))
+    assert error.startswith(f"{root / place}: ")
+    assert message in error
 
 
 def test_one_class_is_no_classification(tmp_path: Path) -> None:
-    root = write_folder(tmp_path, {"only": 2})
-    assert said(of_folder(root)) == f"{root}: has 1 class folders, expected at least two"
-
-
-def test_a_damaged_image_is_named(root: Path) -> None:
-    (root / "opacity" / "opacity-7.png").write_bytes(b"")
-    assert said(of_folder(root)) == f"{root / 'opacity' / 'opacity-7.png'}: is not a PNG, JPEG or TIFF image"
+    assert "has 1 class folders" in said(of_folder(write_folder(tmp_path, {"only": 2})))
 
 
 def test_colour_among_gray_is_named(root: Path) -> None:
@@ -124,7 +119,7 @@ def test_links_that_leave_the_folder_are_refused(root: Path, tmp_path: Path) -> 
     secret = write_image(tmp_path / "secret.png", noise(16, 16))
     link = root / "clear" / "link.png"
     link.symlink_to(secret)
-    assert said(of_folder(root)) == f"{link}: leads out of the data folder {root} to {secret}"
+    assert said(of_folder(root)).startswith(f"{link}: leads out of the data folder")
     link.unlink()
     link.symlink_to(root / "clear" / "clear-1.png")
     assert len(FOLDER.load(of_folder(root)).names) == 16, "one that stays inside is an image like others"
@@ -165,17 +160,13 @@ def test_covid_radiography_can_be_planned_without_its_files(tmp_path: Path, monk
     assert COVID.contents(params) == Contents(("Normal", "COVID"), 13808)
     assert COVID.contents(params.model_copy(update={"images": 100})) == Contents(("Normal", "COVID"), 100)
     message = said(params)
-    assert message.startswith(
-        f"{tmp_path / 'COVID-19_Radiography_Dataset'}: the folder of data set 'covid-radiography'"
-    )
+    assert message.startswith(f"{tmp_path / 'COVID-19_Radiography_Dataset'}: ")
     assert "`leakpipe fetch covid-radiography`" in message
-    with pytest.raises(
-        LeakpipeError, match=r"data\.classes: 'Flu' is no class of 'covid-radiography'; known: COVID, Lu"
-    ):
+    with pytest.raises(LeakpipeError, match=r"data\.classes: 'Flu' .* known: COVID, Lung_Opacity"):
         COVID.contents(params.model_copy(update={"classes": ("Normal", "Flu")}))
 
 
 def test_a_missing_folder_is_planned_and_then_named(tmp_path: Path) -> None:
     params = of_folder(tmp_path / "absent")
     assert FOLDER.contents(params) is None
-    assert said(params) == f"{tmp_path / 'absent'}: the folder of data set 'image-folder' (data.root) is missing"
+    assert said(params).startswith(f"{tmp_path / 'absent'}: ")

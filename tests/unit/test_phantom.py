@@ -1,5 +1,6 @@
 """`cxr-phantom`: the same patient whatever else is made, pictures like radiographs, disease in the lungs only."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,17 @@ from leakpipe.data.datasets import DATASETS
 from leakpipe.data.files import load_dataset, save_dataset
 from leakpipe.data.images import LabeledImages
 from leakpipe.data.phantom import CLASSES, film, generate
-from leakpipe.data.phantom.generate import make_phantoms, make_radiograph
+from leakpipe.data.phantom.generate import make_radiograph
 from leakpipe.data.phantom.overlay import FAMILY, GIVEN, write_overlay
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.storage import read_json, sidecar_path, write_json
 from leakpipe.params.data import ImagesParams
+from tests.conftest import PROJECT
+
+
+def make_phantoms(count: int, size: int, *, burned_text: bool) -> LabeledImages:
+    params = {"dataset": "cxr-phantom", "images": count, "image_size": size, "burned_text": burned_text}
+    return DATASETS["cxr-phantom"].load(ImagesParams.model_validate(params))
 
 
 def test_the_same_patient_gives_the_same_bytes() -> None:
@@ -106,7 +113,7 @@ def test_text_is_burned_in_and_stored_with_the_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        (lambda texts: texts.pop(), "metadata.texts: expected a list for each of 2 images"),
+        (lambda texts: texts.pop(), "metadata.texts: 1 entries, expected one for each of 2 images"),
         (lambda texts: texts[1][0].update(text="anna"), "metadata.texts.1: text 'anna': expected characters"),
         (lambda texts: texts[1][0].update(left=100), r"metadata.texts.1: text '.*' covers rows .* do not lie in"),
         (lambda texts: texts[0][0].pop("size"), "metadata.texts.0: .*missing 1 required positional argument: 'size'"),
@@ -127,9 +134,15 @@ def test_its_entry_knows_what_it_holds_without_making_it() -> None:
     contents = entry.contents(ImagesParams(dataset="cxr-phantom", image_size=1024))
     assert contents
     assert (contents.classes, contents.images) == (CLASSES, 1000)
-    loaded = entry.load(ImagesParams(dataset="cxr-phantom", image_size=32, images=5))
-    assert isinstance(loaded, LabeledImages)
-    assert loaded.images.shape == (5, 1, 32, 32)
+
+
+def test_the_room_could_leave_as_a_package() -> None:
+    """Nothing outside imports more of it than its face and its entry."""
+    inside = PROJECT / "src/leakpipe/data/phantom"
+    outside = [path for path in (PROJECT / "src").rglob("*.py") if inside not in path.parents]
+    found = {module for path in outside for module in re.findall(r"leakpipe\.data\.phantom[.\w]*", path.read_text())}
+    assert found == {"leakpipe.data.phantom", "leakpipe.data.phantom.entry"}
+    assert not [path.name for path in inside.glob("*.py") if path.stem != "entry" and "data.images" in path.read_text()]
 
 
 @pytest.mark.parametrize(

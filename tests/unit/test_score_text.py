@@ -10,15 +10,16 @@ from click.testing import CliRunner
 
 from leakpipe.attacks.files import save_reconstruction
 from leakpipe.cli.main import main
+from leakpipe.data.datasets import DATASETS
 from leakpipe.data.files import save_dataset, save_split
 from leakpipe.data.images import LabeledImages
 from leakpipe.data.partition import Split
-from leakpipe.data.phantom.generate import make_phantoms
 from leakpipe.metrics.legibility import measure_legibility
+from leakpipe.params.data import ImagesParams
 from leakpipe.tables.table import SCORE_COLUMNS
 
 HELD = (4, 1)
-PHANTOMS = make_phantoms(6, 128, burned_text=True)
+PHANTOMS = DATASETS["cxr-phantom"].load(ImagesParams(dataset="cxr-phantom", image_size=128, images=6, burned_text=True))
 SWAPPED = np.stack([0.8 * PHANTOMS.images[1], 0.9 * PHANTOMS.images[4]])  # in the other order than the client holds
 PRIOR = np.stack([PHANTOMS.images[0], PHANTOMS.images[2]])
 

@@ -1,9 +1,9 @@
-"""The Gaussian mechanism in closed form: ε at δ, composition, and how often any attack can succeed.
+"""The Gaussian mechanism in closed form: ε at δ, composition, and an upper bound on any attack's success.
 
-A mechanism is μ-GDP (Dong, Roth, Su 2022, "Gaussian differential privacy") if telling two neighbours apart from what it
-releases is at least as hard as telling N(0, 1) from N(μ, 1). Noise of standard deviation σ on a value that moves by at
-most Δ between neighbours gives μ = Δ/σ, and T such releases, each chosen after the ones before, give μ·√T. Nothing is
-lost in this composition, so no numerical accountant can give a smaller ε.
+A mechanism is μ-GDP (Dong, Roth, Su 2022, "Gaussian differential privacy") if distinguishing two neighbours by what it
+releases is at least as hard as distinguishing N(0, 1) from N(μ, 1). Noise of standard deviation σ on a value that
+differs by at most Δ between neighbours gives μ = Δ/σ, and T adaptive releases give μ·√T. This composition is exact, so
+no numerical accountant can give a smaller ε.
 """
 
 from math import exp, expm1, inf, sqrt
@@ -15,12 +15,12 @@ from leakpipe.errors import LeakpipeError
 
 
 def compose_gaussians(mu: float, releases: int) -> float:
-    """μ of `releases` adaptive releases that are μ-GDP each: μ·√releases."""
+    """Returns the μ of `releases` adaptive releases that are μ-GDP each: μ·√releases."""
     return mu * sqrt(releases)
 
 
 def gaussian_delta(mu: float, epsilon: float) -> float:
-    """Smallest δ for which a μ-GDP mechanism is (ε, δ)-DP (Balle and Wang 2018, theorem 8).
+    """Returns the smallest δ for which a μ-GDP mechanism is (ε, δ)-DP (Balle and Wang 2018, theorem 8).
 
     Args:
         mu: Sensitivity over standard deviation, ≥ 0; `inf` is a release without noise.
@@ -38,7 +38,7 @@ def gaussian_delta(mu: float, epsilon: float) -> float:
 
 
 def gaussian_epsilon(mu: float, delta: float) -> float:
-    """Smallest ε for which a μ-GDP mechanism is (ε, δ)-DP: the inverse of `gaussian_delta`.
+    """Returns the smallest ε for which a μ-GDP mechanism is (ε, δ)-DP: the inverse of `gaussian_delta`.
 
     Args:
         mu: ≥ 0; `inf` (no noise) has ε = ∞.
@@ -56,17 +56,17 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
 
 
 def success_bound(prior_success: float, mu: float) -> float:
-    """How often any attack can rebuild its target, at most: Φ(Φ⁻¹(κ) + μ).
+    """Returns the largest probability with which any attack can reconstruct its target: Φ(Φ⁻¹(κ) + μ).
 
-    Reconstruction robustness (Balle, Cherubin, Hayes 2022; Hayes, Mahloujifar, Balle 2023, theorem 2): where a guess
-    without the release succeeds with probability κ at best, an attack that sees it succeeds with at most the blow-up
-    sup{P(E): Q(E) ≤ κ}, P being what is released of the target and Q any release that does not depend on it. For
-    N(μ, 1) against N(0, 1) that is the power of the likelihood-ratio test at level κ.
+    Reconstruction robustness (Balle, Cherubin, Hayes 2022; Hayes, Mahloujifar, Balle 2023, theorem 2): if the
+    best guess without the release succeeds with probability κ, an attack that sees it succeeds at most with the blow-up
+    sup{P(E): Q(E) ≤ κ}, where P is the distribution of the target's release and Q that of any release that does not
+    depend on it. For N(μ, 1) against N(0, 1) this is the power of the likelihood-ratio test at level κ.
 
     Args:
         prior_success: κ in [0, 1].
-        mu: Distance of the target's release from the one without it, over the standard deviation of the noise, ≥ 0.
-            Q may be the noise alone: an update of norm ≤ C is C from it, not the 2C that separate two clients.
+        mu: Distance between the releases with and without the target, over the standard deviation of the noise, ≥ 0.
+            Q may be the noise alone, which is C away from an update of norm ≤ C; two clients' updates are 2C apart.
     """
     if not 0 <= prior_success <= 1:
         raise LeakpipeError(f"prior success {prior_success!r} must lie in [0, 1]")

@@ -1,4 +1,4 @@
-"""What a defence guarantees, to whom, over all rounds: ε at δ, or why there is none.
+"""The guarantees of a defence against each adversary over all rounds: ε at δ, or the reason why there is none.
 
 docs/privacy.md has the reasoning. Importing this needs no torch.
 """
@@ -26,21 +26,21 @@ UNNOISED = "no DP guarantee: no step bounds what is sent and adds noise to all o
 
 @dataclass(frozen=True, kw_only=True)
 class Guarantee:
-    """What one defence promises against one adversary after all rounds.
+    """The guarantee of one defence against one adversary after all rounds.
 
     Attributes:
         adversary: "server" sees every client's update, "outsiders" only the global models.
         unit: What is hidden: all data of a "client", or one "image"; either is replaced by any other of the same size.
-            Empty where nothing is guaranteed.
-        sentence: The guarantee in words, or why there is none.
-        epsilon: ε of the worst-off client; infinite where nothing is guaranteed.
-        delta: δ that it holds at; 0 for pure DP and where nothing is guaranteed.
-        releases: Noisy releases composed: rounds for a client; for an image, its local steps in all rounds.
-        signal: How far one round's release of a target may lie from one without it, over the noise's standard
-            deviation, by whatever the round's steps compose to: `success_bound` after r rounds is that at
-            `signal`·√r. Infinite where that bound says nothing.
-        epsilon_if_sampled: ε that DP-SGD libraries would print, as if batches were Poisson samples and examples added
-            or removed; the batches here are shuffled, so this is NOT guaranteed. None for other defences.
+            Empty if nothing is guaranteed.
+        sentence: The guarantee in words, or the reason why there is none.
+        epsilon: ε of the worst-off client; infinite if nothing is guaranteed.
+        delta: δ of the guarantee; 0 for pure DP and if nothing is guaranteed.
+        releases: Number of noisy releases composed: rounds for a client; for an image, its local steps in all rounds.
+        signal: Largest distance between one round's releases with and without a target, over the standard deviation of
+            the noise, composed over the round's steps: after r rounds, `success_bound` is taken at `signal`·√r.
+            Infinite if that bound is void.
+        epsilon_if_sampled: ε that DP-SGD libraries would print, as if batches were Poisson samples and examples were
+            added or removed. Batches here are shuffled, so it is NOT guaranteed. None for other defences.
     """
 
     adversary: Adversary
@@ -56,21 +56,20 @@ class Guarantee:
 def guarantees(
     steps: Sequence[Mapping[str, Any]], federation: FederationParams, *, delta: float
 ) -> tuple[Guarantee, ...]:
-    """What a defence guarantees to each adversary.
+    """Returns what a defence guarantees against each adversary.
 
-    One step that bounds and noises the whole update is enough, whatever comes before it (it is bounded anyway) or
-    after it (what is computed from a private release stays private). Of several such steps the one with the smallest
-    ε counts.
+    One step that bounds the whole update and adds noise to it is enough, whatever comes before it (the bound holds
+    anyway) or after it (post-processing). Of several such steps the one with the smallest ε counts.
 
     Args:
-        steps: The defence's steps, as the parameters have them.
+        steps: The steps of the defence in the parameters.
         federation: Rounds and clients. All clients take part in every round.
         delta: δ, the same for every unit.
     """
     private: list[list[Guarantee]] = []
     for index, step in enumerate(steps):
         found = _PROOFS[step["kind"]](step, federation, delta) if step["kind"] in _PROOFS else ()
-        # Clients' noises add up in the average as long as no step comes between.
+        # The clients' noises add up in the average only if no other step comes between.
         summed = all(later["kind"] == "secure-aggregation" for later in steps[index + 1 :])
         if found:
             private.append([one for one in found if summed or one.adversary == "server"])
@@ -134,8 +133,8 @@ def _account_laplace(step: Mapping[str, Any], federation: FederationParams, _del
 def _account_dp_sgd(step: Mapping[str, Any], federation: FederationParams, delta: float) -> tuple[Guarantee, ...]:
     """Every image is in one step of each epoch, known in advance: replacing it moves that step's sum by ≤ 2C.
 
-    Other steps of the epoch run on other images, so they reveal nothing of it by themselves. Batches are shuffled, not
-    sampled: no amplification by sampling is claimed (Chua et al. 2024, "How private are DP-SGD implementations?").
+    Other steps of the epoch run on other images, so they reveal nothing about it by themselves. Batches are shuffled,
+    not sampled: no amplification by sampling is claimed (Chua et al. 2024, "How private are DP-SGD implementations?").
     """
     noise = float(step["noise_multiplier"])
     if noise == 0:

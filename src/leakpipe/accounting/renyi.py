@@ -1,4 +1,4 @@
-"""Rényi accounting of Poisson-sampled Gaussian releases, as DP-SGD libraries print it."""
+"""Rényi accounting of Poisson-sampled Gaussian releases, as in DP-SGD libraries."""
 
 import numpy as np
 from scipy.special import gammaln, logsumexp
@@ -9,12 +9,12 @@ ORDERS = (*range(2, 65), 80, 96, 128, 192, 256, 384, 512)
 
 
 def sampled_gaussian_rdp(order: int, *, rate: float, noise_multiplier: float) -> float:
-    """RDP of one Poisson-sampled Gaussian release (Mironov, Talwar, Zhang 2019, section 3.3), add-or-remove-one.
+    """Returns the add-or-remove-one RDP of a Poisson-sampled Gaussian (Mironov, Talwar, Zhang 2019, section 3.3).
 
     Args:
         order: α, a whole number ≥ 2.
-        rate: Probability that an example is in the sample, in [0, 1]; at 1 this is α / (2z²).
-        noise_multiplier: z > 0, standard deviation over the norm that examples are clipped to.
+        rate: Probability that an example is in the sample, in [0, 1]; at 1 the RDP is α / (2z²).
+        noise_multiplier: z > 0, the standard deviation over the norm that examples are clipped to.
     """
     if not 0 <= rate <= 1:
         raise LeakpipeError(f"sampling rate {rate!r} must lie in [0, 1]")
@@ -29,10 +29,10 @@ def sampled_gaussian_rdp(order: int, *, rate: float, noise_multiplier: float) ->
 
 
 def sampled_gaussian_epsilon(*, rate: float, noise_multiplier: float, steps: int, delta: float) -> float:
-    """ε at δ after `steps` Poisson-sampled Gaussian releases: the smallest over whole orders.
+    """Returns ε at δ after `steps` Poisson-sampled Gaussian releases, the smallest over integer orders.
 
-    RDP is turned into ε as in Balle, Barthe, Gaboardi, Hsu, Sato 2020, theorem 21. It bounds ε from above; the exact
-    one is up to some per cent smaller.
+    RDP is converted as in Balle, Barthe, Gaboardi, Hsu, Sato 2020, theorem 21: an upper bound on ε, some per cent
+    above the exact value.
     """
     found = [
         steps * sampled_gaussian_rdp(order, rate=rate, noise_multiplier=noise_multiplier)

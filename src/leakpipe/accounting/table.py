@@ -27,15 +27,15 @@ PRIVACY_COLUMNS = [
 def tabulate_guarantees(
     defenses: Mapping[str, Sequence[Mapping[str, Any]]], federation: FederationParams, *, delta: float
 ) -> pd.DataFrame:
-    """What every defence guarantees to whom, in the order of the parameters.
+    """Tabulates the guarantees of all defences, in the order of the parameters.
 
     Args:
         defenses: The `defenses` section: steps by name.
         federation: Rounds and clients.
-        delta: δ that ε is given at.
+        delta: δ at which ε is computed.
 
     Returns:
-        `PRIVACY_COLUMNS`; what is infinite (no guarantee, no bound) is left empty.
+        A table with `PRIVACY_COLUMNS`; infinite values (no guarantee, no bound) are left empty.
     """
     rows = [
         {

@@ -1,4 +1,4 @@
-"""`leakpipe fetch`: download a data set through its publisher's own client."""
+"""`leakpipe fetch`: downloads a data set through its publisher's own client."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ Folder = click.Path(path_type=Path, file_okay=False)
 
 @click.group()
 def fetch() -> None:
-    """Download a data set. docs/data-sets.md says what each is, and under which licence."""
+    """Download a data set. docs/data-sets.md describes each, with its licence."""
 
 
 def into_option(command: click.decorators.FC) -> click.decorators.FC:
-    """Add `--into`: where the data set goes."""
-    return click.option("--into", type=Folder, help="Folder to put it in; else $LEAKPIPE_DATA, else `data` here.")(
-        command
-    )
+    """Adds `--into`, the folder of the data set."""
+    return click.option(
+        "--into", type=Folder, help="Folder to save it in  [default: LEAKPIPE_DATA, else `data` in the current folder]"
+    )(command)
 
 
 @fetch.command("covid-radiography")
@@ -32,7 +32,11 @@ def fetch_covid(into: Path | None) -> None:
 @fetch.command("medmnist")
 @click.argument("subset")
 @click.option(
-    "--size", type=click.Choice(["28", "64", "128", "224"]), default="28", show_default=True, help="Pixels a side."
+    "--size",
+    type=click.Choice(["28", "64", "128", "224"]),
+    default="28",
+    show_default=True,
+    help="Height and width in pixels.",
 )
 @into_option
 def fetch_medmnist_set(subset: str, size: str, into: Path | None) -> None:

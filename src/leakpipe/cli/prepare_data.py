@@ -1,4 +1,4 @@
-"""`leakpipe prepare-data`: load a data set and store it at the size it is used at."""
+"""`leakpipe prepare-data`: loads a data set and stores it at the size it is used at."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from leakpipe.cli.options import OutputFile, record_options, settings_option
 @click.option("--out", type=OutputFile, required=True, help="Where the images go (.safetensors).")
 @record_options
 def prepare_data(images: dict[str, Any], out: Path, record: Path | None, labels: dict[str, Any]) -> None:
-    """Load a data set, resize it, store it."""
+    """Load a data set, resize its images and store them."""
     from leakpipe.data.datasets import DATASETS
     from leakpipe.data.files import save_dataset
     from leakpipe.params.data import ImagesParams

@@ -1,4 +1,4 @@
-"""`leakpipe split-data`: split a data set by seed, and make the prior images of its public part."""
+"""`leakpipe split-data`: splits a data set by seed and averages its public part to prior images."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from leakpipe.cli.options import InputFile, OutputFile, record_options, settings
 @click.command()
 @settings_option("data-params", "The `data` section")
 @settings_option("clients", "The `federation.clients` section")
-@click.option("--images", type=InputFile, required=True, help="The data set (prepare-data's output).")
+@click.option("--images", type=InputFile, required=True, help="The data set (output of prepare-data).")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the split  [default: the label `seed`]")
 @click.option("--split", type=OutputFile, required=True, help="Where the split goes (.json).")
 @click.option("--prior", type=OutputFile, required=True, help="Where the prior images go (.safetensors).")
@@ -29,7 +29,7 @@ def split_data(
     record: Path | None,
     labels: dict[str, str],
 ) -> None:
-    """Split a data set into clients, validation, test and public part."""
+    """Split a data set into clients, validation, test and public part, and average the public images."""
     from leakpipe.data.datalists import find_datalists, split_by_datalists
     from leakpipe.data.files import load_dataset, save_split
     from leakpipe.data.partition import split_dataset

@@ -1,8 +1,8 @@
-"""Splits that are given by lists, as the paper's code publishes them.
+"""Splits given by lists, in the format of those that the paper's code publishes.
 
-One JSON file per client, `<client>.json`, with lists `training`, `validation` and `testing` of entries
-`{"image": "COVID/images/COVID-1.png", "label": [1]}`, paths relative to the data set's folder. Other lists in the
-file (the published ones have one of unused images) are not read.
+Each client has a JSON file `<client>.json` with lists `training`, `validation` and `testing` of entries
+`{"image": "COVID/images/COVID-1.png", "label": [1]}`. Paths are relative to the data set's folder. Other lists in the
+file are ignored (the published files list unused images, too).
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ PARTS = ("training", "validation", "testing")
 
 @dataclass(frozen=True)
 class Listed:
-    """One entry of a list: an image by its path in the data set's folder, its label, and where that is said."""
+    """One entry of a list: an image by its path in the data set's folder, its label, and the place of the entry."""
 
     image: str
     label: int
@@ -32,15 +32,15 @@ Datalist = Mapping[str, tuple[Listed, ...]]
 
 
 def find_datalists(params: ImagesParams) -> list[Path]:
-    """Files of `data.datalists`, sorted; none where the split is not given by lists."""
+    """Returns the files of `data.datalists`, sorted; none if the split is not given by lists."""
     return sorted(Path(params.datalists).expanduser().glob("*.json")) if params.datalists else []
 
 
 def read_datalist(path: Path) -> Datalist:
-    """Read one client's lists.
+    """Reads one client's lists.
 
     Raises:
-        LeakpipeError: The file is missing or no such list, or a path leaves the data set's folder.
+        LeakpipeError: The file is missing or has another format, or a path leaves the data set's folder.
     """
     content = read_json(path)
     if "training" not in content:
@@ -63,10 +63,10 @@ def _read_entries(where: str, entries: object) -> Iterator[Listed]:
 
 
 def listed_images(params: ImagesParams) -> set[str]:
-    """Names of all images in the lists of `data.datalists`, which have to be loaded.
+    """Returns the names of all images in the lists of `data.datalists`.
 
     Raises:
-        LeakpipeError: There is no list, or one cannot be read.
+        LeakpipeError: There is no list, or a list cannot be read.
     """
     paths = find_datalists(params)
     if params.datalists and not paths:
@@ -79,14 +79,14 @@ def listed_images(params: ImagesParams) -> set[str]:
 def split_by_datalists(
     dataset: LabeledImages, data: DataParams, clients: Mapping[str, ClientParams], *, seed: int
 ) -> Split:
-    """Split as the lists say: each client's training images; validation and test are those of all clients, pooled.
+    """Splits a data set by lists: training images by client; validation and test images pooled over all clients.
 
-    Public images are drawn by `seed` from those in no list. Two clients may hold the same image, as the published
-    lists have it; validation and test share none with anybody.
+    Public images are drawn by `seed` from those in no list. Two clients may hold the same image, as in the published
+    lists; validation and test images are in no other part.
 
     Raises:
-        LeakpipeError: A list is missing, names an image or a label that is not the data set's, or holds more or
-            fewer images than the parameters say; or an image is both trained on and held out.
+        LeakpipeError: A list is missing, names an image or a label that the data set does not have, or holds another
+            number of images than the parameters; or an image is both trained on and held out.
     """
     folder = Path(str(data.datalists)).expanduser()
     lists = {name: read_datalist(folder / f"{name}.json") for name in clients}
@@ -123,8 +123,8 @@ def _resolve(dataset: LabeledImages, index: Mapping[str, int], entry: Listed) ->
     label = int(dataset.labels[index[entry.image]])
     if entry.label != label:
         raise LeakpipeError(
-            f"{entry.where}.label: {entry.label} ({dataset.classes[entry.label]}), but the image lies in the folder of "
-            f"{dataset.classes[label]} ({label}); data.classes orders them"
+            f"{entry.where}.label: {entry.label} ({dataset.classes[entry.label]}), but the image is in the folder of "
+            f"{dataset.classes[label]} ({label}); data.classes sets the order of labels"
         )
     return index[entry.image]
 

@@ -1,23 +1,19 @@
-"""Registered data sets: what they are, where they come from, and how to load them.
+"""The registered data sets. docs/data-sets.md has a section on each.
 
-Loading imports its library only when called, so that the registry is cheap to read. docs/data-sets.md has a
-section on each.
+Loaders import their libraries when called, so that reading the registry stays cheap.
 """
 
 import numpy as np
 
 from leakpipe.data.covid_radiography import COVID_RADIOGRAPHY
-from leakpipe.data.entries import Contents, Dataset
-from leakpipe.data.image_folder import IMAGE_FOLDER
-from leakpipe.data.images import LabeledImages
+from leakpipe.data.folders import IMAGE_FOLDER
+from leakpipe.data.images import Contents, Dataset, LabeledImages
 from leakpipe.data.medmnist_sets import MEDMNIST
 from leakpipe.data.phantom.entry import CXR_PHANTOM
 from leakpipe.params.data import ImagesParams
 from leakpipe.registry import Registry
 
 DATASETS: Registry[Dataset] = Registry("data set")
-
-
 LFW_FACES = Contents(classes=("face", "background"), images=200)
 
 

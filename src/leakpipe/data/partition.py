@@ -1,4 +1,4 @@
-"""Splitting a data set, once per seed, into disjoint parts: clients, validation, test and public."""
+"""The split of a data set into disjoint parts, one per seed: clients, validation, test and public."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,11 +14,11 @@ from leakpipe.randomness import derive_seed
 
 @dataclass(frozen=True)
 class Split:
-    """Indices into the data set; no index stands in two parts (but datalists may give two clients the same image).
+    """Indices into the data set. No index is in two parts, except that datalists may give two clients the same image.
 
     Attributes:
         clients: Training images of each client.
-        public: Images that no client holds; the attacker may know them.
+        public: Images that no client holds and the attacker may know.
     """
 
     clients: Mapping[str, tuple[int, ...]]
@@ -27,12 +27,12 @@ class Split:
     public: tuple[int, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON types."""
+        """Returns the split in plain JSON types."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], *, source: str) -> "Split":
-        """Inverse of `to_json`; `LeakpipeError` names `source` and the field that is missing or wrong."""
+        """Parses what `to_json` returned; `LeakpipeError` names `source` and the field that is missing or wrong."""
         try:
             clients = {str(name): tuple(map(int, indices)) for name, indices in content["clients"].items()}
             parts = {part: tuple(map(int, content[part])) for part in ("validation", "test", "public")}
@@ -49,15 +49,15 @@ def split_dataset(
     *,
     seed: int,
 ) -> Split:
-    """Draw disjoint parts, each balanced over the classes it may hold as far as their images last.
+    """Draws disjoint parts, each as balanced over the classes it may hold as possible.
 
-    Clients restricted to some classes draw first, so that those with a free choice cannot use them up.
+    Clients restricted to some classes draw first, so that the others cannot use up those classes.
 
     Args:
-        labels: int64 of shape (N,), label i meaning `class_names[i]`.
+        labels: int64 of shape (N,); label i means `class_names[i]`.
 
     Raises:
-        LeakpipeError: A class has too few images for the parts that ask for it.
+        LeakpipeError: A class has too few images for the parts that require it.
     """
     left = shuffle_by_class(labels, class_names, seed=seed)
 
@@ -78,7 +78,7 @@ def split_dataset(
 def shuffle_by_class(
     labels: np.ndarray, class_names: Sequence[str], *, seed: int, among: Collection[int] | None = None
 ) -> dict[str, list[int]]:
-    """Indices of each class in random order, by its name; of those in `among` only, if given."""
+    """Returns the indices of each class in random order, by class name; only those in `among`, if given."""
     rng = np.random.default_rng(derive_seed("split", seed))
     shuffled = {name: rng.permutation(np.flatnonzero(labels == label)) for label, name in enumerate(class_names)}
     return {
@@ -88,10 +88,10 @@ def shuffle_by_class(
 
 
 def draw_balanced(left: dict[str, list[int]], count: int, allowed: Sequence[str], *, part: str) -> tuple[int, ...]:
-    """Take `count` images out of `left`, from the allowed classes in turn as long as they last.
+    """Removes `count` images from `left`, taking turns among the allowed classes until they are used up.
 
     Raises:
-        LeakpipeError: There are too few for `part`, which the message names.
+        LeakpipeError: Too few images are left for `part`, which the message names.
     """
     drawn: list[int] = []
     for position in range(count):

@@ -1,4 +1,4 @@
-"""The prior image, the attacker's guess before it sees an update: made of public images, stored, chosen from."""
+"""The prior image: the attacker's guess before it sees an update, from public images or from none."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,13 +9,13 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.files.storage import read_arrays, require_array, require_seed, sidecar_path, write_arrays
 
 PRIOR = "leakpipe/prior"
-GRAY = 0.5  # the middle of [0, 1]: what is left to guess without public images
+GRAY = 0.5  # the middle of [0, 1]: the best guess without public images
 
 
 def average_public_images(
     images: np.ndarray, labels: np.ndarray, public: Sequence[int], class_names: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Average the public images, over all classes and over each.
+    """Averages the public images, over all classes and over each.
 
     Args:
         images: float32 of shape (N, channels, height, width) in [0, 1].
@@ -39,7 +39,7 @@ def average_public_images(
 
 
 def choose_priors(priors: Mapping[str, np.ndarray], choice: str, labels: Sequence[int]) -> np.ndarray:
-    """Prior image of each of a client's images, as the threat model grants it.
+    """Returns the prior image of each of a client's images, as the threat model grants it.
 
     Args:
         priors: "all", then one per class in the order of the labels (`average_public_images`).
@@ -55,11 +55,12 @@ def choose_priors(priors: Mapping[str, np.ndarray], choice: str, labels: Sequenc
 
 
 def save_priors(path: Path, priors: dict[str, np.ndarray], *, seed: int) -> None:
-    """Write the prior images of one seed's split."""
+    """Writes the prior images of one seed's split."""
     write_arrays(path, PRIOR, priors, {"seed": seed})
 
 
 def load_priors(path: Path) -> tuple[dict[str, np.ndarray], int]:
-    """Read prior images (channels, height, width) by name ("all" and one per class), and their seed."""
+    """Reads prior images of shape (channels, height, width) by name ("all" and one per class), and their seed."""
     arrays, metadata = read_arrays(path, PRIOR)
-    return {name: require_array(path, arrays, name, 3) for name in arrays}, require_seed(sidecar_path(path), metadata)
+    priors = {name: require_array(path, arrays, name, 3) for name in arrays}
+    return priors, require_seed(sidecar_path(path), metadata)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from leakpipe.data.phantom.burned_text import ALPHABET, BurnedText, render_glyphs
+from leakpipe.data.phantom import ALPHABET, BurnedText, render_glyphs
 
 UNREADABLE = "?"
 

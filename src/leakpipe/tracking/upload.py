@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
+TAG_LENGTH = 5000  # log_batch cuts long values, create_run does not
 LABEL_ORDER = ("defense", "seed", "round", "client", "attack")
 Record = Mapping[str, Any]
 
@@ -173,31 +174,36 @@ def _log_record(
     from mlflow.entities import Metric
 
     (started, ended), environment = _times(record), record["environment"]
-    run = run or client.create_run(
-        experiment_id,
-        start_time=started,
-        tags={KEY: record["id"], KIND: "job", PARENT: parent, "rule": record["rule"]},
-        run_name=name_run(record),
-    )
+    measured = {name: environment[name] for name in ("seconds", "peak_memory_mib") if name in environment}
+    if run is None:
+        tags = {
+            **{name: value for name, value in _flatten(environment).items() if name not in measured},
+            **record["labels"],
+            "params_hash": record.get("params_hash"),
+            "rule": record["rule"],
+            "leakpipe.record": str(path),
+            KEY: record["id"],
+            KIND: "job",
+            PARENT: parent,
+            "mlflow.source.name": f"leakpipe {record['rule'].replace('_', '-')}",
+            "mlflow.source.git.commit": environment.get("commit") or "",
+        }
+        run = client.create_run(
+            experiment_id,
+            start_time=started,
+            tags={name: _as_text(value)[:TAG_LENGTH] for name, value in tags.items()},
+            run_name=name_run(record),
+        )
     points: list[Metric] = []
     for name, curve in record["curves"].items():
         spacing = (ended - started) / max(len(curve), 1)
         points += [Metric(name, value, started + int(spacing * i), step) for i, (step, value) in enumerate(curve)]
     last_step = max((point.step for point in points), default=0)
-    measured = {name: environment[name] for name in ("seconds", "peak_memory_mib") if name in environment}
     latest = max(ended, started + 1)  # so that a final value counts more than a curve's of the same name
     final = _numbers(_flatten(record["metrics"] | measured))
     points += [Metric(name, value, latest, last_step) for name, value in final.items()]
-    tags = {
-        **{name: value for name, value in _flatten(environment).items() if name not in measured},
-        **record["labels"],
-        "params_hash": record.get("params_hash"),
-        "leakpipe.record": path,
-        "mlflow.source.name": f"leakpipe {record['rule'].replace('_', '-')}",
-        "mlflow.source.git.commit": environment.get("commit") or "",
-    }
     artifacts = [Path(artifact) for artifact in record["artifacts"]]
-    return _fill(client, run.info.run_id, points, record["params"], tags, artifacts, base=None, ended=ended)
+    return _fill(client, run.info.run_id, points, record["params"], {}, artifacts, base=None, ended=ended)
 
 
 def _fill(
@@ -205,7 +211,7 @@ def _fill(
     run_id: str,
     points: Sequence["Metric"],
     params: Mapping[str, Any],
-    tags: Mapping[str, Any],
+    tags: Mapping[str, str],
     artifacts: Sequence[Path],
     *,
     base: Path | None,
@@ -224,7 +230,7 @@ def _fill(
     notes = [f"artifact {path} is missing and was left out" for path in artifacts if not path.exists()]
     tags = {**tags, "leakpipe.notes": "\n".join(notes)} if notes else tags
     settings = [Param(name, _as_text(value)) for name, value in _flatten(params).items()]
-    client.log_batch(run_id, points, settings, [RunTag(name, _as_text(value)) for name, value in tags.items()])
+    client.log_batch(run_id, points, settings, [RunTag(*tag) for tag in tags.items()])
     client.set_terminated(run_id, "FINISHED", end_time=ended)
     return notes
 

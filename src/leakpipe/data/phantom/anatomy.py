@@ -1,4 +1,4 @@
-"""A patient: where organs are and how large, drawn at random within what adults have."""
+"""A patient: position and size of the organs, drawn at random within the range of adults."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Pose:
-    """How the patient stands before the film: `tilt` in radians, `shift` in film units, `zoom` about 1."""
+    """The position of the patient before the film: `tilt` in radians, `shift` in film units, `zoom` about 1."""
 
     tilt: float
     shift: tuple[float, float]
@@ -18,7 +18,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """One patient, in the package's units. Pairs are (patient's right, patient's left), so left to right on the film.
+    """One patient, in the package's units. Pairs are (patient's right, patient's left), left to right on the film.
 
     Attributes:
         cage: Half width of the rib cage at its widest.
@@ -29,12 +29,12 @@ class Anatomy:
         apex: Top of each lung.
         dome: Top of each half of the diaphragm.
         hila: Centre of each hilum.
-        mediastinum: Half width of what lies between the lungs.
+        mediastinum: Half width of the space between the lungs.
         heart: Centre x, centre y, half length, half width, tilt in radians.
         arch: Radius of the aortic arch.
         ribs: Distance between ribs.
-        first_rib: Where the topmost rib leaves the spine.
-        rib_slope: How far a rib falls from back to front.
+        first_rib: Height at which the topmost rib leaves the spine.
+        rib_slope: Drop of a rib from back to front.
         rib_width: Half the height of a rib.
         rib_jitter: Displacement of each rib, shape (2, 12).
         bone: Density of the bones relative to the average.
@@ -44,7 +44,7 @@ class Anatomy:
         bubble: Radius of the air in the stomach; 0 for none.
         texture: Strength of the tissue's fine structure.
         markings: Strength of the vessels.
-        warp: How far a coarse grid over the film is displaced, so that no outline is a perfect curve; shape (2, 9, 9).
+        warp: Displacement of a coarse grid over the film, so that no outline is a perfect curve; shape (2, 9, 9).
     """
 
     pose: Pose
@@ -75,7 +75,7 @@ class Anatomy:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Self:
-        """Draw a patient."""
+        """Draws a patient."""
         u = rng.uniform
         apex, dome = u(-0.84, -0.68), u(0.36, 0.68)
         size = u(0.32, 0.46)

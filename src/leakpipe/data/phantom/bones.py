@@ -7,7 +7,7 @@ from leakpipe.data.phantom.geometry import Map, Rays, dome, fade
 
 
 def cross_bones(rays: Rays, patient: Anatomy, cage: Map) -> Map:
-    """Compact bone along every ray, in cm, float32 of shape (size, size).
+    """Returns the compact bone along every ray, in cm, float32 of shape (size, size).
 
     Args:
         cage: Half width of the rib cage at the ray's height.
@@ -20,7 +20,7 @@ def cross_bones(rays: Rays, patient: Anatomy, cage: Map) -> Map:
 
 
 def _ribs(rays: Rays, patient: Anatomy, cage: Map) -> Map:
-    """Every rib is a ring around the chest that falls from back to front: it is met twice, at the side edge-on."""
+    """Returns the ribs: rings around the chest that drop from back to front. A ray crosses each twice, or edge-on."""
     out = np.abs(rays.x) / cage
     back = dome(np.square(out))
     edge_on = 0.24 / np.maximum(back, 0.4)
@@ -34,7 +34,7 @@ def _ribs(rays: Rays, patient: Anatomy, cage: Map) -> Map:
 
 
 def _bands(rays: Rays, patient: Anatomy, fall: Map, *, phase: float) -> Map:
-    """Profile of all ribs at once: bands that repeat down the body, each a tube whose rim is denser than its core."""
+    """Returns the profile of all ribs: bands that repeat down the body, each a tube with a rim denser than its core."""
     rank = (rays.y - patient.first_rib - fall) / patient.ribs + phase
     number = np.clip(np.rint(rank), 0, 11)
     jitter = patient.rib_jitter.take((12 * rays.left + number).astype(np.intp))

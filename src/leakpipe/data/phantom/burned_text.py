@@ -1,6 +1,6 @@
-"""Text burned into images, as scanners do with names and dates: one font, one cell per character.
+"""Text burned into images, like names and dates by scanners: one font, one cell per character.
 
-Who burns text in and who looks for it in a reconstruction need the same pixels, so they are made here.
+Burning text into images and reading it in reconstructions need the same glyphs, so both take them from here.
 """
 
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 @dataclass(frozen=True)
 class BurnedText:
-    """Where in an image which text is, in characters of `ALPHABET` and spaces.
+    """A text and its place in an image.
 
     Attributes:
-        text: One line.
+        text: One line of characters of `ALPHABET` and spaces.
         left: First column of the first character's cell.
         top: First row of the cells.
-        size: Of the font, in pixels.
+        size: Size of the font in pixels.
     """
 
     text: str
@@ -31,41 +31,41 @@ class BurnedText:
     size: int
 
     def __post_init__(self) -> None:
-        """Check that there is a character to read and a glyph for each."""
+        """Checks that there is at least one character, and a glyph for each."""
         unknown = set(self.text) - {*ALPHABET, " "}
         if unknown or not self.text.strip():
             raise LeakpipeError(
-                f"text {self.text!r}: expected characters of {ALPHABET} and spaces, at least one letter"
+                f"text {self.text!r}: expected characters of {ALPHABET} and spaces, at least one character"
             )
 
     @property
     def characters(self) -> str:
-        """The text without its spaces, which nobody has to read."""
+        """The text without its spaces."""
         return self.text.replace(" ", "")
 
     def cut_cells(self, image: np.ndarray) -> np.ndarray:
-        """The part of the image around each of `characters`.
+        """Cuts out the part of the image around each of `characters`.
 
         Args:
             image: Shape (channels, height, width).
 
         Returns:
-            Views of it, in a new array of shape (characters, channels, cell height, cell width).
+            A new array of shape (characters, channels, cell height, cell width).
 
         Raises:
-            LeakpipeError: Where the text does not lie whole inside the image.
+            LeakpipeError: The text does not fit inside the image.
         """
         return np.stack([image[:, rows, columns] for rows, columns in self._cells(image)])
 
     def burn(self, image: np.ndarray, *, brightness: float = 1.0) -> np.ndarray:
-        """A copy of the image with the text in it, over what was there; edges of letters are mixed with it.
+        """Returns a copy of the image with the text drawn over it, with smooth edges.
 
         Args:
             image: Shape (channels, height, width).
             brightness: Value of the letters.
 
         Raises:
-            LeakpipeError: Where the text does not lie whole inside the image.
+            LeakpipeError: The text does not fit inside the image.
         """
         burned = image.copy()
         for character, (rows, columns) in zip(self.characters, self._cells(image), strict=True):
@@ -87,16 +87,16 @@ class BurnedText:
 
 @lru_cache
 def render_glyphs(size: int) -> np.ndarray:
-    """Every character of `ALPHABET` in a cell that is as large as the largest needs, and a column between letters.
+    """Renders every character of `ALPHABET` in a cell of the size of the largest, plus a column between letters.
 
     Args:
-        size: Of Pillow's own font, in pixels, at least 6.
+        size: Size of Pillow's own font in pixels, at least 6.
 
     Returns:
-        Share of each pixel that is inked, in [0, 1], read-only, shape (36, cell height, cell width).
+        Share of ink of each pixel, in [0, 1], read-only, of shape (36, cell height, cell width).
 
     Raises:
-        LeakpipeError: For a smaller font, or where Pillow was built without FreeType.
+        LeakpipeError: The font is smaller, or Pillow was built without FreeType.
     """
     font = ImageFont.load_default(size) if size >= 6 else None
     if not isinstance(font, ImageFont.FreeTypeFont):

@@ -1,4 +1,4 @@
-"""From tissue to picture: X-rays are attenuated, counted, and shown as radiographs are, bones bright and lungs dark."""
+"""The film: X-rays are attenuated, counted and displayed like radiographs, with bright bones and dark lungs."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ GROUND = 9  # details are what is smaller than about this part of the film
 
 @dataclass(frozen=True)
 class Settings:
-    """How the film is shown: weights of ground and detail, the window of attenuations, the film's curve."""
+    """Settings of the display: weights of ground and detail, the window of attenuations, the film's curve."""
 
     ground: float
     detail: float
@@ -29,13 +29,13 @@ class Settings:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Self:
-        """Draw what a radiographer might have chosen."""
+        """Draws settings that a radiographer might choose."""
         u = rng.uniform
         return cls(ground=u(0.75, 0.95), detail=u(1.3, 2.0), low=u(0.5, 1.0), high=u(5.2, 6.4), gamma=u(0.85, 1.35))
 
 
 def expose(attenuation: Map, rng: np.random.Generator) -> Map:
-    """What is left to see of the attenuation when quanta are counted: -log of the share that arrived.
+    """Returns the attenuation as measured by counting quanta: -log of the share that arrived.
 
     Args:
         attenuation: -log of the share of quanta that pass, float32 of shape (size, size).
@@ -50,7 +50,7 @@ def expose(attenuation: Map, rng: np.random.Generator) -> Map:
 
 
 def develop(attenuation: Map, settings: Settings) -> Map:
-    """Lift details over their ground, cut out the window, bend by the film's curve: values in [0, 1]."""
+    """Enhances details over their ground, applies the window and the film's curve; returns values in [0, 1]."""
     ground = attenuation
     for _ in range(2):  # twice a box is nearly a Gaussian, and does not get slower as it gets wider
         ground = uniform_filter(ground, max(3, len(attenuation) // GROUND), mode="nearest")

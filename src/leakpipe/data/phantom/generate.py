@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from leakpipe.data.images import LabeledImages
-from leakpipe.data.phantom import CLASSES
+from leakpipe.data.phantom import CLASSES, BurnedText
 from leakpipe.data.phantom.anatomy import Anatomy
 from leakpipe.data.phantom.bones import cross_bones
 from leakpipe.data.phantom.film import BONE, LUNG, WATER, Settings, develop, expose
@@ -20,37 +19,40 @@ from leakpipe.randomness import derive_seed
 FINEST = 128  # films with fewer pixels are exposed at a multiple of them, so that thin bones do not alias
 
 
-def make_phantoms(count: int, size: int, *, burned_text: bool) -> LabeledImages:
-    """Radiographs of the first `count` patients.
+def make_phantoms(
+    count: int, size: int, *, burned_text: bool
+) -> tuple[np.ndarray, np.ndarray, tuple[tuple[BurnedText, ...], ...]]:
+    """Draws the radiographs of the first `count` patients.
 
     Args:
         count: At least 1.
         size: Height and width in pixels.
-        burned_text: Whether name, birth date and side are written on each; needs at least 128 pixels.
+        burned_text: Whether name, birth date and side are written on each image; needs at least 128 pixels.
+
+    Returns:
+        Images, float32 of shape (count, 1, size, size) in [0, 1]; labels, int64 of shape (count,), by `CLASSES`; the
+        texts of each image, or nothing without `burned_text`.
     """
     images = np.stack([make_radiograph(index, size)[None] for index in range(count)])
-    labels = np.arange(count, dtype=np.int64) % len(CLASSES)
-    if not burned_text:
-        return LabeledImages(images, labels, CLASSES)
-    texts = tuple(write_overlay(index, size) for index in range(count))
-    for image, held in zip(images, texts, strict=True):
+    texts = tuple(write_overlay(index, size) for index in range(count)) if burned_text else ()
+    for image, held in zip(images, texts, strict=False):
         for text in held:
             image[:] = text.burn(image)
-    return LabeledImages(images, labels, CLASSES, texts)
+    return images, np.arange(count, dtype=np.int64) % len(CLASSES), texts
 
 
 def make_radiograph(index: int, size: int) -> Map:
-    """The chest radiograph of patient number `index`.
+    """Draws the chest radiograph of patient number `index`.
 
     Args:
-        index: At least 0; fixes the patient and the exposure; every second patient has opacities.
+        index: At least 0; determines the patient and the exposure. Every second patient has opacities.
         size: Height and width in pixels.
 
     Returns:
         float32 of shape (size, size) in [0, 1], bones bright.
     """
     rng = np.random.default_rng(derive_seed("cxr-phantom", index))
-    # What does not depend on the film's size is drawn first: a patient is the same at every size, but for the noise.
+    # Values that do not depend on the film's size are drawn first, so that only the noise depends on the size.
     patient, settings = Anatomy.draw(rng), Settings.draw(rng)
     patches = draw_patches(patient, rng) if index % len(CLASSES) else ()
     multiple = math.ceil(FINEST / size)
@@ -65,7 +67,7 @@ def make_radiograph(index: int, size: int) -> Map:
 
 
 def _attenuate(rays: Rays, patient: Anatomy, patches: Sequence[Patch], *, texture: Map, vessels: Map) -> Map:
-    """Attenuation along every ray: thickness of each tissue times its coefficient."""
+    """Returns the attenuation along every ray: thickness of each tissue times its coefficient."""
     tissue = cross_soft_tissue(rays, patient)
     fluid = tissue.lung * tissue.field * fill_air_spaces(rays, patches, texture)
     lungs = WATER * fluid + LUNG * (tissue.lung - fluid)

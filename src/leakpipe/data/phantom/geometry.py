@@ -1,4 +1,4 @@
-"""Coordinates of the rays and the shapes that organs are made of."""
+"""Coordinates of the rays, and the shapes that organs are composed of."""
 
 import math
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ BAND = 16_000  # rays that are followed together
 
 @dataclass(frozen=True)
 class Rays:
-    """Where each ray meets the patient, float32 of shape (size, size) each.
+    """The points at which rays cross the patient, float32 of shape (size, size) each.
 
     Attributes:
         x: To the viewer's right, 0 at the spine.
@@ -31,7 +31,7 @@ class Rays:
 
     @classmethod
     def cast(cls, size: int, patient: Anatomy) -> Self:
-        """One ray per pixel of a square film through a patient as the patient stands."""
+        """Casts one ray per pixel of a square film through a patient in the patient's pose."""
         pose = patient.pose
         steps = ((np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1) / pose.zoom
         columns, rows = steps[None, :] - pose.shift[0], steps[:, None] - pose.shift[1]
@@ -41,16 +41,16 @@ class Rays:
         return cls(x=x, y=cosine * rows - sine * columns + np.asarray(down), left=(x > 0).astype(np.float32))
 
     def of_side(self, pair: tuple[float, float]) -> Map:
-        """The value of the patient's right or left half, whichever each ray is in."""
+        """Returns the value of the patient's right or left half for each ray."""
         right, left = pair
         return right + (left - right) * self.left
 
     def reach_above(self, y: float) -> bool:
-        """Whether any ray is above this height: saves looking for organs where there are none."""
+        """Whether any ray is above this height; organs above it can be skipped otherwise."""
         return bool(self.y.min() < y)
 
     def bands(self) -> Iterator[tuple[slice, Self]]:
-        """The rays in groups of rows, small enough to stay in a processor's cache: several times as fast."""
+        """Yields the rays in groups of rows that fit into a processor's cache, which is several times as fast."""
         rows = max(1, BAND // self.x.shape[1])
         for top in range(0, len(self.x), rows):
             band = slice(top, top + rows)
@@ -58,7 +58,7 @@ class Rays:
 
 
 def fade(distance: Map, width: float) -> Map:
-    """0 outside (negative distance), 1 inside, a smooth step of this width between."""
+    """Returns 0 outside (negative distance), 1 inside, and a smooth step of this width between."""
     t = distance * (1 / width)
     t += 0.5
     np.clip(t, 0, 1, out=t)
@@ -70,14 +70,14 @@ def fade(distance: Map, width: float) -> Map:
 
 
 def dome(ratio_squared: Map) -> Map:
-    """Height of a unit ball's half over a point whose squared distance from the middle is given; 0 outside."""
+    """Returns the height of a unit hemisphere at a squared distance from its centre; 0 outside."""
     height = 1 - ratio_squared
     np.maximum(height, 0, out=height)
     return np.sqrt(height, out=height)
 
 
 def ellipse(rays: Rays, *, x: float, y: float, wide: float, high: float, tilt: float = 0.0) -> Map:
-    """Squared distance from the middle of an ellipse, in its radii: 1 on the outline."""
+    """Returns the squared distance from the centre of an ellipse, in its radii: 1 on the outline."""
     cosine, sine = math.cos(tilt), math.sin(tilt)
     across, along = rays.x - x, rays.y - y
     first = across * (cosine / wide)

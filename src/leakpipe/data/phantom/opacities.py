@@ -1,4 +1,4 @@
-"""Disease: patches of lung whose air gave way to fluid, hazy (ground glass) or dense (consolidation)."""
+"""Disease: patches of lung in which fluid replaces air, hazy (ground glass) or dense (consolidation)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Patch:
 
 
 def draw_patches(patient: Anatomy, rng: np.random.Generator) -> tuple[Patch, ...]:
-    """Four to eight patches in both lungs, at random."""
+    """Draws four to eight patches in both lungs."""
     return tuple(
         Patch(
             x=(-1, 1)[number % 2] * patient.cage * rng.uniform(0.4, 0.85),
@@ -37,7 +37,7 @@ def draw_patches(patient: Anatomy, rng: np.random.Generator) -> tuple[Patch, ...
 
 
 def fill_air_spaces(rays: Rays, patches: Sequence[Patch], texture: Map) -> Map:
-    """Share of the lung's air that fluid replaced along every ray, in [0, 1], of the rays' shape.
+    """Returns the share of the lung's air that fluid replaces along every ray, in [0, 1], of the rays' shape.
 
     Args:
         texture: Standard normal fine structure that frays the edges of the patches.

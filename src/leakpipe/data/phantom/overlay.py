@@ -1,4 +1,4 @@
-"""What scanners burn into a film: an invented patient's name, birth date, and which side is which."""
+"""The text that scanners burn into a film: an invented patient's name, birth date, and a side marker."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ GIVEN = ("ANNA", "JOHN", "EVA", "OMAR", "LENA", "MARK", "ROSA", "IVAN", "MEI", "
 
 
 def write_overlay(index: int, size: int) -> tuple[BurnedText, ...]:
-    """Name, birth date and side marker of patient number `index`, for a film of `size` pixels.
+    """Returns name, birth date and side marker of patient number `index`, for a film of `size` pixels.
 
     The marker is an L at the viewer's right, where the patient's left is.
     """

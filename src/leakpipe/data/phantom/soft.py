@@ -10,12 +10,12 @@ from leakpipe.data.phantom.geometry import Map, Rays, dome, ellipse, fade
 
 @dataclass(frozen=True)
 class SoftTissue:
-    """What rays cross, float32 of shape (size, size).
+    """The soft tissue that rays cross, float32 of shape (size, size).
 
     Attributes:
         water: Muscle, fat, blood and organs, in cm of water.
         lung: Air-filled lung, in cm.
-        field: How much of the ray's way may be lung, in [0, 1]: 1 in the middle of a lung.
+        field: Share of the ray's path that may be lung, in [0, 1]: 1 in the middle of a lung.
         cage: Half width of the rib cage at the ray's height.
     """
 
@@ -26,7 +26,7 @@ class SoftTissue:
 
 
 def cross_soft_tissue(rays: Rays, patient: Anatomy) -> SoftTissue:
-    """Thickness of soft tissue and lung along every ray."""
+    """Returns the thickness of soft tissue and lung along every ray."""
     cage = _cage_width(rays, patient)
     field = _lung_field(rays, patient, cage)
     heart = _heart(rays, patient)
@@ -39,7 +39,7 @@ def cross_soft_tissue(rays: Rays, patient: Anatomy) -> SoftTissue:
 
 
 def _cage_width(rays: Rays, patient: Anatomy) -> Map:
-    """Half width of the rib cage: a dome that becomes a barrel."""
+    """Returns the half width of the rib cage: a dome that becomes a barrel."""
     down = np.clip((rays.y + 0.9) / 1.25, 0.02, 1)
     width: Map = patient.cage * np.sqrt(1 - np.square(1 - down)) * (1 - 0.06 * down)
     return width
@@ -58,7 +58,7 @@ def _lung_field(rays: Rays, patient: Anatomy, cage: Map) -> Map:
 
 
 def _heart(rays: Rays, patient: Anatomy) -> Map:
-    """Share of the lung's depth that heart and aortic arch take."""
+    """Returns the share of the lung's depth that heart and aortic arch occupy."""
     x, y, long, wide, tilt = patient.heart
     heart = fade(1 - ellipse(rays, x=x, y=y, wide=long, high=wide, tilt=tilt), 0.16)
     arch = fade(1 - ellipse(rays, x=0.1, y=-0.3, wide=patient.arch + 0.02, high=1.5 * patient.arch), 0.6)
@@ -70,7 +70,7 @@ def _heart(rays: Rays, patient: Anatomy) -> Map:
 
 
 def _body(rays: Rays, patient: Anatomy) -> Map:
-    """Depth of the body from front to back, lungs not yet taken out."""
+    """Returns the depth of the body from front to back, including the lungs."""
     away = np.abs(rays.x)
     top = patient.shoulder + 0.28 * np.square(away) - 0.5 * fade(0.3 - away, 0.25)
     trunk = dome(np.square(away / (patient.torso + 0.3)))
@@ -80,7 +80,7 @@ def _body(rays: Rays, patient: Anatomy) -> Map:
 
 
 def _air(rays: Rays, patient: Anatomy) -> Map:
-    """Windpipe, main bronchi and the stomach's bubble, in cm."""
+    """Returns windpipe, main bronchi and the bubble in the stomach, in cm."""
     air = _airways(rays) if rays.reach_above(0.0) else np.zeros_like(rays.x)
     if patient.bubble:
         where = {"x": 0.42 * patient.cage, "y": patient.dome[1] + 0.06 + patient.bubble}
@@ -89,7 +89,7 @@ def _air(rays: Rays, patient: Anatomy) -> Map:
 
 
 def _airways(rays: Rays) -> Map:
-    """Windpipe and main bronchi, in cm; none below the middle of the film."""
+    """Returns windpipe and main bronchi, in cm; none below the middle of the film."""
     bend = 0.02 * (rays.y + 1)
     windpipe = 1.9 * dome(np.square((rays.x - bend) / 0.055)) * fade(-0.27 - rays.y, 0.08)
     drop = np.clip(rays.y + 0.3, 0, 1)

@@ -1,4 +1,4 @@
-"""What makes lungs look like lungs: vessels that branch from the hila, and the fine structure of all tissue."""
+"""Vessels that branch from the hila, and the fine structure of all tissue."""
 
 import math
 from functools import lru_cache
@@ -14,9 +14,9 @@ SLOPE = 1.5  # of the amplitude of tissue's fine structure over frequency
 
 
 def draw_vessels(size: int, patient: Anatomy, rng: np.random.Generator) -> Map:
-    """Blood vessels along every ray, in cm of water, float32 of shape (size, size).
+    """Draws the blood vessels along every ray, in cm of water, float32 of shape (size, size).
 
-    Each hilum sends out trunks that wander, fork, thin out and grow fainter; lungs cut them off where they end.
+    Trunks from each hilum wander, fork, thin out and grow fainter. The vessels are not yet cut off at the lungs' edges.
     """
     canvas = Image.new("L", (size, size))
     pen = ImageDraw.Draw(canvas, "L")
@@ -38,7 +38,7 @@ def draw_vessels(size: int, patient: Anatomy, rng: np.random.Generator) -> Map:
 
 
 def _on_film(points: Map, size: int, pose: Pose) -> Map:
-    """The pixels that points of the patient, shape (N, 2), are seen at: the inverse of `Rays.cast`."""
+    """Returns the pixels of points of the patient, shape (N, 2): the inverse of `Rays.cast`."""
     cosine, sine = math.cos(pose.tilt), math.sin(pose.tilt)
     turned = points @ np.array([[cosine, sine], [-sine, cosine]]) + pose.shift
     pixels: Map = (turned * pose.zoom + 1) * (size / 2)
@@ -46,7 +46,7 @@ def _on_film(points: Map, size: int, pose: Pose) -> Map:
 
 
 def draw_texture(size: int, rng: np.random.Generator) -> Map:
-    """Fine structure of tissue: noise whose amplitude falls with a power of frequency (radiographs': Burgess 1999).
+    """Draws the fine structure of tissue: noise with a power-law spectrum, as in radiographs (Burgess 1999).
 
     Returns:
         float32 of shape (size, size), mean 0 and standard deviation 1.
@@ -60,7 +60,7 @@ def draw_texture(size: int, rng: np.random.Generator) -> Map:
 
 @lru_cache
 def _amplitude(size: int) -> Map:
-    """Of each wave of `numpy.fft.irfft2`; waves longer than a third of the film are no fine structure."""
+    """Returns the amplitude of each wave of `numpy.fft.irfft2`, constant above a third of the film's size."""
     across, down = np.fft.rfftfreq(size, 1 / size), np.fft.fftfreq(size, 1 / size)
     frequency = np.hypot(down[:, None], across[None, :]).astype(np.float32)
     amplitude: Map = np.maximum(frequency, 3) ** -SLOPE
