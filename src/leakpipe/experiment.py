@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leakpipe.attacks.presets import resolve_settings, resolve_threat_model
+from leakpipe.attacks.presets import PRESETS, resolve_settings, resolve_threat_model
 from leakpipe.attacks.requirements import matches_weights, unfit_for_aggregates
 from leakpipe.client.batches import count_local_steps
 from leakpipe.data.datasets import DATASETS
@@ -24,6 +24,9 @@ from leakpipe.params.experiment import Params
 from leakpipe.params.federation import ClientParams
 from leakpipe.params.privacy import WHY_NO_BATCH_NORM, DpSgdParams
 from leakpipe.params.reading import merge, parse_section, read_yaml
+from leakpipe.registry import Registry
+
+REGISTRIES: dict[str, Registry[Any]] = {each.kind: each for each in (DATASETS, MODELS, PRESETS)}
 
 
 @dataclass(frozen=True, order=True)
@@ -50,11 +53,25 @@ def load_params(*paths: Path) -> Params:
 
 def parse_params(content: Mapping[str, Any], *, source: str) -> Params:
     """Validate the merged parameters, first by themselves, then against data sets, models and presets."""
-    params = parse_section(Params, content, source=source)
+    params = parse_section(Params, content, source=source, known=REGISTRIES)
     problem = _find_conflict(params)
     if problem:
         raise LeakpipeError(f"{source}: {problem}")
     return params
+
+
+def params_schema() -> dict[str, Any]:
+    """Returns the JSON schema of params.yaml, with the registered names."""
+
+    def fill(node: Any) -> Any:
+        if isinstance(node, list):
+            return [fill(each) for each in node]
+        if not isinstance(node, dict):
+            return node
+        names = {"enum": [*REGISTRIES[node["registry"]]]} if isinstance(node.get("registry"), str) else {}
+        return {key: fill(value) for key, value in node.items() if not (names and key == "registry")} | names
+
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **fill(Params.model_json_schema())}
 
 
 def _find_conflict(params: Params) -> str | None:

@@ -8,19 +8,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from leakpipe.params.types import Name, Section, Seeds, Switchable
+from leakpipe.params.types import Name, Registered, Section, Seeds, Switchable
 
-PresetName = Literal[
-    "leakpipe",
-    "row-space",
-    "bn-aware",
-    "published-tool",
-    "dlg",
-    "idlg",
-    "inverting-gradients",
-    "see-through-gradients",
-    "modern",
-]
 Iterations = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
@@ -242,7 +231,9 @@ class ThreatModel(Section):
 class AttackParams(AttackSettings):
     """One attack: a preset, what it changes of it, and whom it attacks."""
 
-    preset: PresetName = Field(description="Published recipe that unset fields keep the values of.")
+    preset: Annotated[str, Registered("attack preset")] = Field(
+        description="Published recipe that unset fields keep the values of."
+    )
     targets: Switchable[TargetParams] = Field(
         min_length=1, description="Attacked clients; `{}` attacks in every cell, null switches one off."
     )

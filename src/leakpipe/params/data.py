@@ -4,9 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from leakpipe.params.types import ClassName, Section, distinct
-
-DatasetName = Literal["lfw-faces", "cxr-phantom", "covid-radiography", "medmnist", "image-folder"]
+from leakpipe.params.types import ClassName, Registered, Section, distinct
 
 IN_FOLDERS = ("covid-radiography", "image-folder")  # an image is a file in the folder of its class
 FROM_DISK = (*IN_FOLDERS, "medmnist")
@@ -28,7 +26,7 @@ REQUIRED = {"image-folder": "root", "medmnist": "subset"}
 class ImagesParams(Section):
     """Which images, at what size: all that loading them depends on."""
 
-    dataset: DatasetName = Field(description="Registered data set.")
+    dataset: Annotated[str, Registered("data set")] = Field(description="Registered data set.")
     image_size: int = Field(ge=16, le=1024, description="Height and width after resizing, in pixels.")
     root: str | None = Field(
         default=None,

@@ -4,9 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from leakpipe.params.types import Section
+from leakpipe.params.types import Registered, Section
 
-ModelName = Literal["convnet-bn", "resnet20", "resnet18", "resnet34", "resnet50", "densenet121", "vgg11_bn"]
 WEIGHTS_FILES = (".safetensors", ".pth")
 
 
@@ -19,7 +18,7 @@ def _known_weights(value: str, *names: str) -> str:
 class ArchitectureParams(Section):
     """All that the shape of a network depends on, beside classes and image size."""
 
-    name: ModelName = Field(description="Registered model.")
+    name: Annotated[str, Registered("model")] = Field(description="Registered model.")
     widths: tuple[Annotated[int, Field(ge=1, le=4096)], ...] | None = Field(
         default=None,
         min_length=1,

@@ -1,6 +1,6 @@
 """Reading parameters: YAML to mappings, overlays merged, a section validated with a one-sentence error."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,10 +34,22 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def parse_section(section: type[Model], content: object, *, source: str) -> Model:
-    """Validate one section; the first problem becomes one sentence: source, field, value, expectation."""
+def parse_section(
+    section: type[Model], content: object, *, source: str, known: Mapping[str, Collection[str]] | None = None
+) -> Model:
+    """Validates one section; the first problem becomes one sentence: source, field, value, expectation.
+
+    Args:
+        section: The section's class.
+        content: As read from YAML or JSON.
+        source: Beginning of the sentence.
+        known: Registered names by kind (`leakpipe.params.types.Registered`); None accepts any name.
+
+    Raises:
+        LeakpipeError: The content is not valid.
+    """
     try:
-        return section.model_validate(content)
+        return section.model_validate(content, context=known)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False)
         misspelt = [problem for problem in problems if problem["type"] == "extra_forbidden"]

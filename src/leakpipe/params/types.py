@@ -1,15 +1,49 @@
 """What all sections of the parameters are built from: the base class, names, seeds, switchable entries."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+)
 from pydantic_core import CoreSchema
+from pydantic_core.core_schema import with_info_after_validator_function
 
 NAME_PATTERN = r"^[a-zA-Z0-9][a-zA-Z0-9._-]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
 # A class may be a folder's name: anything but a path, a hidden file or control characters.
 ClassName = Annotated[str, Field(pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]*$", max_length=200)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Annotates the name of something registered, for instance a "model".
+
+    This room sees no registry. `leakpipe.experiment` does: it checks names through pydantic's validation context,
+    which has known names by kind, and lists them in the JSON schema. Without a context any name is accepted.
+    """
+
+    kind: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return with_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "registry": self.kind}
+
+    def _check(self, name: str, info: ValidationInfo) -> str:
+        known = (info.context or {}).get(self.kind, [name])
+        if name not in known:
+            raise ValueError(f"unknown {self.kind} {name!r}; known: {', '.join(sorted(known))}")
+        return name
 
 
 def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
