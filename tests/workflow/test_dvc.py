@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from leakpipe.attacks.files import load_reconstruction
-from leakpipe.params.experiment import Params
+from leakpipe.cli.stage import PIPELINE, list_outputs
+from leakpipe.records.stages import read_stages
 from tests.conftest import PROJECT
 
 pytest.importorskip("dvc")
@@ -189,37 +190,15 @@ def test_a_corrupted_output_is_made_again_even_if_touched(project: Path) -> None
     assert ran_again(project, before) == {"invert/none/seed0/site-9/leakpipe.json"}
 
 
-# What rules reach through the names of common.smk, beside what they say themselves (PARAMS.…).
-HELPERS = {
-    "CELLS": {"seeds", "defenses", "attacks"},
-    "cells": {"seeds", "defenses", "attacks"},
-    "SCORED": {"seeds", "defenses", "attacks"},
-    "ROUNDS": {"federation"},
-    "in_captured_rounds": {"federation"},
-    "ATTACKED": {"federation", "attacks"},
-    "granted_to": {"threat_model", "attacks"},
-    "UNDEFENDED": {"defenses"},
-    "RESULTS": {"experiment"},
-    "LOG": {"experiment"},
-    "CHECKPOINTS": {"experiment"},
-}
-
-
-RULES = {
-    "data": ["data"],
-    "federation": ["pretraining", "federation"],
-    "inversion": ["inversion"],
-    "evaluation": ["scoring", "identification", "judging", "privacy", "figures", "reporting", "provenance"],
-}
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_stages_watch_every_section_that_their_rules_read(stage: str) -> None:
-    text = "".join((PROJECT / f"workflow/rules/{name}.smk").read_text() for name in RULES[stage])
-    read = set(re.findall(r"\bPARAMS\.(\w+)", text))
-    read |= {section for name, sections in HELPERS.items() if re.search(rf"\b{name}\b", text) for section in sections}
-    if any(name.startswith("model_dump") for name in read):
-        read |= set(Params.model_fields)
-    content = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"][stage]
-    assert read & set(Params.model_fields) <= set(content["params"]) <= set(Params.model_fields)
-    assert {"Snakefile", "workflow/rules", "src/leakpipe"} <= set(content["deps"])
+def test_every_file_that_rules_make_is_an_out_of_one_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PROJECT)
+    stages = read_stages(PIPELINE, upto=STAGES[-1], experiment="default")
+    assert [stage.name for stage in stages] == STAGES
+    made = list_outputs(["evaluation"])
+    assert made
+    assert {path: sum(stage.holds(path) for stage in stages) for path in made} == dict.fromkeys(made, 1)
+    content = yaml.safe_load(PIPELINE.read_text())
+    assert {plot.replace("${experiment}", "default") for plot in content["plots"]} <= made
+    for stage in content["stages"].values():
+        assert stage["params"] == [{"params.yaml": None}]
+        assert {"Snakefile", "workflow/rules", "src/leakpipe"} <= set(stage["deps"])
