@@ -245,7 +245,7 @@ def test_other_numbers_in_the_same_environment_and_in_another(results: Path) -> 
     change(ATTACK, lambda record: record["environment"]["versions"].update(torch="1.0"))
     seal(tiny_params())
     (found,) = differs("--cells", 1)
-    assert "; here are other: torch 1.0 → " in found
+    assert "; other environment: torch 1.0 → " in found
     said = leakpipe("verify", results, "--tolerance", 0.3)
     assert "within 0.3 (0.2)" in said
     assert "Note: another environment: torch 1.0 → " in said

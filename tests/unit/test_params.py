@@ -277,9 +277,9 @@ def test_an_attack_that_needs_batch_norm_refuses_a_model_without(
 def test_what_reads_one_clients_update_is_refused_under_a_told_aggregate(content: dict[str, Any]) -> None:
     edit(content, "defenses/pair", [{"kind": "secure-aggregation", "clients": 2}])
     edit(content, "attacks/rows", {"preset": "row-space", "targets": {"site-9": {}}})
-    parse_params(content, source="params.yaml")  # not told, it takes the mean for one client's
+    parse_params(content, source="params.yaml")  # an attack that does not know takes the mean for one client's
     edit(content, "attacks/rows/threat_model", {"defense": "known"})
-    said = r"attacks.rows.targets.site-9: is told of the aggregate of defence 'pair', but row_space_weight: above 0 .*"
+    said = r"attacks.rows.targets.site-9: knows of the aggregate of defence 'pair', but row_space_weight: above 0 .*"
     with pytest.raises(LeakpipeError, match=rf"^params.yaml: {said}; name the other defences in `defenses`$"):
         parse_params(content, source="params.yaml")
 

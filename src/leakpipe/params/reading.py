@@ -1,4 +1,4 @@
-"""Reading parameters: YAML to mappings, overlays merged, a section validated with a one-sentence error."""
+"""Reads parameters: YAML to mappings, overlays merged, a section validated with a one-sentence error."""
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping (JSON is one too); `LeakpipeError` names the file and the line that is wrong."""
+    """Reads a YAML or JSON mapping; raises `LeakpipeError` with the file and line that are wrong."""
     import yaml  # no job reads YAML, and every job starts anew
 
     try:
@@ -26,7 +26,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """Deep-merge mappings; everything else in `overlay` replaces what `base` has."""
+    """Merges mappings deeply; any other value in `overlay` replaces that in `base`."""
     merged = dict(base)
     for key, value in overlay.items():
         both_mappings = isinstance(value, dict) and isinstance(merged.get(key), dict)
@@ -68,7 +68,7 @@ def parse_section(
 
 
 def _known_keys(section: type[BaseModel], location: Iterable[str | int]) -> list[str]:
-    """Follow an error's location through the schema to the keys allowed there."""
+    """Follows an error's location through the schema to the keys allowed there."""
     schema = section.model_json_schema()
     node: Any = schema
     for part in location:

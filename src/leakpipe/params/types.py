@@ -1,4 +1,4 @@
-"""What all sections of the parameters are built from: the base class, names, seeds, switchable entries."""
+"""Building blocks of all sections of the parameters: the base class, names, seeds, switchable entries."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -47,14 +47,14 @@ class Registered:
 
 
 def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Refuse values of which two are equal (a pydantic validator)."""
+    """Refuses values of which two are equal (a pydantic validator)."""
     if len(set(values)) != len(values):
         raise ValueError(f"values must differ, got {list(values)}")
     return values
 
 
 def _drop_switched_off(entries: Any) -> Any:
-    """Remove entries that an overlay set to null: YAML overlays can add and override, not delete."""
+    """Removes entries that an overlay set to null: YAML overlays can add and override, not delete."""
     if isinstance(entries, dict):
         return {name: entry for name, entry in entries.items() if entry is not None}
     return entries
