@@ -207,13 +207,13 @@ class ThreatModel(Section):
     )
     batch_norm: Literal["update", "exact", "none"] = Field(
         default="update",
-        description="Batch statistics: only as far as the running statistics of the update reveal them, granted exactly "
-        "(whatever a defence did to the update), or withheld altogether.",
+        description="Batch statistics: only as far as the running statistics of the update reveal them, granted "
+        "exactly (whatever a defence did to the update), or withheld altogether.",
     )
     batch_order: Literal["known", "unknown"] = Field(
         default="unknown",
-        description="Whether the assignment of images to local steps is known. If not, candidates are numbered in the order of "
-        "the first epoch, and later epochs are assumed to repeat it.",
+        description="Whether the assignment of images to local steps is known. If not, candidates are numbered in "
+        "the order of the first epoch, and later epochs are assumed to repeat it.",
     )
     defense: Literal["known", "unknown"] = Field(
         default="unknown",

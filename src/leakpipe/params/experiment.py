@@ -43,12 +43,13 @@ class ScoringParams(Section):
 
     assignment: AssignmentName = Field(
         default="optimal",
-        description="Which reconstruction an image is compared with, by SSIM: each with one of its own, so that their sum is "
-        "largest (`optimal`), or each with the most similar one (`per-image-maximum`, as the paper's tool).",
+        description="Which reconstruction an image is compared with, by SSIM: each with one of its own, so that their "
+        "sum is largest (`optimal`), or each with the most similar one (`per-image-maximum`, as the paper's tool).",
     )
     lpips: bool = Field(
         default=False,
-        description="Also measure LPIPS, for images of 31×31 pixels or more; its weights must be in torch's checkpoints folder.",
+        description="Also measure LPIPS, for images of 31×31 pixels or more; its weights must be in torch's checkpoint "
+        "folder.",
     )
 
 
@@ -70,7 +71,8 @@ class IdentifiabilityParams(Section):
 
     embedders: Annotated[tuple[EmbedderName, ...], AfterValidator(distinct)] = Field(
         default=("pixels", "global-model"),
-        description="Networks (or the pixels themselves) that measure the similarity of two images; `[]` measures nothing.",
+        description="Networks (or the pixels themselves) that measure the similarity of two images; "
+        "`[]` measures nothing.",
     )
     top: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(distinct)] = Field(
         default=(1, 5), min_length=1, description="An image counts as found if it is among this many nearest ones."
