@@ -197,6 +197,9 @@ def test_every_file_that_rules_make_is_an_out_of_one_stage(monkeypatch: pytest.M
     made = list_outputs(["evaluation"])
     assert made
     assert {path: sum(stage.holds(path) for stage in stages) for path in made} == dict.fromkeys(made, 1)
+    assert [
+        out for stage in stages for out in stage.outs if not any(Path(path).is_relative_to(out) for path in made)
+    ] == []
     content = yaml.safe_load(PIPELINE.read_text())
     assert {plot.replace("${experiment}", "default") for plot in content["plots"]} <= made
     for stage in content["stages"].values():

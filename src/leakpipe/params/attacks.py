@@ -138,9 +138,9 @@ class AttackSettings(Section):
     patience: int = Field(default=100, ge=1, description="Iterations over which `tolerance` asks for progress.")
     engine: Literal["double-backward", "autograd"] = Field(
         default="double-backward",
-        description="How simulated local training is differentiated: by a hand-written `double-backward`, which is faster "
-        "and hands over to autograd, with a note, where it does not know the network or the training, or always by "
-        "`autograd`. Results agree up to rounding.",
+        description="How simulated local training is differentiated: by a hand-written `double-backward`, which is "
+        "faster and hands over to autograd, with a note, where it does not know the network or the training, or "
+        "always by `autograd`. Results agree up to rounding.",
     )
 
     # Deviations of the paper's released tool; docs/attacks/published-tool.md numbers them.
