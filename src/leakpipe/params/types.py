@@ -12,11 +12,13 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     ValidationInfo,
+    model_validator,
 )
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, PydanticCustomError
 from pydantic_core.core_schema import with_info_after_validator_function
 
 NAME_PATTERN = r"^[a-zA-Z0-9][a-zA-Z0-9._-]*$"
+UNKNOWN_KEY = "unknown_key"  # pydantic's type of that error
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
 # A class may be a folder's name: anything but a path, a hidden file or control characters.
 ClassName = Annotated[str, Field(pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]*$", max_length=200)]
@@ -79,3 +81,12 @@ class Section(BaseModel):
     """Base of every section: unknown keys are refused, values cannot change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, content: Any) -> Any:
+        for key in content if isinstance(content, dict) else ():
+            if key not in cls.model_fields:
+                context = {"key": key, "known": ", ".join(sorted(cls.model_fields))}
+                raise PydanticCustomError(UNKNOWN_KEY, "unknown key; known here: {known}", context)
+        return content
