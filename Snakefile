@@ -28,10 +28,5 @@ include: "workflow/rules/tracking.smk"
 rule all:
     default_target: True
     input:
-        list(TABLES.values()),
-        VERDICTS,
-        IDENTIFIED,
-        FIGURES,
-        REPORT,
-        CRATE,
+        PRODUCTS,
         TRACKED,

@@ -1,8 +1,8 @@
-"""The one error that leakpipe raises for something a user can mend."""
+"""The one error that leakpipe raises for something that a user can correct."""
 
 
 class LeakpipeError(Exception):
-    """Bad input, said in one sentence: the file, the field, the value, and what was expected.
+    """Invalid input, described in one sentence: the file, the field, the value, and what was expected.
 
-    The command line prints the sentence and exits with 1; it never shows a traceback for it.
+    The command line prints the sentence without a traceback and exits with 1.
     """

@@ -1,14 +1,15 @@
-"""From params.yaml to a checked experiment: load, merge overlays, validate, list the cells of the design.
+"""From params.yaml to a checked experiment: reads, merges overlays, validates, lists the cells of the design.
 
-Everything here is cheap to import (no torch): the Snakefile uses it on every start.
+Everything here is cheap to import (no torch): the Snakefile does so on every start.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from leakpipe.attacks.presets import resolve_settings, resolve_threat_model
+from leakpipe.attacks.presets import PRESETS, resolve_settings, resolve_threat_model
 from leakpipe.attacks.requirements import matches_weights, unfit_for_aggregates
 from leakpipe.client.batches import count_local_steps
 from leakpipe.data.datasets import DATASETS
@@ -19,11 +20,13 @@ from leakpipe.models.catalog import MODELS
 from leakpipe.models.choices import has_batch_norm, starting_weights
 from leakpipe.params.attacks import AttackSettings, ThreatModel
 from leakpipe.params.claims import ClaimsParams
-from leakpipe.params.defenses import DefenseSteps
 from leakpipe.params.experiment import Params
 from leakpipe.params.federation import ClientParams
 from leakpipe.params.privacy import WHY_NO_BATCH_NORM, DpSgdParams
 from leakpipe.params.reading import merge, parse_section, read_yaml
+from leakpipe.registry import Registry
+
+REGISTRIES: dict[str, Registry[Any]] = {each.kind: each for each in (DATASETS, MODELS, PRESETS)}
 
 
 @dataclass(frozen=True, order=True)
@@ -37,10 +40,10 @@ class Cell:
 
 
 def load_params(*paths: Path) -> Params:
-    """Read params.yaml and overlays on it (later ones win, mappings merge) and check the whole.
+    """Reads params.yaml and overlays on it (later ones override, mappings merge) and checks the whole.
 
     Raises:
-        LeakpipeError: A file is missing or is not YAML, or what it says cannot be run.
+        LeakpipeError: A file is missing or is not YAML, or the experiment cannot be run.
     """
     merged: dict[str, Any] = {}
     for path in paths:
@@ -49,131 +52,111 @@ def load_params(*paths: Path) -> Params:
 
 
 def parse_params(content: Mapping[str, Any], *, source: str) -> Params:
-    """Validate the merged parameters, first by themselves, then against data sets, models and presets."""
-    params = parse_section(Params, content, source=source)
-    problem = _find_conflict(params)
+    """Validates merged parameters, first by themselves, then against data sets, models and presets.
+
+    Raises:
+        LeakpipeError: The experiment cannot be run; the sentence begins with `source`.
+    """
+    params = parse_section(Params, content, source=source, known=REGISTRIES)
+    try:
+        problem = next(_conflicts(params), None)
+    except LeakpipeError as error:
+        raise LeakpipeError(f"{source}: {error}") from error
     if problem:
         raise LeakpipeError(f"{source}: {problem}")
     return params
 
 
-def _find_conflict(params: Params) -> str | None:
-    """Say what cannot be run though every field is valid by itself; None if all is well."""
-    problem = _find_unfit_model(params)
-    if problem:
-        return problem
-    try:
-        contents = DATASETS[params.data.dataset].contents(params.data)
-    except LeakpipeError as error:
-        return str(error)
-    held = params.data.test + params.data.validation + params.data.public
-    held += sum(client.images for client in params.federation.clients.values())
-    if contents and held > contents.images:
-        return (
-            f"data, federation.clients: clients, validation, test and public part need {held} images "
-            f"but data set {params.data.dataset!r} has {contents.images}"
-        )
-    for name, client in params.federation.clients.items():
-        if params.data.datalists and client.classes:
-            return f"federation.clients.{name}.classes: must be null, data.datalists say which images a client holds"
-        for class_name in client.classes or ():
-            if contents and class_name not in contents.classes:
-                known = ", ".join(contents.classes)
-                return f"federation.clients.{name}.classes: unknown class {class_name!r}; known: {known}"
-        if _has_lone_values(params, client.images, client.batch_size):
-            return f"federation.clients.{name}: {_lone_values(params)}"
+def params_schema() -> dict[str, Any]:
+    """Returns the JSON schema of params.yaml, with the registered names."""
+
+    def fill(node: Any) -> Any:
+        if isinstance(node, list):
+            return [fill(each) for each in node]
+        if not isinstance(node, dict):
+            return node
+        names = {"enum": [*REGISTRIES[node["registry"]]]} if isinstance(node.get("registry"), str) else {}
+        return {key: fill(value) for key, value in node.items() if not (names and key == "registry")} | names
+
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **fill(Params.model_json_schema())}
+
+
+def _conflicts(params: Params) -> Iterator[str]:
+    """Yields what cannot be run though every field is valid by itself."""
+    yield from _check_model(params)
+    yield from _check_data(params)
     for name, attack in params.attacks.items():
         for target in attack.targets:
             try:
                 granted = resolve_threat_model(attack, params.threat_model)
                 missing = _find_missing_knowledge(params, resolve_settings(attack, target), granted)
             except LeakpipeError as error:
-                return f"attacks.{name}: {error}"
+                raise LeakpipeError(f"attacks.{name}: {error}") from error
             if missing:
-                return f"attacks.{name}: preset {attack.preset!r} {missing}"
-    return _find_false_contrast(params) or _find_undrawn(params) or _find_unusable_defense(params)
+                yield f"attacks.{name}: preset {attack.preset!r} {missing}"
+    yield from _check_contrasts(params)
+    yield from _check_comparisons(params)
+    yield from _check_defenses(params)
 
 
-def _find_unusable_defense(params: Params) -> str | None:
-    """Which defence asks for clients or gradients that there are not, or leaves an attack nothing to match, if any."""
-    clients = len(params.federation.clients)
-    for name, steps in params.defenses.items():
-        if isinstance(training_step(steps), DpSgdParams) and has_batch_norm(params.model):
-            return f"defenses.{name}: {WHY_NO_BATCH_NORM}"
-        if count_aggregated(steps) > clients:
-            return f"defenses.{name}: secure-aggregation of {count_aggregated(steps)} clients, but there are {clients}"
-    for cell in list_cells(params):
-        problem = _find_unfit_cell(params, cell)
-        if problem:
-            where = f"attacks.{cell.attack}.targets.{cell.client}"
-            return f"{where}: {problem}; name the other defences in `defenses`"
-    if "bound" in params.figures and not any(_bounds_success(steps) for steps in params.defenses.values()):
-        return "figures: 'bound' needs a defence with a step dp-gaussian or dp-sgd that adds noise; there is none"
-    return None
-
-
-def _find_unfit_cell(params: Params, cell: Cell) -> str | None:
-    """Why an attack cannot be run under a defence; None if it can."""
-    attack, defense = params.attacks[cell.attack], params.defenses[cell.defense]
-    settings = resolve_settings(attack, cell.client)
-    if withholds_statistics(defense) and not matches_weights(settings) and settings.batch_norm == "update":
-        return f"matches nothing but BN statistics, which defence {cell.defense!r} withholds"
-    granted = resolve_threat_model(attack, params.threat_model)
-    if granted.defense == "known" and count_aggregated(defense) > 1:
-        unfit = unfit_for_aggregates(settings, labels_known=granted.labels == "known")
-        return unfit and f"is told of the aggregate of defence {cell.defense!r}, but {unfit}"
-    return None
-
-
-def _bounds_success(steps: DefenseSteps) -> bool:
-    """Whether a defence bounds how often any attack can succeed."""
-    return any(step.kind in ("dp-gaussian", "dp-sgd") and step.noise_multiplier > 0 for step in steps.root)
-
-
-def _find_unfit_model(params: Params) -> str | None:
-    """What the model cannot be given: images too small, weights that it does not have; None if all fits."""
+def _check_model(params: Params) -> Iterator[str]:
+    """The model: images that are too small for it, weights that do not exist."""
     model, entry = params.model, MODELS[params.model.name]
+    replaced = f"which model.normalization: {model.normalization} replaces"
     if params.data.image_size < entry.least_size:
-        return f"data.image_size: {params.data.image_size}, expected {entry.least_size} or more for {model.name!r}"
+        yield f"data.image_size: {params.data.image_size}, expected {entry.least_size} or more for {model.name!r}"
     if params.federation.batch_norm_sharing == "local" and not has_batch_norm(model):
-        return (
-            "federation.batch_norm_sharing: local keeps batch normalisation with the clients, "
-            f"which model.normalization: {model.normalization} replaces"
-        )
+        yield f"federation.batch_norm_sharing: local keeps batch normalisation with the clients, {replaced}"
     field, weights = "model.weights", starting_weights(model)
     if model.weights == "public":
         field = "model.pretraining.start"
         if _has_lone_values(params, params.data.public, min(model.pretraining.batch_size, params.data.public)):
-            return f"model.pretraining.batch_size: {_lone_values(params)}"
+            yield f"model.pretraining.batch_size: {_lone_values(params)}"
     if weights in ("imagenet", "augnet"):
         if weights not in entry.published:
             known = ", ".join(name for name, other in MODELS.items() if weights in other.published)
-            return f"{field}: there are no weights {weights!r} for {model.name!r}; there are for {known}"
+            yield f"{field}: there are no weights {weights!r} for {model.name!r}; there are for {known}"
         if not has_batch_norm(model):
-            return (
-                f"{field}: {weights!r} were trained with batch normalisation, "
-                f"which model.normalization: {model.normalization} replaces"
-            )
-    return None
+            yield f"{field}: {weights!r} were trained with batch normalisation, {replaced}"
 
 
-def _find_undrawn(params: Params) -> str | None:
-    """Say which attack of a comparison is not run where comparisons are drawn; None if all are."""
-    defense = undefended(params)
-    run = {(cell.attack, cell.client) for cell in list_cells(params) if cell.defense == defense}
-    for name, comparison in params.comparisons.items():
-        for attack in comparison.attacks:
-            for client in comparison.clients:
-                if (attack, client) not in run:
-                    return (
-                        f"comparisons.{name}: attack {attack!r} is not run on client {client!r} under defence "
-                        f"{defense!r}, which comparisons are drawn under"
-                    )
-    return None
+def _check_data(params: Params) -> Iterator[str]:
+    """The data set: too few images, classes that it lacks, batches of one image."""
+    contents = DATASETS[params.data.dataset].contents(params.data)
+    held = params.data.test + params.data.validation + params.data.public
+    held += sum(client.images for client in params.federation.clients.values())
+    if contents and held > contents.images:
+        yield (
+            f"data, federation.clients: clients, validation, test and public part need {held} images "
+            f"but data set {params.data.dataset!r} has {contents.images}"
+        )
+    for name, client in params.federation.clients.items():
+        where = f"federation.clients.{name}"
+        if params.data.datalists and client.classes:
+            yield f"{where}.classes: must be null, data.datalists list the images that a client holds"
+        for class_name in client.classes or ():
+            if contents and class_name not in contents.classes:
+                yield f"{where}.classes: unknown class {class_name!r}; known: {', '.join(contents.classes)}"
+        if _has_lone_values(params, client.images, client.batch_size):
+            yield f"{where}: {_lone_values(params)}"
+
+
+def _has_lone_values(params: Params, images: int, batch_size: int) -> bool:
+    """Whether batch normalisation would see one value per channel in a step of an epoch over so many images."""
+    lone_size = MODELS[params.model.name].lone_size(params.model)
+    smallest_batch = images % batch_size or batch_size
+    return has_batch_norm(params.model) and smallest_batch == 1 and params.data.image_size <= lone_size
+
+
+def _lone_values(params: Params) -> str:
+    return (
+        f"model {params.model.name!r} at data.image_size {params.data.image_size} leaves one value per channel of a "
+        "batch of one image, which batch normalisation cannot train on"
+    )
 
 
 def _find_missing_knowledge(params: Params, settings: AttackSettings, granted: ThreatModel) -> str | None:
-    """What an attack needs that model or threat model do not give; None if it has all."""
+    """Describes what an attack needs that model or threat model do not give; None if it has everything."""
     kept = "federation.batch_norm_sharing: local keeps with the client"
     is_kept = params.federation.batch_norm_sharing == "local"
     if is_kept and granted.batch_norm == "exact":
@@ -191,21 +174,18 @@ def _find_missing_knowledge(params: Params, settings: AttackSettings, granted: T
     return None
 
 
-def _find_false_contrast(params: Params) -> str | None:
-    """Which two clients do not differ as their role in the claims says; None if all do."""
-    if params.claims is None:
-        return None
+def _check_contrasts(params: Params) -> Iterator[str]:
+    """Pairs of clients that do not differ as their role in the claims demands."""
     wanted: dict[str, Callable[[ClientParams, ClientParams], bool]] = {
         "more_images": lambda less, more: more.images > less.images,
         "larger_batches": lambda less, more: more.images == less.images and more.batch_size > less.batch_size,
         "more_steps": lambda less, more: more.images == less.images and _steps(params, more) > _steps(params, less),
     }
     for role, differ in wanted.items():
-        pair = getattr(params.claims, role)
+        pair = getattr(params.claims, role, None)
         if pair and not differ(*(params.federation.clients[name] for name in pair)):
             expected = ClaimsParams.model_fields[role].description
-            return f"claims.{role}: {pair[0]!r} and {pair[1]!r} do not differ so; expected: {expected}"
-    return None
+            yield f"claims.{role}: {pair[0]!r} and {pair[1]!r} do not differ so; expected: {expected}"
 
 
 def _steps(params: Params, client: ClientParams) -> int:
@@ -213,22 +193,56 @@ def _steps(params: Params, client: ClientParams) -> int:
     return count_local_steps(client.images, client.batch_size, client.local_epochs or params.federation.local_epochs)
 
 
-def _has_lone_values(params: Params, images: int, batch_size: int) -> bool:
-    """Whether batch normalisation would see one value per channel in a step of an epoch over so many images."""
-    lone_size = MODELS[params.model.name].lone_size(params.model)
-    smallest_batch = images % batch_size or batch_size
-    return has_batch_norm(params.model) and smallest_batch == 1 and params.data.image_size <= lone_size
+def _check_comparisons(params: Params) -> Iterator[str]:
+    """Attacks of a comparison that are not run where comparisons are drawn."""
+    defense = undefended(params)
+    run = {(cell.attack, cell.client) for cell in list_cells(params) if cell.defense == defense}
+    for name, comparison in params.comparisons.items():
+        for attack, client in product(comparison.attacks, comparison.clients):
+            if (attack, client) not in run:
+                yield (
+                    f"comparisons.{name}: attack {attack!r} is not run on client {client!r} under defence {defense!r}, "
+                    "which comparisons are drawn under"
+                )
 
 
-def _lone_values(params: Params) -> str:
-    return (
-        f"model {params.model.name!r} at data.image_size {params.data.image_size} leaves one value per channel of a "
-        "batch of one image, which batch normalisation cannot train on"
+def _check_defenses(params: Params) -> Iterator[str]:
+    """Defences that need clients or gradients that do not exist, or that leave an attack nothing to match."""
+    clients = len(params.federation.clients)
+    for name, steps in params.defenses.items():
+        if isinstance(training_step(steps), DpSgdParams) and has_batch_norm(params.model):
+            yield f"defenses.{name}: {WHY_NO_BATCH_NORM}"
+        if count_aggregated(steps) > clients:
+            yield f"defenses.{name}: secure-aggregation of {count_aggregated(steps)} clients, but there are {clients}"
+    for cell in list_cells(params):
+        problem = _find_unfit_cell(params, cell)
+        if problem:
+            where = f"attacks.{cell.attack}.targets.{cell.client}"
+            yield f"{where}: {problem}; name the other defences in `defenses`"
+    bounds = any(
+        step.kind in ("dp-gaussian", "dp-sgd") and step.noise_multiplier > 0
+        for steps in params.defenses.values()
+        for step in steps.root
     )
+    if "bound" in params.figures and not bounds:
+        yield "figures: 'bound' needs a defence with a step dp-gaussian or dp-sgd that adds noise; there is none"
+
+
+def _find_unfit_cell(params: Params, cell: Cell) -> str | None:
+    """Describes why an attack cannot be run under a defence; None if it can."""
+    attack, defense = params.attacks[cell.attack], params.defenses[cell.defense]
+    settings = resolve_settings(attack, cell.client)
+    if withholds_statistics(defense) and not matches_weights(settings) and settings.batch_norm == "update":
+        return f"matches nothing but BN statistics, which defence {cell.defense!r} withholds"
+    granted = resolve_threat_model(attack, params.threat_model)
+    if granted.defense == "known" and count_aggregated(defense) > 1:
+        unfit = unfit_for_aggregates(settings, labels_known=granted.labels == "known")
+        return unfit and f"knows of the aggregate of defence {cell.defense!r}, but {unfit}"
+    return None
 
 
 def list_cells(params: Params) -> list[Cell]:
-    """List every attack to run, in the order of the parameters: defence, seed, attack, client."""
+    """Returns every attack to run, in the order of the parameters: defence, seed, attack, client."""
     return [
         Cell(defense, seed, client, name)
         for defense in params.defenses
@@ -240,7 +254,7 @@ def list_cells(params: Params) -> list[Cell]:
 
 
 def group_cells(cells: Iterable[Cell]) -> dict[tuple[str, str], list[Cell]]:
-    """The cells of each (defence, attack), in their order: what is scored together."""
+    """Returns the cells of each (defence, attack), which are scored together, in their order."""
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.defense, cell.attack), []).append(cell)
@@ -248,24 +262,24 @@ def group_cells(cells: Iterable[Cell]) -> dict[tuple[str, str], list[Cell]]:
 
 
 def undefended(params: Params) -> str:
-    """The defence with the least noise: the one that attacks are compared under."""
+    """Returns the defence with the least noise, under which attacks are compared."""
     return next(iter(name_defenses(params.model_dump()["defenses"])))
 
 
 def attacked_clients(params: Params) -> list[str]:
-    """Clients that any attack targets, in the order of federation.clients."""
+    """Returns the clients that any attack targets, in the order of federation.clients."""
     targeted = {client for attack in params.attacks.values() for client in attack.targets}
     return [client for client in params.federation.clients if client in targeted]
 
 
 def high_risk_client(params: Params) -> str:
-    """The client that defences are judged by: the claims' high_risk, else the attacked one with the fewest images."""
+    """Returns the client that defences are judged by: the claims' high_risk, or the attacked one with fewest images."""
     if params.claims is not None:
         return params.claims.high_risk
     return min(attacked_clients(params), key=lambda name: params.federation.clients[name].images)
 
 
 def adaptive_attacks(params: Params) -> list[str]:
-    """Attacks that are told the defence."""
+    """Returns the attacks that know the defence."""
     attacks = params.attacks.items()
     return [name for name, each in attacks if resolve_threat_model(each, params.threat_model).defense == "known"]

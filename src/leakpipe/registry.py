@@ -9,13 +9,13 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, T]):
-    """A mapping from name to thing that is strict about its names.
+    """Maps names to things, and is strict about the names.
 
     Args:
         kind: What the things are, for messages ("data set", "attack preset").
 
-    Registering a name twice is a programming error (`ValueError`); asking for an unknown name is a
-    user's error (`LeakpipeError`), and the message lists the known ones.
+    Registering a name twice is a programming error (`ValueError`). Looking up an unknown name is a user's error
+    (`LeakpipeError`), whose message lists the known ones.
     """
 
     def __init__(self, kind: str) -> None:
@@ -23,7 +23,7 @@ class Registry(Mapping[str, T]):
         self._things: dict[str, T] = {}
 
     def add(self, name: str, thing: T) -> None:
-        """Register `thing` under `name`."""
+        """Registers `thing` under `name`."""
         if name in self._things:
             raise ValueError(f"{self.kind} {name!r} is registered twice")
         self._things[name] = thing

@@ -24,6 +24,7 @@ RESULTS = Path("results/tiny")
 RECORDS = RESULTS / "records"
 UPDATE = RESULTS / "federation/none/seed3/round1/site-9/update.safetensors"
 RECONSTRUCTION = RESULTS / "inversion/none/seed3/round1/site-9/leakpipe.safetensors"
+INVERT = "leakpipe.cli.invert"
 ATTACK, FEDERATION = RECORDS / "invert/site-9.json", RECORDS / "federate/seed3.json"
 
 
@@ -131,105 +132,74 @@ def test_results_elsewhere_pass(results: Path) -> None:
     assert leakpipe("verify", moved).endswith("moved: verified\n")
 
 
-@pytest.mark.usefixtures("results")
-def test_a_flipped_bit() -> None:
-    flip_last_bit(RECONSTRUCTION)
-    assert differs() == [f"{RECONSTRUCTION}: changed since invert wrote it, same size ({ATTACK})"]
+CRATE, SIDECAR = RESULTS / "ro-crate-metadata.json", UPDATE.with_suffix(".json")
 
 
-@pytest.mark.usefixtures("results")
-def test_a_truncated_sidecar() -> None:
-    sidecar = UPDATE.with_suffix(".json")
-    size = sidecar.stat().st_size
-    sidecar.write_bytes(sidecar.read_bytes()[:100])
-    assert differs() == [f"{sidecar}: changed since federate wrote it, 100 bytes instead of {size} ({FEDERATION})"]
-
-
-@pytest.mark.usefixtures("results")
-def test_a_missing_file() -> None:
-    RECONSTRUCTION.unlink()
-    assert differs() == [f"{RECONSTRUCTION}: missing; invert wrote it ({ATTACK})"]
-
-
-def test_a_missing_or_truncated_record(results: Path) -> None:
+def lose_records() -> None:
     ATTACK.unlink()
     FEDERATION.write_text(FEDERATION.read_text()[:50])
-    found = differs()
-    assert found[0].startswith(f"{FEDERATION}: is not JSON")
-    assert found[1] == f"{ATTACK}: missing; ro-crate-metadata.json lists it"
-    assert found[2:] == [
-        f"{results}: params.json asks for federate defense=none seed=3, which has no run record",
-        f"{results}: params.json asks for invert defense=none seed=3 client=site-9 attack=leakpipe, "
-        "which has no run record",
-    ]
 
 
-def test_without_a_crate(results: Path) -> None:
-    (results / "ro-crate-metadata.json").unlink()
-    assert differs() == [f"{results}/ro-crate-metadata.json: cannot be read: No such file or directory"]
-
-
-@pytest.mark.usefixtures("results")
-def test_an_input_that_was_made_again() -> None:
-    """Consistent in itself: the file, its sidecar and its job's record; but the attack read the one before."""
-    leakpipe("federate", *_option_values(FEDERATION, learning_rate=0.02))
-    seal(tiny_params())
-    found = differs()
-    assert f"{UPDATE}: is not the file that invert read ({ATTACK})" in found
-    assert f"{FEDERATION}: params.federation.learning_rate: ran with 0.02, params.json asks for 0.01" in found
-
-
-def _option_values(record: Path, **federation: Any) -> list[str]:
-    """The arguments of a federation, with fields of its parameters replaced."""
-    _, *arguments = json.loads(record.read_text())["command"]
-    place = arguments.index("--federation") + 1
-    arguments[place] = json.dumps({**json.loads(arguments[place]), **federation})
-    return arguments
-
-
-@pytest.mark.usefixtures("results")
-def test_a_file_of_another_sidecar() -> None:
-    """The record and the crate were made to agree with the file; only its sidecar tells."""
+def replace_file_of_record_and_crate() -> None:
+    """The record and the crate agree with the file; only its sidecar differs."""
     flip_last_bit(RECONSTRUCTION)
     change(ATTACK, lambda record: record["outputs"].update({str(RECONSTRUCTION): hash_file(RECONSTRUCTION)}))
     seal(tiny_params())
-    assert differs() == [f"{RECONSTRUCTION}: is not the file that its sidecar leakpipe.json describes"]
 
 
-def test_an_edited_parameter(results: Path) -> None:
-    change(results / "params.json", lambda params: params["attacks"]["leakpipe"].update(iterations=4))
-    change(Path("params.yaml"), lambda params: params["federation"].update(learning_rate=0.1))
-    found = differs("--cells", 0, "--params", "params.yaml")
-    assert found[0].startswith(f"{results}/params.json: changed since ro-crate-metadata.json was written")
-    assert found[1:] == [
-        f"{ATTACK}: params.iterations: ran with 3, params.json asks for 4",
-        f"params.yaml: federation.learning_rate: 0.1, {results} was made with 0.01",
-    ]
+def run_federation_again() -> None:
+    """Consistent in itself: the file, its sidecar and its job's record; but the attack read the file before."""
+    _, *arguments = json.loads(FEDERATION.read_text())["command"]
+    place = arguments.index("--federation") + 1
+    arguments[place] = json.dumps({**json.loads(arguments[place]), "learning_rate": 0.02})
+    leakpipe("federate", *arguments)
+    seal(tiny_params())
 
 
-@pytest.mark.usefixtures("results")
-def test_an_edited_record() -> None:
-    change(ATTACK, lambda record: record["params"].update(iterations=4))
-    found = differs()
-    assert found[0].startswith(f"{ATTACK}: changed since ro-crate-metadata.json was written")
-    assert found[1].startswith(f"{ATTACK}: params: edited, their hash is ")
-    assert found[2] == f"{ATTACK}: params.iterations: ran with 4, params.json asks for 3"
+def edit_iterations(path: Path) -> None:
+    change(path, lambda params: params["attacks"]["leakpipe"].update(iterations=4))
 
 
-@pytest.mark.usefixtures("results")
-def test_another_version_of_the_code() -> None:
+def change_version() -> None:
     change(ATTACK, lambda record: record["environment"].update(code_version="0123456789abcdef", commit="c" * 40))
     seal(tiny_params())
-    (found,) = differs()
-    made_by = "made by leakpipe.cli.invert in code version 0123456789abcdef (commit cccccccccccc), here it is "
-    assert found == f"{ATTACK}: {made_by}{code_version('leakpipe.cli.invert')}"
+
+
+@pytest.mark.usefixtures("results")
+@pytest.mark.parametrize(
+    ("spoil", "count", "said"),
+    [
+        (lambda: flip_last_bit(RECONSTRUCTION), 1, {RECONSTRUCTION: f"since invert wrote it, same size ({ATTACK})"}),
+        (lambda: SIDECAR.write_bytes(b"{" * 100), 1, {SIDECAR: "since federate wrote it, 100 bytes instead of "}),
+        (RECONSTRUCTION.unlink, 1, {RECONSTRUCTION: f"missing; invert wrote it ({ATTACK})"}),
+        (lose_records, 4, {FEDERATION: "is not JSON", ATTACK: "missing; ro-crate", RESULTS: "which has no run record"}),
+        (CRATE.unlink, 1, {CRATE: "cannot be read: No such file"}),
+        (run_federation_again, 3, {UPDATE: "is not the file that invert read", FEDERATION: "rate: ran with 0.02"}),
+        (replace_file_of_record_and_crate, 1, {RECONSTRUCTION: "is not the file that its sidecar leakpipe.json"}),
+        (
+            lambda: edit_iterations(RESULTS / "params.json"),
+            3,
+            {ATTACK: "iterations: ran with 3, params.json asks for 4"},
+        ),
+        (lambda: edit_iterations(Path("params.yaml")), 1, {"params.yaml": f"4, {RESULTS} was made with 3"}),
+        (lambda: change(ATTACK, lambda record: record["params"].update(iterations=4)), 3, {ATTACK: "params: edited, "}),
+        (change_version, 1, {ATTACK: f"0123456789abcdef (commit cccccccccccc), here it is {code_version(INVERT)}"}),
+    ],
+    ids=[
+        *("flipped bit", "truncated sidecar", "missing file", "missing records", "no crate", "input made again"),
+        *("another sidecar", "edited params.json", "edited params.yaml", "edited record", "another version"),
+    ],
+)
+def test_what_was_spoilt_is_named(spoil: Callable[[], object], count: int, said: dict[Path | str, str]) -> None:
+    spoil()
+    found = differs("--cells", 0, "--params", "params.yaml")
+    for where, what in said.items():
+        assert [line for line in found if line.startswith(f"{where}: ") and what in line], found
+    assert len(found) == count, found
 
 
 def test_other_numbers_in_the_same_environment_and_in_another(results: Path) -> None:
     """Images were made lighter and everything sealed again: only running the attack again can tell."""
-
-    from leakpipe.files.log import hash_file
-
     arrays, metadata = read_arrays(RECONSTRUCTION, "leakpipe/reconstruction")
     images = arrays["images"].copy()
     images += 0.25 * np.abs(images).max()
@@ -245,7 +215,7 @@ def test_other_numbers_in_the_same_environment_and_in_another(results: Path) -> 
     change(ATTACK, lambda record: record["environment"]["versions"].update(torch="1.0"))
     seal(tiny_params())
     (found,) = differs("--cells", 1)
-    assert "; here are other: torch 1.0 → " in found
+    assert "; other environment: torch 1.0 → " in found
     said = leakpipe("verify", results, "--tolerance", 0.3)
     assert "within 0.3 (0.2)" in said
     assert "Note: another environment: torch 1.0 → " in said

@@ -91,7 +91,7 @@ def test_the_tools_deviations_are_what_it_changes_of_the_formulas() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_fields_named_on_a_page_exist(page: Path) -> None:
     others = SECTIONS | choices() | set(PRESETS) | {field.name for field in dataclasses.fields(Observation)}
-    code = {*vars(presets), *vars(observation), "PresetName", "ThreatModel"}
+    code = {*vars(presets), *vars(observation), "ThreatModel"}
     for token in TICKED.findall(prose(page)):
         if setting := re.fullmatch(r"([a-z]\w*): (\S+)", token):
             field = setting[1]

@@ -42,12 +42,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def commands(source: Path) -> list[str]:
-    """Every module of a command."""
-    found = [
-        path
-        for path in source.glob("cli/*.py")
-        if "_command(" in path.read_text() or "click.command" in path.read_text()
-    ]
+    """Every module whose version a rule depends on: of a command, or of a figure."""
+    marks = {"cli": "@click.command", "figures": "@figure("}
+    found = [path for room, mark in marks.items() for path in source.glob(f"{room}/*.py") if mark in path.read_text()]
     return [module_name(path, source) for path in found]
 
 
@@ -116,7 +113,7 @@ def test_every_module_that_computes_is_followed(source: Path) -> None:
     followed = {name: imported_modules(name) for name in commands(source)}
     assert followed == {name: naive_closure(name, imports) for name in followed}
     # How commands are found and started, and what makes no results.
-    others = r"__main__|cli\.(main|plot|fetch)|data\.fetch"
+    others = r"__main__|cli\.(main|fetch)|data\.fetch"
     reached = set().union(*followed.values())
     left = [name for name in ALL_MODULES if is_followed(name) and name not in reached]
     assert [name for name in left if not re.match(rf"leakpipe\.({others})$", name)] == []

@@ -7,21 +7,16 @@ from typing import Any
 
 import pytest
 
+from leakpipe.data.datasets import DATASETS
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.storage import read_json, write_text
 from leakpipe.params.reading import read_yaml
-from leakpipe.records.crate import About, build_crate
+from leakpipe.records.crate import build_crate
 from leakpipe.records.run_record import read_record, record_run
 from tests.conftest import PROJECT
 
 FOLDER = Path("results/tiny")
 RECORDS = [FOLDER / "records" / name for name in ("first.json", "second.json")]
-
-
-@pytest.fixture
-def about() -> About:
-    citation = read_yaml(PROJECT / "CITATION.cff")
-    return About(experiment="tiny", data_set="d", source="s", licence="l", data_citation="c", citation=citation)
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +34,10 @@ def _made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_text(FOLDER / "page.html", "<p>")
 
 
-def build(about: About) -> dict[str, Any]:
-    return build_crate(FOLDER, {path: read_record(path) for path in RECORDS}, FOLDER / "params.json", about)
+def build() -> dict[str, Any]:
+    records = {path: read_record(path) for path in RECORDS}
+    data, citation = ("lfw-faces", DATASETS["lfw-faces"]), read_yaml(PROJECT / "CITATION.cff")
+    return build_crate(FOLDER, records, FOLDER / "params.json", data=data, citation=citation)
 
 
 def by_id(crate: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -56,9 +53,9 @@ def references(value: Any) -> list[str]:
     return []
 
 
-def test_the_crate_is_what_the_specification_demands(about: About) -> None:
+def test_the_crate_is_what_the_specification_demands() -> None:
     """RO-Crate 1.1 and Process Run Crate 0.5, sentences with MUST (rocrate-validator finds nothing either)."""
-    crate = build(about)
+    crate = build()
     entities = by_id(crate)
     assert len(entities) == len(crate["@graph"]), "every @id is there once"
     assert all("@type" in entity for entity in entities.values())
@@ -77,8 +74,8 @@ def test_the_crate_is_what_the_specification_demands(about: About) -> None:
     assert sorted(references(root["mentions"])) == sorted(action["@id"] for action in actions)
 
 
-def test_every_file_is_listed_with_its_hash(about: About) -> None:
-    entities = by_id(build(about))
+def test_every_file_is_listed_with_its_hash() -> None:
+    entities = by_id(build())
     files = {name: entity for name, entity in entities.items() if entity["@type"] == "File"}
     on_disk = {str(path.relative_to(FOLDER)): path for path in FOLDER.rglob("*") if path.is_file()}
     assert {name.replace("%20", " ") for name in files} == set(on_disk)
@@ -89,8 +86,8 @@ def test_every_file_is_listed_with_its_hash(about: About) -> None:
         assert entity["contentSize"] == str(path.stat().st_size)
 
 
-def test_jobs_are_chained_by_their_files(about: About) -> None:
-    first, second = (entity for entity in build(about)["@graph"] if entity["@type"] == "CreateAction")
+def test_jobs_are_chained_by_their_files() -> None:
+    first, second = (entity for entity in build()["@graph"] if entity["@type"] == "CreateAction")
     assert (first["name"], second["name"]) == ("first seed=1", "second")
     assert references(first["object"]) == []
     assert references(first["result"]) == ["a%20file.json", "records/first.json"]
@@ -98,16 +95,16 @@ def test_jobs_are_chained_by_their_files(about: About) -> None:
     assert references(second["result"]) == ["page.html", "records/second.json", "table.csv"]
 
 
-def test_the_same_records_give_the_same_crate(about: About) -> None:
-    assert json.dumps(build(about)) == json.dumps(build(about))
+def test_the_same_records_give_the_same_crate() -> None:
+    assert json.dumps(build()) == json.dumps(build())
 
 
-def test_what_cannot_be_described_is_one_sentence(about: About) -> None:
+def test_what_cannot_be_described_is_one_sentence() -> None:
     (FOLDER / "table.csv").unlink()
     with pytest.raises(LeakpipeError, match=r"table\.csv: cannot be read: .*; its run record lists it"):
-        build(about)
+        build()
     content = json.loads(RECORDS[0].read_text())
     del content["outputs"]
     RECORDS[0].write_text(json.dumps(content))
     with pytest.raises(LeakpipeError, match=r"first\.json: outputs: missing; the record is of an older leakpipe"):
-        build(about)
+        build()

@@ -70,10 +70,21 @@ def test_the_root_holds_few_loose_modules() -> None:
     assert loose <= {"__init__", "__main__", "errors", "randomness", "registry", "experiment"}
 
 
+def works_without(packages: tuple[str, ...], modules: list[str]) -> str:
+    """Import modules where these packages are not installed; returns the end of the error, if any."""
+    script = "\n".join(
+        [f"import sys; sys.modules.update(dict.fromkeys({packages!r}))", *(f"import {m}" for m in modules)]
+    )
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False).stderr[-500:]
+
+
 def test_the_library_needs_no_package_of_the_pipeline() -> None:
     adapters = {"leakpipe.models.torchvision_network"}  # imported where a model of torchvision is built
     modules = [module for module in FILES if room(module) in LIBRARY and module not in adapters]
-    blocked = f"import sys; sys.modules.update(dict.fromkeys({PIPELINE_ONLY!r}))\n"
-    script = blocked + "\n".join(f"import {module}" for module in modules)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-500:]
+    assert works_without(PIPELINE_ONLY, modules) == ""
+
+
+def test_planning_needs_no_torch() -> None:
+    """The Snakefile plans at every start; importing torch, pandas or matplotlib costs seconds."""
+    planned = ["leakpipe.experiment", "leakpipe.records.code_version", "leakpipe.models.weights"]
+    assert works_without(("torch", "torchvision", "pandas", "matplotlib", "scipy", "skimage"), planned) == ""

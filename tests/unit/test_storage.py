@@ -1,6 +1,8 @@
 """Files: whole or not at all, and nothing wrong is read without a sentence about it."""
 
+import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,43 +55,37 @@ def refused(path: Path, kind: str = "test/kind") -> str:
     return str(caught.value)
 
 
-def test_truncated(stored: Path) -> None:
-    stored.write_bytes(stored.read_bytes()[:-8])
-    assert f"{stored}: is truncated or not the file" in refused(stored)
+def edit_sidecar(path: Path, **changes: object) -> None:
+    sidecar = path.with_suffix(".json")
+    sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), **changes}))
 
 
-def test_swapped(stored: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other.safetensors"
-    write_arrays(other, "test/kind", {"a": np.zeros(2)}, {})
-    stored.write_bytes(other.read_bytes())
-    assert "is truncated or not the file" in refused(stored)
+def fill_with_another_format(path: Path) -> None:
+    path.write_bytes(b"PK\x03\x04 not tensors")
+    edit_sidecar(path, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
 
 
-def test_foreign(stored: Path) -> None:
-    import hashlib
-
-    stored.write_bytes(b"PK\x03\x04 not tensors")
-    sidecar = json.loads(stored.with_suffix(".json").read_text())
-    sidecar["sha256"] = hashlib.sha256(stored.read_bytes()).hexdigest()
-    stored.with_suffix(".json").write_text(json.dumps(sidecar))
-    assert "is not a safetensors file" in refused(stored)
-
-
-def test_another_kind(stored: Path) -> None:
-    assert "'test/kind' version 1, expected 'leakpipe/update' version 1" in refused(stored, "leakpipe/update")
-
-
-def test_missing_files(stored: Path, tmp_path: Path) -> None:
-    assert "none.json: cannot be read: No such file" in refused(tmp_path / "none.safetensors")
-    stored.unlink()
-    assert f"{stored}: cannot be read" in refused(stored)
-
-
-def test_sidecar_that_lists_other_tensors(stored: Path) -> None:
-    sidecar = json.loads(stored.with_suffix(".json").read_text())
-    sidecar["tensors"]["a"]["shape"] = [3]
-    stored.with_suffix(".json").write_text(json.dumps(sidecar))
-    assert "tensors differ from those listed" in refused(stored)
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-8]), "x.safetensors: is truncated or not the file"),
+        (fill_with_another_format, "x.safetensors: is not a safetensors file"),
+        (
+            lambda path: edit_sidecar(path, kind="other"),
+            "x.json: kind: 'other' version 1, expected 'test/kind' version 1",
+        ),
+        (lambda path: edit_sidecar(path, tensors={}), "x.safetensors: tensors differ from those listed"),
+        (lambda path: path.unlink(), "x.safetensors: cannot be read: No such file"),
+        (lambda path: path.with_suffix(".json").unlink(), "x.json: cannot be read: No such file"),
+    ],
+    ids=["truncated", "another format", "another kind", "other tensors", "missing", "sidecar missing"],
+)
+def test_a_spoilt_file_is_refused(stored: Path, spoil: Callable[[Path], object], said: str) -> None:
+    spoil(stored)
+    with pytest.raises(LeakpipeError) as caught:
+        read_arrays(stored, "test/kind")
+    assert str(stored.parent / said) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_values_that_are_not_finite_are_neither_written_nor_read(tmp_path: Path) -> None:

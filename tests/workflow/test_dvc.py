@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from leakpipe.attacks.files import load_reconstruction
-from leakpipe.params.experiment import Params
+from leakpipe.cli.stage import PIPELINE, list_outputs
+from leakpipe.records.stages import read_stages
 from tests.conftest import PROJECT
 
 pytest.importorskip("dvc")
@@ -159,67 +160,18 @@ def test_changed_attack_code_makes_reconstructions_again_and_nothing_before_them
     np.testing.assert_array_equal(load_reconstruction(project / LEAKPIPE).images, 1 - old)
 
 
-def test_files_of_a_removed_attack_are_deleted_and_nothing_else(project: Path) -> None:
-    before = run_ids(project)
-    stranger = project / RESULTS / "notes.txt"
-    stranger.write_text("not in any stage's outs")
-
-    def remove(params: dict[str, Any]) -> None:
-        del params["attacks"]["inverting-gradients"], params["claims"]["earlier_attacks"]
-
-    edit_params(project, remove)
-
-    run(project, "dvc", "repro", "--single-item", "inversion")
-
-    gone = {"invert/none/seed0/site-9/inverting-gradients.json"}
-    assert not (project / OTHER).exists()
-    assert not (project / OTHER).with_suffix(".json").exists()
-    assert run_ids(project) == {path: value for path, value in before.items() if path not in gone}
-    assert stranger.exists()
-
-
-def test_a_corrupted_output_is_made_again_even_if_touched(project: Path) -> None:
-    before, good = run_ids(project), (project / LEAKPIPE).read_bytes()
-    (project / LEAKPIPE).write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    run(project, "snakemake", "--quiet", "all", "--cores", "1", "--touch", "inversion")
-
-    run(project, "leakpipe", "stage", "inversion")
-
-    assert (project / LEAKPIPE).read_bytes() == good
-    assert ran_again(project, before) == {"invert/none/seed0/site-9/leakpipe.json"}
-
-
-# What rules reach through the names of common.smk, beside what they say themselves (PARAMS.…).
-HELPERS = {
-    "CELLS": {"seeds", "defenses", "attacks"},
-    "cells": {"seeds", "defenses", "attacks"},
-    "SCORED": {"seeds", "defenses", "attacks"},
-    "ROUNDS": {"federation"},
-    "in_captured_rounds": {"federation"},
-    "ATTACKED": {"federation", "attacks"},
-    "granted_to": {"threat_model", "attacks"},
-    "UNDEFENDED": {"defenses"},
-    "RESULTS": {"experiment"},
-    "LOG": {"experiment"},
-    "CHECKPOINTS": {"experiment"},
-}
-
-
-RULES = {
-    "data": ["data"],
-    "federation": ["pretraining", "federation"],
-    "inversion": ["inversion"],
-    "evaluation": ["scoring", "identification", "judging", "privacy", "figures", "reporting", "provenance"],
-}
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_stages_watch_every_section_that_their_rules_read(stage: str) -> None:
-    text = "".join((PROJECT / f"workflow/rules/{name}.smk").read_text() for name in RULES[stage])
-    read = set(re.findall(r"\bPARAMS\.(\w+)", text))
-    read |= {section for name, sections in HELPERS.items() if re.search(rf"\b{name}\b", text) for section in sections}
-    if any(name.startswith("model_dump") for name in read):
-        read |= set(Params.model_fields)
-    content = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"][stage]
-    assert read & set(Params.model_fields) <= set(content["params"]) <= set(Params.model_fields)
-    assert {"Snakefile", "workflow/rules", "src/leakpipe"} <= set(content["deps"])
+def test_every_file_that_rules_make_is_an_out_of_one_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PROJECT)
+    stages = read_stages(PIPELINE, upto=STAGES[-1], experiment="default")
+    assert [stage.name for stage in stages] == STAGES
+    made = list_outputs(["evaluation"])
+    assert made
+    assert {path: sum(stage.holds(path) for stage in stages) for path in made} == dict.fromkeys(made, 1)
+    assert [
+        out for stage in stages for out in stage.outs if not any(Path(path).is_relative_to(out) for path in made)
+    ] == []
+    content = yaml.safe_load(PIPELINE.read_text())
+    assert {plot.replace("${experiment}", "default") for plot in content["plots"]} <= made
+    for stage in content["stages"].values():
+        assert stage["params"] == [{"params.yaml": None}]
+        assert {"Snakefile", "workflow/rules", "src/leakpipe"} <= set(stage["deps"])

@@ -74,7 +74,7 @@ rule plot:
         folder=FIGURE,
         records=f"{RECORD}/plot",
         labels=labels(),
-        code=sorted({code_version(drawn.module) for drawn in DRAWN}),
+        code=sorted(map(code_version, {"leakpipe.cli.plot", *[drawn.module for drawn in DRAWN]})),
     shell:
         """
         leakpipe plot {params.names} \

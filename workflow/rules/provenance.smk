@@ -47,11 +47,10 @@ rule crate:
         """
 
 
+# All that the pipeline makes for readers. `rule all` and stage `evaluation` of dvc.yaml ask for it.
+PRODUCTS = [*TABLES.values(), *VERDICTS, *IDENTIFIED, *FIGURES, REPORT, CRATE]
+
+
 rule evaluation:
     input:
-        list(TABLES.values()),
-        VERDICTS,
-        IDENTIFIED,
-        FIGURES,
-        REPORT,
-        CRATE,
+        PRODUCTS,

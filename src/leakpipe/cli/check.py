@@ -1,4 +1,4 @@
-"""`leakpipe check`: is this params.yaml (with its overlays) a runnable experiment?"""
+"""`leakpipe check`: checks that params.yaml and its overlays describe an experiment that can run."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from leakpipe.cli.options import InputFile
 @click.command()
 @click.argument("params", nargs=-1, type=InputFile, required=True)
 def check(params: tuple[Path, ...]) -> None:
-    """Check PARAMS (params.yaml and overlays on it, later ones win) and say how much work it asks for."""
+    """Check PARAMS (params.yaml, then overlays; later files override) and print how many jobs the experiment has."""
     from leakpipe.experiment import list_cells, load_params
 
     checked = load_params(*params)

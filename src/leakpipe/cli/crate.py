@@ -1,4 +1,4 @@
-"""`leakpipe crate`: the results of an experiment as an RO-Crate, and the parameters that they come from."""
+"""`leakpipe crate`: describes the results of an experiment as an RO-Crate."""
 
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,19 @@ from leakpipe.cli.options import InputFile, OutputFile, settings_option
 @click.option("--params-out", type=OutputFile, required=True, help="Where the parameters go (.json).")
 @click.option("--out", type=OutputFile, required=True, help="Where the crate goes: ro-crate-metadata.json.")
 def crate(records: tuple[Path, ...], params: dict[str, Any], citation: Path, params_out: Path, out: Path) -> None:
-    """Describe results as an RO-Crate: RECORD is the run record of a job, of every job that made them."""
+    """Describe the results of an experiment as an RO-Crate, from the run RECORDs of all jobs that made them."""
     from leakpipe.data.datasets import DATASETS
+    from leakpipe.errors import LeakpipeError
     from leakpipe.experiment import parse_params
     from leakpipe.files.storage import write_json
     from leakpipe.params.reading import read_yaml
-    from leakpipe.records.crate import About, build_crate
+    from leakpipe.records.crate import build_crate
     from leakpipe.records.run_record import read_record
 
-    checked = parse_params(params, source="--params")
-    data_set = DATASETS[checked.data.dataset]
-    about = About(
-        experiment=checked.experiment,
-        data_set=checked.data.dataset,
-        source=data_set.source,
-        licence=data_set.licence,
-        data_citation=data_set.citation,
-        citation=read_yaml(citation),
-    )
+    checked, folder = parse_params(params, source="--params"), out.parent
+    if folder.name != checked.experiment:
+        raise LeakpipeError(f"--out: {out}: expected a file in a folder named {checked.experiment!r}, the experiment")
     write_json(params_out, params)
-    write_json(out, build_crate(out.parent, {path: read_record(path) for path in records}, params_out, about))
+    read = {path: read_record(path) for path in records}
+    data = checked.data.dataset, DATASETS[checked.data.dataset]
+    write_json(out, build_crate(folder, read, params_out, data=data, citation=read_yaml(citation)))

@@ -1,4 +1,4 @@
-"""`leakpipe stage`: what a stage of dvc.yaml runs: Snakemake, with the records of how files were made kept by DVC."""
+"""`leakpipe stage`: runs Snakemake for a stage of dvc.yaml, so that DVC keeps the records of how files were made."""
 
 import subprocess
 import sys
@@ -15,13 +15,15 @@ PARAMS = Path("params.yaml")
 
 @click.command()
 @click.argument("name")
-@click.option("--cores", envvar="LEAKPIPE_CORES", metavar="N", help="Snakemake's --cores (or set LEAKPIPE_CORES).")
+@click.option(
+    "--cores", envvar="LEAKPIPE_CORES", metavar="N", help="Number of cores for Snakemake (or set LEAKPIPE_CORES)."
+)
 def stage(name: str, cores: str | None) -> None:
-    """Make the outputs of stage NAME of dvc.yaml, and of those before it, whole and current.
+    """Bring the outputs of stage NAME of dvc.yaml, and of the stages before it, up to date.
 
-    `dvc repro` calls this. By hand, it is what to run after `dvc pull` or `dvc checkout` before you use
-    plain `snakemake`: it gives Snakemake the records of how the files were made, and remakes what is not
-    what the records say. Files in the stages' outs that no rule makes are deleted.
+    `dvc repro` runs this command. Run it by hand after `dvc pull` or `dvc checkout`, before plain `snakemake`: it
+    gives Snakemake the records of how the files were made, and remakes files that are not what the records describe.
+    Files in the stages' outs that no rule makes are deleted.
     """
     from leakpipe.params.reading import read_yaml
     from leakpipe.records.stages import export, prune, read_stages, restore
@@ -45,7 +47,7 @@ def stage(name: str, cores: str | None) -> None:
 
 
 def refuse_if_locked() -> None:
-    """Stop before anything is deleted while another Snakemake works here."""
+    """Raises `LeakpipeError` before anything is deleted while another Snakemake works here."""
     from leakpipe.records.stages import SNAKEMAKE
 
     if any((SNAKEMAKE / "locks").glob("*.lock")):
@@ -56,16 +58,16 @@ def refuse_if_locked() -> None:
 
 
 def list_outputs(targets: Sequence[str]) -> set[str]:
-    """Every file that the rules make for these targets."""
+    """Returns every file that the rules make for these targets."""
     table = run_snakemake(["--summary", *targets], capture=True).splitlines()
     return {line.split("\t")[0] for line in table[1:] if line}
 
 
 def run_snakemake(arguments: Sequence[str], *, capture: bool = False) -> str:
-    """Run Snakemake with this Python; returns what it printed if asked to capture that.
+    """Runs Snakemake with this Python; returns what it printed if `capture` is set.
 
     Raises:
-        LeakpipeError: It failed (it has said why).
+        LeakpipeError: It failed; its own messages are shown.
     """
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", *arguments],
@@ -82,6 +84,6 @@ def run_snakemake(arguments: Sequence[str], *, capture: bool = False) -> str:
 
 
 def say(name: str, what: str, paths: Sequence[str]) -> None:
-    """Say how many files were deleted and why, naming the first."""
+    """Prints how many files were deleted, why, and the first of them."""
     if paths:
         click.echo(f"{name}: {len(paths)} files {what} ({paths[0]}{', …' if len(paths) > 1 else ''})")

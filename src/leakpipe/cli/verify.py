@@ -1,4 +1,4 @@
-"""`leakpipe verify`: are results on disk those that the recorded parameters, code, data and environment produce?"""
+"""`leakpipe verify`: checks that results on disk are what the recorded parameters, code and data produce."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -21,17 +21,19 @@ if TYPE_CHECKING:
     "config_files",
     type=InputFile,
     multiple=True,
-    help="Parameters that the results should be of: params.yaml, then overlays; else the files that made them.",
+    help="Parameters to compare with: params.yaml, then overlays. Default: the files that the results were made from.",
 )
-@click.option("--cells", type=click.IntRange(min=0), default=1, show_default=True, help="Attacks to run again.")
-@click.option("--federation", is_flag=True, help="Run a federation again, too.")
-@click.option("--seed", type=int, help="Draw at random what is run again; without it, what ran the shortest.")
+@click.option(
+    "--cells", type=click.IntRange(min=0), default=1, show_default=True, help="Number of attacks to run again."
+)
+@click.option("--federation", is_flag=True, help="Also run a federation again.")
+@click.option("--seed", type=int, help="Seed for drawing the jobs to run again at random. Default: the shortest jobs.")
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
     show_default="0.1 for attacks, 0.001 for federations",
     help="Root mean square of a tensor's difference, relative to its largest value, that is allowed where processor or "
-    "packages are others; else bytes must be the same.",
+    "packages have changed; otherwise bytes must be equal.",
 )
 def verify(
     folder: Path,
@@ -41,10 +43,10 @@ def verify(
     seed: int | None,
     tolerance: float | None,
 ) -> None:
-    """Say whether the results in FOLDER (results/<experiment>) are what their records say.
+    """Check that the results in FOLDER (results/<experiment>) are what their records describe.
 
-    Checks every file against the run records and the RO-Crate, the records against the parameters and this code, and
-    runs sampled jobs again in a temporary folder. Ends with 1 if anything differs.
+    Every file is compared with the run records and the RO-Crate, and the records with the parameters and with this
+    code; sampled jobs run again in a temporary folder. The exit code is 1 if anything differs.
     """
     from leakpipe.errors import LeakpipeError
     from leakpipe.records.verification.results import read_results
@@ -63,7 +65,7 @@ def verify(
 
 
 def _check(results: "Results", config_files: tuple[Path, ...]) -> Iterator[str]:
-    """All that can be said without running anything."""
+    """Yields what differs, as far as that is known without running anything."""
     from leakpipe.experiment import load_params
     from leakpipe.records.run_record import describe_machine, package_versions
     from leakpipe.records.verification.checks import (
@@ -94,7 +96,7 @@ def _check(results: "Results", config_files: tuple[Path, ...]) -> Iterator[str]:
 def _run_again(
     results: "Results", *, cells: int, federation: bool, seed: int | None, tolerance: float | None
 ) -> Iterator[str]:
-    """Run sampled jobs again, say how each went, yield what differs."""
+    """Runs sampled jobs again, prints the outcome of each, and yields what differs."""
     from leakpipe.errors import LeakpipeError
     from leakpipe.records.verification.replay import replay, sample_jobs
 

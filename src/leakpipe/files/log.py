@@ -1,7 +1,7 @@
-"""Which files a job reads and writes, with their SHA-256: noted where files are read and written, kept in run records.
+"""The files that a job reads and writes, with their SHA-256, for its run record.
 
 Commands need not list their files: `leakpipe.files.storage` and the readers of tables and weights note them here.
-Nothing is hashed while nobody watches.
+Nothing is hashed outside a `watch_files` block.
 """
 
 import hashlib
@@ -20,13 +20,13 @@ class FileLog:
     written: dict[Path, str] = field(default_factory=dict)
 
     def inputs(self) -> dict[str, str]:
-        """Files read that the job did not write itself, as `outputs` lists them."""
+        """Returns the files read that the job did not write itself, by path as in `outputs`."""
         return _listed({path: sha for path, sha in self.read.items() if path not in self.written})
 
     def outputs(self) -> dict[str, str]:
-        """Files written, sorted, without those that are gone (checkpoints).
+        """Returns the files written that still exist (checkpoints do not), sorted.
 
-        Paths are relative to the working folder; of a file elsewhere only the name is kept, so that a record can be
+        Paths are relative to the working folder; only the name of a file elsewhere is kept, so that records can be
         published.
         """
         return _listed(self.written)
@@ -37,7 +37,7 @@ _watching: ContextVar[FileLog | None] = ContextVar("leakpipe_file_log", default=
 
 @contextmanager
 def watch_files() -> Iterator[FileLog]:
-    """Note every file read and written inside the block."""
+    """Notes every file read and written inside the block."""
     log = FileLog()
     token = _watching.set(log)
     try:
@@ -46,22 +46,22 @@ def watch_files() -> Iterator[FileLog]:
         _watching.reset(token)
 
 
-def note_read(path: Path) -> None:
-    """Say that a file was read; the first time counts."""
+def note_read(path: Path, sha256: str | None = None) -> None:
+    """Notes that a file was read, with its digest if that is known; the first time counts."""
     log = _watching.get()
     if log is not None and path not in log.read:
-        log.read[path] = hash_file(path)
+        log.read[path] = sha256 or hash_file(path)
 
 
-def note_written(path: Path) -> None:
-    """Say that a file was written; the last time counts."""
+def note_written(path: Path, sha256: str | None = None) -> None:
+    """Notes that a file was written, with its digest if that is known; the last time counts."""
     log = _watching.get()
     if log is not None:
-        log.written[path] = hash_file(path)
+        log.written[path] = sha256 or hash_file(path)
 
 
 def hash_file(path: str | Path) -> str:
-    """SHA-256 of a file's content, in hex ("" for a link that leads to no file)."""
+    """Returns the SHA-256 of a file's content in hex; "" for a link that leads to no file."""
     try:
         with Path(path).open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()

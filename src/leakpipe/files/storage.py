@@ -1,8 +1,8 @@
 """Tensors on disk: safetensors with a JSON sidecar, written whole or not at all, checked when read.
 
-A file `x.safetensors` holds the numbers; its sidecar `x.json` says what they are: a kind
-("leakpipe/update"), the name, shape and dtype of every tensor, the SHA-256 of the safetensors file, and
-free metadata. Nothing is ever unpickled. Arrays are numpy's, so reading needs no torch.
+A file `x.safetensors` holds the numbers; its sidecar `x.json` describes them: a kind ("leakpipe/update"), the name,
+shape and dtype of every tensor, the SHA-256 of the safetensors file, and free metadata. Nothing is ever unpickled.
+Arrays are numpy's, so reading needs no torch.
 """
 
 import glob
@@ -26,10 +26,17 @@ Arrays = dict[str, np.ndarray]
 
 
 @contextmanager
-def write_atomically(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `path` that replaces it on success and vanishes on failure.
+def write_atomically(path: Path, *, sha256: str | None = None) -> Iterator[IO[bytes]]:
+    """Opens a temporary file beside `path` that replaces it on success and is removed on failure.
 
-    What a killed writer of the same file left behind is removed first.
+    Temporary files of a killed writer of the same file are removed first.
+
+    Args:
+        path: Final path.
+        sha256: Digest of what is about to be written, where it is known already.
+
+    Raises:
+        LeakpipeError: The file cannot be written there.
     """
     temporary: Path | None = None
     try:
@@ -44,7 +51,7 @@ def write_atomically(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(stream.fileno())
         temporary.chmod(0o666 & ~_current_umask())
         temporary.replace(path)
-        note_written(path)
+        note_written(path, sha256)
     except OSError as error:
         raise LeakpipeError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
@@ -59,18 +66,18 @@ def _current_umask() -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text (UTF-8) atomically."""
+    """Writes text (UTF-8) atomically."""
     with write_atomically(path) as stream:
         stream.write(text.encode())
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON atomically; NaN and infinity are refused (`ValueError`)."""
+    """Writes JSON atomically; NaN and infinity raise `ValueError`."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; `LeakpipeError` if it is missing or is not one."""
+    """Reads a JSON object; raises `LeakpipeError` if the file is missing or holds none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -84,39 +91,40 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def sidecar_path(path: Path) -> Path:
-    """Path of the JSON sidecar of a safetensors file."""
+    """Returns the path of the JSON sidecar of a safetensors file."""
     return path.with_suffix(".json")
 
 
 def write_arrays(path: Path, kind: str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
-    """Write `arrays` to `path` and what they are to its sidecar.
+    """Writes `arrays` to `path` and their description to its sidecar.
 
     Args:
         path: Ends in `.safetensors`.
-        kind: What the file holds, for instance "leakpipe/update"; `read_arrays` asks for it.
+        kind: What the file holds, for instance "leakpipe/update"; `read_arrays` requires the same.
         arrays: Arrays by name; floating-point values must be finite.
         metadata: JSON-serialisable.
 
     Raises:
-        LeakpipeError: The place cannot be written, or a value is not finite.
+        LeakpipeError: The file cannot be written there, or a value is not finite.
     """
     contiguous = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
     _check_finite(path, contiguous)
     content = save(contiguous)
+    sha256 = hashlib.sha256(content).hexdigest()
     sidecar = {
         "kind": kind,
         "version": FORMAT_VERSION,
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "sha256": sha256,
         "tensors": _describe(contiguous),
         "metadata": dict(metadata),
     }
-    with write_atomically(path) as stream:
+    with write_atomically(path, sha256=sha256) as stream:
         stream.write(content)
     write_json(sidecar_path(path), sidecar)
 
 
 def read_arrays(path: Path, kind: str) -> tuple[Arrays, dict[str, Any]]:
-    """Read arrays and metadata written by `write_arrays`, checking all that can be checked.
+    """Reads arrays and metadata that `write_arrays` wrote, and checks everything about them.
 
     Raises:
         LeakpipeError: The file or its sidecar is missing, truncated, of another kind, or does not hold
@@ -130,7 +138,8 @@ def read_arrays(path: Path, kind: str) -> tuple[Arrays, dict[str, Any]]:
         content = path.read_bytes()
     except OSError as error:
         raise LeakpipeError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if hashlib.sha256(content).hexdigest() != sidecar.get("sha256"):
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != sidecar.get("sha256"):
         raise LeakpipeError(f"{path}: is truncated or not the file its sidecar {sidecar_path(path).name} describes")
     try:
         arrays: Arrays = load(content)
@@ -139,12 +148,12 @@ def read_arrays(path: Path, kind: str) -> tuple[Arrays, dict[str, Any]]:
     if _describe(arrays) != sidecar.get("tensors"):
         raise LeakpipeError(f"{path}: tensors differ from those listed in {sidecar_path(path).name}")
     _check_finite(path, arrays)
-    note_read(path)
+    note_read(path, sha256)
     return arrays, sidecar["metadata"]
 
 
 def require_array(path: Path, arrays: Mapping[str, np.ndarray], name: str, dimensions: int) -> np.ndarray:
-    """One array of a file that must have `dimensions` axes; `LeakpipeError` if it is missing or has others."""
+    """Returns an array of a file; raises `LeakpipeError` unless it is there and has `dimensions` axes."""
     if name not in arrays or arrays[name].ndim != dimensions:
         raise LeakpipeError(f"{path}: tensor {name!r} with {dimensions} dimensions is missing")
     return arrays[name]

@@ -1,1 +1,1 @@
-"""What params.yaml may say: one file per section, schema only."""
+"""The schema of params.yaml, one module per section. No code that computes results: it would not be tracked."""

@@ -1,4 +1,4 @@
-"""What params.yaml may say of attacks: what an attacker is granted, and everything the inversion loop can be told.
+"""Parameters of attacks: what an attacker is granted, and all settings of the inversion loop.
 
 The settings are flat, so that params.yaml and `dvc exp run -S` override each by its name. Presets
 (`leakpipe.attacks.presets`) fix them as published.
@@ -8,19 +8,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from leakpipe.params.types import Name, Section, Seeds, Switchable
+from leakpipe.params.types import Name, Registered, Section, Seeds, Switchable
 
-PresetName = Literal[
-    "leakpipe",
-    "row-space",
-    "bn-aware",
-    "published-tool",
-    "dlg",
-    "idlg",
-    "inverting-gradients",
-    "see-through-gradients",
-    "modern",
-]
 Iterations = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
@@ -31,13 +20,13 @@ def _growing(sizes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class AttackSettings(Section):
-    """Everything the inversion loop can be told. Presets fix these; params.yaml may override each."""
+    """All settings of the inversion loop. Presets fix these; params.yaml may override each."""
 
-    # What the attacker believes of the client and knows of it.
+    # The assumed training, and what is known of the client.
     batch_norm: Literal["frozen", "update", "exact", "none"] = Field(
         default="update",
         description="Batch normalisation: `frozen` at the global running statistics (which the batch-statistics "
-        "term then matches), or in training mode with batch statistics taken from the `update`, told `exact`, "
+        "term then matches), or in training mode with batch statistics taken from the `update`, granted `exact`, "
         "or unknown (`none`).",
     )
     labels: Literal["granted", "recovered", "joint"] = Field(
@@ -103,7 +92,7 @@ class AttackSettings(Section):
         default="prior", description="Candidates start from the prior image, noise, or a tiled random pattern."
     )
     start_jitter: float = Field(
-        default=0.02, ge=0, le=1, description="Standard deviation of noise that tells several candidates apart."
+        default=0.02, ge=0, le=1, description="Standard deviation of noise that makes several candidates differ."
     )
     restarts: int = Field(default=1, ge=1, le=1000, description="Searches from different starts; the best is kept.")
     optimizer: Literal["adam", "signed-adam", "soft-signed-adam", "adamw", "lbfgs"] = Field(
@@ -118,7 +107,7 @@ class AttackSettings(Section):
     iterations: Iterations = Field(default=200, description="Optimiser steps.")
     pyramid: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(_growing)] = Field(
         default=(),
-        description="Coarse to fine: heights in pixels at which candidates are searched for, each for an equal "
+        description="Coarse to fine: heights in pixels of the candidates, each for an equal "
         "share of the iterations; empty searches at full size only.",
     )
     bounds: Literal["clamp", "sigmoid", "none"] = Field(
@@ -149,9 +138,9 @@ class AttackSettings(Section):
     patience: int = Field(default=100, ge=1, description="Iterations over which `tolerance` asks for progress.")
     engine: Literal["double-backward", "autograd"] = Field(
         default="double-backward",
-        description="How simulated local training is differentiated: by a hand-written `double-backward`, which is faster "
-        "and hands over to autograd, with a note, where it does not know the network or the training, or always by "
-        "`autograd`. Results agree up to rounding.",
+        description="How simulated local training is differentiated: by a hand-written `double-backward`, which is "
+        "faster and hands over to autograd, with a note, where it does not know the network or the training, or "
+        "always by `autograd`. Results agree up to rounding.",
     )
 
     # Deviations of the paper's released tool; docs/attacks/published-tool.md numbers them.
@@ -196,7 +185,7 @@ class AttackSettings(Section):
 
 
 class TargetParams(Section):
-    """Which cells of the design an attack is run on, for one client; unset: all."""
+    """Cells of the design in which an attack is run on one client; unset: all."""
 
     defenses: tuple[Name, ...] | None = Field(default=None, min_length=1, description="Only under these defences.")
     seeds: Seeds | None = Field(default=None, description="Only for these seeds.")
@@ -206,7 +195,7 @@ class TargetParams(Section):
 
 
 class ThreatModel(Section):
-    """What the attacker is granted besides the global model and one update."""
+    """Knowledge granted to the attacker besides the global model and one update."""
 
     prior: Literal["all", "class", "gray"] = Field(
         default="all",
@@ -214,22 +203,22 @@ class ThreatModel(Section):
         "where the attacker has none.",
     )
     labels: Literal["known", "unknown"] = Field(
-        default="known", description="Whether the attacker is told the labels of the client's images."
+        default="known", description="Whether the labels of the client's images are known to the attacker."
     )
     batch_norm: Literal["update", "exact", "none"] = Field(
         default="update",
-        description="Batch statistics: only as the running statistics of the update give them away, told exactly "
-        "(whatever a defence did to the update), or withheld altogether.",
+        description="Batch statistics: only as far as the running statistics of the update reveal them, granted "
+        "exactly (whatever a defence did to the update), or withheld altogether.",
     )
     batch_order: Literal["known", "unknown"] = Field(
         default="unknown",
-        description="Whether the attacker is told which images went into which local step. Unknown: it names its "
-        "candidates in the order of the first epoch and assumes that later epochs repeat it.",
+        description="Whether the assignment of images to local steps is known. If not, candidates are numbered in "
+        "the order of the first epoch, and later epochs are assumed to repeat it.",
     )
     defense: Literal["known", "unknown"] = Field(
         default="unknown",
-        description="Whether the attacker is told the defence's steps and undoes them as far as that goes (adaptive), "
-        "or takes what was shared for what was trained (naive).",
+        description="Whether the defence's steps are known to the attacker, who then undoes them as far as possible "
+        "(adaptive) or else takes the shared update for the trained one (naive).",
     )
 
     @model_validator(mode="after")
@@ -240,13 +229,15 @@ class ThreatModel(Section):
 
 
 class AttackParams(AttackSettings):
-    """One attack: a preset, what it changes of it, and whom it attacks."""
+    """One attack: a preset, changes to it, and its targets."""
 
-    preset: PresetName = Field(description="Published recipe that unset fields keep the values of.")
+    preset: Annotated[str, Registered("attack preset")] = Field(
+        description="Published recipe, whose values unset fields keep."
+    )
     targets: Switchable[TargetParams] = Field(
         min_length=1, description="Attacked clients; `{}` attacks in every cell, null switches one off."
     )
     threat_model: ThreatModel = Field(
         default=ThreatModel(),
-        description="What this attack is granted instead; fields that are not set are the experiment's.",
+        description="What this attack is granted instead; unset fields are the experiment's.",
     )

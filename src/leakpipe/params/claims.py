@@ -1,4 +1,4 @@
-"""What params.yaml may say of the paper's claims: which attack and which client plays which role in them."""
+"""Parameters of the paper's claims: the attack and the clients in each of their roles."""
 
 from typing import Annotated
 
@@ -13,10 +13,10 @@ Contrast = Annotated[tuple[Name, Name], AfterValidator(distinct)]
 class ClaimsParams(Section):
     """Roles in the claims that are judged. A claim whose role is null or empty is not judged."""
 
-    attack: Name = Field(description="The strongest attack: what it does not get counts as hidden.")
+    attack: Name = Field(description="The strongest attack: images that it does not recover count as hidden.")
     paper_attack: Name | None = Field(default=None, description="The paper's attack, which matches BN statistics.")
     earlier_attacks: Names = Field(
-        default=(), description="Attacks published before the paper, which believe batch normalisation frozen."
+        default=(), description="Attacks published before the paper, which assume frozen batch normalisation."
     )
     weights_attack: Name | None = Field(
         default=None, description="`attack` on weight differences alone, without matching BN statistics."

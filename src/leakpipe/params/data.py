@@ -1,12 +1,10 @@
-"""What params.yaml may say of the data: which images, at what size, in which parts."""
+"""Parameters of the data: which images, at what size, in which parts."""
 
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from leakpipe.params.types import ClassName, Section, distinct
-
-DatasetName = Literal["lfw-faces", "cxr-phantom", "covid-radiography", "medmnist", "image-folder"]
+from leakpipe.params.types import ClassName, Registered, Section, distinct
 
 IN_FOLDERS = ("covid-radiography", "image-folder")  # an image is a file in the folder of its class
 FROM_DISK = (*IN_FOLDERS, "medmnist")
@@ -26,9 +24,9 @@ REQUIRED = {"image-folder": "root", "medmnist": "subset"}
 
 
 class ImagesParams(Section):
-    """Which images, at what size: all that loading them depends on."""
+    """The images and their size: everything that loading them depends on."""
 
-    dataset: DatasetName = Field(description="Registered data set.")
+    dataset: Annotated[str, Registered("data set")] = Field(description="Registered data set.")
     image_size: int = Field(ge=16, le=1024, description="Height and width after resizing, in pixels.")
     root: str | None = Field(
         default=None,
@@ -76,7 +74,7 @@ class ImagesParams(Section):
     def _belongs_to_data_set(cls, value: Any, info: ValidationInfo) -> Any:
         dataset = info.data.get("dataset")  # an invalid name is reported by itself
         if value is None and info.field_name == "images" and dataset == "cxr-phantom":
-            return PHANTOMS  # filled in here, so that what is stored with the images says all of it
+            return PHANTOMS  # filled in here, so that rules and files record the value
         if value not in (None, False) and dataset and dataset not in BELONGS_TO[str(info.field_name)]:
             owners = " and ".join(map(repr, BELONGS_TO[str(info.field_name)]))
             raise ValueError(f"only {owners} can have it; not {dataset!r}: got {value!r}")
@@ -93,7 +91,7 @@ class ImagesParams(Section):
 
 
 class DataParams(ImagesParams):
-    """Which images, at what size, and how many are kept from the clients."""
+    """The images, their size, and how many are held out from the clients."""
 
     test: int = Field(ge=2, description="Images held out to measure the global model, balanced over classes.")
     validation: int = Field(ge=0, description="Images held out to watch training, balanced over classes.")

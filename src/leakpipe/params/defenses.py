@@ -1,4 +1,4 @@
-"""What params.yaml may say of defences: the steps that each client applies to its update, told apart by `kind`.
+"""Parameters of defences: the steps that each client applies to its update, distinguished by `kind`.
 
 docs/defenses.md has the formula, the source and the guarantee of each.
 """

@@ -1,8 +1,7 @@
-"""What params.yaml may say: every section, field, unit and bound, and the checks within it.
+"""The content of params.yaml: every section, field, unit and bound, and the checks within it.
 
-The models are frozen and refuse unknown keys. `workflow/schemas/params.schema.json` is generated from
-them (a test fails when it drifts). What can only be checked against data sets, models and presets is
-checked in `leakpipe.experiment`.
+The models are frozen and refuse unknown keys. `workflow/schemas/params.schema.json` is generated from them (a test
+fails when it drifts). `leakpipe.experiment` checks them against data sets, models and presets.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -40,21 +39,22 @@ ATTACK_ROLES = ("attack", "paper_attack", "earlier_attacks", "weights_attack", "
 
 
 class ScoringParams(Section):
-    """How reconstructions are held against the true images."""
+    """How reconstructions are compared with the true images."""
 
     assignment: AssignmentName = Field(
         default="optimal",
-        description="Which reconstruction an image is held against, by SSIM: each its own, so that all together are "
-        "most alike (`optimal`), or the one most like it, however often (`per-image-maximum`, as the paper's tool).",
+        description="Which reconstruction an image is compared with, by SSIM: each with one of its own, so that their "
+        "sum is largest (`optimal`), or each with the most similar one (`per-image-maximum`, as the paper's tool).",
     )
     lpips: bool = Field(
         default=False,
-        description="Also measure LPIPS, from 31×31 pixels on; its weights have to lie in torch's checkpoints folder.",
+        description="Also measure LPIPS, for images of 31×31 pixels or more; its weights must be in torch's checkpoint "
+        "folder.",
     )
 
 
 class ComparisonParams(Section):
-    """Attacks that differ in one thing, to be drawn side by side."""
+    """Attacks that differ in one setting, drawn side by side."""
 
     title: str = Field(min_length=1, description="What the figure is about: 'Which part of the update leaks'.")
     attacks: dict[Name, str | float] = Field(
@@ -67,14 +67,15 @@ class ComparisonParams(Section):
 
 
 class IdentifiabilityParams(Section):
-    """Which training image a reconstruction came from, looked up among those of all clients."""
+    """The lookup of reconstructions among the training images of all clients."""
 
     embedders: Annotated[tuple[EmbedderName, ...], AfterValidator(distinct)] = Field(
         default=("pixels", "global-model"),
-        description="Networks (or the pixels themselves) that say how alike two images are; `[]` measures nothing.",
+        description="Networks (or the pixels themselves) that measure the similarity of two images; "
+        "`[]` measures nothing.",
     )
     top: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(distinct)] = Field(
-        default=(1, 5), min_length=1, description="Found means: the true image is among so many nearest ones."
+        default=(1, 5), min_length=1, description="An image counts as found if it is among this many nearest ones."
     )
 
     @field_validator("top")

@@ -1,4 +1,4 @@
-"""What params.yaml may say of the federation: rounds, local training, clients."""
+"""Parameters of the federation: rounds, local training, clients."""
 
 from typing import Annotated, Literal, Self
 
@@ -8,7 +8,7 @@ from leakpipe.params.types import ClassName, Section, Switchable, distinct
 
 
 class ClientParams(Section):
-    """One client: what it holds and how it batches."""
+    """One client: its images, batches and epochs."""
 
     images: int = Field(ge=1, description="Training images the client holds.")
     batch_size: int = Field(ge=1, description="Images in one local step; the last batch may be smaller.")

@@ -1,12 +1,11 @@
-"""What params.yaml may say of the network that is trained: its architecture, and the weights it starts with."""
+"""Parameters of the network that is trained: its architecture, and its initial weights."""
 
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from leakpipe.params.types import Section
+from leakpipe.params.types import Registered, Section
 
-ModelName = Literal["convnet-bn", "resnet20", "resnet18", "resnet34", "resnet50", "densenet121", "vgg11_bn"]
 WEIGHTS_FILES = (".safetensors", ".pth")
 
 
@@ -17,9 +16,9 @@ def _known_weights(value: str, *names: str) -> str:
 
 
 class ArchitectureParams(Section):
-    """All that the shape of a network depends on, beside classes and image size."""
+    """Everything that the shape of a network depends on, besides classes and image size."""
 
-    name: ModelName = Field(description="Registered model.")
+    name: Annotated[str, Registered("model")] = Field(description="Registered model.")
     widths: tuple[Annotated[int, Field(ge=1, le=4096)], ...] | None = Field(
         default=None,
         min_length=1,
@@ -41,7 +40,7 @@ class ArchitectureParams(Section):
     @field_validator("widths", "strides")
     @classmethod
     def _belongs_to_convnet(cls, value: tuple[int, ...] | None, info: ValidationInfo) -> tuple[int, ...] | None:
-        """Fill in `convnet-bn`'s defaults here, so that what is stored with a model says all of it."""
+        """Fills in the defaults of `convnet-bn`, so that rules and stored models record the values themselves."""
         model = info.data.get("name", "convnet-bn")  # an invalid name is reported by itself
         if model == "convnet-bn":
             return value or {"widths": (32, 32, 64, 64), "strides": (1, 2, 1, 2)}[str(info.field_name)]
@@ -58,10 +57,10 @@ class ArchitectureParams(Section):
 
 
 class PretrainingParams(Section):
-    """How weights are made of the public images, by SGD with momentum on the mean cross-entropy."""
+    """Training of weights on the public images, by SGD with momentum on the mean cross-entropy."""
 
     start: Annotated[str, AfterValidator(lambda value: _known_weights(value, "random", "imagenet", "augnet"))] = Field(
-        default="random", description="Weights that it starts with: as `model.weights`, but not `public`."
+        default="random", description="Initial weights: as `model.weights`, but not `public`."
     )
     epochs: int = Field(default=30, ge=1, le=10_000, description="Passes over the public images.")
     batch_size: int = Field(default=16, ge=1, description="Images in one step; the last of an epoch may be fewer.")

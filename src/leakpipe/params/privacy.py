@@ -1,4 +1,4 @@
-"""What params.yaml may say of differential privacy: what it is accounted at, and DP-SGD in local training."""
+"""Parameters of differential privacy: δ of the accounting, and DP-SGD in local training."""
 
 from typing import Literal
 

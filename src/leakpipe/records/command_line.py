@@ -1,4 +1,4 @@
-"""The arguments that this program was called with, as run records keep them."""
+"""The arguments of the running command, for its run record."""
 
 import sys
 
@@ -6,9 +6,9 @@ ARGUMENTS = "leakpipe.arguments"  # where the command line keeps them for its co
 
 
 def called_with() -> list[str] | None:
-    """Arguments of the `leakpipe` command that runs now; None in a program that is not one.
+    """Returns the arguments of the running `leakpipe` command; None in any other program.
 
-    click is asked only where it is loaded: the engine also runs without it.
+    click is not imported for this: the library also runs without it.
     """
     click = sys.modules.get("click")
     context = click.get_current_context(silent=True) if click else None

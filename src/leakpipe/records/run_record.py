@@ -1,6 +1,6 @@
-"""The run record that every job writes: what was run, on what, how long, and what came of it.
+"""The run record that every job writes: what ran, with which settings, for how long, and with what outcome.
 
-Records are the truth about runs; MLflow is filled from them (`leakpipe.tracking.upload`).
+MLflow is filled from run records (`leakpipe.tracking.upload`), never the other way round.
 """
 
 import hashlib
@@ -36,15 +36,15 @@ class RunRecord:
 
     Attributes:
         rule: Stage of the pipeline ("invert").
-        labels: What the job is for: experiment, defense, seed, client, attack (those that apply).
+        labels: The cell of the design: experiment, defense, seed, client, attack (those that apply).
         params: Settings the job ran with, JSON-serialisable.
         curves: Metric histories: name → [[step, value], …].
         metrics: Final numbers by name.
         artifacts: Files worth keeping with the run (images, figures), relative to the working folder.
         details: Anything else a later stage reads (per-round timings).
 
-    On writing, what the job cannot know is added: the command line, the files it read and wrote with their SHA-256, and
-    the environment (commit, version of its code, packages, machine, threads, times, memory).
+    `record_run` adds what the job itself does not know: the command line, the files read and written with their
+    SHA-256, and the environment (commit, version of the code, packages, machine, threads, times, memory).
     """
 
     rule: str
@@ -56,7 +56,7 @@ class RunRecord:
     details: dict[str, Any] = field(default_factory=dict)
 
     def add_curve(self, name: str, steps: Sequence[float], values: Sequence[float]) -> None:
-        """Keep a metric's history; steps are whole numbers."""
+        """Keeps a metric's history; steps are whole numbers."""
         self.curves[name] = [(int(step), float(value)) for step, value in zip(steps, values, strict=True)]
 
 
@@ -64,9 +64,9 @@ class RunRecord:
 def record_run(
     path: Path | None, *, rule: str, labels: Mapping[str, Any], params: Mapping[str, Any], module: str | None = None
 ) -> Iterator[RunRecord]:
-    """Time a job and write its record to `path` when it succeeds (nothing if it fails or `path` is None).
+    """Times a job and writes its record to `path` when it succeeds; writes nothing if `path` is None.
 
-    `module` is the command's, whose `code_version` is recorded: `leakpipe.cli.<rule>` unless the rule has several.
+    The `code_version` of `module` is recorded: `leakpipe.cli.<rule>`, unless another module is given.
     """
     record = RunRecord(rule=rule, labels=labels, params=params)
     if path is None:
@@ -104,7 +104,7 @@ def record_run(
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read a run record; `LeakpipeError` if the file is something else."""
+    """Reads a run record; raises `LeakpipeError` if the file is something else."""
     record = read_json(path)
     if record.get("kind") != RECORD_KIND:
         raise LeakpipeError(f"{path}: kind: {record.get('kind')!r}, expected {RECORD_KIND!r}")
@@ -112,12 +112,12 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def hash_params(params: Mapping[str, Any]) -> str:
-    """Short hash (12 hex digits) of parameters, the same whatever the order of their keys."""
+    """Returns a short hash (12 hex digits) of parameters that does not depend on the order of their keys."""
     return hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def describe_code(module: str) -> dict[str, Any]:
-    """The commit of the working folder (None outside git), whether files differ from it, what runs, and versions."""
+    """Returns commit (None outside git), whether files differ from it, the module that runs, and versions."""
     status = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "commit": _git("rev-parse", "HEAD"),
@@ -129,12 +129,12 @@ def describe_code(module: str) -> dict[str, Any]:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that results depend on, of those that are installed."""
+    """Returns the versions of those packages that results depend on and that are installed."""
     return {name: found for name in PACKAGES if (found := _version(name))}
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, GPU, threads, operating system and Python of this machine; no host name."""
+    """Returns processor, GPU, threads, operating system and Python of this machine; no host name."""
     return {
         "processor": _processor_name(),
         **_describe_torch(),
@@ -154,7 +154,7 @@ def _processor_name() -> str:
 
 
 def _describe_torch() -> dict[str, Any]:
-    """Threads of torch and the GPU it sees (None: none); of a job that used no torch, nothing: importing it is slow."""
+    """Threads of torch and the GPU that it sees, if any; nothing where torch, slow to import, was not used."""
     torch = sys.modules.get("torch")
     if torch is None:
         return {}

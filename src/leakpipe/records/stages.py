@@ -1,11 +1,11 @@
-"""What lets DVC version Snakemake's outputs: the evidence of how every file was made travels with the files.
+"""Lets DVC version Snakemake's outputs: the evidence of how every file was made travels with the files.
 
-Snakemake remakes a file when the code, parameters or inputs it was made from differ from those in its
-record under `.snakemake/metadata`; a file without a record it believes. DVC carries files to other
-machines and back in time, but not these records, so old files would pass for new ones. Therefore each DVC
-stage has one output more, its provenance file: the records of all its files, with the SHA-256 of each file.
-`restore` puts back the records whose file is the one they describe, and deletes every file without such a
-record, so that Snakemake makes it again. `export` writes the provenance file.
+Snakemake remakes a file when the code, parameters or inputs that it was made from differ from those in its record
+under `.snakemake/metadata`; it trusts a file without a record. DVC carries files to other machines and back in time,
+but not these records, so old files would pass for new ones. Therefore each DVC stage has an additional output, its
+provenance file: the records of all its files, with the SHA-256 of each file. `restore` puts back the records whose
+file is the one they describe, and deletes every file without such a record, so that Snakemake makes it again.
+`export` writes the provenance file.
 """
 
 import json
@@ -26,7 +26,7 @@ PROVENANCE_KIND = "leakpipe/provenance"
 PROVENANCE_VERSION = 1
 SNAKEMAKE = Path(".snakemake")
 METADATA = SNAKEMAKE / "metadata"
-RECORDS = "records"  # folder of run records; one that is unchanged means that its job did not run again
+RECORDS = "records"  # folder of run records; an unchanged one shows that its job did not run again
 OF_ONE_FILE = ("starttime", "endtime")  # what differs between the records of one job's files
 
 Record = Mapping[str, Any]
@@ -34,7 +34,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of dvc.yaml: what DVC keeps of it.
+    """A stage of dvc.yaml.
 
     Attributes:
         name: Its name, also the name of its target rule in the Snakefile.
@@ -51,7 +51,7 @@ class Stage:
         return any(Path(path).is_relative_to(out) for out in self.outs)
 
     def files(self) -> Iterator[str]:
-        """Every file in the stage's outs, sorted; links to folders are not followed."""
+        """Yields every file in the stage's outs, sorted; links to folders are not followed."""
         for out in self.outs:
             if out.is_file() or out.is_symlink():
                 yield str(out)
@@ -72,24 +72,24 @@ class Made:
 
 @dataclass(frozen=True)
 class Job:
-    """One job that Snakemake ran: what the records of its files have in common, and the files."""
+    """A job that Snakemake ran: the common part of the records of its files, and the files."""
 
     record: Record
     outputs: Mapping[str, Made]
 
     def records(self) -> dict[str, Record]:
-        """Snakemake's record of every file."""
+        """Returns Snakemake's record of every file."""
         return {
             path: {**self.record, "starttime": made.starttime, "endtime": made.endtime}
             for path, made in self.outputs.items()
         }
 
     def left(self, hashes: Mapping[str, str]) -> bool:
-        """Whether all files are still what the job left."""
+        """Whether all files are still as the job left them."""
         return all(hashes.get(path) == made.sha256 for path, made in self.outputs.items())
 
     def ran_again(self, hashes: Mapping[str, str]) -> bool:
-        """Whether the job was run again since (every run writes another run record)."""
+        """Whether the job has run again since: every run writes another run record."""
         run_records = [path for path in self.outputs if RECORDS in Path(path).parts]
         return not run_records or any(hashes.get(path, sha) != sha for path, sha in self._hashes(run_records))
 
@@ -98,7 +98,7 @@ class Job:
 
 
 def read_stages(pipeline: Path, *, upto: str, experiment: str) -> list[Stage]:
-    """The stages of dvc.yaml up to and including one, in the order of the file (which is that of the data).
+    """Returns the stages of dvc.yaml up to and including one, in the order of the file, which is that of the data.
 
     Args:
         pipeline: dvc.yaml.
@@ -132,7 +132,7 @@ def _path(entry: str | Mapping[str, Any]) -> str:
 
 
 def restore(stages: Sequence[Stage]) -> list[str]:
-    """Put back the records that can be trusted and delete every file that has none; returns those deleted."""
+    """Puts back the records that can be trusted, deletes every file that has none, and returns those deleted."""
     jobs = [job for stage in stages for job in read_provenance(stage.provenance)]
     hashes = {path: hash_file(path) for stage in stages for path in stage.files()}
     trusted = trusted_records(jobs, hashes, {path: record for path in hashes if (record := own_record(path))})
@@ -145,18 +145,18 @@ def restore(stages: Sequence[Stage]) -> list[str]:
 
 
 def trusted_records(jobs: Iterable[Job], hashes: Mapping[str, str], own: Mapping[str, Record]) -> dict[str, Record]:
-    """The record of every file that has one which says how the file's present content was made.
+    """Returns the record of every file whose record describes how its present content was made.
 
     Args:
-        jobs: What the provenance files say.
-        hashes: SHA-256 of every file there is.
-        own: The records that Snakemake itself wrote here, of files not touched since.
+        jobs: Content of the provenance files.
+        hashes: SHA-256 of every existing file.
+        own: The records that Snakemake itself wrote here, for files not modified since.
 
     Returns:
-        Records by path. A job of the provenance files whose files are all unchanged vouches for them, whatever
-        Snakemake has recorded since (`snakemake --touch` records old files as if they were new). If some
-        changed though the job did not run again, none of its files counts. Everything else rests on
-        Snakemake's own records. A file made from inputs that are no longer what is there never counts.
+        Records by path. Where all files of a job in the provenance files are unchanged, that job's record is trusted,
+        whatever Snakemake has recorded since (`snakemake --touch` records old files as if they were new). If some
+        changed though the job did not run again, none of its files is trusted. All other files are trusted by
+        Snakemake's own records. A file made from inputs that have changed since is never trusted.
     """
     records = dict(own)
     for job in jobs:
@@ -174,7 +174,7 @@ def _has_other_inputs(record: Record, hashes: Mapping[str, str]) -> bool:
 
 
 def prune(stages: Iterable[Stage], expected: set[str]) -> list[str]:
-    """Delete files in the stages' outs that no rule makes, and empty folders there; returns the files."""
+    """Deletes files in the stages' outs that no rule makes, and empty folders there; returns the files."""
     stale = sorted(path for stage in stages for path in stage.files() if path not in expected)
     delete_files(stale)
     for stage in stages:
@@ -186,7 +186,7 @@ def prune(stages: Iterable[Stage], expected: set[str]) -> list[str]:
 
 
 def export(stage: Stage) -> None:
-    """Write the stage's provenance file, unless it already says the same.
+    """Writes the stage's provenance file, unless its content would stay the same.
 
     Raises:
         LeakpipeError: Snakemake has no record of a file.
@@ -202,7 +202,7 @@ def export(stage: Stage) -> None:
 
 
 def group_by_job(records: Mapping[str, Record], hashes: Mapping[str, str]) -> list[Job]:
-    """Bring the files of one job together: their records differ in nothing but times. Sorted by path."""
+    """Groups files by job: the records of one job's files differ in nothing but times. Sorted by path."""
     common: dict[str, Record] = {}
     outputs: dict[str, dict[str, Made]] = {}
     for path, record in sorted(records.items()):
@@ -214,7 +214,7 @@ def group_by_job(records: Mapping[str, Record], hashes: Mapping[str, str]) -> li
 
 
 def read_provenance(path: Path) -> list[Job]:
-    """Read a provenance file; none is the same as an empty one."""
+    """Reads a provenance file; a missing one counts as empty."""
     if not path.exists():
         return []
     content = read_json(path)
@@ -230,7 +230,7 @@ def read_provenance(path: Path) -> list[Job]:
 
 
 def write_provenance(path: Path, jobs: Sequence[Job]) -> None:
-    """Write a provenance file."""
+    """Writes a provenance file."""
     content = [
         {"record": job.record, "outputs": {name: vars(made) for name, made in job.outputs.items()}} for job in jobs
     ]
@@ -238,7 +238,7 @@ def write_provenance(path: Path, jobs: Sequence[Job]) -> None:
 
 
 def own_record(path: str) -> Record:
-    """Snakemake's record of a file if the file is as old as the record says (else it came otherwise), or {}."""
+    """Returns Snakemake's record of a file if the file's time is the one recorded (else it came otherwise), or {}."""
     record = read_metadata(path)
     made = record.get("endtime")
     untouched = made is not None and math.isclose(Path(path).lstat().st_mtime, made, rel_tol=0, abs_tol=1e-3)
@@ -246,7 +246,7 @@ def own_record(path: str) -> Record:
 
 
 def read_metadata(path: str) -> Record:
-    """Snakemake's record of a file, {} if there is none that can be read."""
+    """Returns Snakemake's record of a file; {} if none can be read."""
     try:
         record = json.loads(metadata_path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -255,15 +255,15 @@ def read_metadata(path: str) -> Record:
 
 
 def write_metadata(path: str, record: Record) -> None:
-    """Give Snakemake a record of a file."""
+    """Writes a file's record to where Snakemake reads it."""
     write_json(metadata_path(path), record)
 
 
 def metadata_path(path: str) -> Path:
-    """Where Snakemake keeps the record of a file: its path in base64, cut where names get too long.
+    """Returns where Snakemake keeps the record of a file: its path in base64, split where names get too long.
 
-    The same since Snakemake 5; a test compares with the installed one. Its own classes for this changed
-    place and name within version 9.
+    The place has been the same since Snakemake 5, and a test compares it with that of the installed version;
+    Snakemake's own classes for it changed module and name within version 9.
     """
     name = urlsafe_b64encode(path.encode()).decode()
     existing = next(folder for folder in (METADATA, *METADATA.parents) if folder.exists())
@@ -273,7 +273,7 @@ def metadata_path(path: str) -> Path:
 
 
 def delete_files(paths: Iterable[str]) -> None:
-    """Delete files and Snakemake's records of them."""
+    """Deletes files and Snakemake's records of them."""
     for path in paths:
         Path(path).unlink(missing_ok=True)
         metadata_path(path).unlink(missing_ok=True)

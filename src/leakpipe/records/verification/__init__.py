@@ -1,1 +1,1 @@
-"""Are results on disk those that the recorded parameters, code, data and environment produce?"""
+"""Verification that results on disk are those that the recorded parameters, code, data and environment produce."""

@@ -1,4 +1,4 @@
-"""Checks that run nothing again: each returns one sentence for each thing that is not as it was recorded."""
+"""Checks that run nothing again: each returns one sentence for every deviation from the records."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,10 +18,10 @@ MISSING = "(missing)"
 
 
 def check_files(results: Results, hashes: Mapping[str, str]) -> list[str]:
-    """Files that are missing, or are not those that jobs wrote and read. A file is named once.
+    """Returns a sentence for each file that is missing, or is not the one that a job wrote or read; each file once.
 
     Args:
-        results: What the folder says of itself.
+        results: Parameters, records and crate of the folder.
         hashes: SHA-256 of all its files (`Results.hash_files`).
     """
     found = dict(results.unreadable)
@@ -36,7 +36,7 @@ def check_files(results: Results, hashes: Mapping[str, str]) -> list[str]:
 
 
 def _check_outputs(results: Results, hashes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """What jobs wrote."""
+    """Files that jobs wrote."""
     for place, record in results.records.items():
         for name, sha256 in record["outputs"].items():
             path = results.place(name)
@@ -48,7 +48,7 @@ def _check_outputs(results: Results, hashes: Mapping[str, str]) -> Iterator[tupl
 
 
 def _check_seal(results: Results, hashes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """What the crate lists: records and parameters, too."""
+    """Files that the crate lists, records and parameters among them."""
     for name, sealed in results.sealed.items():
         path = results.place(name)
         if name not in hashes:
@@ -58,7 +58,7 @@ def _check_seal(results: Results, hashes: Mapping[str, str]) -> Iterator[tuple[s
 
 
 def _check_inputs(results: Results, hashes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """What jobs read: of a file that was made again, what rests on the old one is stale."""
+    """Files that jobs read: if one was made again, what was made from the old one is stale."""
     for place, record in results.records.items():
         for name, sha256 in record["inputs"].items():
             if hashes.get(name, sha256) != sha256:
@@ -67,7 +67,7 @@ def _check_inputs(results: Results, hashes: Mapping[str, str]) -> Iterator[tuple
 
 
 def _check_sidecars(results: Results, hashes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Whether the JSON beside tensors is of these tensors."""
+    """Sidecars, which must describe the tensors that they stand beside."""
     for name in (name for name in hashes if name.endswith(".safetensors")):
         path = results.place(name)
         try:
@@ -80,7 +80,7 @@ def _check_sidecars(results: Results, hashes: Mapping[str, str]) -> Iterator[tup
 
 
 def _compare_size(results: Results, name: str) -> str:
-    """How the size differs from the one that the crate lists."""
+    """Describes how the size differs from the one that the crate lists."""
     if name not in results.sealed:
         return ""
     before, now = results.sealed[name].bytes, results.place(name).stat().st_size
@@ -88,7 +88,7 @@ def _compare_size(results: Results, name: str) -> str:
 
 
 def check_params(results: Results) -> list[str]:
-    """Records whose parameters were edited or are not those of params.json, and jobs that have no record."""
+    """Returns a sentence for each record with edited or other parameters than params.json, and each missing record."""
     return [
         *(
             f"{results.place(name)}: params: edited, their hash is {found}, params_hash says {record['params_hash']}"
@@ -100,7 +100,7 @@ def check_params(results: Results) -> list[str]:
 
 
 def _check_jobs(results: Results) -> Iterator[str]:
-    """Federations and attacks that the parameters ask for, held against those that ran."""
+    """Compares the federations and attacks that the parameters ask for with those that ran."""
     ran = {_job(record["rule"], record["labels"]): name for name, record in results.records.items()}
     for rule, labels, asked in _expected_jobs(results.params):
         name = ran.get(_job(rule, labels))
@@ -117,7 +117,7 @@ def _job(rule: str, labels: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _expected_jobs(params: Params) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """Rule, labels and parameters of every federation and attack."""
+    """Yields rule, labels and parameters of every federation and attack."""
     whole = params.model_dump(mode="json")
     for defense in params.defenses:
         asked = {"model": whole["model"], "federation": whole["federation"], "defense": whole["defenses"][defense]}
@@ -131,7 +131,7 @@ def _expected_jobs(params: Params) -> Iterator[tuple[str, dict[str, Any], dict[s
 
 
 def check_config(results: Results, config: Params, *, source: str) -> list[str]:
-    """Whether the parameters of this checkout (`config`, read from `source`) are those of the results."""
+    """Compares the parameters of this checkout (`config`, read from `source`) with those of the results."""
     difference = find_difference(config.model_dump(mode="json"), results.params.model_dump(mode="json"))
     if difference is None:
         return []
@@ -140,7 +140,7 @@ def check_config(results: Results, config: Params, *, source: str) -> list[str]:
 
 
 def find_difference(asked: Any, found: Any, field: str = "") -> tuple[str, Any, Any] | None:
-    """The first field in which two sets of parameters differ, and both values; None if there is none."""
+    """Returns the first field in which two sets of parameters differ, and both values; None if they are equal."""
     if not (isinstance(asked, Mapping) and isinstance(found, Mapping)):
         return None if asked == found else (field, asked, found)
     for key in [*asked, *(key for key in found if key not in asked)]:
@@ -152,7 +152,7 @@ def find_difference(asked: Any, found: Any, field: str = "") -> tuple[str, Any, 
 
 
 def check_code(results: Results) -> list[str]:
-    """Commands whose code is another one now; one sentence for each version that jobs were run by."""
+    """Returns a sentence for each command and version of its code that made results and is not the present one."""
     jobs: dict[tuple[str, str, str], list[str]] = {}
     for name, record in results.records.items():
         code = record["environment"]
@@ -173,7 +173,7 @@ def check_code(results: Results) -> list[str]:
 
 
 def differing_environment(recorded: Record, present: Record) -> list[str]:
-    """What numbers may depend on and differs between two records' environments, each as `name recorded → present`."""
+    """Returns what numbers may depend on and differs between two environments, each as `name recorded → present`."""
     before, after = _flat(recorded), _flat(present)
     return [
         f"{name} {before[name]} → {after[name]}"

@@ -1,4 +1,4 @@
-"""How far two files of numbers are apart: tensors, JSON, CSV."""
+"""Differences between two files of numbers: tensors, JSON, CSV."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two files are apart.
+    """The difference between two files.
 
     Attributes:
         size: The largest of: a tensor's root mean square difference, relative to its largest magnitude in the first
@@ -29,9 +29,9 @@ class Difference:
 
 
 def compare_files(first: Path, second: Path) -> Difference:
-    """Compare two files by content; the suffix says what they hold, of an unknown kind every byte counts.
+    """Compares two files by content, read as their suffix says; in files of unknown kinds every byte counts.
 
-    A sidecar's `sha256` does not count: it tells only that the tensors differ.
+    The `sha256` of a sidecar does not count: it differs whenever the tensors do.
     """
     if first.read_bytes() == second.read_bytes():
         return Difference(0.0)

@@ -1,7 +1,7 @@
-"""Run a job again, by the command in its run record, in a folder of its own, and hold its files against those there.
+"""Runs a job again, by the command in its run record, in a temporary folder, and compares its files with the results.
 
-The folder holds links to what the job read, under the names that the record gives them, so that the command is the one
-that ran, word for word, and nothing there is touched.
+The folder holds links to what the job read, under the names in the record: the command is the one that ran, word for
+word, and the results stay untouched.
 """
 
 import math
@@ -28,13 +28,13 @@ TOLERANCES = {"invert": 0.1, "federate": 0.001}
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """What came of a job that was run again.
+    """Outcome of running a job again.
 
     Attributes:
-        differences: Every file that it wrote and that has other bytes, by name.
-        environment: What the numbers may depend on and is not as it was (`differing_environment`).
-        tolerance: Largest difference allowed where the environment is another one.
-        seconds: That it took.
+        differences: Every file that it wrote with other bytes, by name.
+        environment: What the numbers may depend on and has changed (`differing_environment`).
+        tolerance: Largest difference allowed where the environment has changed.
+        seconds: Duration of the job.
     """
 
     differences: dict[str, Difference]
@@ -44,13 +44,13 @@ class Replay:
 
     @property
     def largest(self) -> Difference:
-        """The largest of the differences."""
+        """The largest difference; 0 if there is none."""
         return max(self.differences.values(), key=lambda difference: difference.size, default=Difference(0.0))
 
     def findings(self, results: Results) -> list[str]:
-        """A sentence about each file that is not as it should be: the same bytes, or within `tolerance` elsewhere."""
+        """Returns a sentence about each file that differs: in bytes, or beyond `tolerance` in another environment."""
         allowed = self.tolerance if self.environment else -1.0
-        said = f"; here are other: {', '.join(self.environment)}" if self.environment else " in the same environment"
+        said = f"; other environment: {', '.join(self.environment)}" if self.environment else " in the same environment"
         return [
             f"{results.place(name)}: run again it has {_describe(difference)}{said}"
             for name, difference in self.differences.items()
@@ -67,7 +67,7 @@ def _describe(difference: Difference) -> str:
 
 
 def sample_jobs(results: Results, rule: str, *, count: int, seed: int | None) -> list[str]:
-    """Names of the records of `count` jobs of a rule: the quickest ones, or drawn at random by `seed`; sorted."""
+    """Returns names of the records of `count` jobs of a rule, sorted: the quickest, or drawn at random by `seed`."""
     seconds = {
         name: record["environment"]["seconds"] for name, record in results.records.items() if record["rule"] == rule
     }
@@ -76,7 +76,7 @@ def sample_jobs(results: Results, rule: str, *, count: int, seed: int | None) ->
 
 
 def replay(results: Results, name: str, *, tolerance: float | None = None) -> Replay:
-    """Run the job of a record again; `tolerance` is that of the rule (`TOLERANCES`) unless given.
+    """Runs the job of a record again; `tolerance` is that of the rule (`TOLERANCES`) unless given.
 
     Raises:
         LeakpipeError: The record has no command that can be run elsewhere, an input is missing, or the command fails.
@@ -101,7 +101,7 @@ def replay(results: Results, name: str, *, tolerance: float | None = None) -> Re
 
 
 def _writes_outside(command: Sequence[str]) -> str | None:
-    """A path that the command writes and that is not below the working folder: run again, it would replace results."""
+    """A path outside of the working folder that the command writes: run again, it would replace results."""
     split = [part for argument in command for part in argument.split("=", 1 if argument.startswith("--") else 0)]
     written = (value for option, value in pairwise(split) if option.startswith(("--out", "--record", "--checkpoints")))
     return next(filter(_is_outside, written), None)
@@ -112,7 +112,7 @@ def _is_outside(name: str) -> bool:
 
 
 def _link_inputs(results: Results, record: Record, folder: Path) -> None:
-    """Link what the job read; of files from outside the working folder only a name is known: the command finds them."""
+    """Links what the job read. Only the name of files from outside is recorded; the command finds them itself."""
     for name in record["inputs"]:
         source = results.place(name).absolute()
         if _is_outside(name) or (len(Path(name).parts) == 1 and not source.is_file()):
@@ -124,7 +124,7 @@ def _link_inputs(results: Results, record: Record, folder: Path) -> None:
 
 
 def _run(command: Sequence[str], folder: Path, *, source: Path) -> None:
-    """Run `leakpipe` on this code in `folder`; its progress is shown."""
+    """Runs this code's `leakpipe` in `folder` and shows its progress."""
     paths = [str(ROOT.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, "-m", "leakpipe", *command],

@@ -1,21 +1,19 @@
-"""An experiment's results as their own files describe them: parameters, run records, crate, SHA-256 of every file.
+"""The results of an experiment as its own files describe them: parameters, run records, crate, SHA-256 of every file.
 
-Files go by the names that run records give them (`results/<experiment>/…`), wherever the folder is now.
+Files have the names that run records give them (`results/<experiment>/…`), wherever the folder is now.
 """
 
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from leakpipe.errors import LeakpipeError
 from leakpipe.experiment import parse_params
 from leakpipe.files.log import hash_file
 from leakpipe.files.storage import read_json
 from leakpipe.params.experiment import Params
-from leakpipe.records.crate import CRATE
+from leakpipe.records.crate import CRATE, read_crate
 from leakpipe.records.run_record import read_record
 
 RECORDS, PARAMS = "records", "params.json"
@@ -33,14 +31,14 @@ class Sealed:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """What a results folder says of itself.
+    """Results, and what their folder says about them.
 
     Attributes:
         folder: Where it is.
-        root: What records call it: results/<experiment>.
-        params: The parameters that it was made with.
+        root: Its name in records: results/<experiment>.
+        params: The parameters of the experiment.
         records: Run records of all jobs, by name.
-        sealed: What its crate lists, by name; empty if it has none that can be read.
+        sealed: Files that its crate lists, by name; empty if it has no readable crate.
         unreadable: A sentence about each record or crate that cannot be read, by name.
     """
 
@@ -52,11 +50,11 @@ class Results:
     unreadable: Mapping[str, str]
 
     def place(self, name: str) -> Path:
-        """Where the file is that records call `name`."""
+        """Returns the path of the file that records call `name`."""
         return self.folder / Path(name).relative_to(self.root) if Path(name).is_relative_to(self.root) else Path(name)
 
     def config_files(self) -> list[Path]:
-        """The files of parameters that the report's record lists, overlays last; [] unless all of them are here.
+        """Returns the files of parameters that the report's record lists, overlays last; [] unless all of them exist.
 
         Snakemake lists what `--configfile` named, then the Snakefile's own file, which the others are laid over.
         """
@@ -65,14 +63,14 @@ class Results:
         return list(dict.fromkeys([*listed[-1:], *listed])) if all(path.is_file() for path in listed) else []
 
     def files(self) -> list[str]:
-        """Names of all files in the folder and of those outside that a job read, sorted; some may be missing."""
+        """Returns the names of all files in the folder, and of existing files outside that a job read, sorted."""
         inside = [path.relative_to(self.folder) for path in self.folder.rglob("*") if path.is_file()]
         read = {name for record in self.records.values() for name in record["inputs"]}
         outside = {name for name in read if not Path(name).is_relative_to(self.root) and Path(name).is_file()}
         return sorted({*(str(self.root / path) for path in inside), *outside})
 
     def hash_files(self, on_file: Callable[[], object]) -> dict[str, str]:
-        """SHA-256 of `files`, by name; calls `on_file` after each."""
+        """Returns the SHA-256 of `files`, by name; calls `on_file` after each."""
 
         def hashed(name: str) -> str:
             digest = hash_file(self.place(name))
@@ -83,7 +81,7 @@ class Results:
 
 
 def read_results(folder: Path) -> Results:
-    """Read what describes an experiment's results.
+    """Reads what a folder of results says about itself.
 
     Raises:
         LeakpipeError: The folder has no params.json, or it cannot be used.
@@ -99,10 +97,13 @@ def read_results(folder: Path) -> Results:
             records[name] = _read_whole_record(path)
         except LeakpipeError as error:
             unreadable[name] = str(error)
+    crate, sealed = folder / CRATE, {}
     try:
-        sealed = dict(_read_crate(folder / CRATE, root))
+        sealed = {name: Sealed(sha256, size) for name, sha256, size in read_crate(read_json(crate), root)}
     except LeakpipeError as error:
-        sealed, unreadable[str(root / CRATE)] = {}, str(error)
+        unreadable[str(root / CRATE)] = str(error)
+    except (KeyError, TypeError, ValueError) as error:
+        unreadable[str(root / CRATE)] = f"{crate}: is not a crate that leakpipe wrote ({error!r})"
     return Results(folder=folder, root=root, params=params, records=records, sealed=sealed, unreadable=unreadable)
 
 
@@ -112,13 +113,3 @@ def _read_whole_record(path: Path) -> Record:
         if field not in record:
             raise LeakpipeError(f"{path}: {field}: missing; the record is of an older leakpipe, run its job again")
     return record
-
-
-def _read_crate(path: Path, root: Path) -> Iterator[tuple[str, Sealed]]:
-    try:
-        for entity in read_json(path)["@graph"]:
-            if entity["@type"] == "File":
-                name = os.path.normpath(root / unquote(entity["@id"]))
-                yield name, Sealed(entity["sha256"], int(entity["contentSize"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise LeakpipeError(f"{path}: is not a crate that leakpipe wrote ({error!r})") from error
