@@ -122,9 +122,7 @@ def test_maps_show_where_ssim_grew() -> None:
 def test_a_reconstruction_of_another_attack_is_named() -> None:
     rebuilt = {("none", seed, client): np.zeros((0, 1, 8, 8)) for seed in (0, 1) for client in ("one", "eight")}
     shown = make_pictures(flat_pictures().originals, np.zeros((1, 8, 8)), rebuilt)
-    with pytest.raises(
-        LeakpipeError, match=r"reconstruction of defense none, seed \d, round 7, client one"
-    ):
+    with pytest.raises(LeakpipeError, match=r"reconstruction of defense none, seed \d, round 7, client one"):
         draw("maps", pictures=shown)
 
 
