@@ -198,7 +198,6 @@ HELPERS = {
     "in_captured_rounds": {"federation"},
     "ATTACKED": {"federation", "attacks"},
     "granted_to": {"threat_model", "attacks"},
-    "UNDEFENDED": {"defenses"},
     "RESULTS": {"experiment"},
     "LOG": {"experiment"},
     "CHECKPOINTS": {"experiment"},
@@ -209,7 +208,7 @@ RULES = {
     "data": ["data"],
     "federation": ["pretraining", "federation"],
     "inversion": ["inversion"],
-    "evaluation": ["scoring", "identification", "judging", "privacy", "figures", "reporting", "provenance"],
+    "evaluation": ["scoring", "identification", "tables", "figures", "reporting", "provenance"],
 }
 
 

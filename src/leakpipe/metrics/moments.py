@@ -59,7 +59,7 @@ class ImageMoments:
 
 @dataclass(frozen=True)
 class PairMoments:
-    """An image and the original that it is held against.
+    """An image and the original that it is compared with.
 
     Raises:
         LeakpipeError: Where shapes differ; from its methods, where the window does not fit into the images.
