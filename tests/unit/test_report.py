@@ -130,7 +130,7 @@ def test_defences_are_shown_with_leak_cost_and_guarantee(tmp_path: Path) -> None
     table = defense_table(*tables()).set_index("defense")
     section = page(tmp_path).split('<h2 id="defences">')[1].split("</table>")[0]
     rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(<th.*?)</tr>", section, re.S)]
-    assert [row[0].split("\u00a0")[-1] for row in rows] == ["20", "no noise", "1"], "where no leak was found comes first"
+    assert [row[0].split("\u00a0")[-1] for row in rows] == ["20", "no noise", "1"], "no leak found comes first"
     loud, none, quiet = rows
     assert loud[1] == "on average"
     assert loud[3] == f"{table.loc['loud', 'naive_rdlv']:.2f}".replace("-", "−")
