@@ -1,5 +1,7 @@
-"""Tables and pictures for the tests of figures, and what to ask a drawn figure."""
+"""Tables and pictures for the tests of figures, how to draw one of them, and what to ask a drawn figure."""
 
+from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,14 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from leakpipe.figures.pictures import Pictures
+from leakpipe.accounting.table import tabulate_guarantees
+from leakpipe.defenses.naming import name_defenses
+from leakpipe.figures.images import Attacked, Pictures
+from leakpipe.figures.registry import find_figure
+from leakpipe.figures.style import Drawing
+from leakpipe.params.federation import FederationParams
+from leakpipe.tables.defenses import DEFENSE_COLUMNS
+from leakpipe.tables.table import identifiability_columns
 
 CLIENTS = {
     "eight": {"images": 3, "batch_size": 2},
@@ -23,10 +32,70 @@ DEFENSES: dict[str, list[dict[str, Any]]] = {
     "quiet": [{"kind": "gaussian", "sigma0": 0.5}],
 }
 SIGMA0 = {"none": 0.0, "quiet": 0.5, "loud": 20.0}
-ROUNDS = {"attack": "main", "defense": "none", "clients": CLIENTS, "compare": ["other"]}
-NOISE = {"attack": "main", "sigma0": SIGMA0, "clients": CLIENTS}
 NO_TEXT = {"text_accuracy": np.nan, "text_accuracy_prior": np.nan, "text_chance": np.nan, "text_read": np.nan}
-ATTACKS = {"attacks": ["main", "other"], "defense": "none", "clients": CLIENTS}
+EFFECT = {"title": "Effect of a thing", "attacks": {"main": "with it", "other": "without"}, "clients": ["one"]}
+HOLDINGS = {"one": [10], "eight": [20, 21, 22], "unattacked": list(range(9))}
+DP = {"kind": "dp-gaussian", "clip_norm": 1.0, "noise_multiplier": 2.0}
+SETTINGS: dict[str, Any] = {
+    "attack": "main",
+    "compare": ["other"],
+    "attacks": ["main", "other"],
+    "defense": "none",
+    "captured_round": 7,
+    "clients": CLIENTS,
+    "client": "one",
+    "defenses": name_defenses(DEFENSES),
+    "sigma0": SIGMA0,
+    "local_epochs": 1,
+    "embedders": ["pixels"],
+    "delta": 1e-5,
+}
+
+
+def draw(name: str, **changes: Any) -> Drawing:
+    """Draw a figure of the tables and settings here, but for `changes`; `effect-thing` is that of `EFFECT`."""
+    figure = find_figure(name, {"thing": changes.pop("comparison", EFFECT)})
+    given = {**tables(), **changes}
+    reads = {each: given[each] for each in figure.reads}
+    return figure.draw(**reads, **figure.choose({**SETTINGS, "images_per_client": 2, **changes}))
+
+
+def tables(seed: int = 0) -> dict[str, Any]:
+    """What figures read, by name."""
+    federation = FederationParams.model_validate(
+        {"rounds": 7, "captured_rounds": [2, 7], "learning_rate": 0.1, "local_epochs": 1, "batch_norm_momentum": 0.1}
+        | {"clients": CLIENTS}
+    )
+    return {
+        "leakage": leakage_table(seed),
+        "accuracy": accuracy_table(),
+        "identifiability": identifiability_table(seed),
+        "defense_table": defense_table(seed),
+        "privacy": tabulate_guarantees({**DEFENSES, "loud": [DP]}, federation, delta=1e-5),
+        "dataset": SimpleNamespace(images=textured_pictures(seed).originals, labels=np.arange(30) % 3),
+        "splits": {number: SimpleNamespace(clients={**HOLDINGS, "one": [10 + number]}) for number in (0, 1)},
+        "pictures": textured_pictures(seed),
+    }
+
+
+def identifiability_table(seed: int = 0) -> pd.DataFrame:
+    """Every image of `leakage_table` by one embedder; hits are drawn."""
+    table, rng = leakage_table(seed), np.random.default_rng(seed)
+    fixed = {"embedder": "pixels", "rank": 2.0, "rank_prior": 9.0, "candidates": 13, "chance": 1 / 13}
+    hits = {name: (rng.random(len(table)) < 0.5).astype(float) for name in ("top1", "top1_prior")}
+    return table.assign(**fixed, **hits, chance_client=3 / 13)[identifiability_columns((1,))]
+
+
+def defense_table(seed: int = 0) -> pd.DataFrame:
+    """`loud` has an ε and its accuracy is at chance."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        {"defense": name, "client": "one", "draws": 2, "naive_rdlv": value, "rdlv": value, "accuracy": 0.5 + value / 10}
+        for name, value in zip(DEFENSES, rng.uniform(-1, 1, len(DEFENSES)), strict=True)
+    ]
+    table = pd.DataFrame(rows, columns=DEFENSE_COLUMNS).assign(front=True)
+    loud = table["defense"] == "loud"
+    return table.assign(destroyed=loud, epsilon=np.where(loud, 3.0, np.nan))
 
 
 def leakage_table(seed: int = 0, *, draws: int = 2) -> pd.DataFrame:
@@ -87,17 +156,40 @@ def accuracy_table(*, draws: int = 2) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(validation_accuracy=0.5)
 
 
+def make_pictures(originals: np.ndarray, prior: np.ndarray, rebuilt: Mapping[tuple[str, int, str], Any]) -> Pictures:
+    """Pictures with one prior for all, and reconstructions by (defence, seed, client)."""
+
+    def load(cell: Mapping[str, Any]) -> Attacked:
+        images = [10 + cell["seed"]] if cell["client"] == "one" else [20, 21, 22]
+        found = rebuilt[cell["defense"], cell["seed"], cell["client"]]
+        return found, np.stack([prior] * len(images)), images
+
+    return Pictures(originals, load)
+
+
+def textured_pictures(seed: int = 5) -> Pictures:
+    """Pictures large enough for SSIM, all different; reconstructions lie between prior and original."""
+    rng = np.random.default_rng(seed)
+    originals, prior = rng.uniform(size=(30, 1, 16, 16)), rng.uniform(size=(1, 16, 16))
+    rebuilt = {
+        (defense, seed, client): np.stack([0.5 * originals[image] + 0.5 * prior for image in images])
+        for defense in DEFENSES
+        for seed in (0, 1)
+        for client, images in (("one", [10 + seed]), ("eight", [22, 21, 20]))
+    }
+    return make_pictures(originals, prior, rebuilt)
+
+
 def flat_pictures() -> Pictures:
     """Each reconstruction is a flat gray that says which (defence, seed, client, index) it is."""
     originals = np.linspace(0, 1, 30, dtype=np.float32)[:, None, None, None] * np.ones((1, 1, 8, 8), np.float32)
-    priors = {(seed, image): np.full((1, 8, 8), 0.5, np.float32) for seed in (0, 1) for image in range(30)}
     rebuilt = {
         (defense, seed, client): np.stack([np.full((1, 8, 8), gray_of(defense, seed, client, i)) for i in range(count)])
         for defense in DEFENSES
         for seed in (0, 1)
         for client, count in (("one", 1), ("eight", 3))
     }
-    return Pictures(originals, priors, rebuilt)
+    return make_pictures(originals, np.full((1, 8, 8), 0.5, np.float32), rebuilt)
 
 
 def gray_of(defense: str, seed: int, client: str, index: int) -> float:

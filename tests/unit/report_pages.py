@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 
 from leakpipe.accounting.table import tabulate_guarantees
+from leakpipe.figures.images import CELL, Attacked, Pictures
 from leakpipe.files.storage import write_text
 from leakpipe.params.federation import FederationParams
 from leakpipe.records.run_record import RECORD_KIND
 from leakpipe.report.page import load_figure, render_page
-from leakpipe.report.pictures import Attacked, PagePictures, arrange_pictures
+from leakpipe.report.pictures import PagePictures, arrange_pictures
 from leakpipe.tables.defenses import compare_defenses
 from leakpipe.tables.headline import summarize
-from leakpipe.tables.table import KEY
 from tests.unit.figure_tables import NO_TEXT
 
 PARAMS: dict[str, Any] = {
@@ -170,11 +170,11 @@ def draw_pictures(leakage: pd.DataFrame, *, side: int, channels: int = 1) -> Pag
     rng = np.random.default_rng(2)
     originals = rng.random((int(leakage["image"].max()) + 1, channels, side, side))
 
-    images_of = {key: rows["image"].tolist() for key, rows in leakage.groupby(KEY)}
+    images_of = {key: rows["image"].tolist() for key, rows in leakage.groupby(list(CELL))}
 
     def load(cell: Mapping[str, object]) -> Attacked:
         images = images_of[tuple(cell.values())]
         prior = np.full((len(images), channels, side, side), 0.5)
         return rng.random((len(images), channels, side, side)), prior, images
 
-    return arrange_pictures(leakage, originals, load)
+    return arrange_pictures(leakage, Pictures(originals, load))

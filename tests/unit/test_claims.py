@@ -15,6 +15,10 @@ from leakpipe.claims.evidence import FEWEST_DRAWS, Estimate
 from leakpipe.claims.judge import judge_claims, list_questions
 from leakpipe.claims.rules import INCONCLUSIVE, LEAK_MARGIN, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, Rule, TwoSidedRule
 from leakpipe.cli.main import main
+from leakpipe.data.files import save_dataset, save_split
+from leakpipe.data.images import LabeledImages
+from leakpipe.data.partition import Split
+from leakpipe.defenses.naming import name_defenses
 from leakpipe.files.storage import write_json
 from leakpipe.params.claims import ClaimsParams
 from leakpipe.tables.statistics import bootstrap_mean
@@ -261,30 +265,40 @@ def test_an_effect_at_the_margin_is_rarely_called_reproduced() -> None:
     assert verdicts.count(INCONCLUSIVE) / 1000 == pytest.approx(0.95, abs=0.025)
 
 
-def test_the_command_writes_the_same_verdicts_twice(tmp_path: Path) -> None:
-    leakage = leakage_table().reindex(columns=LEAKAGE_COLUMNS)
+def test_the_command_writes_the_same_verdicts_and_tables_twice(tmp_path: Path) -> None:
+    leakage = leakage_table().assign(rdlv=1.0).reindex(columns=LEAKAGE_COLUMNS)
     write_table(tmp_path / "leakage.csv", leakage)
     write_table(tmp_path / "accuracy.csv", accuracy_table().assign(experiment="x", validation_accuracy=0.5))
-    arguments = ["judge-claims", "--defenses", json.dumps(DEFENSES)]
+    labels = np.array([0, 1, 1, 1])
+    images = LabeledImages(np.zeros((4, 1, 2, 2), np.float32), labels, ("a", "b"))
+    save_dataset(tmp_path / "images.safetensors", images)
+    save_split(tmp_path / "split.json", Split({}, (), (0, 1, 2, 3), ()), seed=0)
+    federation = {"rounds": 1, "captured_rounds": [1], "learning_rate": 1, "local_epochs": 1}
+    federation |= {"batch_norm_momentum": 0.1, "clients": {ROLES.high_risk: {"images": 1, "batch_size": 1}}}
+    given = {"federation": federation, "defenses": DEFENSES, "privacy": {}}
+    arguments = ["judge", "--images", str(tmp_path / "images.safetensors"), "--split", str(tmp_path / "split.json")]
+    arguments += [part for name, section in given.items() for part in (f"--{name}", json.dumps(section))]
+    arguments += [part for name in leakage["attack"].unique() for part in ("--attack", name)]
+    arguments += ["--client", ROLES.high_risk, "--high-risk", ROLES.high_risk]
     arguments += ["--leakage", str(tmp_path / "leakage.csv"), "--accuracy", str(tmp_path / "accuracy.csv")]
-    for name in ("a", "b"):
-        given = [
-            "--claims",
-            ROLES.model_dump_json(),
-            "--out",
-            str(tmp_path / name),
-            "--record",
-            str(tmp_path / "r.json"),
-        ]
-        done = CliRunner().invoke(main, [*arguments, *given])
+    written: dict[str, dict[str, bytes]] = {}
+    for run in ("a", "b"):
+        (tmp_path / run).mkdir()
+        outputs = ["differences", "verdicts", "guarantees", "defense-table", "attack-table"]
+        out = [f"--{name}={tmp_path / run / name}" for name in outputs]
+        done = CliRunner().invoke(main, [*arguments, *out, "--claims", ROLES.model_dump_json()])
         assert done.exit_code == 0, done.output
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    found = {claim["id"]: claim["verdict"] for claim in json.loads((tmp_path / "a").read_text())["claims"]}
-    assert found == VERDICTS
-    assert json.loads((tmp_path / "r.json").read_text())["rule"] == "judge_claims"
+        written[run] = {name: (tmp_path / run / name).read_bytes() for name in outputs}
+    assert written["a"] == written["b"]
+    assert {each["id"]: each["verdict"] for each in json.loads(written["a"]["verdicts"])["claims"]} == VERDICTS
+    table = pd.read_csv(tmp_path / "a" / "defense-table")
+    # Chance is 3/4, of 4 images in each of 8 draws.
+    assert table.set_index("defense")["destroyed"].to_dict() == {"none": False, "quiet": False, "loud": True}
+    means = pd.read_csv(tmp_path / "a" / "attack-table").set_index(["attack", "client", "round"])
+    (first, *_) = means.index
+    rows = leakage.query("attack == @first[0] and client == @first[1] and round == @first[2]")
+    rows = rows[rows["defense"] == next(iter(name_defenses(DEFENSES)))]
+    assert means.loc[first, "ssim"] == pytest.approx(rows.ssim.mean(), abs=5e-5)
     write_json(tmp_path / "roles.json", {"attack": "ours"})
-    refused = CliRunner().invoke(
-        main, [*arguments, "--claims", str(tmp_path / "roles.json"), "--out", str(tmp_path / "c")]
-    )
+    refused = CliRunner().invoke(main, [*arguments, *out, "--claims", str(tmp_path / "roles.json")])
     assert refused.output == "Error: --claims: high_risk: required, but missing\n"
-    assert not (tmp_path / "c").exists()

@@ -1,6 +1,7 @@
 """What defences hide, cost and guarantee: naive recomputation, marked failures, and figures that show the same."""
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,11 @@ import pytest
 from leakpipe.accounting.gaussian import gaussian_epsilon, success_bound
 from leakpipe.accounting.table import tabulate_guarantees
 from leakpipe.errors import LeakpipeError
-from leakpipe.figures.bound import draw_bound
-from leakpipe.figures.front import draw_front
 from leakpipe.params.federation import FederationParams
 from leakpipe.tables.defenses import DEFENSE_COLUMNS, compare_defenses, find_front, is_destroyed
 from leakpipe.tables.robustness import BOUND_COLUMNS, bound_curve, class_chance, compare_with_bounds
 from leakpipe.tables.statistics import bootstrap_mean
-from tests.unit.figure_tables import CLIENTS
+from tests.unit.figure_tables import CLIENTS, draw
 
 NAMES = ["none", "hiding", "private", "broken"]
 RDLV = {"none": 2.0, "hiding": -0.5, "private": 0.3, "broken": -0.9}
@@ -142,7 +141,7 @@ def test_destroyed_is_within_two_standard_errors_of_chance(images: int, expected
 
 def test_the_front_figure_has_a_point_per_defence_and_says_what_is_at_chance() -> None:
     table = compare()
-    drawing = draw_front(table, names={name: name.upper() for name in NAMES}, clients=CLIENTS)
+    drawing = draw("front", defense_table=table, defenses={name: name.upper() for name in NAMES})
     (axes,) = drawing.figure.axes
     points = {tuple(line.get_xydata()[0]) for line in axes.lines if line.get_marker() in ("o", "D")}
     for row in table.to_dict("records"):
@@ -155,7 +154,7 @@ def test_the_front_figure_has_a_point_per_defence_and_says_what_is_at_chance() -
     assert "Accuracy at chance: BROKEN." in drawing.caption
     assert f"HIDING keeps the most accuracy ({table.accuracy[0]:.2f})" in drawing.caption
     assert "4 draws" in drawing.caption
-    leaky = draw_front(table[table.rdlv > 0], names={name: name for name in NAMES}, clients=CLIENTS)
+    leaky = draw("front", defense_table=table[table.rdlv > 0], defenses=dict(zip(NAMES, NAMES, strict=True)))
     assert "No defence brings it to 0 or below" in leaky.caption
 
 
@@ -203,8 +202,11 @@ def test_the_bound_figure_stands_over_its_points() -> None:
     table = compare_with_bounds(
         identifiability(0.0), PRIVACY, client="one", embedder="pixels", prior_success=0.1, attacks=["main"]
     )
-    settings = {"client": "one", "delta": 1e-5, "embedder": "pixels", "names": dict(zip(NAMES, NAMES, strict=True))}
-    drawing = draw_bound(table, clients=CLIENTS, **settings)
+    split = SimpleNamespace(clients={"one": [0], "eight": list(range(1, 10))})
+    reads: dict[str, Any] = {"identifiability": identifiability(0.0), "privacy": PRIVACY, "splits": {0: split}}
+    reads["dataset"] = SimpleNamespace(labels=np.zeros(10, int))
+    settings = {"attacks": ["main"], "defenses": dict(zip(NAMES, NAMES, strict=True))}
+    drawing = draw("bound", **reads, **settings)
     (axes,) = drawing.figure.axes
     (curve,) = [line for line in axes.lines if len(line.get_xdata()) > 50]
     assert np.all(np.diff(curve.get_ydata()) > 0)
@@ -212,4 +214,4 @@ def test_the_bound_figure_stands_over_its_points() -> None:
     assert sorted(points) == sorted(zip(table.epsilon, table.identified, strict=True))
     assert "right in 10.0 % of cases" in drawing.caption
     with pytest.raises(LeakpipeError, match="needs a defence with a bound"):
-        draw_bound(table[:0], clients=CLIENTS, **settings)
+        draw("bound", **{**reads, "privacy": PRIVACY[:0]}, **settings)

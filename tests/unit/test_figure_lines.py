@@ -5,20 +5,15 @@ import pandas as pd
 import pytest
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.figures.attacks import draw_attacks
-from leakpipe.figures.noise import draw_noise
 from leakpipe.figures.published import ACCURACY_BY_NOISE, RDLV_BY_NOISE
-from leakpipe.figures.rounds import draw_rounds
 from leakpipe.tables.statistics import bootstrap_mean
 from tests.unit.figure_tables import (
-    ATTACKS,
     CLIENTS,
-    NOISE,
-    ROUNDS,
     SIGMA0,
     accuracy_table,
     assert_dots_inside,
     bars,
+    draw,
     leakage_table,
     line,
 )
@@ -31,7 +26,7 @@ def interval(rows: pd.DataFrame, column: str) -> tuple[float, float]:
 def test_rounds_draws_the_means_of_each_client_and_attack() -> None:
     table = leakage_table()
     table["gain"] = table.ssim - table.ssim_prior
-    upper, lower = draw_rounds(table, **ROUNDS).figure.axes
+    upper, lower = draw("rounds", leakage=table).figure.axes
     for axes, column in ((upper, "rdlv"), (lower, "gain")):
         for label, client, attack in (
             ("one", "one", "main"),
@@ -51,7 +46,7 @@ def test_rounds_draws_the_means_of_each_client_and_attack() -> None:
 def test_rounds_draws_every_image_and_leaves_out_undefined_values() -> None:
     table = leakage_table()
     table.loc[(table.defense == "none") & (table.client == "eight") & (table.image == 20), "rdlv"] = np.nan
-    drawn = draw_rounds(table, **ROUNDS)
+    drawn = draw("rounds", leakage=table)
     axes = drawn.figure.axes[0]
     shown = np.sort(np.concatenate([np.asarray(d.get_ydata(), float) for d in axes.lines if d.get_alpha()]))
     expected = np.sort(table[table.defense == "none"].rdlv.dropna().to_numpy())
@@ -61,10 +56,10 @@ def test_rounds_draws_every_image_and_leaves_out_undefined_values() -> None:
 
 
 def test_intervals_are_over_draws_and_only_where_there_are_three() -> None:
-    assert bars(draw_rounds(leakage_table(), **ROUNDS).figure.axes[0]) == []
+    assert bars(draw("rounds").figure.axes[0]) == []
     table = leakage_table(draws=5)
     table["rdlv"] += table["seed"]  # images of one draw resemble each other
-    drawn = draw_rounds(table, **ROUNDS)
+    drawn = draw("rounds", leakage=table)
     rows = table[(table.defense == "none") & (table.client == "eight") & (table["round"] == 7)]
     low, high = interval(rows, "rdlv")
     found = [bar for bar in bars(drawn.figure.axes[0]) if bar[1:] == pytest.approx((low, high), rel=0.03)]
@@ -77,7 +72,7 @@ def test_intervals_are_over_draws_and_only_where_there_are_three() -> None:
 
 def test_noise_draws_the_means_of_leakage_and_of_the_last_rounds_accuracy() -> None:
     table, accuracy = leakage_table(), accuracy_table()
-    drawn = draw_noise(table, accuracy, **NOISE)
+    drawn = draw("noise", leakage=table, accuracy=accuracy)
     upper, lower = drawn.figure.axes
     for client, label in (("one", "one: 1 image"), ("eight", "eight: 3 images, batch 2")):
         rows = table[(table.client == client) & (table.attack == "main")]
@@ -95,7 +90,7 @@ def test_noise_draws_the_means_of_leakage_and_of_the_last_rounds_accuracy() -> N
 def test_published_values_stand_at_their_noise_and_only_for_clients_of_that_name() -> None:
     named = {"site-9": CLIENTS["one"], "eight": CLIENTS["eight"]}
     table = leakage_table().replace({"client": {"one": "site-9"}})
-    upper, lower = draw_noise(table, accuracy_table(), **{**NOISE, "clients": named}).figure.axes
+    upper, lower = draw("noise", leakage=table, clients=named).figure.axes
     (published,) = [drawn for drawn in upper.lines if drawn.get_linestyle() == ":" and len(drawn.get_xdata())]
     np.testing.assert_allclose(published.get_ydata(), [RDLV_BY_NOISE["site-9"][0], RDLV_BY_NOISE["site-9"][20]])
     np.testing.assert_allclose(published.get_xdata(), [0, 2], atol=0.2)  # σ0 = 0 and 20; the paper has no 0.5
@@ -106,19 +101,19 @@ def test_published_values_stand_at_their_noise_and_only_for_clients_of_that_name
 def test_published_rounds_are_drawn_where_they_were_captured() -> None:
     table = leakage_table().replace({"client": {"one": "site-9"}, "round": {7: 40}})
     named = {"site-9": CLIENTS["one"], "eight": CLIENTS["eight"]}
-    drawn = draw_rounds(table, **{**ROUNDS, "clients": named})
+    drawn = draw("rounds", leakage=table, clients=named)
     (published,) = [one for one in drawn.figure.axes[0].lines if one.get_linestyle() == ":"]
     np.testing.assert_allclose(published.get_ydata(), [0.5])
     np.testing.assert_allclose(published.get_xdata(), [40], atol=4)
     assert "published" in drawn.caption
-    assert "published" not in draw_rounds(leakage_table(), **ROUNDS).caption
+    assert "published" not in draw("rounds").caption
 
 
 def test_attacks_are_drawn_at_their_means() -> None:
     """A panel per client and round; the large marker is the mean over draws of the means over images."""
     table = leakage_table()
     table.loc[table.seed == 1, "seconds"] = 4.0
-    figure = draw_attacks(table, **ATTACKS).figure
+    figure = draw("attacks", leakage=table).figure
     panels = [axes for axes in figure.axes if axes.lines]
     assert [axes.get_title(loc="left") for axes in panels[:2]] == ["one:\n1 image", "eight:\n3 images, batch 2"]
     rows = table[(table.defense == "none") & (table.client == "eight") & (table["round"] == 7)]
@@ -131,15 +126,10 @@ def test_attacks_are_drawn_at_their_means() -> None:
     assert len(panels[0].lines) == 2 * 2 + 1
 
 
-def test_the_caption_of_attacks_counts_draws() -> None:
-    said = draw_attacks(leakage_table(), **ATTACKS).caption
-    assert "one: 2 draws; eight: 2 draws. Attacks: main, other." in said
-
-
 def test_what_the_table_does_not_hold_is_an_error_that_names_it() -> None:
     with pytest.raises(LeakpipeError, match="attack 'absent'"):
-        draw_rounds(leakage_table(), **{**ROUNDS, "attack": "absent"})
+        draw("rounds", attack="absent")
     with pytest.raises(LeakpipeError, match=r"client 'one'.*not among eight"):
-        draw_rounds(leakage_table(), **{**ROUNDS, "clients": {"eight": CLIENTS["eight"]}})
+        draw("rounds", clients={"eight": CLIENTS["eight"]})
     with pytest.raises(LeakpipeError, match="no rows for any of the defences absent"):
-        draw_noise(leakage_table(), accuracy_table(), **{**NOISE, "sigma0": {"absent": 1.0}})
+        draw("noise", sigma0={"absent": 1.0})

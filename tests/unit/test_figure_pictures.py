@@ -1,12 +1,11 @@
 """Figures of pictures: every picture is the one that the table's row is about."""
 
 from itertools import combinations
-from typing import Any
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from leakpipe.figures.pictures import Pictures, choose_images
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from skimage.color import rgb2gray
@@ -15,38 +14,31 @@ from skimage.metrics import structural_similarity
 from leakpipe.defenses.naming import name_defenses
 from leakpipe.errors import LeakpipeError
 from leakpipe.figures import maps, overview
-from leakpipe.figures.maps import draw_maps
-from leakpipe.figures.overview import draw_overview
-from leakpipe.figures.reconstructions import BAND, draw_reconstructions
+from leakpipe.figures.images import choose_images
+from leakpipe.figures.reconstructions import BAND
+from leakpipe.figures.sheet import blend
 from leakpipe.tables.wording import write_gain
-from tests.unit.figure_tables import CLIENTS, DEFENSES, flat_pictures, gray_of, images_of, leakage_table, texts_of
-
-MAPS: dict[str, Any] = {"attack": "main", "defense": "none", "captured_round": 7, "clients": CLIENTS}
-HOLDINGS = {"one": [10], "eight": [20, 21, 22], "unattacked": list(range(9))}
-OVERVIEW: dict[str, Any] = {**MAPS, "holdings": HOLDINGS, "seed": 0}
-
-
-def textured_pictures() -> Pictures:
-    """Pictures large enough for SSIM, all different; reconstructions lie between prior and original."""
-    rng = np.random.default_rng(5)
-    originals = rng.uniform(size=(30, 1, 16, 16))
-    prior = rng.uniform(size=(1, 16, 16))
-    rebuilt = {
-        ("none", seed, client): np.stack([0.5 * originals[image] + 0.5 * prior for image in images])
-        for seed in (0, 1)
-        for client, images in (("one", [10 + seed]), ("eight", [22, 21, 20]))
-    }
-    return Pictures(originals, {(seed, image): prior for seed in (0, 1) for image in range(30)}, rebuilt)
+from tests.unit.figure_tables import (
+    CLIENTS,
+    DEFENSES,
+    HOLDINGS,
+    draw,
+    flat_pictures,
+    gray_of,
+    images_of,
+    leakage_table,
+    make_pictures,
+    texts_of,
+    textured_pictures,
+)
 
 
 def test_reconstructions_stand_beside_their_own_original_under_each_defence() -> None:
     table, shown = leakage_table(), flat_pictures()
     headings = name_defenses(DEFENSES)
-    drawn = draw_reconstructions(
-        table, shown, attack="main", captured_round=7, defenses=headings, clients=CLIENTS, images_per_client=2
-    )
+    drawn = draw("reconstructions", leakage=table, pictures=shown)
     rows = table[(table["round"] == 7) & (table.attack == "main")]
-    chosen = choose_images(rows, list(headings), CLIENTS, 2)
+    chosen = choose_images(rows, next(iter(headings)), CLIENTS, 2)
     expected = []
     for row in chosen.itertuples():
         expected += [float(shown.originals[row.image].mean()), 0.5]
@@ -66,14 +58,12 @@ def test_many_defences_go_below_and_no_heading_is_wider_than_its_column() -> Non
     table = table[table.client == "one"]
     names = ["none", *(f"partial-sharing-of-{number}" for number in range(BAND))]
     copies = [table[table.defense == "none"].assign(defense=name) for name in names]
-    rebuilt = {(name, *key[1:]): images for key, images in shown.rebuilt.items() for name in names if key[0] == "none"}
-    drawn = draw_reconstructions(
-        pd.concat(copies),
-        Pictures(shown.originals, shown.priors, rebuilt),
-        attack="main",
-        captured_round=7,
+    rebuilt = {(name, seed, "one"): np.zeros((1, 1, 8, 8)) for name in names for seed in (0, 1)}
+    drawn = draw(
+        "reconstructions",
+        leakage=pd.concat(copies),
+        pictures=make_pictures(shown.originals, np.zeros((1, 8, 8)), rebuilt),
         defenses={name: name for name in names},
-        clients=CLIENTS,
         images_per_client=1,
     )
     assert len(images_of(drawn.figure)) == (2 + BAND) + (2 + 1)
@@ -89,7 +79,7 @@ def test_many_defences_go_below_and_no_heading_is_wider_than_its_column() -> Non
 def test_the_images_shown_are_those_that_leaked_most_without_noise_each_once() -> None:
     rows = leakage_table()
     rows = rows[(rows["round"] == 7) & (rows.attack == "main")]
-    chosen = choose_images(rows, ["none"], CLIENTS, 2)
+    chosen = choose_images(rows, "none", CLIENTS, 2)
     assert list(chosen.client) == ["one", "one", "eight", "eight"]
     undefended = rows[(rows.defense == "none") & (rows.client == "eight")]
     best = undefended.groupby("image").rdlv.max().sort_values(ascending=False)
@@ -100,23 +90,20 @@ def test_a_defence_that_an_image_was_not_attacked_under_is_said_so() -> None:
     table = leakage_table()
     table = table[(table.defense != "loud") | (table.client != "one")]
     headings = name_defenses(DEFENSES)
-    figure = draw_reconstructions(
-        table, flat_pictures(), attack="main", captured_round=7, defenses=headings, clients=CLIENTS, images_per_client=1
-    ).figure
+    figure = draw("reconstructions", leakage=table, images_per_client=1).figure
     assert len(figure.axes) == 2 * (2 + len(headings)) - 1
     assert "not attacked" in texts_of(figure)
 
 
 def test_maps_show_where_ssim_grew() -> None:
     table, shown = leakage_table(), textured_pictures()
-    drawn = draw_maps(table, shown, images_per_client=3, **MAPS)
+    drawn = draw("maps", leakage=table, pictures=shown, images_per_client=3)
     rows = table[(table["round"] == 7) & (table.attack == "main") & (table.defense == "none")]
     pictures = images_of(drawn.figure)
     assert len(pictures) == (2 + 3) * 4
-    for place, row in enumerate(choose_images(rows, ["none"], CLIENTS, 3).itertuples()):
+    for place, row in enumerate(choose_images(rows, "none", CLIENTS, 3).itertuples()):
         cell = rows[(rows.seed == row.seed) & (rows.image == row.image)].iloc[0]
-        original, prior = shown.originals[row.image][0], shown.priors[row.seed, row.image][0]
-        rebuilt = shown.rebuilt["none", row.seed, row.client][cell.reconstruction][0]
+        original, prior, rebuilt = (picture[0] for picture in shown.find(cell))
         for found, expected in zip(pictures[4 * place :], (original, prior, rebuilt), strict=False):
             np.testing.assert_array_equal(found, expected)
         local = [
@@ -132,16 +119,16 @@ def test_maps_show_where_ssim_grew() -> None:
     assert "no interval" in drawn.caption
 
 
-def test_a_reconstruction_that_is_missing_is_named() -> None:
-    shown = textured_pictures()
-    shown = Pictures(shown.originals, shown.priors, {})
-    with pytest.raises(LeakpipeError, match="reconstruction of one under none"):
-        draw_maps(leakage_table(), shown, **MAPS)
+def test_a_reconstruction_of_another_attack_is_named() -> None:
+    rebuilt = {("none", seed, client): np.zeros((0, 1, 8, 8)) for seed in (0, 1) for client in ("one", "eight")}
+    shown = make_pictures(flat_pictures().originals, np.zeros((1, 8, 8)), rebuilt)
+    with pytest.raises(LeakpipeError, match=r"reconstruction of defense none, seed \d, round 7, client one"):
+        draw("maps", pictures=shown)
 
 
 def test_the_overview_holds_every_image_of_every_client_in_order_of_leakage() -> None:
-    table, originals = leakage_table(), flat_pictures().originals
-    drawn = draw_overview(table, originals, **OVERVIEW)
+    table, originals = leakage_table(), textured_pictures(0).originals
+    drawn = draw("overview", leakage=table)
     rows = table[(table.defense == "none") & (table.attack == "main") & (table["round"] == 7) & (table.seed == 0)]
     rows = rows.assign(gain=rows.ssim - rows.ssim_prior)
     by_gain = rows[rows.client == "eight"].sort_values("gain", ascending=False)
@@ -153,7 +140,7 @@ def test_the_overview_holds_every_image_of_every_client_in_order_of_leakage() ->
     gains = [float(rows[rows.client == "one"].gain.iloc[0]), *by_gain.gain]
     frames = [artist.get_facecolor() for artist in drawn.figure.artists]
     for frame, gain in zip(frames, gains, strict=True):
-        assert frame == pytest.approx(to_rgba(overview.COLOR_MAP(np.clip(gain, 0, 1))))
+        assert frame == pytest.approx(to_rgba(blend(overview.SHADES)(np.clip(gain, 0, 1))))
         assert write_gain(gain) in texts_of(drawn.figure)
     leaked = sum(gain > 0 for gain in gains)
     assert f"the attack shows {leaked} of 4 attacked images better than the prior does" in texts_of(drawn.figure)
@@ -163,10 +150,8 @@ def test_the_overview_holds_every_image_of_every_client_in_order_of_leakage() ->
 
 def test_the_overview_says_how_many_images_do_not_fit() -> None:
     clients = {**CLIENTS, "unattacked": {"images": 500, "batch_size": 4}}
-    holdings = {**HOLDINGS, "unattacked": [0] * 500}
-    drawn = draw_overview(
-        leakage_table(), flat_pictures().originals, **{**OVERVIEW, "clients": clients, "holdings": holdings}
-    )
+    splits = {0: SimpleNamespace(clients={**HOLDINGS, "unattacked": [0] * 500})}
+    drawn = draw("overview", clients=clients, splits=splits)
     shown = len(images_of(drawn.figure)) - 4
     assert 0 < shown < 100
     assert f"unattacked: 500 images, {shown} shown, not attacked" in drawn.caption
@@ -175,9 +160,9 @@ def test_the_overview_says_how_many_images_do_not_fit() -> None:
 
 def test_colours_carry_their_meaning_in_gray_print() -> None:
     places = np.linspace(0, 1, 101)
-    leaked = rgb2gray(overview.COLOR_MAP(places)[:, :3])
+    leaked = rgb2gray(blend(overview.SHADES)(places)[:, :3])
     assert (np.diff(leaked) < 0).all(), "more leaked is darker"
-    gain = rgb2gray(maps.COLOR_MAP(places)[:, :3])
+    gain = rgb2gray(blend(maps.SHADES)(places)[:, :3])
     assert (np.diff(gain[:51]) > 0).all()
     assert (np.diff(gain[50:]) < 0).all()
     assert (gain[51:][::-1] - gain[:50] > 0.0).all(), "what was lost is darker than what was gained"
@@ -192,5 +177,5 @@ def test_images_of_one_draw_do_not_show_another_draws_gain() -> None:
     table = leakage_table()
     other = table.copy()
     other.loc[other.seed == 1, ["ssim", "ssim_prior"]] = 0.5
-    shown = [draw_overview(rows, flat_pictures().originals, **OVERVIEW) for rows in (table, other)]
+    shown = [draw("overview", leakage=rows) for rows in (table, other)]
     assert texts_of(shown[0].figure) == texts_of(shown[1].figure)

@@ -8,15 +8,12 @@ import pytest
 
 from leakpipe.defenses.naming import name_defenses
 from leakpipe.errors import LeakpipeError
-from leakpipe.figures.clients import describe_training, draw_clients
-from leakpipe.figures.effect import draw_effect, is_number
+from leakpipe.figures.clients import describe_training
+from leakpipe.figures.effect import is_number
 from leakpipe.figures.style import COLORS, MUTED
-from leakpipe.figures.tradeoff import draw_tradeoff
 from leakpipe.tables.defenses import find_front
 from leakpipe.tables.statistics import bootstrap_mean
-from tests.unit.figure_tables import CLIENTS, DEFENSES, accuracy_table, bars, leakage_table, line
-
-EFFECT = {"title": "Effect of a thing", "attacks": {"main": "with it", "other": "without"}, "clients": ["one"]}
+from tests.unit.figure_tables import DEFENSES, EFFECT, accuracy_table, bars, defense_table, draw, leakage_table, line
 
 
 @pytest.mark.parametrize(("images", "batch_size", "epochs"), [(1, 1, 1), (8, 4, 1), (8, 3, 2), (5, 5, 7)])
@@ -31,7 +28,7 @@ def test_local_steps_are_the_batches_that_a_client_goes_through(images: int, bat
 
 def test_clients_stand_at_their_images_batch_size_and_steps() -> None:
     table = leakage_table(draws=4)
-    drawn = draw_clients(table, attack="main", defense="none", local_epochs=3, clients=CLIENTS)
+    drawn = draw("clients", leakage=table, local_epochs=3)
     panels = drawn.figure.axes
     ticks = [[text.get_text() for text in axes.get_xticklabels()] for axes in panels[3:]]
     assert ticks == [["1", "3"], ["1", "2"], ["3", "6"]]
@@ -48,7 +45,7 @@ def test_clients_stand_at_their_images_batch_size_and_steps() -> None:
 def test_a_defence_stands_at_its_accuracy_and_its_worst_clients_leakage() -> None:
     table, accuracy = leakage_table(draws=4), accuracy_table(draws=4)
     names = name_defenses(DEFENSES)
-    drawn = draw_tradeoff(table, accuracy, attack="main", defenses=names, clients=CLIENTS)
+    drawn = draw("tradeoff", leakage=table, accuracy=accuracy)
     (axes,) = drawn.figure.axes
     points = [tuple(one.get_xydata()[0]) for one in axes.lines if one.get_marker() == "o"]
     rows = table[table.attack == "main"]
@@ -56,7 +53,7 @@ def test_a_defence_stands_at_its_accuracy_and_its_worst_clients_leakage() -> Non
     last = accuracy[accuracy["round"] == 7].groupby("defense").test_accuracy.mean()
     np.testing.assert_allclose(points, [(last[name], gains[name].max()) for name in names])
     for name, text in names.items():
-        assert f"{text} ({gains[name].idxmax()})" in {one.get_text() for one in axes.texts}
+        assert any(one.get_text().startswith(f"{text} ({gains[name].idxmax()}") for one in axes.texts)
         assert f"{text}: {gains[name].idxmax()}" in drawn.caption
     assert len(bars(axes)) == len(names)
     assert "95 % interval" in drawn.caption
@@ -64,15 +61,14 @@ def test_a_defence_stands_at_its_accuracy_and_its_worst_clients_leakage() -> Non
 
 def test_a_defence_that_destroys_the_model_is_gray_and_said_to() -> None:
     names = name_defenses(DEFENSES)
-    settings: dict[str, Any] = {"attack": "main", "defenses": names, "clients": CLIENTS}
-    drawn = draw_tradeoff(leakage_table(), accuracy_table(), **settings, destroyed=["loud"])
+    drawn = draw("tradeoff")
     (axes,) = drawn.figure.axes
     colors = [one.get_color() for one in axes.lines if one.get_marker() == "o"]
     assert colors == [MUTED if name == "loud" else COLORS[0] for name in names]
     marked = [one.get_text() for one in axes.texts if "accuracy at chance" in one.get_text()]
     assert [text.split(" (")[0] for text in marked] == [names["loud"]]
     assert f"Gray, accuracy at chance: {names['loud']}." in drawn.caption
-    assert "at chance" not in draw_tradeoff(leakage_table(), accuracy_table(), **settings).caption
+    assert "at chance" not in draw("tradeoff", defense_table=defense_table().assign(destroyed=False)).caption
 
 
 def test_the_front_is_what_no_other_point_beats() -> None:
@@ -90,7 +86,7 @@ def test_the_front_is_what_no_other_point_beats() -> None:
 def test_compared_attacks_stand_in_order_with_a_dot_per_draw() -> None:
     table = leakage_table(draws=4)
     comparison = {**EFFECT, "attacks": {"other": "without", "main": "with it"}}
-    drawn = draw_effect(table, comparison=comparison, defense="none", clients=CLIENTS)
+    drawn = draw("effect-thing", leakage=table, comparison=comparison)
     (axes,) = drawn.figure.axes
     assert [text.get_text() for text in axes.get_yticklabels()] == ["without", "with it"]
     assert axes.yaxis_inverted()
@@ -108,7 +104,7 @@ def test_compared_attacks_stand_in_order_with_a_dot_per_draw() -> None:
 def test_labels_that_are_numbers_make_a_line_against_iterations() -> None:
     table = leakage_table(draws=4)
     comparison = {**EFFECT, "attacks": {"other": "50", "main": 5}}
-    (axes,) = draw_effect(table, comparison=comparison, defense="none", clients=CLIENTS).figure.axes
+    (axes,) = draw("effect-thing", leakage=table, comparison=comparison).figure.axes
     rows = table[(table.defense == "none") & (table.client == "one")]
     means = rows.groupby("iterations").ssim.mean()
     (joined,) = [one for one in axes.lines if one.get_linestyle() == "-"]
@@ -121,7 +117,7 @@ def test_labels_that_are_numbers_make_a_line_against_iterations() -> None:
 def test_attacks_are_compared_on_the_draws_that_both_had() -> None:
     table = leakage_table(draws=4)
     table = table[~((table.attack == "other") & (table.seed == 3))]
-    drawn = draw_effect(table, comparison=EFFECT, defense="none", clients=CLIENTS)
+    drawn = draw("effect-thing", leakage=table)
     shared = table[(table.defense == "none") & (table.client == "one") & (table.seed < 3)]
     for place, attack in enumerate(EFFECT["attacks"]):
         means = shared[shared.attack == attack].groupby("seed").ssim.mean()
@@ -129,9 +125,9 @@ def test_attacks_are_compared_on_the_draws_that_both_had() -> None:
     assert "one: 3 images, 3 seeds" in drawn.caption
     apart = table[(table.attack == "other") ^ (table.seed == 3)]
     with pytest.raises(LeakpipeError, match="on client 'one' have no seed in common"):
-        draw_effect(apart, comparison=EFFECT, defense="none", clients=CLIENTS)
+        draw("effect-thing", leakage=apart)
 
 
 def test_an_attack_that_was_not_run_on_a_client_is_named() -> None:
     with pytest.raises(LeakpipeError, match="client 'eight', attack 'other'"):
-        draw_effect(leakage_table(), comparison={**EFFECT, "clients": ["eight"]}, defense="none", clients=CLIENTS)
+        draw("effect-thing", comparison={**EFFECT, "clients": ["eight"]})

@@ -1,64 +1,36 @@
-"""All figures: the same tables give the same bytes, each has a command, a heading and code of its own."""
+"""All figures of the registry: the same bytes for the same tables, and a caption, a heading and code of their own."""
 
-from collections.abc import Callable
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from leakpipe.attacks.files import save_reconstruction
 from leakpipe.cli.main import main
-from leakpipe.cli.plot import FIGURES
+from leakpipe.data.files import save_dataset, save_split
+from leakpipe.data.images import LabeledImages
+from leakpipe.data.partition import Split
 from leakpipe.defenses.naming import name_defenses, noise_multipliers
 from leakpipe.errors import LeakpipeError
-from leakpipe.figures.attacks import draw_attacks
-from leakpipe.figures.catalog import ENTRIES, describe_figure, list_figures, name_command
-from leakpipe.figures.clients import draw_clients
-from leakpipe.figures.effect import draw_effect
+from leakpipe.experiment import load_params
+from leakpipe.figures.inputs import NEEDS, Files
 from leakpipe.figures.lines import spread
-from leakpipe.figures.maps import draw_maps
-from leakpipe.figures.noise import draw_noise
-from leakpipe.figures.overview import draw_overview
-from leakpipe.figures.reconstructions import draw_reconstructions
-from leakpipe.figures.rounds import draw_rounds
+from leakpipe.figures.registry import all_figures, figure, find_figure, list_figures
+from leakpipe.figures.settings import choose_settings
 from leakpipe.figures.style import COLORS, Drawing
-from leakpipe.figures.tradeoff import draw_tradeoff
 from leakpipe.files.storage import read_json, write_json
 from leakpipe.params.experiment import FigureName
 from leakpipe.records.code_version import imported_modules
-from leakpipe.tables.defenses import DEFENSE_COLUMNS
-from tests.unit.figure_tables import ATTACKS, CLIENTS, DEFENSES, NOISE, ROUNDS, accuracy_table, leakage_table
-from tests.unit.test_figure_pictures import MAPS, OVERVIEW, textured_pictures
-from tests.unit.test_figure_points import EFFECT
+from tests.conftest import PROJECT
+from tests.unit.figure_tables import DEFENSES, EFFECT, SETTINGS, draw, tables
 
-DRAWN: dict[str, Callable[[pd.DataFrame], Drawing]] = {
-    "overview": lambda table: draw_overview(table, textured_pictures().originals, **OVERVIEW),
-    "reconstructions": lambda table: draw_reconstructions(
-        table, textured_pictures(), attack="main", captured_round=7, defenses={"none": "no noise"}, clients=CLIENTS
-    ),
-    "maps": lambda table: draw_maps(table, textured_pictures(), **MAPS),
-    "rounds": lambda table: draw_rounds(table, **ROUNDS),
-    "noise": lambda table: draw_noise(table, accuracy_table(), **NOISE),
-    "clients": lambda table: draw_clients(table, attack="main", defense="none", local_epochs=1, clients=CLIENTS),
-    "tradeoff": lambda table: draw_tradeoff(
-        table,
-        accuracy_table(),
-        attack="main",
-        defenses=name_defenses(DEFENSES),
-        clients=CLIENTS,
-        destroyed=[DESTROYED["defense"]],
-    ),
-    "effect": lambda table: draw_effect(table, comparison=EFFECT, defense="none", clients=CLIENTS),
-    "attacks": lambda table: draw_attacks(table, **ATTACKS),
-}
-
-
-DESTROYED = {"defense": "loud", "destroyed": True}  # of the defence table
-
-NOUNS = ("image", "attacked image", "seed", "draw")
+NAMES = [name if name != "effect" else "effect-thing" for name in all_figures()]
+NOUNS = ("image", "attacked image", "seed", "draw", "reconstruction")
 
 
 def save(drawing: Drawing, folder: Path) -> dict[str, bytes]:
@@ -68,43 +40,59 @@ def save(drawing: Drawing, folder: Path) -> dict[str, bytes]:
     return {kind: path.read_bytes() for kind, path in paths.items()}
 
 
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_figure_repeats_to_the_byte_and_other_numbers_give_another(name: str, tmp_path: Path) -> None:
-    first, second = (save(DRAWN[name](leakage_table()), tmp_path / attempt) for attempt in ("first", "second"))
+    first, second = (save(draw(name), tmp_path / attempt) for attempt in ("first", "second"))
     assert first == second
     assert b"<dc:date>" not in first["svg"]
-    other = save(DRAWN[name](leakage_table(seed=1)), tmp_path / "other")
+    other = save(draw(name, **tables(seed=1)), tmp_path / "other")
     assert other["svg"] != first["svg"]
     assert other["png"] != first["png"]
 
 
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_caption_says_how_many_and_what_the_interval_is(name: str) -> None:
-    caption = DRAWN[name](leakage_table()).caption
-    assert any(word in caption for word in ("95 % interval", "no interval"))
-    assert any(f" {number} {noun}" in caption for number in (2, 3) for noun in NOUNS)
+    caption = draw(name).caption
+    assert any(word in caption for word in ("95 % interval", "95 % bootstrap interval", "no interval"))
+    assert any(f" {number} {noun}" in caption for number in (2, 3, 4, 12) for noun in NOUNS)
     assert caption.endswith(".")
     assert "  " not in caption
     assert ".." not in caption
 
 
-def test_every_figure_of_the_parameters_has_a_command_and_a_heading() -> None:
-    names = set(get_args(FigureName)) - {"effects"}
-    assert set(ENTRIES) == names
-    elsewhere = {"identifiability", "front", "bound"}  # read other tables, and have tests of their own
-    assert set(FIGURES) == set(DRAWN) | elsewhere == names | {"effect"}
+def test_every_figure_of_the_parameters_is_registered_and_takes_what_there_is() -> None:
+    assert {name if name != "effect" else "effects" for name in all_figures()} == set(get_args(FigureName))
+    params = load_params(PROJECT / "params.yaml", PROJECT / "experiments" / "claims.yaml")
+    settings = choose_settings(params)
+    for name in list_figures(params.figures, params.comparisons):
+        found = find_figure(name, params.model_dump()["comparisons"])
+        required = {each for each, is_required in found.takes.items() if is_required}
+        assert required <= set(found.choose(settings)), name
+        assert found.files <= set(Files.__dataclass_fields__)
+
+
+def test_a_figures_parameters_say_what_it_reads_and_takes() -> None:
+    found = find_figure("noise", {})
+    assert found.reads == ("leakage", "accuracy")
+    assert found.takes == {"attack": True, "sigma0": True, "clients": True}
+    assert find_figure("maps", {}).takes["images_per_client"] is False
+    assert find_figure("maps", {}).files == {"leakage", "images", "splits", "reconstruction"}
+    with pytest.raises(LeakpipeError, match="figure 'noise' takes 'sigma0', which is missing"):
+        found.choose({"attack": "main", "clients": {}})
+    with pytest.raises(ValueError, match="registered twice"):
+        figure("noise", heading="Again", about="The same.")(lambda: None)  # type: ignore[arg-type, return-value]
 
 
 def test_comparisons_are_figures_of_their_own_where_the_reader_should_see_them() -> None:
     comparisons = {"bn": {"title": "What BN gives away"}, "prior": {"title": "Effect of the prior"}}
     names = list_figures(("rounds", "effects", "noise"), comparisons)
     assert names == ["rounds", "effect-bn", "effect-prior", "noise"]
-    assert describe_figure("effect-bn", comparisons).heading == "What BN gives away"
-    assert describe_figure("noise", comparisons) is ENTRIES["noise"]
-    for unknown in ("effect-absent", "bn", "nois"):
-        with pytest.raises(LeakpipeError, match=rf"unknown figure '{unknown}'; known: overview.*effect-prior"):
-            describe_figure(unknown, comparisons)
-    assert [name_command(name) for name in names] == ["rounds", "effect", "effect", "noise"]
+    assert find_figure("effect-bn", comparisons).heading == "What BN gives away"
+    assert find_figure("effect-bn", comparisons).comparison is comparisons["bn"]
+    assert find_figure("noise", comparisons) is all_figures()["noise"]
+    for unknown in ("effect-absent", "bn", "nois", "effect"):
+        with pytest.raises(LeakpipeError, match=rf"unknown figure '{unknown}'; known: attacks.*effect-prior"):
+            find_figure(unknown, comparisons)
 
 
 def test_the_palette_is_okabe_and_itos() -> None:
@@ -128,57 +116,78 @@ def test_spread_keeps_order_centre_and_distance(values: list[float]) -> None:
         assert placed == values
 
 
-def run(*arguments: Any) -> None:
-    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all that figures read, as files: that of the tables of `figure_tables`."""
+    folder, held = tmp_path_factory.mktemp("figures"), tables()
+    for name, fields in NEEDS.items():
+        if fields == (name,) and name != "splits":
+            held[name].to_csv(folder / f"{name}.csv", index=False)
+    images = held["dataset"].images.astype(np.float32)
+    labels = np.asarray(held["dataset"].labels)
+    save_dataset(folder / "images.safetensors", LabeledImages(images, labels, ("a", "b", "c")))
+    for seed, split in held["splits"].items():
+        save_split(folder / f"split{seed}.json", Split(split.clients, (1, 2), (), ()), seed=seed)
+    for row in held["leakage"].drop_duplicates(["defense", "seed", "round", "client", "attack"]).to_dict("records"):
+        cell = {name: row[name] for name in ("experiment", "defense", "seed", "round", "client", "attack")}
+        rebuilt, priors, true = held["pictures"].load_attacked(cell)
+        path = folder / "{defense}-{seed}-{round}-{client}-{attack}.safetensors".format(**cell)
+        count = len(true)
+        save_reconstruction(
+            path,
+            images=rebuilt.astype(np.float32),
+            prior=priors.astype(np.float32),
+            labels=np.zeros(count, np.int64),
+            cell=cell,
+            iterations=1,
+        )
+    write_json(folder / "settings.json", SETTINGS)
+    write_json(folder / "comparisons.json", {"thing": EFFECT})
+    return folder
+
+
+def plot(folder: Path, out: Path, *arguments: Any) -> Any:
+    listed = ["plot", *arguments, "--folder", out, "--records", out / "records", "--label", "experiment=x"]
+    for name in ("leakage", "accuracy", "identifiability", "defense_table", "privacy"):
+        listed += [f"--{name.replace('_', '-')}", folder / f"{name}.csv"]
+    listed += ["--images", folder / "images.safetensors"]
+    listed += ["--split", folder / "split0.json", "--split", folder / "split1.json"]
+    listed += ["--reconstruction", f"{folder}/{{defense}}-{{seed}}-{{round}}-{{client}}-{{attack}}.safetensors"]
+    return CliRunner().invoke(main, [str(each) for each in listed])
+
+
+def test_one_command_draws_all_figures_each_with_a_record(files: Path, tmp_path: Path) -> None:
+    settings = ["--settings", files / "settings.json", "--comparisons", files / "comparisons.json"]
+    done = plot(files, tmp_path, *NAMES, *settings)
     assert done.exit_code == 0, done.output
+    for name in NAMES:
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / f"{name}.txt").read_text(encoding="utf-8") == draw(name).caption + "\n"
+        record = read_json(tmp_path / "records" / f"{name}.json")
+        assert (record["rule"], record["labels"]) == ("plot", {"experiment": "x", "figure": name})
+        assert record["environment"]["module"] == find_figure(name, {"thing": EFFECT}).module
+        assert not {"clients", "defenses", "comparison"} & set(record["params"]), "names and numbers only"
+        read = {Path(path).name for path in record["inputs"]}
+        assert ("leakage.csv" in read) == ("leakage" in find_figure(name, {"thing": EFFECT}).reads)
 
 
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("rounds", ["--attack", "main", "--defense", "none", "--compare", "other"]),
-        ("noise", ["--attack", "main", "--defenses", "defenses.json", "--accuracy", "accuracy.csv"]),
-        (
-            "tradeoff",
-            ["--attack", "main", "--defenses", "defenses.json", "--accuracy", "accuracy.csv", "--table", "table.csv"],
-        ),
-        ("clients", ["--attack", "main", "--defense", "none", "--local-epochs", "1"]),
-        ("effect", ["--comparison", "comparison.json", "--defense", "none"]),
-        ("attacks", ["--attack", "main", "--attack", "other", "--defense", "none"]),
-    ],
-)
-def test_a_command_writes_figure_caption_and_record(
-    name: str, settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    leakage_table().to_csv("leakage.csv", index=False)
-    accuracy_table().to_csv("accuracy.csv", index=False)
-    pd.DataFrame([DESTROYED], columns=DEFENSE_COLUMNS).to_csv("table.csv", index=False)
-    for file, content in (("clients", CLIENTS), ("defenses", DEFENSES), ("comparison", EFFECT)):
-        write_json(Path(f"{file}.json"), content)
-    outputs = ["--svg", "a.svg", "--png", "a.png", "--caption", "a.txt", "--record", "record.json"]
-    run("plot", name, "--clients", "clients.json", "--leakage", "leakage.csv", *settings, *outputs)
-    assert Path("a.png").read_bytes().startswith(b"\x89PNG")
-    assert Path("a.txt").read_text(encoding="utf-8") == DRAWN[name](leakage_table()).caption + "\n"
-    record = read_json(Path("record.json"))
-    assert (record["rule"], record["artifacts"]) == ("plot", ["a.svg", "a.png"])
-    assert record["params"].get("defense", "none") == "none"
-    assert not {"accuracy", "clients", "defenses", "comparison"} & set(record["params"]), "names and numbers only"
+def test_what_is_missing_is_named(files: Path, tmp_path: Path) -> None:
+    refused = CliRunner().invoke(main, ["plot", "rounds", "--settings", str(files / "settings.json")])
+    assert refused.exit_code == 1
+    assert "figure 'rounds' reads --leakage, which is missing" in refused.output
+    assert plot(files, tmp_path, "rounds").exit_code == 2
+    listed = CliRunner().invoke(main, ["plot", "--list"]).output
+    assert "noise: " in listed
+    assert "reads leakage, accuracy" in listed
 
 
-def test_compare_attacks_writes_the_table_of_means(tmp_path: Path) -> None:
-    table = leakage_table()
-    table.to_csv(tmp_path / "leakage.csv", index=False)
-    run("compare-attacks", "--leakage", tmp_path / "leakage.csv", "--defense", "none", "--out", tmp_path / "a.csv")
-    means = pd.read_csv(tmp_path / "a.csv").set_index(["attack", "client", "round"])
-    rows = table.query("defense == 'none' and attack == 'main' and client == 'eight' and round == 2")
-    assert means.loc[("main", "eight", 2), "ssim"] == pytest.approx(rows.ssim.mean(), abs=5e-5)
-    assert means.loc[("main", "eight", 2), ["draws", "images"]].tolist() == [2, 6]
-    assert means.loc[("other", "one", 7), ["draws", "images"]].tolist() == [2, 2]
-    assert means[["ssim_low", "ssim_high"]].isna().all(axis=None), "two draws have no interval"
+def test_the_registry_is_read_without_slow_libraries() -> None:
+    code = "import sys; from leakpipe.figures.registry import all_figures; all_figures(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"matplotlib", "pandas", "torch"} & set(loaded)
 
 
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", all_figures())
 def test_the_code_of_one_figure_is_not_the_code_of_another(name: str) -> None:
-    closure = imported_modules(f"leakpipe.cli.plot_{name}")
-    assert closure & {f"leakpipe.figures.{other}" for other in DRAWN} == {f"leakpipe.figures.{name}"}
+    modules = {each.module for each in all_figures().values()}
+    assert imported_modules(all_figures()[name].module) & modules == {all_figures()[name].module}

@@ -1,20 +1,16 @@
 """The identifiability figure: what is drawn is what the table says."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 
-from leakpipe.cli.main import main
 from leakpipe.errors import LeakpipeError
-from leakpipe.figures.identifiability import draw_identifiability
 from leakpipe.tables.statistics import bootstrap_mean
 from leakpipe.tables.table import identifiability_columns
 from leakpipe.tables.wording import select
+from tests.unit.figure_tables import draw
 
 CLIENTS = {
     "a-batch-8": {"images": 8, "batch_size": 8},
@@ -22,8 +18,6 @@ CLIENTS = {
     "c-one": {"images": 1, "batch_size": 1},
 }
 CHOSEN: dict[str, Any] = {
-    "attack": "main",
-    "defense": "none",
     "embedders": ["pixels", "global-model"],
     "clients": CLIENTS,
 }
@@ -49,7 +43,7 @@ def identifiability_table(seeds: int = 4) -> pd.DataFrame:
 
 def test_shares_and_intervals_are_those_of_the_table() -> None:
     table = identifiability_table()
-    figure = draw_identifiability(table, **CHOSEN).figure
+    figure = draw("identifiability", identifiability=table, **CHOSEN).figure
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["by pixels", "by global-model"]
     for axes, embedder in zip(figure.axes, CHOSEN["embedders"], strict=True):
         priors, found = axes.lines[0::2], axes.lines[1::2]
@@ -67,14 +61,14 @@ def test_shares_and_intervals_are_those_of_the_table() -> None:
 
 
 def test_few_draws_have_no_interval() -> None:
-    figure = draw_identifiability(identifiability_table(seeds=2), **CHOSEN).figure
+    figure = draw("identifiability", identifiability=identifiability_table(seeds=2), **CHOSEN).figure
     bars = figure.axes[0].collections[1::2]
     assert len(bars) == 3
     assert not any(np.isfinite(segment).any() for bar in bars for segment in bar.get_segments())
 
 
 def test_the_caption_counts() -> None:
-    said = draw_identifiability(identifiability_table(), **CHOSEN).caption
+    said = draw("identifiability", identifiability=identifiability_table(), **CHOSEN).caption
     assert "nearest of the 17 training images of all clients" in said
     assert "as pixels and global-model measure nearness" in said
     counted = "c-one: 1 image: 4 reconstructions, 4 draws; b-batch-2: 8 images, batch 2: 32 reconstructions, 4 draws"
@@ -83,21 +77,6 @@ def test_the_caption_counts() -> None:
 
 def test_what_the_table_does_not_hold_is_named() -> None:
     with pytest.raises(LeakpipeError, match="attack 'absent'"):
-        draw_identifiability(identifiability_table(), **{**CHOSEN, "attack": "absent"})
+        draw("identifiability", attack="absent")
     with pytest.raises(LeakpipeError, match="embedder 'imagenet-resnet50'"):
-        draw_identifiability(identifiability_table(), **{**CHOSEN, "embedders": ["imagenet-resnet50"]})
-
-
-def test_the_command_writes_the_same_figure_twice(tmp_path: Path) -> None:
-    identifiability_table().to_csv(tmp_path / "table.csv", index=False)
-    contents = []
-    for name in ("first", "second"):
-        listed = ["plot", "identifiability", "--identifiability", '{"embedders": ["pixels"]}', "--clients"]
-        listed += [json.dumps(CLIENTS), "--table", tmp_path / "table.csv", "--attack", "main", "--defense", "none"]
-        listed += ["--svg", tmp_path / f"{name}.svg", "--png", tmp_path / f"{name}.png"]
-        listed += ["--caption", tmp_path / f"{name}.txt"]
-        done = CliRunner().invoke(main, list(map(str, listed)))
-        assert done.exit_code == 0, done.output
-        contents.append([(tmp_path / f"{name}.{kind}").read_bytes() for kind in ("svg", "png", "txt")])
-    assert contents[0] == contents[1]
-    assert "attack main under defence none" in contents[0][2].decode()
+        draw("identifiability", embedders=["imagenet-resnet50"])

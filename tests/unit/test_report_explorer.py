@@ -16,11 +16,11 @@ from skimage.measure import block_reduce
 
 from leakpipe.attacks.files import save_reconstruction
 from leakpipe.cli.main import main
-from leakpipe.cli.page_pictures import list_files, load_page_pictures
 from leakpipe.data.files import save_dataset, save_split
 from leakpipe.data.images import LabeledImages
 from leakpipe.data.partition import Split
 from leakpipe.errors import LeakpipeError
+from leakpipe.figures.images import Pictures, list_files, load_pictures
 from leakpipe.report.explorer import describe_rows
 from leakpipe.report.page import read_part
 from leakpipe.report.pictures import MAX_SIDE, MAX_VALUES, PagePictures, arrange_pictures, choose_side
@@ -56,9 +56,8 @@ def test_every_row_has_its_own_pictures(channels: int) -> None:
     shape = (2, channels, 6, 6)
     cells = leakage.groupby(["defense", "seed", "client", "attack"], sort=False)
     stored = {key: (rng.random(shape), rng.random(shape), sorted(rows.image)) for key, rows in cells}
-    pictures = arrange_pictures(
-        leakage, originals, lambda cell: stored[cell["defense"], cell["seed"], cell["client"], cell["attack"]]
-    )
+    shown = Pictures(originals, lambda cell: stored[cell["defense"], cell["seed"], cell["client"], cell["attack"]])
+    pictures = arrange_pictures(leakage, shown)
     assert (pictures.side, pictures.original_side) == (6, 6)
     for numbers, row in zip(pictures.tiles, leakage.itertuples(), strict=True):
         rebuilt, priors, images = stored[row.defense, row.seed, row.client, row.attack]
@@ -80,7 +79,7 @@ def test_the_same_picture_is_kept_once_and_many_fill_several_sheets() -> None:
 def test_large_pictures_are_shown_smaller_as_means_of_their_pixels() -> None:
     leakage = many_rows(1)
     picture = np.random.default_rng(0).random((1, 1, 224, 224))
-    shown = arrange_pictures(leakage, picture, lambda _: (picture, picture, [0]))
+    shown = arrange_pictures(leakage, Pictures(picture, lambda _: (picture, picture, [0])))
     assert (shown.side, shown.original_side) == (MAX_SIDE, 224)
     means = block_reduce(picture[0], (1, 2, 2), np.mean)
     assert np.abs(tile(shown, 0).astype(int) - levels(means)).max() <= 1  # of 255: rounding
@@ -97,7 +96,7 @@ def test_sides_shrink_only_where_a_page_would_grow_too_large() -> None:
 
 def test_pictures_beyond_their_range_are_cut_off() -> None:
     picture = np.array([[[[-3.0, 0.0], [1.0, 7.0]]]])
-    shown = arrange_pictures(many_rows(1), picture, lambda _: (picture, picture, [0]))
+    shown = arrange_pictures(many_rows(1), Pictures(picture, lambda _: (picture, picture, [0])))
     assert tile(shown, 0).tolist() == [[0, 0], [255, 255]]
 
 
@@ -105,7 +104,7 @@ def test_pictures_beyond_their_range_are_cut_off() -> None:
 def test_a_file_of_another_attack_is_refused(images: list[int], rebuilt: int) -> None:
     picture = np.zeros((1, 1, 4, 4))
     with pytest.raises(LeakpipeError, match=r"reconstruction of defense none, seed 0, round 3, client alone, attack"):
-        arrange_pictures(many_rows(1), picture, lambda _: (picture[:rebuilt], picture, images))
+        arrange_pictures(many_rows(1), Pictures(picture, lambda _: (picture[:rebuilt], picture, images)))
 
 
 def test_a_page_of_two_thousand_cells_is_small_enough_to_send(tmp_path: Path) -> None:
@@ -206,16 +205,15 @@ def test_pictures_are_read_from_the_files_of_the_pipeline(tmp_path: Path) -> Non
         rebuilt, prior = stored[defense]
         path, labels = tmp_path / f"{defense}-3.safetensors", np.zeros(2, dtype=np.int64)
         save_reconstruction(path, rebuilt, labels=labels, prior=prior, cell={"defense": defense}, iterations=1)
-    pictures = load_page_pictures(
-        leakage,
-        images=tmp_path / "images.safetensors",
-        split=f"{tmp_path}/{{seed}}.json",
-        reconstruction=f"{tmp_path}/{{defense}}-{{round}}.safetensors",
-    )
+    pattern = f"{tmp_path}/{{defense}}-{{round}}.safetensors"
+    shown = load_pictures(tmp_path / "images.safetensors", [tmp_path / "4.json"], pattern)
+    pictures = arrange_pictures(leakage, shown)
     for numbers, defense in zip(pictures.tiles, leakage.defense, strict=True):
         rebuilt, prior = stored[defense]
         for number, picture in zip(numbers, (images[1], rebuilt[0], prior[1]), strict=True):
             np.testing.assert_array_equal(tile(pictures, number), levels(picture))
+    with pytest.raises(LeakpipeError, match="split of seed 5 is missing"):
+        arrange_pictures(leakage.assign(seed=5), shown)
 
 
 def test_options_for_pictures_go_together(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The claims of Hatamizadeh et al. 2023 as checks."""
 
 from leakpipe.claims.evidence import Estimate, Evidence, UntestedError, difference
-from leakpipe.claims.questions import Answer, Question, judge_difference, judge_gain
+from leakpipe.claims.questions import Answer, Question, ask_difference, ask_gain
 from leakpipe.claims.rules import ACCURACY_MARGIN, INCONCLUSIVE, LEAK_MARGIN, NOT_REPRODUCED, REPRODUCED, Rule
 from leakpipe.params.claims import ClaimsParams
 
@@ -27,37 +27,38 @@ def list_paper_claims(roles: ClaimsParams) -> list[Question]:
 
 
 def _fails(attack: str, client: str) -> Question:
-    return Question(
+    return ask_gain(
+        HIDES,
+        attack,
+        client,
         id=f"{attack}-fails",
         sentence=f"{attack}, an attack published before the paper, fails on a client that trains with batch "
         f"normalisation in training mode ({client}).",
         source=f"{PAPER}: earlier attacks fail where batch normalisation is in training mode and its running "
         "statistics are sent.",
-        statistic=f"SSIM gain over the prior of {attack} on {client}, without noise.",
-        rule=str(HIDES),
-        answer=judge_gain(HIDES, attack, client),
     )
 
 
 def _leaks(attack: str, client: str) -> Question:
-    return Question(
+    return ask_gain(
+        LEAKS,
+        attack,
+        client,
         id=f"{attack}-leaks",
         sentence=f"The high-risk client ({client}) leaks to {attack}.",
         source=f"{PAPER}: an attack that matches the client's own BN statistics works; RDLV 0.50 at site-9.",
-        statistic=f"SSIM gain over the prior of {attack} on {client}, without noise.",
-        rule=str(LEAKS),
-        answer=judge_gain(LEAKS, attack, client),
     )
 
 
 def _beats(attack: str, earlier: str, client: str) -> Question:
-    return Question(
+    return ask_difference(
+        LEAKS,
+        attack,
+        earlier,
+        client,
         id=f"{attack}-beats-{earlier}",
         sentence=f"{attack} gets more out of the high-risk client ({client}) than {earlier}.",
         source=f"{PAPER}: its attack works where earlier ones fail.",
-        statistic=f"SSIM of {attack} minus SSIM of {earlier} on {client}, without noise, within draws.",
-        rule=str(LEAKS),
-        answer=judge_difference(LEAKS, attack, earlier, client),
     )
 
 

@@ -1,7 +1,7 @@
 """What nobody has tested: which part of an update leaks, weight differences or BN statistics."""
 
 from leakpipe.claims.evidence import Evidence, UntestedError, difference
-from leakpipe.claims.questions import Answer, Question, judge_difference, judge_gain
+from leakpipe.claims.questions import Answer, Question, ask_difference, ask_gain
 from leakpipe.claims.rules import LEAK_MARGIN, Rule, TwoSidedRule
 from leakpipe.params.claims import ClaimsParams
 
@@ -30,35 +30,38 @@ def list_part_questions(roles: ClaimsParams) -> list[Question]:
 
 
 def _leaks_alone(part: str, name: str, attack: str, client: str) -> Question:
-    return Question(
+    return ask_gain(
+        ALONE,
+        attack,
+        client,
         id=f"{part}-alone",
         sentence=f"Do the {name} of an update leak by themselves ({client})?",
         source=SOURCE,
-        statistic=f"SSIM gain over the prior of {attack}, which matches nothing else, on {client}, without noise.",
-        rule=str(ALONE),
-        answer=judge_gain(ALONE, attack, client),
+        which=", which matches nothing else,",
     )
 
 
 def _leaks_more(weights: str, statistics: str, client: str) -> Question:
-    return Question(
+    return ask_difference(
+        LARGER,
+        weights,
+        statistics,
+        client,
         id="which-part-leaks-more",
         sentence=f"Which part of an update leaks more, weight differences or BN statistics ({client})?",
         source=SOURCE,
-        statistic=f"SSIM of {weights} minus SSIM of {statistics} on {client}, without noise, within draws.",
-        rule=str(LARGER),
-        answer=judge_difference(LARGER, weights, statistics, client),
     )
 
 
 def _adds(both: str, weights: str, client: str) -> Question:
-    return Question(
+    return ask_difference(
+        ADDS,
+        both,
+        weights,
+        client,
         id="statistics-add",
         sentence=f"Do BN statistics add to what the weight differences leak ({client})?",
         source=SOURCE,
-        statistic=f"SSIM of {both} minus SSIM of {weights} on {client}, without noise, within draws.",
-        rule=str(ADDS),
-        answer=judge_difference(ADDS, both, weights, client),
     )
 
 

@@ -43,22 +43,36 @@ class Question:
     answer: Callable[[Evidence], Answer]
 
 
-def judge_gain(rule: Rule, attack: str, client: str) -> Callable[[Evidence], Answer]:
-    """An answer by the SSIM that an attack gains over the prior on a client, without noise."""
+def ask_gain(rule: Rule, attack: str, client: str, *, id: str, sentence: str, source: str, which: str = "") -> Question:
+    """A question about the SSIM that an attack gains over the prior on a client, without noise.
+
+    Args:
+        rule: How the verdict follows from the mean gain.
+        attack: Name of the attack.
+        client: Name of the client.
+        id: Short name, unique.
+        sentence: What is claimed or asked.
+        source: Who says so.
+        which: What else there is to say of the attack.
+    """
 
     def answer(evidence: Evidence) -> Answer:
         found = evidence.gain(attack, client, defense=evidence.undefended)
         return Answer(rule.judge(found), found)
 
-    return answer
+    statistic = f"SSIM gain over the prior of {attack}{which} on {client}, without noise."
+    return Question(id, sentence, source, statistic, str(rule), answer)
 
 
-def judge_difference(rule: Rule | TwoSidedRule, first: str, second: str, client: str) -> Callable[[Evidence], Answer]:
-    """An answer by how much more one attack gains than another on a client, without noise, within draws."""
+def ask_difference(
+    rule: Rule | TwoSidedRule, first: str, second: str, client: str, *, id: str, sentence: str, source: str
+) -> Question:
+    """A question about how much more one attack gains than another on a client, without noise, within draws."""
 
     def answer(evidence: Evidence) -> Answer:
         gains = [evidence.gains(attack, client, defense=evidence.undefended) for attack in (first, second)]
         found = difference(f"{first} minus {second} on {client} without noise", *gains)
         return Answer(rule.judge(found), found)
 
-    return answer
+    statistic = f"SSIM of {first} minus SSIM of {second} on {client}, without noise, within draws."
+    return Question(id, sentence, source, statistic, str(rule), answer)

@@ -24,9 +24,14 @@ class JsonOrFile(click.ParamType[Any]):
         if not isinstance(value, str):
             return value
         if not value.lstrip().startswith(("{", "[")):
+            path = Path(value)
+            if path.suffix == ".json":  # YAML reads 1e-05 as text
+                from leakpipe.files.storage import read_json
+
+                return read_json(path)
             from leakpipe.params.reading import read_yaml
 
-            return read_yaml(Path(value))
+            return read_yaml(path)
         try:
             return json.loads(value)
         except ValueError as error:

@@ -54,15 +54,15 @@ def draw_clients(
             mark_zero(axes)
             axes.set_xlabel(text if measure == "rdlv" else "")
         row[0].set_ylabel(label)
-    add_title(drawn, "Do more images, larger batches or more local steps hide images?")
+    add_title(drawn, "Leakage by images, batch size and local steps")
     handles = [line for line in panels[0, 0].lines if not line.get_label().startswith("_")]
     add_legend(drawn, handles, columns=min(3, len(names)))
     caption = (
         f"Leakage of each client by attack {attack} under defence {defense}: SSIM gained over the prior image (above) "
         f"and RDLV (below), against the number of its training images, its batch size and its local steps in a round. "
-        f"A faint dot is one image in one captured round, the large marker their mean; 0 means no more than the prior "
-        f"image told. {INTERVAL} {count_draws(rows, clients)}. Every client stands in all panels, and clients differ "
-        f"in more than one property: a panel alone does not say which of them matters."
+        f"A faint dot is one image in one captured round, the large marker their mean; at 0 a reconstruction shows "
+        f"no more than the prior image. {INTERVAL} {count_draws(rows, clients)}. Every client stands in all panels, "
+        f"and clients differ in more than one property: a panel alone does not say which of them matters."
     )
     return Drawing(drawn, caption)
 

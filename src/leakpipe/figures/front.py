@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-LEAKS, HIDES, DESTROYED = COLORS[0], COLORS[1], MUTED
+LEAKS, NOT_FOUND, DESTROYED = COLORS[0], COLORS[1], MUTED
 NAMED = 20  # with more defences than this, only those on the front or at or below 0 are named
 
 
 @figure(
     "front",
     heading="Which defence to switch on",
-    about="RDLV of the high-risk client, by attacks told the defence and by others, against test accuracy, a point per "
-    "defence; below 0 the defence hides, a diamond has a guarantee.",
+    about="RDLV of the high-risk client, of attacks that know the defence and of others, against test accuracy, a "
+    "point per defence; at or below 0 no leak was found, and a diamond has a guarantee.",
 )
 def draw_front(
     defense_table: pd.DataFrame, *, defenses: Mapping[str, str], clients: Mapping[str, Mapping[str, Any]]
 ) -> Drawing:
-    """Draw a point per defence, hollow for an attack that is told the defence, and the front of all.
+    """Draw a point per defence, hollow for an attack that knows the defence, and the front of all.
 
     Args:
         defense_table: The table of defences (`leakpipe.tables.defenses`).
@@ -48,7 +48,7 @@ def draw_front(
     mark_zero(axes)
     named = [row for row in rows if len(rows) <= NAMED or row["front"] or row["rdlv"] <= 0 or row["destroyed"]]
     name_points(axes, [(row["accuracy"], row["rdlv"], _name(row, defenses)) for row in named])
-    axes.set_title("What each defence hides, and what it costs")
+    axes.set_title("Leakage and accuracy under each defence")
     axes.set_xlabel("Test accuracy after the last round")
     client = str(table["client"].iloc[0])
     axes.set_ylabel(f"RDLV of {describe_client(client, clients[client])}")
@@ -57,7 +57,7 @@ def draw_front(
 
 
 def _draw_defense(axes: Axes, row: Mapping[str, Any]) -> None:
-    color = DESTROYED if row["destroyed"] else LEAKS if row["rdlv"] > 0 else HIDES
+    color = DESTROYED if row["destroyed"] else LEAKS if row["rdlv"] > 0 else NOT_FOUND
     marker = "o" if isnan(row["epsilon"]) else "D"
     found = [whose for whose in ("naive", "adaptive") if not isnan(row[f"{whose}_rdlv"])]
     axes.plot([row["accuracy"]] * len(found), [row[f"{whose}_rdlv"] for whose in found], ":", color=color, linewidth=1)
@@ -75,13 +75,13 @@ def _name(row: Mapping[str, Any], names: Mapping[str, str]) -> str:
 
 
 def _list_keys(table: pd.DataFrame) -> list[Line2D]:
-    keys = [make_key("leaks", LEAKS, marker="o"), make_key("hides (RDLV ≤ 0)", HIDES, marker="o")]
+    keys = [make_key("leaks", LEAKS, marker="o"), make_key("no leak found (RDLV ≤ 0)", NOT_FOUND, marker="o")]
     if table["destroyed"].any():
         keys.append(make_key("accuracy at chance", DESTROYED, marker="o"))
     if table["epsilon"].notna().any():
         keys.append(make_key("has an ε", MUTED, marker="D"))
     if table["adaptive_rdlv"].notna().any():
-        keys.append(make_key("attack told the defence", MUTED, marker="o", hollow=True))
+        keys.append(make_key("attack knows the defence", MUTED, marker="o", hollow=True))
     return [*keys, make_key("front", MUTED, linewidth=1, linestyle="--")]
 
 
@@ -96,9 +96,10 @@ def _describe(table: pd.DataFrame, names: Mapping[str, str]) -> str:
     destroyed = [names[name] for name in table.loc[table["destroyed"], "defense"]]
     return (
         f"One point per defence ({len(table)}): mean RDLV of {client}, of the attack that gets most out of it, against "
-        f"mean test accuracy; down and right is better, and at 0 the attack told no more than the prior image. {said}. "
+        f"mean test accuracy; down and right is better, and at 0 a reconstruction shows no more than the prior "
+        f"image. {said}. "
         f"{'Accuracy at chance: ' + ', '.join(destroyed) + '. ' if destroyed else ''}"
-        f"The dashed line joins the defences that no other beats in both. A defence that hides from these attacks need "
-        f"not hide from others: only a diamond has a guarantee, whose ε defenses.csv gives. {INTERVAL} "
+        f"The dashed line joins the defences that no other beats in both. Where these attacks find no "
+        f"leak, others may: only a diamond has a guarantee, whose ε defenses.csv gives. {INTERVAL} "
         f"n: at least {count(draws, 'draw')} a point."
     )

@@ -29,7 +29,7 @@ class Pictures:
 
     def __init__(self, originals: np.ndarray, load_attacked: Callable[[Mapping[str, Any]], Attacked]) -> None:
         self.originals = originals
-        self._load_attacked = load_attacked
+        self.load_attacked = load_attacked
         self._cell: dict[str, Any] = {}
         self._attacked: Attacked
 
@@ -41,7 +41,7 @@ class Pictures:
         """
         cell = {name: row[name] for name in CELL}
         if cell != self._cell:
-            self._attacked, self._cell = self._load_attacked(cell), cell
+            self._attacked, self._cell = self.load_attacked(cell), cell
         rebuilt, priors, images = self._attacked
         image, match = row["image"], row["reconstruction"]
         if image not in images or match >= len(rebuilt) or rebuilt.shape[1:] != self.originals.shape[1:]:

@@ -10,9 +10,6 @@ from leakpipe.errors import LeakpipeError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from leakpipe.data.partition import Split
-    from leakpipe.figures.images import Pictures
-
 # What a figure can read, by the name of its parameter, and the files that it takes: fields of `Files`.
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "leakage": ("leakage",),
@@ -60,11 +57,18 @@ class Files:
             if not getattr(self, field):
                 option = {"splits": "split"}.get(field, field.replace("_", "-"))
                 raise LeakpipeError(f"figure {figure!r} reads --{option}, which is missing")
-        return _LOADERS[name](self)
+        from leakpipe.data.files import load_dataset, load_split
+        from leakpipe.figures.images import load_pictures
 
+        images, reconstruction = self.images or Path(), self.reconstruction or ""
+        loaders: dict[str, Callable[[], Any]] = {
+            "dataset": lambda: load_dataset(images),
+            "splits": lambda: {seed: split for split, seed in map(load_split, self.splits)},
+            "pictures": lambda: load_pictures(images, self.splits, reconstruction),
+        }
+        return loaders[name]() if name in loaders else self._load_table(name)
 
-def _load_table(field: str) -> "Callable[[Files], pd.DataFrame]":
-    def load(files: Files) -> "pd.DataFrame":
+    def _load_table(self, name: str) -> "pd.DataFrame":
         from leakpipe.accounting.table import PRIVACY_COLUMNS
         from leakpipe.tables.defenses import DEFENSE_COLUMNS
         from leakpipe.tables.table import ACCURACY_COLUMNS, LEAKAGE_COLUMNS, identifiability_columns, read_table
@@ -76,32 +80,4 @@ def _load_table(field: str) -> "Callable[[Files], pd.DataFrame]":
             "defense_table": DEFENSE_COLUMNS,
             "privacy": PRIVACY_COLUMNS,
         }
-        return read_table(getattr(files, field), columns[field])
-
-    return load
-
-
-def _load_splits(files: Files) -> "dict[int, Split]":
-    from leakpipe.data.files import load_split
-
-    return {seed: split for split, seed in map(load_split, files.splits)}
-
-
-def _load_dataset(files: Files) -> Any:
-    from leakpipe.data.files import load_dataset
-
-    return load_dataset(files.images or Path())
-
-
-def _load_pictures(files: Files) -> "Pictures":
-    from leakpipe.figures.images import load_pictures
-
-    return load_pictures(files.images or Path(), files.splits, files.reconstruction or "")
-
-
-_LOADERS: Mapping[str, Callable[[Files], Any]] = {
-    **{name: _load_table(name) for name in NEEDS if NEEDS[name] == (name,) and name != "splits"},
-    "dataset": _load_dataset,
-    "splits": _load_splits,
-    "pictures": _load_pictures,
-}
+        return read_table(getattr(self, name), columns[name])

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @figure(
     "noise",
-    heading="What noise hides, and what it costs",
+    heading="Leakage and accuracy under noise",
     about="RDLV and, below it, test accuracy against the noise multiplier σ0, beside the paper's values on another "
-    "data set. Where a line has come down to 0, that noise hides the client's images.",
+    "data set. Where a line has come down to 0, no leak was found under that noise.",
 )
 def draw_noise(
     leakage: pd.DataFrame,
@@ -57,7 +57,7 @@ def draw_noise(
 def _describe(leaks: pd.DataFrame, kept: pd.DataFrame, attack: str, clients: Mapping[str, Mapping[str, Any]]) -> str:
     return (
         f"Above: RDLV of attack {attack} against the noise multiplier σ₀; a faint dot is one image in one "
-        f"captured round, the line their mean, and 0 means no more than the prior image told. "
+        f"captured round, the line their mean; at 0 a reconstruction shows no more than the prior image. "
         f"{count_draws(leaks, clients)}. Below: test accuracy of the global model after round "
         f"{int(kept['round'].max())}; a faint dot is one seed (of {kept['seed'].nunique()}), the line their mean. "
         f"{INTERVAL} {published.SOURCE}, at those σ₀ that both have. Values of σ₀ are evenly spaced."
@@ -90,7 +90,7 @@ def _draw_leakage(
         known = _at(levels, published.RDLV_BY_NOISE.get(client, {}))
         draw_published(axes, known, shift=shift, color=look.color)
     mark_zero(axes)
-    axes.set_title("Noise on the update: what it hides, and what it costs")
+    axes.set_title("Noise on the update: leakage and accuracy")
     axes.set_ylabel("RDLV\n(relative gain over the prior)")
     handles.append(make_key(published.LABEL, MUTED, **PUBLISHED))
     axes.legend(handles=handles, loc="best", frameon=False)

@@ -167,7 +167,7 @@ def _describe(blocks: Sequence[_Block], seed: int, attack: str, defense: str, ca
     return (
         f"The training images of all clients in the draw of seed {seed}. A frame, and the number below it, is how much "
         f"SSIM attack {attack} gained over the prior image from the update of round {captured_round} under defence "
-        f"{defense}: the darker, the more leaked; at 0 or below, the attack told no more than the prior did. Most "
+        f"{defense}: the darker, the more leaked; at 0 or below, it shows no more than the prior. Most "
         f"leaked first. Pale images belong to clients that were not attacked, of which nothing is known. "
         f"{'; '.join(parts)}. Single images of one draw: no interval."
     )

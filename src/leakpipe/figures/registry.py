@@ -92,12 +92,12 @@ def figure(name: str, *, heading: str, about: str) -> Callable[[Draw], Draw]:
 
 
 @cache
-def all_figures() -> Registry[Figure]:
-    """Every figure by name; those of comparisons as one, `effect`."""
+def all_figures() -> Mapping[str, Figure]:
+    """Every figure by name, sorted; those of comparisons as one, `effect`."""
     package = Path(__file__).parent
     for module in iter_modules([str(package)]):
         import_module(f"{__package__}.{module.name}")
-    return _FIGURES
+    return dict(sorted(_FIGURES.items()))
 
 
 def list_figures(chosen: Sequence[str], comparisons: Mapping[str, Any]) -> list[str]:

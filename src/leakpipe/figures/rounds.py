@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 @figure(
     "rounds",
     heading="Leakage by round",
-    about="RDLV and gain in SSIM of each client in each captured round; other attacks are dashed. Above 0 an attack "
-    "told more about an image than the prior did: that much leaked.",
+    about="RDLV and gain in SSIM of each client in each captured round; other attacks are dashed. Above 0 a "
+    "reconstruction shows more of an image than the prior does: that much leaked.",
 )
 def draw_rounds(
     leakage: pd.DataFrame,
@@ -77,8 +77,8 @@ def _describe(lines: Sequence[_Line], attack: str, defense: str, compare: Sequen
     source = f" {published.SOURCE}, where it has a value for a captured round."
     return (
         f"RDLV (above) and the gain in SSIM over the prior image (below) in each captured round under defence "
-        f"{defense}, attack {attack}{dashed}. A faint dot is one image, the line their mean; 0 means that the attack "
-        f"told no more than its prior image. {INTERVAL} {samples}."
+        f"{defense}, attack {attack}{dashed}. A faint dot is one image, the line their mean; at 0 a reconstruction "
+        f"shows no more than the prior image. {INTERVAL} {samples}."
         f"{source if any(line.published for line in lines) else ''}"
     )
 

@@ -36,7 +36,7 @@ class Point:
 
     @property
     def color(self) -> str:
-        """Gray where nothing was learned: what such a defence hides is worth nothing."""
+        """Gray where the model learned nothing, so that a small leak is no merit of the defence."""
         return MUTED if self.destroyed else COLORS[0]
 
 
@@ -97,8 +97,9 @@ def draw_tradeoff(
     at_chance = ", ".join(point.name for point in points if point.destroyed)
     caption = (
         f"One point per defence: mean SSIM that attack {attack} gains over the prior image, of the client that leaks "
-        f"most under that defence ({worst}), against mean test accuracy; down and right is better, and 0 means no more "
-        f"than the prior image told. The dashed line joins the defences that no other beats in both. "
+        f"most under that defence ({worst}), against mean test accuracy; down and right is better, and at 0 a "
+        f"reconstruction shows no more than the prior image. The dashed line joins the defences that no other "
+        f"beats in both. "
         f"{f'Gray, accuracy at chance: {at_chance}. ' if at_chance else ''}{INTERVAL} The "
         f"worst client is chosen by the same numbers. Leakage over {count_sample(rows, 'seed', 'round')}; accuracy "
         f"over {count(kept['seed'].nunique(), 'seed')}."

@@ -53,7 +53,7 @@ def _pixels(_state: ModelState | None) -> Embed:
 
 
 def _pixel_correlation(_state: ModelState | None) -> Embed:
-    """Pixels without brightness and contrast, which training-mode batch normalisation nearly hides from attacks."""
+    """Pixels without brightness and contrast, which training-mode batch normalisation makes nearly unobservable."""
 
     def embed(images: np.ndarray) -> np.ndarray:
         flat = images.reshape(len(images), -1)

@@ -7,7 +7,7 @@ import numpy as np
 
 from leakpipe.errors import LeakpipeError
 
-TIE = 1e-6  # of the largest distance: closer than this, float32 embeddings cannot be told apart
+TIE = 1e-6  # of the largest distance: float32 embeddings closer than this count as equally near
 
 
 def rank_true(queries: np.ndarray, candidates: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

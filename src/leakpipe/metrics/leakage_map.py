@@ -8,7 +8,7 @@ from leakpipe.metrics.moments import BORDER, PairMoments, measure
 def leakage_map(
     reconstruction: np.ndarray, original: np.ndarray, prior: np.ndarray, *, data_range: float
 ) -> np.ndarray:
-    """How much more of each place the attack shows than the prior did: local SSIM(T, I) − local SSIM(P, I).
+    """How much more of each place the reconstruction shows than the prior: local SSIM(T, I) − local SSIM(P, I).
 
     Args:
         reconstruction: Shape (channels, height, width), at least 11×11 pixels.
@@ -17,10 +17,10 @@ def leakage_map(
         data_range: Largest minus smallest possible value, 1.0 for images in [0, 1].
 
     Returns:
-        float64 of shape (height, width), in [−2, 2], averaged over channels: above 0 where the attack tells more than
-        the prior. Each value is of the Gaussian window of 11×11 pixels around it. No window lies whole inside the
-        image around its outer 5 pixels: they are NaN, and the others' mean (`np.nanmean`) is exactly what SSIM gained,
-        `ssim` − `ssim_prior`.
+        float64 of shape (height, width), in [−2, 2], averaged over channels: above 0 where the reconstruction shows
+        more than the prior. Each value is of the Gaussian window of 11×11 pixels around it. Around the outer 5 pixels
+        no window lies whole inside the image: they are NaN, and the others' mean (`np.nanmean`) is exactly what SSIM
+        gained, `ssim` − `ssim_prior`.
     """
     truth = measure(original)
     local = [PairMoments(measure(image), truth).ssim_map(data_range=data_range) for image in (reconstruction, prior)]

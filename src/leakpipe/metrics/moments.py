@@ -59,7 +59,7 @@ class ImageMoments:
 
 @dataclass(frozen=True)
 class PairMoments:
-    """An image and the original that it is held against.
+    """An image and the original that it is compared with.
 
     Raises:
         LeakpipeError: Where shapes differ; from its methods, where the window does not fit into the images.
@@ -81,7 +81,13 @@ class PairMoments:
 
     @cached_property
     def gain_and_offset(self) -> tuple[float, float]:
-        """Those of `leakpipe.metrics.similarity.fit_gain_and_offset`."""
+        """Gain ≥ 0 and offset with the smallest mean squared error of gain·image + offset to the original.
+
+        One gain and one offset for all channels and pixels: they undo brightness and contrast, not colour. The update
+        of a client whose batch normalisation follows its first convolution hardly depends on either, so an attack can
+        find the picture and still miss them. The gain is 0, and the offset the original's mean, for a constant image
+        and where the best gain would be negative: a negative picture does not count as found.
+        """
         variance = float(np.mean(self.image.centred**2))
         covariance = float(np.mean(self.image.centred * self.original.centred))
         gain = max(0.0, covariance / variance) if variance > 0 else 0.0

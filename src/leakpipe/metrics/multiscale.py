@@ -8,15 +8,14 @@ EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003, from the fine
 SMALLEST_SIDE = SSIM_WINDOW * 2 ** (len(EXPONENTS) - 1)  # 176 pixels
 
 
-def ms_ssim(image: np.ndarray, original: np.ndarray, *, data_range: float) -> float:
+def ms_ssim(pair: PairMoments, *, data_range: float) -> float:
     """Multi-scale structural similarity (Wang 2003, equation 7): five scales, each half as large as the one before.
 
     Structure and contrast count at every scale, luminance at the coarsest. A scale is made of the means of 2×2 pixels
     of the one before; an odd last row or column is dropped. The window is SSIM's (`similarity.ssim`) at all scales.
 
     Args:
-        image: Shape (channels, height, width).
-        original: Same shape.
+        pair: Image and original.
         data_range: Largest minus smallest possible value, 1.0 for images in [0, 1].
 
     Returns:
@@ -24,11 +23,6 @@ def ms_ssim(image: np.ndarray, original: np.ndarray, *, data_range: float) -> fl
         anticorrelated, and a root of that is not real) counts as 0. NaN for images with a side below 176 pixels: the
         window does not fit into their fifth scale, and other windows or fewer scales would be another measure.
     """
-    return ms_ssim_of_pair(compare(image, original), data_range=data_range)
-
-
-def ms_ssim_of_pair(pair: PairMoments, *, data_range: float) -> float:
-    """`ms_ssim` where the moments at the finest scale are known."""
     if min(pair.image.pixels.shape[-2:]) < SMALLEST_SIDE:
         return float("nan")
     product = np.ones(len(pair.image.pixels))

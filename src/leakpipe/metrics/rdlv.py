@@ -2,7 +2,7 @@
 
 
 def rdlv(similarity: float, prior_similarity: float) -> float:
-    """RDLV = (SIM(T, I) − SIM(P, I)) / SIM(P, I): how much more the attack tells about I than its prior.
+    """RDLV = (SIM(T, I) − SIM(P, I)) / SIM(P, I): how much more of I the attack shows than its prior.
 
     Args:
         similarity: SIM(T, I), of the reconstruction to the training image (SSIM).

@@ -30,9 +30,9 @@ def score_images(
 ) -> list[dict[str, Any]]:
     """Measure what each true image lost to the attack, one row per true image.
 
-    Each original is held against one reconstruction, chosen by plain SSIM. The prior that an image's RDLV is relative
-    to is the one its own class or position granted. Local moments of all images are in memory at once: 32 bytes per
-    pixel and channel, so 100 MB for 32 gray images of 224×224 pixels.
+    Each original is compared with one reconstruction, chosen by plain SSIM. RDLV is relative to the prior image that
+    the threat model granted for the class or position of the original. Local moments of all images are in
+    memory at once: 32 bytes per pixel and channel, so 100 MB for 32 gray images of 224×224 pixels.
 
     Args:
         reconstructions: Shape (images, channels, height, width).

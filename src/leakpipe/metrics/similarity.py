@@ -10,7 +10,7 @@ import numpy as np
 
 from leakpipe.errors import LeakpipeError
 from leakpipe.metrics.moments import PairMoments, compare, require_one_shape
-from leakpipe.metrics.multiscale import ms_ssim_of_pair
+from leakpipe.metrics.multiscale import ms_ssim
 
 REGISTRATION_RADIUS = 2  # pixels
 
@@ -25,11 +25,11 @@ def measure_pair(pair: PairMoments, *, data_range: float) -> dict[str, float]:
     image, original = pair.image.pixels, pair.original.pixels
     return {
         "ssim": pair.ssim(data_range=data_range),
-        "ssim_affine": _affine_ssim(pair, data_range),
-        "ssim_min_max": _min_max_ssim(pair, data_range),
-        "ms_ssim": ms_ssim_of_pair(pair, data_range=data_range),
+        "ssim_affine": affine_ssim(pair, data_range=data_range),
+        "ssim_min_max": min_max_ssim(pair, data_range=data_range),
+        "ms_ssim": ms_ssim(pair, data_range=data_range),
         "psnr": psnr(image, original, data_range=data_range),
-        "psnr_affine": _affine_psnr(pair, data_range),
+        "psnr_affine": affine_psnr(pair, data_range=data_range),
         "psnr_registered": registered_psnr(image, original, data_range=data_range),
         "mse": mse(image, original),
     }
@@ -79,70 +79,42 @@ def psnr(image: np.ndarray, original: np.ndarray, *, data_range: float) -> float
     return _decibels(mse(image, original), data_range)
 
 
-def fit_gain_and_offset(image: np.ndarray, original: np.ndarray) -> tuple[float, float]:
-    """Gain ≥ 0 and offset with the smallest mean squared error of gain·image + offset to `original`.
-
-    One gain and one offset for all channels and pixels: they undo brightness and contrast, not colour. A client whose
-    batch normalisation follows its first convolution shares an update that hardly depends on either, so an attack can
-    find the picture and still miss them.
-
-    Args:
-        image: Any shape.
-        original: Same shape.
-
-    Returns:
-        Gain and offset. The gain is 0, and the offset the mean of `original`, for a constant image, and where the best
-        gain would be negative: a negative picture is not counted as found.
-    """
-    return compare(image, original).gain_and_offset
-
-
-def affine_ssim(image: np.ndarray, original: np.ndarray, *, data_range: float) -> float:
-    """SSIM after `fit_gain_and_offset`.
+def affine_ssim(pair: PairMoments, *, data_range: float) -> float:
+    """SSIM after `PairMoments.gain_and_offset`.
 
     The fit is that of least squares, so it shrinks an image that is unlike the original towards the original's mean;
     it need not be the fit with the highest SSIM. What it makes is not clipped to the data range.
 
-    Args:
-        image: Shape (channels, height, width), at least 11×11 pixels.
-        original: Same shape.
-        data_range: Largest minus smallest possible value of the original, 1.0 for images in [0, 1].
-
     Returns:
         In [−1, 1]; 1 where the original is a positive multiple of the image plus a constant.
     """
-    return _affine_ssim(compare(image, original), data_range)
+    gain, offset = pair.gain_and_offset
+    return pair.ssim(data_range=data_range, gain=gain, offset=offset)
 
 
-def affine_psnr(image: np.ndarray, original: np.ndarray, *, data_range: float) -> float:
-    """PSNR in dB after `fit_gain_and_offset`, without clipping: never below `psnr`.
+def affine_psnr(pair: PairMoments, *, data_range: float) -> float:
+    """PSNR in dB after `PairMoments.gain_and_offset`, without clipping: never below `psnr`.
 
     Where the original is a positive multiple of the image plus a constant it is infinite, or, where the arithmetic
     rounds, as large as the rounding allows (some 300 dB for float64, 150 dB for float32 images).
-
-    Args:
-        image: Any shape.
-        original: Same shape.
-        data_range: Largest minus smallest possible value of the original, 1.0 for images in [0, 1].
     """
-    return _affine_psnr(compare(image, original), data_range)
+    gain, offset = pair.gain_and_offset
+    return psnr(gain * pair.image.pixels + offset, pair.original.pixels, data_range=data_range)
 
 
-def min_max_ssim(image: np.ndarray, original: np.ndarray, *, data_range: float) -> float:
-    """SSIM after stretching the image's own smallest and largest value to 0 and `data_range`.
+def min_max_ssim(pair: PairMoments, *, data_range: float) -> float:
+    """SSIM after stretching the image's own smallest and largest value to 0 and `data_range`; a constant stays.
 
     What the released scorer of Hatamizadeh 2023 does to every reconstruction (its data range of 256 is not taken
     over). A single bright pixel changes the measure, and an original that does not fill its range is not reached.
 
-    Args:
-        image: Shape (channels, height, width), at least 11×11 pixels; a constant image stays as it is.
-        original: Same shape, values in [0, data_range].
-        data_range: Largest minus smallest possible value of the original, 1.0 for images in [0, 1].
-
     Returns:
         In [−1, 1].
     """
-    return _min_max_ssim(compare(image, original), data_range)
+    low, high = float(pair.image.pixels.min()), float(pair.image.pixels.max())
+    gain = data_range / (high - low) if high > low else 1.0
+    offset = -gain * low if high > low else 0.0
+    return pair.ssim(data_range=data_range, gain=gain, offset=offset)
 
 
 def registered_psnr(
@@ -170,23 +142,6 @@ def registered_psnr(
     shifts = product(range(-radius, radius + 1), repeat=2)
     least = min(mse(_cropped(image, down, right), _cropped(original, -down, -right)) for down, right in shifts)
     return _decibels(least, data_range)
-
-
-def _affine_ssim(pair: PairMoments, data_range: float) -> float:
-    gain, offset = pair.gain_and_offset
-    return pair.ssim(data_range=data_range, gain=gain, offset=offset)
-
-
-def _affine_psnr(pair: PairMoments, data_range: float) -> float:
-    gain, offset = pair.gain_and_offset
-    return psnr(gain * pair.image.pixels + offset, pair.original.pixels, data_range=data_range)
-
-
-def _min_max_ssim(pair: PairMoments, data_range: float) -> float:
-    low, high = float(pair.image.pixels.min()), float(pair.image.pixels.max())
-    gain = data_range / (high - low) if high > low else 1.0
-    offset = -gain * low if high > low else 0.0
-    return pair.ssim(data_range=data_range, gain=gain, offset=offset)
 
 
 def _decibels(error: float, data_range: float) -> float:

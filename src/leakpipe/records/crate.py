@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from leakpipe import __version__
-from leakpipe.data.entries import Dataset
+from leakpipe.data.images import Dataset
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.log import hash_file
 

@@ -226,7 +226,7 @@ function noteChart(rows, points, lines) {
       .filter((row) => AXES[state.x].of(row) === undefined)
       .map((row) => row[place.defense]),
   );
-  const notes = ["Means over images and seeds; dashed: 0, no more than the prior told."];
+  const notes = ["Means over images and seeds; dashed: 0, no more than the prior shows."];
   if (state.y === "ssim") notes[0] = "Means over images and seeds.";
   if (lines.length > LINES)
     notes.push(`The first ${LINES} of ${lines.length} lines are drawn: filter to see the others.`);

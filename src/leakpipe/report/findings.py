@@ -137,14 +137,14 @@ def _list_cells(leakage: pd.DataFrame, metrics: Mapping[str, Any], params: Mappi
 
 
 def _sentence(worst: Cell, noisy: list[Cell]) -> str:
-    """The finding about the client that leaked most, and about the noise that stops it."""
+    """The finding about the client that leaked most, and about the noise under which no leak was found."""
     ssim, rdlv = _known(worst.ssim_mean), _known(worst.rdlv_mean)
     if rdlv <= 0:
         return (
-            f"Attack {worst.attack} tells no more about the images of any client than its prior does: the one that "
-            f"leaks most is {worst.client_text}, with a mean SSIM of {ssim:.2f} (prior: {worst.prior_mean:.2f})."
+            f"No leak found: attack {worst.attack} shows no more of the images of any client than its prior does. The "
+            f"most is seen of {worst.client_text}, with a mean SSIM of {ssim:.2f} (prior: {worst.prior_mean:.2f})."
         )
-    what = "rebuilds {} almost exactly" if ssim >= ALMOST_EXACT else "tells more about {} than the prior does"
+    what = "rebuilds {} almost exactly" if ssim >= ALMOST_EXACT else "shows more of {} than the prior does"
     holds_one = worst.client_text.endswith(": 1 image")
     whose = f"the only image of {worst.client}" if holds_one else f"the images of {worst.client}"
     opening = (
@@ -163,8 +163,8 @@ def _what_noise_does(worst: Cell, noisy: list[Cell]) -> str:
         stopping = cell
     if stopping is None:
         tested = len([cell for cell in noisy if cell != worst])
-        return "no noise was tested" if tested == 0 else "no tested amount of noise stops it"
-    text = f"noise of {stopping.defense_text} stops it (mean SSIM {_known(stopping.ssim_mean):.2f}"
+        return "no noise was tested" if tested == 0 else "it leaks under every tested amount of noise"
+    text = f"under noise of {stopping.defense_text} no leak was found (mean SSIM {_known(stopping.ssim_mean):.2f}"
     if worst.accuracy is None or stopping.accuracy is None:
         return text + ")"
     kept, before = f"{stopping.accuracy:.2f}", f"{worst.accuracy:.2f}"

@@ -70,7 +70,7 @@ def render_page(
         accuracy: The accuracy table.
         metrics: Headline numbers of both (`leakpipe.tables.headline.summarize`).
         claims: Verdicts on the paper's claims (`leakpipe.claims.judge.judge_claims`); no section where there are none.
-        defenses: What each defence hides, costs and guarantees (`leakpipe.tables.defenses`).
+        defenses: Leakage, accuracy and guarantee of each defence (`leakpipe.tables.defenses`).
         params: All parameters, merged.
         records: Run records of the jobs that the tables came from.
         figures: In the order that they are shown in.

@@ -1,4 +1,4 @@
-"""What each defence hides, costs and guarantees: one row per defence, the one to switch on first."""
+"""Leakage, accuracy and guarantee of each defence: one row per defence, the one to switch on first."""
 
 from collections.abc import Collection, Sequence
 from math import isnan, sqrt
@@ -41,10 +41,10 @@ def compare_defenses(
     chance: float,
     test_images: int,
 ) -> pd.DataFrame:
-    """Hold every defence's leak against its accuracy and its guarantee.
+    """Compare the leak that every defence leaves, its accuracy and its guarantee.
 
     Under each defence the attack with the largest mean RDLV counts, among those that know nothing of the defence and
-    among those that are told it. Which one is chosen by the same numbers, so its RDLV is a little too high by chance.
+    among those that know it. Which one is chosen by the same numbers, so its RDLV is a little too high by chance.
 
     Args:
         leakage: The leakage table: all captured rounds and images of `client` count.
@@ -52,13 +52,13 @@ def compare_defenses(
         privacy: What is guaranteed (`leakpipe.accounting.table`).
         client: Client whose leak counts.
         defenses: Names of the defences; the first is what accuracy is lost against.
-        adaptive: Attacks that are told the defence.
+        adaptive: Attacks that know the defence.
         chance: Accuracy of always naming the commonest class.
         test_images: Images behind the accuracy of one draw.
 
     Returns:
-        `DEFENSE_COLUMNS`, a row for each defence that `client` was attacked under: those that hide first (RDLV ≤ 0 on
-        average), the most accurate first among them, then the others likewise.
+        `DEFENSE_COLUMNS`, a row for each defence that `client` was attacked under: those without a leak (RDLV ≤ 0
+        on average) first, the most accurate first among them, then the others likewise.
     """
     kept = accuracy[accuracy["round"] == accuracy["round"].max()]
     rows = leakage[(leakage["client"] == client) & leakage["rdlv"].notna()]
@@ -69,8 +69,8 @@ def compare_defenses(
         attacked, trained = rows[rows["defense"] == name], kept[kept["defense"] == name]
         if attacked.empty:
             continue
-        told = attacked["attack"].isin(list(adaptive))
-        leaks = {"naive": _find_best(attacked[~told]), "adaptive": _find_best(attacked[told])}
+        adapted = attacked["attack"].isin(list(adaptive))
+        leaks = {"naive": _find_best(attacked[~adapted]), "adaptive": _find_best(attacked[adapted])}
         utility = _measure_utility(trained, undefended, chance=chance, test_images=test_images)
         table.append(
             {
@@ -105,7 +105,7 @@ def _find_best(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _judge_leaks(leaks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The larger RDLV, and whether a defence hides: surely (both intervals end at or below 0), on average, or not."""
+    """The larger RDLV, and whether it is at or below 0: surely (both intervals end there), on average, or not."""
     worst = max(leak["rdlv"] for leak in leaks)
     if worst > 0:
         return {"rdlv": worst, "hides": NO}
@@ -143,7 +143,7 @@ def commonest_class(tested: Sequence[np.ndarray]) -> tuple[float, int]:
 
 
 def is_destroyed(accuracy: float, *, chance: float, images: int) -> bool:
-    """Whether a model is no better than always naming the commonest class, or cannot be told from it.
+    """Whether a model is no better than always naming the commonest class, or cannot be distinguished from that.
 
     Args:
         accuracy: Mean test accuracy.

@@ -1,4 +1,4 @@
-"""What theory promises against what attacks achieve: bounds on identification beside how often it happened."""
+"""What theory promises and what attacks achieve: bounds on identification beside how often it happened."""
 
 from collections.abc import Collection, Mapping, Sequence
 from math import nan, sqrt
@@ -38,7 +38,7 @@ def compare_with_bounds(
     prior_success: float,
     attacks: Collection[str],
 ) -> pd.DataFrame:
-    """Hold the share of recognised images against its bound, for every defence that has one, round by round.
+    """Compare the share of recognised images with its bound, for every defence that has one, round by round.
 
     The global model that a client is sent depends on what it shared before, so an attack on round r has seen r
     releases. Of the attacks the one that recognises most counts.
