@@ -16,7 +16,7 @@ from leakpipe.metrics.embedders import EMBEDDERS
 from leakpipe.metrics.matching import ASSIGNMENTS
 from leakpipe.models.catalog import MODELS
 from leakpipe.models.weights import WEIGHTS
-from leakpipe.params.attacks import PresetName
+from leakpipe.params.attacks import RENAMED_PRESETS, PresetName
 from leakpipe.params.data import DatasetName
 from leakpipe.params.defenses import DefenseStep
 from leakpipe.params.experiment import AssignmentName, EmbedderName, Params
@@ -74,7 +74,7 @@ def test_every_field_says_what_it_is() -> None:
     [
         (DatasetName, DATASETS),
         (ModelName, MODELS),
-        (PresetName, PRESETS),
+        (PresetName, [*PRESETS, *RENAMED_PRESETS]),
         (AssignmentName, ASSIGNMENTS),
         (EmbedderName, EMBEDDERS),
     ],
@@ -179,7 +179,7 @@ def test_overlays_are_runnable(overlay: Path) -> None:
         (
             "federation/batch_norm_sharing",
             "local",
-            "preset 'leakpipe' needs running statistics in the update, which fed",
+            "preset 'bn-cosine' needs running statistics in the update, which fed",
         ),
         (
             "federation/batch_norm_sharing",
@@ -191,16 +191,16 @@ def test_overlays_are_runnable(overlay: Path) -> None:
             "local",
             "is granted exact batch statistics by threat_model.batch_norm: exac",
         ),
-        ("attacks/leakpipe/preset", "rgap", "'rgap' is not valid: input should be 'leakpipe', 'row-space'"),
+        ("attacks/leakpipe/preset", "rgap", "'rgap' is not valid: input should be 'bn-cosine', 'row-space'"),
         (
             "attacks/leakpipe/batch_norm",
             "none",
-            "attacks.leakpipe: preset 'leakpipe' with these settings: batch_norm_w",
+            "attacks.leakpipe: preset 'bn-cosine' with these settings: batch_norm_w",
         ),
         ("attacks/leakpipe/pyramid", [32, 8], "attacks.leakpipe.pyramid: sizes must grow, got [32, 8]"),
         ("threat_model", {"batch_norm": "none"}, "needs running statistics in the update, which threat_model.batch_no"),
         ("threat_model", {"prior": "class", "labels": "unknown"}, "threat_model: prior: class needs labels: known"),
-        ("attacks/leakpipe/threat_model", {"batch_norm": "none"}, "attacks.leakpipe: preset 'leakpipe' needs running"),
+        ("attacks/leakpipe/threat_model", {"batch_norm": "none"}, "attacks.leakpipe: preset 'bn-cosine' needs running"),
         ("attacks/leakpipe/threat_model", {"prior": "mine"}, "attacks.leakpipe.threat_model.prior: 'mine' is not"),
         ("defenses/none", [{"kind": "hope"}], "'hope' found using 'kind' does not match any of the expected tags: 'ga"),
         ("defenses/none", [{"kind": "sign", "bits": 1}], "0.sign.bits: unknown key; known here: error_feedback, kind"),
@@ -273,7 +273,7 @@ def test_an_attack_that_needs_batch_norm_refuses_a_model_without(
     content: dict[str, Any],
 ) -> None:
     edit(content, "model/normalization", "group")
-    with pytest.raises(LeakpipeError, match=r"attacks\.leakpipe: preset 'leakpipe' needs batch normalisation"):
+    with pytest.raises(LeakpipeError, match=r"attacks\.leakpipe: preset 'bn-cosine' needs batch normalisation"):
         parse_params(content, source="params.yaml")
 
 

@@ -4,6 +4,7 @@ The settings are flat, so that params.yaml and `dvc exp run -S` override each by
 (`leakpipe.attacks.presets`) fix them as published.
 """
 
+import warnings
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -11,7 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from leakpipe.params.types import Name, Section, Seeds, Switchable
 
 PresetName = Literal[
-    "leakpipe",
+    "bn-cosine",
     "row-space",
     "bn-aware",
     "published-tool",
@@ -20,8 +21,21 @@ PresetName = Literal[
     "inverting-gradients",
     "see-through-gradients",
     "modern",
+    "leakpipe",
 ]
+RENAMED_PRESETS: dict[PresetName, PresetName] = {"leakpipe": "bn-cosine"}  # read for one more release, with a warning
 Iterations = Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+def _renamed(preset: PresetName) -> PresetName:
+    name = RENAMED_PRESETS.get(preset, preset)
+    if name != preset:
+        warnings.warn(
+            f"preset: {preset!r} is now called {name!r}; the old name ends with the next release",
+            FutureWarning,
+            stacklevel=2,
+        )
+    return name
 
 
 def _growing(sizes: tuple[int, ...]) -> tuple[int, ...]:
@@ -149,8 +163,8 @@ class AttackSettings(Section):
     patience: int = Field(default=100, ge=1, description="Iterations over which `tolerance` asks for progress.")
     engine: Literal["double-backward", "autograd"] = Field(
         default="double-backward",
-        description="How simulated local training is differentiated: by a hand-written `double-backward`, which is faster "
-        "and hands over to autograd, with a note, where it does not know the network or the training, or always by "
+        description="How simulated local training is differentiated: by the hand-written `double-backward`, which "
+        "leaves networks and trainings that it does not know to autograd, with a note, or always by the slower "
         "`autograd`. Results agree up to rounding.",
     )
 
@@ -242,7 +256,9 @@ class ThreatModel(Section):
 class AttackParams(AttackSettings):
     """One attack: a preset, what it changes of it, and whom it attacks."""
 
-    preset: PresetName = Field(description="Published recipe that unset fields keep the values of.")
+    preset: Annotated[PresetName, AfterValidator(_renamed)] = Field(
+        description="Published recipe that unset fields keep the values of."
+    )
     targets: Switchable[TargetParams] = Field(
         min_length=1, description="Attacked clients; `{}` attacks in every cell, null switches one off."
     )
