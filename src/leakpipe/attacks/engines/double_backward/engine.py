@@ -157,16 +157,16 @@ class Comparison:
         statistics = {name: BatchStatistics(mean, variance) for name, mean, variance in pairs}
         return ComparedGradients(Products(inner, squared, gaps), statistics)
 
-    def _steps(self) -> OneStep | SeveralSteps:
+    def _steps(self) -> OneStep:
         if self.schedule is None:
             return OneStep(self.instructions, self.weights, self.gradients, self.settings)
-        return SeveralSteps(self.instructions, self.weights, self.gradients, self.schedule, self.settings)
+        return SeveralSteps(self.instructions, self.weights, self.gradients, self.settings, self.schedule)
 
 
 class _Compare(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx, network_input: Tensor, labels: Tensor, run: OneStep | SeveralSteps
+        ctx: FunctionCtx, network_input: Tensor, labels: Tensor, run: OneStep
     ) -> tuple[Tensor | None, ...]:
         ctx.run, ctx.restarts = run, len(labels)  # type: ignore[attr-defined]
         ctx.set_materialize_grads(False)
@@ -176,7 +176,7 @@ class _Compare(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, *adjoints: Tensor | None) -> tuple[Tensor | None, ...]:
-        run: OneStep | SeveralSteps = ctx.run  # type: ignore[attr-defined]
+        run: OneStep = ctx.run  # type: ignore[attr-defined]
         nothing = torch.zeros(ctx.restarts, len(run.gradients.order), dtype=torch.float64)  # type: ignore[attr-defined]
         inner, squared = (nothing if value is None else value for value in adjoints[:2])
         images, labels = run.differentiate(Products(inner, squared, adjoints[2]), adjoints[3:])

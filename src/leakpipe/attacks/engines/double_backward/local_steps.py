@@ -151,34 +151,22 @@ class OneStep:
         return self.step.differentiate(statistics)
 
 
-class SeveralSteps:
+@dataclass
+class SeveralSteps(OneStep):
     """The four passes over one set of candidates, whose gradients are summed over the steps.
 
-    Args:
-        instructions: The network.
-        weights: Before the first step.
-        gradients: The targets of the summed gradients.
+    Attributes:
         schedule: Positions of the candidates in each step's batch.
-        settings: How the client trains.
     """
 
-    def __init__(
-        self,
-        instructions: Sequence[Instruction],
-        weights: Tensors,
-        gradients: Gradients,
-        schedule: Sequence[Sequence[int]],
-        settings: LocalSettings,
-    ) -> None:
-        self.instructions, self.weights, self.gradients = instructions, weights, gradients
-        self.settings = settings
-        self.batches = [torch.tensor(positions) for positions in schedule]
-        kept = 1 - settings.batch_norm_momentum
+    schedule: Sequence[Sequence[int]]
+
+    def __post_init__(self) -> None:
+        self.batches = [torch.tensor(positions) for positions in self.schedule]
+        momentum, steps = self.settings.batch_norm_momentum, len(self.schedule)
+        kept = 1 - momentum
         # Of each step's batch statistics in the new running ones, of all together 1 (`recover_batch_statistics`).
-        self.shares = [
-            settings.batch_norm_momentum * kept ** (len(schedule) - place - 1) / (1 - kept ** len(schedule))
-            for place in range(len(schedule))
-        ]
+        self.shares = [momentum * kept ** (steps - place - 1) / (1 - kept**steps) for place in range(steps)]
 
     def compare(self, network_input: Tensor, labels: Tensor) -> tuple[Products, list[Tensor]]:
         """As `OneStep.compare`; the statistics are weighted means over the steps."""
@@ -194,15 +182,10 @@ class SeveralSteps:
             weights = {name: weight.sub(moves[name], alpha=rate) for name, weight in weights.items()}
             self.steps.append(step)
         assert total is not None
-        self.total = total
+        self.step, self.total = self.steps[0], total
         rows = zip(*(step.statistics for step in self.steps), strict=True)
         means = [sum(share * value for share, value in zip(self.shares, row, strict=True)) for row in rows]
         return self.gradients.compare_sum(total), means
-
-    @property
-    def normalized(self) -> list[str]:
-        """Names of the layers whose statistics `compare` returned."""
-        return self.steps[0].normalized
 
     def differentiate(self, slopes: Products, statistics: Adjoints) -> Adjoints:
         """As `OneStep.differentiate`."""
