@@ -65,7 +65,7 @@ class Objective:
     """
 
     def __init__(self, observation: Observation, settings: AttackSettings, *, seed: int) -> None:
-        self.problem = Problem(observation, settings, seed)
+        self.problem = Problem(observation, settings, seed=seed)
         self.engine, fallback = choose_engine(self.problem)
         self.statistics = BatchStatisticsTerm(self.problem) if settings.batch_norm_weight > 0 else None
         self.rows = RowSpaceTerm(self.problem) if settings.row_space_weight > 0 else None

@@ -99,22 +99,17 @@ class Search:
         """Evaluate all restarts and take one step; a restart that is no longer finite stays where it is."""
         state = self._enter_level(state)
         iteration = state.iteration + 1
-        consensus, memory = self._consensus(state), state.memory
-        found = [self._nowhere(variables) for variables in state.variables]
-        for restarts in state.alive.nonzero().flatten().split(self.objective.together):
-            points, memory = self._evaluate(state.variables[restarts], memory, consensus)
-            for restart, point in zip(restarts.tolist(), points, strict=True):
-                found[restart] = point
+        found = self._evaluate(state)
         moved, optimizer_state = take_step(
             self.settings,
             state.variables,
-            torch.stack([point.gradient for point in found]),
+            found.gradient,
             state.optimizer_state,
             iteration=iteration,
             since_start=iteration - state.optimizer_start,
         )
         moved = self.variables.clamped(moved)
-        reached = torch.stack([point.objective for point in found])
+        reached = found.objective
         remembered = [value.flatten(1).isfinite().all(dim=1) for value in optimizer_state.values() if value.dim() > 1]
         alive = state.alive & reached.isfinite() & torch.stack([moved.isfinite().all(dim=1), *remembered]).all(dim=0)
         notes = [
@@ -128,12 +123,12 @@ class Search:
                 iteration=iteration,
                 variables=torch.where(alive[:, None], moved, state.variables),
                 optimizer_state=optimizer_state,
-                best=torch.where(better[:, None], torch.stack([point.candidates for point in found]), state.best),
+                best=torch.where(better[:, None], found.candidates, state.best),
                 best_objective=torch.where(better, reached, state.best_objective),
                 alive=alive,
-                memory=memory,
+                memory=found.memory,
                 reached=float(reached.min()),
-                curves=self._with_point(state.curves, iteration, found[int(reached.argmin())]),
+                curves=self._with_point(state.curves, iteration, found),
                 notes=(*state.notes, *notes),
             )
         )
@@ -149,36 +144,28 @@ class Search:
         shares = state.best[winner, size:].view(-1, self.classes)[own]
         return images, shares.argmax(dim=1), float(state.best_objective[winner])
 
-    def _evaluate(self, rows: Tensor, memory: Tensors, consensus: Tensor | None) -> tuple[list["_Point"], Tensors]:
-        """Objective and gradient of up to `objective.together` restarts, and what the engine then remembers."""
-        rows = rows.detach().requires_grad_()
-        images, shares = self.variables.candidates(rows)
-        labels = self.labels.expand(len(rows), *self.labels.shape) if self.labels is not None else shares
-        assert labels is not None  # labels that are not given are searched
-        evaluation = self.objective.evaluate_all(images, labels, memory=memory, consensus=consensus)
-        (gradient,) = torch.autograd.grad(evaluation.objective.sum(), rows)
-        reached = evaluation.objective.detach()
-        parts = [images.detach().clamp(0, 1)] if shares is None else [images.detach().clamp(0, 1), shares.detach()]
-        candidates = torch.cat([part.flatten(1) for part in parts], dim=1)
-        finite = (reached.isfinite() & gradient.isfinite().all(dim=1)).tolist()
-        points = [
-            _Point(
-                candidates[place],
-                reached[place],
-                gradient[place],
-                {name: values[place] for name, values in evaluation.values.items()},
-            )
-            if finite[place]
-            else self._nowhere(row)
-            for place, row in enumerate(rows)
-        ]
-        return points, evaluation.memory if finite[0] else memory  # a memory is of one restart at a time
-
-    def _nowhere(self, row: Tensor) -> "_Point":
-        """The point of a restart that is not finite, or not evaluated: infinite, of no direction."""
-        images = math.prod(self.shape) + (self.shape[0] * self.classes if self.labels is None else 0)
-        nowhere = torch.tensor(math.inf, dtype=torch.float64)
-        return _Point(row.new_zeros(images), nowhere, torch.zeros_like(row), {})
+    def _evaluate(self, state: SearchState) -> "_Points":
+        """Evaluates all restarts that are alive, up to `objective.together` at once."""
+        candidates, gradient = torch.zeros_like(state.best), torch.zeros_like(state.variables)
+        reached, terms = torch.full_like(state.best_objective, math.inf), dict[str, Tensor]()
+        consensus, memory = self._consensus(state), state.memory
+        for restarts in state.alive.nonzero().flatten().split(self.objective.together):
+            rows = state.variables[restarts].detach().requires_grad_()
+            images, shares = self.variables.candidates(rows)
+            labels = self.labels.expand(len(rows), *self.labels.shape) if self.labels is not None else shares
+            assert labels is not None  # labels that are not given are searched
+            evaluation = self.objective.evaluate_all(images, labels, memory=memory, consensus=consensus)
+            (slope,) = torch.autograd.grad(evaluation.objective.sum(), rows)
+            finite = evaluation.objective.isfinite() & slope.isfinite().all(dim=1)
+            parts = [images.clamp(0, 1)] if shares is None else [images.clamp(0, 1), shares]
+            kept = restarts[finite]
+            candidates[kept] = torch.cat([part.detach().flatten(1) for part in parts], dim=1)[finite]
+            gradient[kept], reached[kept] = slope[finite], evaluation.objective.detach()[finite]
+            for name, values in evaluation.values.items():
+                terms.setdefault(name, torch.zeros_like(reached))[kept] = values[finite].double()
+            if finite[0]:  # an engine with a memory takes one restart at a time
+                memory = evaluation.memory
+        return _Points(candidates, reached, gradient, terms, memory)
 
     def _enter_level(self, state: SearchState) -> SearchState:
         """Enlarge the candidates where the next level of the pyramid begins; the optimiser begins anew there."""
@@ -215,21 +202,31 @@ class Search:
         return replace(state, reference=least)
 
     def _with_point(
-        self, curves: Mapping[str, list[float]], iteration: int, leader: "_Point"
+        self, curves: Mapping[str, list[float]], iteration: int, found: "_Points"
     ) -> Mapping[str, list[float]]:
+        leader = int(found.objective.argmin())
         every = max(1, self.settings.iterations // CURVE_POINTS)
         due = iteration % every == 0 or iteration in (1, self.settings.iterations)
-        if not (due and leader.objective.isfinite()):
+        if not (due and found.objective[leader].isfinite()):
             return curves
-        terms = {name: value.item() for name, value in leader.terms.items()}
-        point = {"iteration": float(iteration), "objective": float(leader.objective), **terms}
+        terms = {name: values[leader].item() for name, values in found.terms.items()}
+        point = {"iteration": float(iteration), "objective": found.objective[leader].item(), **terms}
         return {name: [*curves.get(name, []), value] for name, value in point.items()}
 
 
-class _Point(NamedTuple):
-    """One restart's candidates (flat, as `SearchState.best`), what they reach, and where that points."""
+class _Points(NamedTuple):
+    """What all restarts reach; one that is not finite, or not evaluated, reaches infinity and points nowhere.
+
+    Attributes:
+        candidates: As `SearchState.best`.
+        objective: Float64 of shape (restarts,).
+        gradient: Of the objective, shape (restarts, variables).
+        terms: Each term by name, float64 of shape (restarts,).
+        memory: What the engine then remembers.
+    """
 
     candidates: Tensor
     objective: Tensor
     gradient: Tensor
     terms: Tensors
+    memory: Tensors

@@ -165,9 +165,7 @@ class Comparison:
 
 class _Compare(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: FunctionCtx, network_input: Tensor, labels: Tensor, run: OneStep
-    ) -> tuple[Tensor | None, ...]:
+    def forward(ctx: FunctionCtx, network_input: Tensor, labels: Tensor, run: OneStep) -> tuple[Tensor | None, ...]:
         ctx.run, ctx.restarts = run, len(labels)  # type: ignore[attr-defined]
         ctx.set_materialize_grads(False)
         products, statistics = run.compare(network_input, labels)
