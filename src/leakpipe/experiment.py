@@ -18,15 +18,16 @@ from leakpipe.defenses.steps import count_aggregated, training_step, withholds_s
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.catalog import MODELS
 from leakpipe.models.choices import has_batch_norm, starting_weights
-from leakpipe.params.attacks import AttackSettings, ThreatModel
+from leakpipe.params.attacks import RENAMED_PRESETS, AttackSettings, ThreatModel
 from leakpipe.params.claims import ClaimsParams
 from leakpipe.params.experiment import Params
 from leakpipe.params.federation import ClientParams
 from leakpipe.params.privacy import WHY_NO_BATCH_NORM, DpSgdParams
 from leakpipe.params.reading import merge, parse_section, read_yaml
-from leakpipe.registry import Registry
 
-REGISTRIES: dict[str, Registry[Any]] = {each.kind: each for each in (DATASETS, MODELS, PRESETS)}
+# Names that params.yaml may use, by kind; those of renamed presets are read for one more release.
+REGISTERED = {each.kind: [*each] for each in (DATASETS, MODELS, PRESETS)}
+REGISTERED[PRESETS.kind] += RENAMED_PRESETS
 
 
 @dataclass(frozen=True, order=True)
@@ -57,7 +58,7 @@ def parse_params(content: Mapping[str, Any], *, source: str) -> Params:
     Raises:
         LeakpipeError: The experiment cannot be run; the sentence begins with `source`.
     """
-    params = parse_section(Params, content, source=source, known=REGISTRIES)
+    params = parse_section(Params, content, source=source, known=REGISTERED)
     try:
         problem = next(_conflicts(params), None)
     except LeakpipeError as error:
@@ -75,7 +76,7 @@ def params_schema() -> dict[str, Any]:
             return [fill(each) for each in node]
         if not isinstance(node, dict):
             return node
-        names = {"enum": [*REGISTRIES[node["registry"]]]} if isinstance(node.get("registry"), str) else {}
+        names = {"enum": REGISTERED[node["registry"]]} if isinstance(node.get("registry"), str) else {}
         return {key: fill(value) for key, value in node.items() if not (names and key == "registry")} | names
 
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **fill(Params.model_json_schema())}

@@ -29,9 +29,7 @@ def main() -> None:
     peaks = measure_peaks()
     print(f"torch {torch.__version__}, {chosen.threads} threads: {peaks.flops / 1e9:.0f} GFLOP/s in a matrix product,")
     print(f"{peaks.bytes / 1e9:.1f} GB/s in a copy. Milliseconds a step, medians of alternating rounds.\n")
-    print(
-        "| case | GFLOP | MB | floor | double backward | of the floor | autograd | ratio | memory, double backward/autograd MB |"
-    )
+    print("| case | GFLOP | MB | floor | double backward | of the floor | autograd | ratio | memory of both, MB |")
     print("|---|---|---|---|---|---|---|---|---|")
     for case in chosen.cases:
         print(_row(case, peaks), flush=True)
@@ -40,8 +38,8 @@ def main() -> None:
 def _row(case: str, peaks: Peaks) -> str:
     chosen = CASES[case]
     observation = observe(chosen)
-    assert observation.prior is not None
-    needed = count_step(observation.before, observation.prior[: chosen.batch_size]).times(chosen.steps)
+    assert observation.client.prior is not None
+    needed = count_step(observation.before, observation.client.prior[: chosen.batch_size]).times(chosen.steps)
     slow, fast = alternate(
         [stepper(chosen, engine) for engine in ("autograd", "double-backward")], rounds=chosen.rounds
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from leakpipe.attacks.observation import Observation
+from leakpipe.attacks.observation import KnownClient, Observation
 from leakpipe.attacks.presets import PRESETS
 from leakpipe.attacks.search import Search
 from leakpipe.client.batches import assume_schedule, make_batches
@@ -32,7 +32,7 @@ class Case:
     size: int = 32
     images: int = 1
     steps: int = 1
-    preset: str = "leakpipe"
+    preset: str = "bn-cosine"
     rounds: int = 60
 
     @property
@@ -67,12 +67,8 @@ def observe(case: Case) -> Observation:
         before=state,
         update=local_update(state, make_batches(truth, labels, schedule), CLIENT),
         settings=CLIENT,
-        images=case.images,
-        batch_size=case.batch_size,
-        epochs=1,
         image_shape=(1, size, size),
-        labels=labels,
-        prior=prior,
+        client=KnownClient(images=case.images, batch_size=case.batch_size, epochs=1, labels=labels, prior=prior),
     )
 
 
@@ -84,7 +80,7 @@ def stepper(case: Case, engine: str) -> Callable[[], None]:
 
 def advancing(observation: Observation, settings: AttackSettings) -> Callable[[], None]:
     """A function that takes the next step of an attack."""
-    attack = Search(observation, settings, observation.labels, seed=0)
+    attack = Search(observation, settings, observation.client.labels, seed=0)
     state = attack.start()
 
     def advance() -> None:

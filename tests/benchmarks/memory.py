@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--model", default="resnet18")
     parser.add_argument("--size", type=int, default=224, help="height and width in pixels")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="images in the client's only step")
-    parser.add_argument("--preset", nargs="+", default=["leakpipe", "bn-aware"])
+    parser.add_argument("--preset", nargs="+", default=["bn-cosine", "bn-aware"])
     parser.add_argument("--iterations", type=int, default=3)
     parser.add_argument("--here", action="store_true", help="measure one attack, in this process")
     options = parser.parse_args()

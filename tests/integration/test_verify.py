@@ -44,7 +44,7 @@ def tiny_params() -> dict[str, Any]:
     params["data"] |= {"image_size": 16, "test": 20, "validation": 4, "public": 20}
     params["model"] = {"name": "convnet-bn", "widths": [4, 6], "strides": [1, 2]}
     params["federation"] |= {"rounds": 1, "captured_rounds": [1], "clients": clients}
-    params["attacks"] = {"leakpipe": {"preset": "leakpipe", "iterations": 3, "targets": {"site-9": {}}}}
+    params["attacks"] = {"leakpipe": {"preset": "bn-cosine", "iterations": 3, "targets": {"site-9": {}}}}
     return {name: section for name, section in params.items() if name not in ("claims", "identifiability")}
 
 

@@ -1,15 +1,18 @@
 """What tests of attacks share: a small client and what an attacker sees of it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from leakpipe.attacks.observation import Observation
+from leakpipe.attacks.objective import Objective
+from leakpipe.attacks.observation import KnownClient, Observation
 from leakpipe.attacks.search import Search
 from leakpipe.client.batches import assume_schedule, make_batches
 from leakpipe.client.local_update import LocalSettings, local_update
+from leakpipe.client.update import ClientUpdate
 from leakpipe.models.state import ModelState, build_module, initial_state
 from leakpipe.params.attacks import AttackSettings
 from leakpipe.params.models import ModelParams
@@ -44,18 +47,21 @@ def observe(
     labels = torch.as_tensor(labels)
     batch_size = batch_size or len(images)
     taken = schedule or assume_schedule(len(images), batch_size, epochs)
-    given = {
-        "before": state,
-        "update": local_update(state, make_batches(images, labels, taken), CLIENT),
-        "settings": CLIENT,
-        "images": len(images),
-        "batch_size": batch_size,
-        "epochs": epochs,
-        "image_shape": tuple(images.shape[1:]),
-        "labels": labels,
-        "prior": torch.full_like(images, 0.5),
-    }
-    return Observation(**{**given, **changes})
+    channels, height, width = images.shape[1:]
+    seen = Observation(
+        before=state,
+        update=local_update(state, make_batches(images, labels, taken), CLIENT),
+        settings=CLIENT,
+        image_shape=(channels, height, width),
+        client=KnownClient(
+            images=len(images),
+            batch_size=batch_size,
+            epochs=epochs,
+            labels=labels,
+            prior=torch.full_like(images, 0.5),
+        ),
+    )
+    return changed(seen, **changes)
 
 
 def observe_small(
@@ -68,8 +74,18 @@ def observe_small(
 
 
 def searching(observation: Observation, *, seed: int = 0, **settings: Any) -> Search:
-    return Search(observation, AttackSettings(**settings), observation.labels, seed=seed)
+    return Search(observation, AttackSettings(**settings), observation.client.labels, seed=seed)
 
 
-def told(observation: Observation, **changes: Any) -> Observation:
-    return Observation(**{**vars(observation), **changes})
+def explained_update(objective: Objective, images: Tensor, labels: Tensor) -> ClientUpdate:
+    """The update that local training on candidates would have sent, by an engine that makes it."""
+    engine = objective.engine
+    update = engine.explain(engine.network_images(images), labels, engine.initial_memory()).update
+    assert update is not None
+    return update
+
+
+def changed(observation: Observation, **changes: Any) -> Observation:
+    """Another observation; `changes` may be fields of the attacked client, too."""
+    of_client = {name: changes.pop(name) for name in KnownClient.__dataclass_fields__ if name in changes}
+    return replace(observation, client=replace(observation.client, **of_client), **changes)

@@ -1,4 +1,4 @@
-"""An attacker who is told the defence: the truth lies within what it believes, and it explains the update."""
+"""An attacker who knows the defence: the truth lies within the bounds, and explains the adapted update."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from leakpipe.attacks.adaptive import adapt, noise_deviation
-from leakpipe.attacks.objective import Terms
+from leakpipe.attacks.objective import Objective
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.optimise import invert
 from leakpipe.client.update import ClientUpdate
@@ -50,21 +50,21 @@ def observations(defense: DefenseSteps) -> tuple[Observation, Observation]:
 @pytest.mark.parametrize("seed", range(3))
 def test_what_was_trained_lies_within_the_bounds(steps: list[dict[str, Any]], seed: int) -> None:
     trained = observe(small_model(seed=seed), IMAGES, LABELS).update
-    told = adapt(defended(trained, steps_of(*steps), seed=seed), steps_of(*steps))
-    assert told.weight_bounds
-    for name, (lower, upper) in told.weight_bounds.items():
+    adapted = adapt(defended(trained, steps_of(*steps), seed=seed), steps_of(*steps))
+    assert adapted.weight_bounds
+    for name, (lower, upper) in adapted.weight_bounds.items():
         slack = 1e-6 * trained.weights[name].abs().max()
         assert bool((lower <= trained.weights[name] + slack).all()), name
         assert bool((upper >= trained.weights[name] - slack).all()), name
-    for name, (lower, upper) in told.statistic_bounds.items():
+    for name, (lower, upper) in adapted.statistic_bounds.items():
         assert bool((lower <= trained.statistics[name] + 1e-6).all()), name
         assert bool((upper >= trained.statistics[name] - 1e-6).all()), name
 
 
 @COMPRESSIONS
-def test_the_true_image_explains_the_update_better_to_who_is_told(steps: list[dict[str, Any]]) -> None:
+def test_the_true_image_explains_the_update_better_once_it_is_adapted(steps: list[dict[str, Any]]) -> None:
     naive, adaptive = (
-        Terms(seen, SETTINGS, seed=0).evaluate(IMAGES, torch.tensor(LABELS)).terms
+        Objective(seen, SETTINGS, seed=0).evaluate(IMAGES, torch.tensor(LABELS)).terms
         for seen in observations(steps_of(*steps))
     )
     for term in ("update_distance", "batch_statistics"):
@@ -74,10 +74,10 @@ def test_the_true_image_explains_the_update_better_to_who_is_told(steps: list[di
 @pytest.mark.parametrize("steps", [[], [{"kind": "clip", "clip_norm": 0.01}], [{"kind": "gaussian", "sigma0": 0}]])
 def test_nothing_to_undo_leaves_the_update_as_it_is(steps: list[dict[str, Any]]) -> None:
     update = observe(small_model(), IMAGES, LABELS).update
-    told = adapt(update, steps_of(*steps))
-    assert (told.weight_bounds, told.statistic_bounds, told.statistic_noise) == ({}, {}, {})
-    assert not told.equal_noise
-    torch.testing.assert_close(told.weights, dict(update.weights), rtol=0, atol=0)
+    adapted = adapt(update, steps_of(*steps))
+    assert (adapted.weight_bounds, adapted.statistic_bounds, adapted.statistic_noise) == ({}, {}, {})
+    assert not adapted.equal_noise
+    torch.testing.assert_close(adapted.weights, dict(update.weights), rtol=0, atol=0)
 
 
 def sparse_update(size: int = 100_000) -> ClientUpdate:
@@ -118,7 +118,7 @@ def test_rounding_is_noise_of_each_tensor() -> None:
 
 def test_under_noise_all_values_count_alike() -> None:
     defense = steps_of({"kind": "gaussian", "sigma0": 1})
-    naive, adaptive = (Terms(seen, SETTINGS, seed=0).scales.values() for seen in observations(defense))
+    naive, adaptive = (Objective(seen, SETTINGS, seed=0).problem.scales.values() for seen in observations(defense))
     assert set(adaptive) == {1.0}
     assert len(set(naive)) > 1
 
@@ -127,19 +127,19 @@ def test_signs_are_read_as_they_are_and_nothing_before_them_is_undone() -> None:
     for before in ([], [{"kind": "top-k", "share": 0.3}]):
         defense = steps_of(*before, {"kind": "sign"})
         shared = defended(observe(small_model(), IMAGES, LABELS).update, defense)
-        told = adapt(shared, defense)
-        assert (told.weight_bounds, told.statistic_bounds, told.statistic_noise) == ({}, {}, {})
-        assert not told.equal_noise
-        assert all(torch.equal(told.weights[name], value) for name, value in shared.weights.items())
+        adapted = adapt(shared, defense)
+        assert (adapted.weight_bounds, adapted.statistic_bounds, adapted.statistic_noise) == ({}, {}, {})
+        assert not adapted.equal_noise
+        assert all(torch.equal(adapted.weights[name], value) for name, value in shared.weights.items())
 
 
 def test_noise_is_handed_on_to_the_statistics_that_are_recovered() -> None:
     """Differences of running statistics are divided by the batches' weight, and so is their noise."""
     defense = steps_of({"kind": "dp-gaussian", "clip_norm": 1, "noise_multiplier": 0.3})
-    naive, adaptive = (Terms(seen, SETTINGS, seed=0) for seen in observations(defense))
-    assert not naive.statistics_noise
-    assert set(adaptive.statistics_noise) == set(adaptive.target)
-    for found in adaptive.statistics_noise.values():
+    naive, adaptive = (Objective(seen, SETTINGS, seed=0) for seen in observations(defense))
+    assert not naive.statistics.noise
+    assert set(adaptive.statistics.noise) == set(adaptive.statistics.target)
+    for found in adaptive.statistics.noise.values():
         assert found == pytest.approx((0.3 / 0.1, 0.3 / 0.1))
     assert any("taken for as small as the noise" in note for note in adaptive.notes)
 
@@ -152,8 +152,8 @@ def test_adaptive_beats_naive_where_values_are_left_out() -> None:
     shared = defended(observe(state, image, LABELS).update, defense)
     settings = SETTINGS.model_copy(update={"iterations": 100, "step_size": 0.05, "total_variation_weight": 0.01})
     naive, adaptive = (
-        invert(observe(state, image, LABELS, update=shared, defense=told), settings, seed=0).images
-        for told in (None, defense)
+        invert(observe(state, image, LABELS, update=shared, defense=adapted), settings, seed=0).images
+        for adapted in (None, defense)
     )
     assert (adaptive - image).square().mean() < 0.9 * (naive - image).square().mean()
     assert (naive - image).square().mean() < 0.5 * image.var()

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from leakpipe.attacks.adaptive import adapt
-from leakpipe.attacks.clients import KnownClient
-from leakpipe.attacks.objective import Terms
-from leakpipe.attacks.observation import Observation, simulated_trainings, usable_settings
+from leakpipe.attacks.objective import Objective
+from leakpipe.attacks.observation import Observation, usable_settings
 from leakpipe.attacks.optimise import invert
+from leakpipe.attacks.problem import simulated_trainings
 from leakpipe.client.batches import make_batches
 from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.client.update import ClientUpdate
@@ -21,7 +21,7 @@ from leakpipe.models.state import build_module, forward_training, initial_state
 from leakpipe.params.attacks import AttackSettings
 from leakpipe.params.defenses import DefenseSteps
 from leakpipe.params.models import ModelParams
-from tests.unit.attacking import observe, random_images, small_model, told
+from tests.unit.attacking import changed, observe, random_images, small_model
 
 DOUBLE = torch.float64
 SIZES: dict[str, list[dict[str, int]]] = {
@@ -50,10 +50,9 @@ def mean_of(updates: list[ClientUpdate], images: list[int]) -> ClientUpdate:
 
 def together(alone: list[Observation], **changes: Any) -> Observation:
     """What is seen of clients only in the mean, by an attacker who is told."""
-    update = mean_of([one.update for one in alone], [one.images for one in alone])
-    fields = ("images", "batch_size", "epochs", "labels", "schedule", "prior")
-    companions = [KnownClient(**{name: getattr(other, name) for name in fields}) for other in alone[1:]]
-    return told(alone[0], update=update, companions=companions, defense=aggregation(len(alone)), **changes)
+    update = mean_of([one.update for one in alone], [one.client.images for one in alone])
+    cohort = [other.client for other in alone[1:]]
+    return changed(alone[0], update=update, cohort=cohort, defense=aggregation(len(alone)), **changes)
 
 
 def clients_of(sizes: list[dict[str, int]]) -> tuple[list[Observation], Tensor]:
@@ -72,7 +71,7 @@ def clients_of(sizes: list[dict[str, int]]) -> tuple[list[Observation], Tensor]:
 def test_the_true_images_of_all_clients_explain_the_aggregate(sizes: list[dict[str, int]], objective: str) -> None:
     alone, truth = clients_of(sizes)
     seen = together(alone)
-    terms = Terms(seen, AttackSettings(objective=objective, batch_norm_weight=1.0), seed=0)
+    terms = Objective(seen, AttackSettings(objective=objective, batch_norm_weight=1.0), seed=0)
     at_truth = terms.evaluate(truth, seen.candidate_labels).terms
     assert at_truth["update_distance"] < 1e-10
     assert at_truth["batch_statistics"] < 1e-10
@@ -87,11 +86,11 @@ def test_the_order_is_one_clients_own(sizes: list[dict[str, int]]) -> None:
     alone, _ = clients_of(sizes)
     trainings = simulated_trainings(together(alone), AttackSettings(), seed=0)
     first = 0
-    for client, (schedule, share) in zip(alone, trainings, strict=True):
-        assert schedule == [[first + position for position in step] for step in client.assumed_schedule]
-        assert share == pytest.approx(client.images / sum(one.images for one in alone))
-        first += client.images
-    assert simulated_trainings(alone[0], AttackSettings(), seed=0) == [(list(alone[0].assumed_schedule), 1.0)]
+    for seen, (schedule, share) in zip(alone, trainings, strict=True):
+        assert schedule == [[first + position for position in step] for step in seen.client.assumed_schedule]
+        assert share == pytest.approx(seen.client.images / sum(one.client.images for one in alone))
+        first += seen.client.images
+    assert simulated_trainings(alone[0], AttackSettings(), seed=0) == [(list(alone[0].client.assumed_schedule), 1.0)]
 
 
 def test_orders_are_averaged_client_by_client() -> None:
@@ -106,17 +105,17 @@ def test_statistics_of_an_aggregate_are_the_mean_over_all_steps(sizes: list[dict
     state, settings = small_model(dtype=DOUBLE), LocalSettings(learning_rate=1e-12)
     alone, truth = clients_of(sizes)
     updates, weighted, total, first = [], torch.zeros(2, 3, dtype=DOUBLE), 0.0, 0
-    for client in alone:
-        images, schedule = truth[first : first + client.images], client.assumed_schedule
-        updates.append(local_update(state, make_batches(images, client.labels, schedule), settings))
+    for seen in alone:
+        images, schedule = truth[first : first + seen.client.images], seen.client.assumed_schedule
+        updates.append(local_update(state, make_batches(images, seen.client.labels, schedule), settings))
         for index, positions in enumerate(schedule):
             batch = forward_training(state, images[list(positions)])[1]["features.1"]
-            weight = client.images * 0.9 ** (len(schedule) - 1 - index)
+            weight = seen.client.images * 0.9 ** (len(schedule) - 1 - index)
             weighted += weight * torch.stack([batch.mean, batch.variance])
             total += weight
-        first += client.images
-    seen = told(together(alone), settings=settings, update=mean_of(updates, [one.images for one in alone]))
-    found = Terms(seen, AttackSettings(batch_norm_weight=1.0), seed=0).target["features.1"]
+        first += seen.client.images
+    seen = changed(together(alone), settings=settings, update=mean_of(updates, [one.client.images for one in alone]))
+    found = Objective(seen, AttackSettings(batch_norm_weight=1.0), seed=0).statistics.target["features.1"]
     torch.testing.assert_close(torch.stack([found.mean, found.variance]), weighted / total)
 
 
@@ -139,7 +138,7 @@ def test_searching_together_beats_taking_the_mean_for_one_clients() -> None:
     )
     seen = together(alone)
     joint = invert(seen, settings, seed=0)
-    naive = invert(told(seen, companions=(), defense=None), settings, seed=0)
+    naive = invert(changed(seen, cohort=(), defense=None), settings, seed=0)
     assert joint.images.shape == naive.images.shape == (1, 1, 16, 16)
     assert joint.labels.tolist() == [0]
     assert similarity(joint.images, images[0]) > similarity(naive.images, images[0]) + 0.1
@@ -148,7 +147,7 @@ def test_searching_together_beats_taking_the_mean_for_one_clients() -> None:
 
 def test_labels_of_all_clients_may_be_searched_with_the_images() -> None:
     seen = together(clients_of(SIZES["a step each"])[0])
-    unknown = told(seen, labels=None)
+    unknown = changed(seen, labels=None)
     found = invert(unknown, AttackSettings(labels="joint", iterations=2), seed=0)
     assert found.images.shape == (1, 1, 8, 8)
     assert found.labels.shape == (1,)
@@ -164,17 +163,17 @@ UNFIT: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("changes", "settings", "said"), UNFIT)
 def test_what_reads_one_clients_update_is_refused(changes: dict[str, Any], settings: dict[str, Any], said: str) -> None:
-    seen = told(together(clients_of(SIZES["a step each"])[0]), **changes)
+    seen = changed(together(clients_of(SIZES["a step each"])[0]), **changes)
     with pytest.raises(LeakpipeError, match=f"^the update is an aggregate of 2 clients, but {said}[^\n]*$"):
         usable_settings(seen, AttackSettings(**settings))
-    lone = told(seen, companions=(), defense=None)
+    lone = changed(seen, cohort=(), defense=None)
     usable_settings(lone, AttackSettings(**settings))
 
 
-def test_companions_are_as_many_as_the_defence_says() -> None:
+def test_the_cohort_is_as_large_as_the_defence_says() -> None:
     alone = clients_of(SIZES["a step each"])[0]
-    with pytest.raises(LeakpipeError, match="companions: 1, expected 2 for the told aggregate of 3 clients"):
-        told(together(alone), defense=aggregation(3))
+    with pytest.raises(LeakpipeError, match=r"cohort: 1 other clients, expected 2 .* of 3 clients"):
+        changed(together(alone), defense=aggregation(3))
 
 
 def test_noise_is_averaged_with_the_updates() -> None:

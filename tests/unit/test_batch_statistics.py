@@ -5,13 +5,12 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from leakpipe.attacks.batch_statistics import (
+from leakpipe.attacks.recovered_statistics import recover_batch_statistics, statistics_by_layer
+from leakpipe.attacks.terms.batch_statistics import (
     STATISTICS_DISTANCES,
     absolute_statistics_distance,
     discounted_statistics_distance,
     normalized_statistics_distance,
-    recover_batch_statistics,
-    statistics_by_layer,
 )
 from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.client.update import ClientUpdate

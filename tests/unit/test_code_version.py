@@ -128,7 +128,7 @@ def test_broken_logic_moves_the_hash_of_its_module(name: str) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "stages"),
     [
-        ("attacks/regularizers.py", ".abs().mean()", ".square().mean()", {"invert"}),
+        ("attacks/terms/images.py", ".abs().mean()", ".square().mean()", {"invert"}),
         ("attacks/requirements.py", "objective_weight > 0 or", "objective_weight > 0 and", {"invert"}),
         (
             "client/local_update.py",
@@ -186,7 +186,7 @@ def test_schema_decides_nothing(path: Path) -> None:
     ids=["comment", "docstring", "formatting"],
 )
 def test_comments_docstrings_and_formatting_change_nothing(source: Path, old: str, new: str) -> None:
-    path = source / "attacks/regularizers.py"
+    path = source / "attacks/terms/images.py"
     assert changed_by(path, replaced(path, old, new), ["leakpipe.cli.invert"]) == set()
 
 

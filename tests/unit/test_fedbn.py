@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from leakpipe.attacks.observation import Observation, usable_settings
+from leakpipe.attacks.observation import KnownClient, Observation, usable_settings
 from leakpipe.attacks.optimise import invert
 from leakpipe.client.batches import make_batches, schedule_batches
 from leakpipe.client.local_update import local_update
@@ -101,12 +101,14 @@ def observe(tmp_path: Path) -> Observation:
         before=captured.before,
         update=read,
         settings=SETTINGS,
-        images=4,
-        batch_size=4,
-        epochs=1,
         image_shape=(1, 8, 8),
-        labels=torch.tensor(captured.labels),
-        prior=torch.full((4, 1, 8, 8), 0.5),
+        client=KnownClient(
+            images=4,
+            batch_size=4,
+            epochs=1,
+            labels=torch.tensor(captured.labels),
+            prior=torch.full((4, 1, 8, 8), 0.5),
+        ),
     )
 
 

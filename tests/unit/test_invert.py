@@ -18,9 +18,9 @@ from leakpipe.models.state import build_module, initial_state
 from leakpipe.params.attacks import AttackSettings
 from leakpipe.params.data import ImagesParams
 from leakpipe.params.models import ModelParams
-from tests.unit.attacking import observe, observe_small, random_images, small_model, told
+from tests.unit.attacking import changed, observe, observe_small, random_images, small_model
 
-LEAKPIPE = PRESETS["leakpipe"].settings
+LEAKPIPE = PRESETS["bn-cosine"].settings
 
 
 def leakpipe_with(**changes: Any) -> AttackSettings:
@@ -60,11 +60,11 @@ def test_labels_are_granted_recovered_or_searched() -> None:
     observation = observe(small_model(), images, [2, 0, 2])
     granted = invert(observation, leakpipe_with(iterations=2), seed=0)
     assert (granted.labels.tolist(), granted.notes) == ([2, 0, 2], [])
-    for settings, seen in (("recovered", observation), ("granted", told(observation, labels=None))):
+    for settings, seen in (("recovered", observation), ("granted", changed(observation, labels=None))):
         recovered = invert(seen, leakpipe_with(iterations=2, labels=settings), seed=0)
         assert recovered.labels.tolist() == [0, 2, 2]
         assert recovered.notes == ["Labels were recovered from the head's gradient: 1 of class 0, 2 of class 2."]
-    joint = invert(told(observation, labels=None), leakpipe_with(iterations=2, labels="joint"), seed=0)
+    joint = invert(changed(observation, labels=None), leakpipe_with(iterations=2, labels="joint"), seed=0)
     assert joint.labels.shape == (3,)
     assert joint.notes == []
 
@@ -79,7 +79,7 @@ def test_labels_searched_jointly_are_found() -> None:
 
 def test_ambiguous_labels_are_those_that_explain_the_update_best(monkeypatch: pytest.MonkeyPatch) -> None:
     images = random_images(3, dtype=torch.float32)
-    observation = told(observe(small_model(), images, [0, 2, 2], prior=images), labels=None)
+    observation = changed(observe(small_model(), images, [0, 2, 2], prior=images), labels=None)
     doubtful = LabelCounts(torch.tensor([1.5, 0.2, 1.3]), [(2, 0, 1), (1, 0, 2), (1, 1, 1)])
     monkeypatch.setattr("leakpipe.attacks.optimise.recover_label_counts", lambda *_: doubtful)
     result = invert(observation, AttackSettings(iterations=2), seed=0)
@@ -90,7 +90,7 @@ def silenced(observation: Observation) -> Observation:
     """Of a client whose loss is zero: ΔW = 0, while its running statistics still move."""
     silent = {name: torch.zeros_like(value) for name, value in observation.update.weights.items()}
     update = ClientUpdate(silent, observation.update.statistics, observation.update.steps)
-    return told(observation, update=update)
+    return changed(observation, update=update)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5])
@@ -101,7 +101,7 @@ def test_a_zero_update_still_uses_batch_statistics(weight: float) -> None:
     assert any("fell back" in note for note in result.notes) == (weight == 0)
     assert "update_distance" not in result.curves
     assert result.curves["batch_statistics"][-1] < 0.5 * result.curves["batch_statistics"][0]
-    assert not torch.equal(result.images, observation.prior)
+    assert not torch.equal(result.images, observation.client.prior)
 
 
 def test_labels_are_not_recovered_from_a_zero_update() -> None:
@@ -115,14 +115,14 @@ def test_labels_are_not_recovered_from_a_zero_update() -> None:
 def test_a_zero_update_needs_no_labels() -> None:
     """What is left to match, batch statistics, does not depend on them."""
     observation = silenced(observe_small(images=1))
-    blind = invert(told(observation, labels=None), leakpipe_with(iterations=2), seed=0)
+    blind = invert(changed(observation, labels=None), leakpipe_with(iterations=2), seed=0)
     assert torch.equal(blind.images, invert(observation, leakpipe_with(iterations=2), seed=0).images)
     assert any("No labels" in note for note in blind.notes)
 
 
 def test_a_zero_update_without_statistics_is_refused() -> None:
     silent = silenced(observe_small(images=1)).update
-    observation = told(observe_small(images=1), update=ClientUpdate(silent.weights, {}, 1))
+    observation = changed(observe_small(images=1), update=ClientUpdate(silent.weights, {}, 1))
     with pytest.raises(LeakpipeError, match="nothing is left to attack"):
         invert(observation, LEAKPIPE.model_copy(update={"batch_norm_weight": 0.0}), seed=0)
 
@@ -130,7 +130,7 @@ def test_a_zero_update_without_statistics_is_refused() -> None:
 def test_an_objective_that_is_not_finite_ends_the_search() -> None:
     seen = observe_small(images=1)
     huge = {name: value * 1e38 for name, value in seen.before.weights.items()}
-    observation = told(seen, before=seen.before.with_tensors(huge, seen.before.statistics))
+    observation = changed(seen, before=seen.before.with_tensors(huge, seen.before.statistics))
     result = invert(observation, leakpipe_with(iterations=20), seed=0)
     assert "Diverged" in result.notes[-1]
     assert result.stopped == "diverged"
@@ -143,6 +143,6 @@ def test_channels_with_impossible_variance_are_noted() -> None:
     seen = observe_small(images=1)
     noisy = dict(seen.update.statistics)
     noisy["features.1.running_var"] = noisy["features.1.running_var"] - 1.0
-    observation = told(seen, update=ClientUpdate(seen.update.weights, noisy, seen.update.steps))
+    observation = changed(seen, update=ClientUpdate(seen.update.weights, noisy, seen.update.steps))
     result = invert(observation, leakpipe_with(iterations=2), seed=0)
     assert "3 channels with a recovered variance that is not positive" in result.notes[0]

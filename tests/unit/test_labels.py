@@ -49,7 +49,7 @@ def test_true_images_as_guess_give_exact_counts(labels: list[int]) -> None:
 @pytest.mark.parametrize("labels", [[0, 1, 2, 3], [4, 4, 1, 4, 0, 1], [2, 2, 2], [3, 1]])
 def test_an_untrained_model_forgives_a_wrong_guess(labels: list[int]) -> None:
     observation = observe(small_model(classes=CLASSES), images_of(labels), labels)
-    for guess in (observation.prior, images_of(labels, seed=99)):
+    for guess in (observation.client.prior, images_of(labels, seed=99)):
         assert recover_label_counts(observation, guess).guesses[0] == counts_of(labels)
 
 
@@ -147,7 +147,7 @@ def test_many_classes() -> None:
     images, state = images_of(labels), small_model(classes=100)
     observation = observe(state, images, labels)
     assert list(recover_label_counts(observation, images).guesses) == [counts_of(labels, 100)]
-    assert recover_label_counts(observation, observation.prior).guesses[0] == counts_of(labels, 100)
+    assert recover_label_counts(observation, observation.client.prior).guesses[0] == counts_of(labels, 100)
 
 
 def test_several_steps_give_their_mean() -> None:
@@ -175,7 +175,7 @@ def test_without_a_bias_labels_cannot_be_recovered() -> None:
     state = ModelState(module, {"1.weight": torch.zeros(CLASSES, 64)}, {})
     observation = observe(state, images_of([1, 2]), [1, 2])
     with pytest.raises(LeakpipeError, match="no linear layer with a bias"):
-        recover_label_counts(observation, observation.prior)
+        recover_label_counts(observation, observation.client.prior)
 
 
 def test_labels_of_counts_lists_each_class_so_often() -> None:

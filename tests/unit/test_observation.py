@@ -1,19 +1,17 @@
 """What an attacker has: contradictions are refused, true images have no place, orders are as assumed."""
 
-import ast
-from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
 import torch
 
-import leakpipe.attacks
-from leakpipe.attacks.clients import KnownClient
-from leakpipe.attacks.observation import Observation, assumed_schedules, usable_settings
+from leakpipe.attacks.observation import KnownClient, Observation, usable_settings
+from leakpipe.attacks.problem import assumed_schedules
 from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.state import ModelState
 from leakpipe.params.attacks import AttackSettings
+from tests.unit import attacking
 from tests.unit.attacking import observe_small
 
 SEEN = observe_small(images=3, batch_size=2, epochs=2)
@@ -69,7 +67,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 def changed(**changes: Any) -> Observation:
-    return Observation(**{**vars(SEEN), **changes})
+    return attacking.changed(SEEN, **changes)
 
 
 @pytest.mark.parametrize(("changes", "message"), REFUSED.values(), ids=REFUSED)
@@ -82,32 +80,18 @@ def test_contradictions_are_refused_in_one_sentence(changes: dict[str, Any], mes
 def test_what_is_not_granted_may_be_missing() -> None:
     withheld = ClientUpdate(SEEN.update.weights, {}, SEEN.update.steps)
     observation = changed(update=withheld, labels=None, prior=None, schedule=None)
-    assert observation.assumed_schedule == [[0, 1], [2], [0, 1], [2]]
+    assert observation.client.assumed_schedule == [[0, 1], [2], [0, 1], [2]]
     assert observation.has_signal
 
 
 def test_true_images_have_no_place() -> None:
-    hints = get_type_hints(Observation)
-    may_hold_tensors = {name for name, hint in hints.items() if "Tensor" in str(hint)}
-    assert may_hold_tensors == {"labels", "prior"}  # class indices, and what was guessed before the update
-    assert {name for name, hint in hints.items() if hint not in (int, torch.Tensor | None)} == {
-        "before", "update", "settings", "image_shape", "schedule", "exact_statistics", "defense", "companions",
+    assert get_type_hints(Observation).keys() == {
+        "before", "update", "settings", "image_shape", "client", "cohort", "exact_statistics", "defense",
     }  # fmt: skip
-    companion = get_type_hints(KnownClient)
-    assert {name for name, hint in companion.items() if "Tensor" in str(hint)} == {"labels", "prior"}
-
-
-@pytest.mark.parametrize("path", sorted(Path(leakpipe.attacks.__path__[0]).glob("*.py")), ids=lambda path: path.name)
-def test_attacks_know_nothing_of_data_metrics_or_tracking(path: Path) -> None:
-    imported: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "relative imports would escape this check"
-            imported |= {f"{node.module}.{alias.name}" for alias in node.names}
-    forbidden = ("leakpipe.data", "leakpipe.metrics", "leakpipe.tracking.upload", "leakpipe.experiment", "mlflow")
-    assert [name for name in imported if name.startswith(forbidden)] == []
+    known = get_type_hints(KnownClient)
+    may_hold_tensors = {name for name, hint in known.items() if "Tensor" in str(hint)}
+    assert may_hold_tensors == {"labels", "prior"}  # class indices, and what was guessed before the update
+    assert known.keys() - may_hold_tensors == {"images", "batch_size", "epochs", "schedule"}
 
 
 SILENT = ClientUpdate(
@@ -178,7 +162,7 @@ def test_a_zero_update_leaves_a_term_on_its_statistics_alone() -> None:
 
 
 def schedules(settings: dict[str, Any], *, seed: int = 0, **changes: Any) -> list[list[list[int]]]:
-    return assumed_schedules(changed(**changes), AttackSettings(**settings), seed=seed)
+    return assumed_schedules(changed(**changes).client, AttackSettings(**settings), seed=seed)
 
 
 def test_a_granted_order_is_taken() -> None:
@@ -204,9 +188,4 @@ def test_several_orders_are_drawn_for_later_epochs() -> None:
 
 def test_one_epoch_has_one_order_whatever_is_asked() -> None:
     one_epoch = observe_small(images=3, batch_size=2)
-    assert assumed_schedules(one_epoch, AttackSettings(orders=4), seed=0) == [[[0, 1], [2]]]
-
-
-@pytest.mark.parametrize("changes", [{}, {"schedule": [[2, 0], [1], [1, 2], [0]]}])
-def test_a_single_batch_holds_all_images_once(changes: dict[str, Any]) -> None:
-    assert schedules({"local_batches": "single", "orders": 3}, **changes) == [[[0, 1, 2]]]
+    assert assumed_schedules(one_epoch.client, AttackSettings(orders=4), seed=0) == [[[0, 1], [2]]]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from leakpipe.attacks.optimizers import initial_slots, step_size, take_step
+from leakpipe.attacks.optimizers import initial_optimizer_state, step_size, take_step
 from leakpipe.params.attacks import AttackSettings
 
 Slope = Callable[[torch.Tensor, int], torch.Tensor]
@@ -15,7 +15,7 @@ Slope = Callable[[torch.Tensor, int], torch.Tensor]
 
 def descend(settings: AttackSettings, values: torch.Tensor, slope: Slope, steps: int) -> torch.Tensor:
     """Positions after every step, of shape (steps, restarts, variables); `slope` is asked row by row."""
-    slots, path = initial_slots(settings, values), []
+    slots, path = initial_optimizer_state(settings, values), []
     for iteration in range(1, steps + 1):
         gradient = torch.stack([slope(row, iteration) for row in values])
         values, slots = take_step(settings, values, gradient, slots, iteration=iteration, since_start=iteration)

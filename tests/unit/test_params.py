@@ -105,7 +105,7 @@ data += {dataset: medmnist} | data: subset: required for data set 'medmnist', bu
 data += {dataset: medmnist, subset: chestmnist} | data.subset: 'chestmnist' is multi-label, expected one of
 data += {dataset: medmnist, subset: ../x} | data.subset: '../x' is not valid: string should match pattern
 data += {dataset: medmnist, classes: [a, b]} | data.classes: only 'covid-radiography' and 'image-folder' can
-data += {dataset: covid-radiography, classes: [Normal, Flu]} | data.classes: 'Flu' is no class of 'covid-r
+data += {dataset: covid-radiography, classes: [Normal, Flu]} | data.classes: 'Flu' is not a class of 'covid-r
 data += {dataset: covid-radiography, classes: [Normal]} | data.classes: ['Normal'] is not valid: value should
 data += {dataset: covid-radiography, classes: [Normal, ../x]} | data.classes.1: '../x' is not valid
 data += {dataset: covid-radiography, images: 100} | need 183 images but data set 'covid-radiography' has 100
@@ -122,15 +122,15 @@ model = {name: resnet18, weights: imagenet, normalization: group} | were trained
 model = {name: resnet18, weights: public, pretraining: {batch_size: 41}} | pretraining.batch_size: model
 model/pretraining = {start: public} | model.pretraining.start: 'public', expected random, imagenet, aug
 model = {name: vgg11_bn}; data/image_size = 16 | data.image_size: 16, expected 32 or more for 'vgg11_bn'
-federation/batch_norm_sharing = local | preset 'leakpipe' needs running statistics in the update, which fed
+federation/batch_norm_sharing = local | preset 'bn-cosine' needs running statistics in the update, which fed
 model/normalization = group; federation/batch_norm_sharing = local | sharing: local keeps batch normalisation
 threat_model = {batch_norm: exact}; federation/batch_norm_sharing = local | is granted exact batch statistics
-attacks/leakpipe/preset = rgap | attacks.leakpipe.preset: unknown attack preset 'rgap'; known: bn-aware, dlg
-attacks/leakpipe/batch_norm = none | attacks.leakpipe: preset 'leakpipe' with these settings: batch_norm_w
+attacks/leakpipe/preset = rgap | attacks.leakpipe.preset: unknown attack preset 'rgap'; known: bn-aware, bn-cosine, dlg
+attacks/leakpipe/batch_norm = none | attacks.leakpipe: preset 'bn-cosine' with these settings: batch_norm_w
 attacks/leakpipe/pyramid = [32, 8] | attacks.leakpipe.pyramid: sizes must grow, got [32, 8]
 threat_model = {batch_norm: none} | needs running statistics in the update, which threat_model.batch_no
 threat_model = {prior: class, labels: unknown} | threat_model: prior: class needs labels: known
-attacks/leakpipe/threat_model = {batch_norm: none} | attacks.leakpipe: preset 'leakpipe' needs running
+attacks/leakpipe/threat_model = {batch_norm: none} | attacks.leakpipe: preset 'bn-cosine' needs running
 attacks/leakpipe/threat_model = {prior: mine} | attacks.leakpipe.threat_model.prior: 'mine' is not
 defenses/none = [{kind: hope}] | 'hope' found using 'kind' does not match any of the expected tags: 'ga
 defenses/none = [{kind: sign, bits: 1}] | 0.sign.bits: unknown key; known here: error_feedback, kind
@@ -200,7 +200,7 @@ def test_an_attack_that_needs_batch_norm_refuses_a_model_without(
     content: dict[str, Any],
 ) -> None:
     edit(content, "model/normalization", "group")
-    with pytest.raises(LeakpipeError, match=r"attacks\.leakpipe: preset 'leakpipe' needs batch normalisation"):
+    with pytest.raises(LeakpipeError, match=r"attacks\.leakpipe: preset 'bn-cosine' needs batch normalisation"):
         parse_params(content, source="params.yaml")
 
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, softplus
 
-from leakpipe.attacks.objective import Terms
+from leakpipe.attacks.objective import Objective
 from leakpipe.attacks.observation import Observation
 from leakpipe.client.batches import make_batches
 from leakpipe.client.local_update import local_update
 from leakpipe.models.state import forward_training
 from leakpipe.params.attacks import AttackSettings
-from tests.unit.attacking import CLIENT, observe_small, random_images, searching
+from tests.unit.attacking import CLIENT, explained_update, observe_small, random_images, searching
 
 DOUBLE = torch.float64
 
@@ -25,13 +25,13 @@ def observing(**sizes: Any) -> Observation:
 CANDIDATES = random_images(3, seed=7, dtype=DOUBLE)
 
 
-def terms_of(observation: Observation, **settings: Any) -> Terms:
-    return Terms(observation, AttackSettings(**settings), seed=0)
+def terms_of(observation: Observation, **settings: Any) -> Objective:
+    return Objective(observation, AttackSettings(**settings), seed=0)
 
 
 def image_gradient(observation: Observation, **settings: Any) -> torch.Tensor:
     images = CANDIDATES.clone().requires_grad_()
-    objective = terms_of(observation, **settings).evaluate(images, observation.labels).objective
+    objective = terms_of(observation, **settings).evaluate(images, observation.client.labels).objective
     return torch.autograd.grad(objective, images)[0]
 
 
@@ -41,7 +41,7 @@ def test_detached_leaves_the_gradient_of_the_training_loss(weight: float, batch_
     """At full size whatever the term's weight, because it is not the term that has it."""
     observation = observing(batch_size=batch_size)
     images = CANDIDATES.clone().requires_grad_()
-    loss = cross_entropy(forward_training(observation.before, images)[0], observation.labels)
+    loss = cross_entropy(forward_training(observation.before, images)[0], observation.client.labels)
     (expected,) = torch.autograd.grad(loss, images)
     found = image_gradient(observation, update_gradient="detached", objective_weight=weight)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
@@ -54,7 +54,7 @@ def test_detached_keeps_the_value_of_the_distance(weight: float) -> None:
     given = {"objective": "layer-norms", "objective_weight": weight}
     observation = observing(batch_size=2)
     values = [
-        terms_of(observation, update_gradient=kind, **given).evaluate(CANDIDATES, observation.labels)
+        terms_of(observation, update_gradient=kind, **given).evaluate(CANDIDATES, observation.client.labels)
         for kind in ("detached", "through-update")
     ]
     assert values[0].objective.item() == pytest.approx(values[1].objective.item(), rel=1e-12)
@@ -75,7 +75,9 @@ def simulated(
 ) -> dict[str, torch.Tensor]:
     weights = {name: value + moved[name] for name, value in observation.before.weights.items()}
     state = observation.before.with_tensors(weights, observation.before.statistics)
-    update = local_update(state, make_batches(images, observation.labels, observation.assumed_schedule), CLIENT)
+    update = local_update(
+        state, make_batches(images, observation.client.labels, observation.client.assumed_schedule), CLIENT
+    )
     return {name: value + update.weights[name] for name, value in moved.items()}
 
 
@@ -85,19 +87,19 @@ def test_drifting_adds_up_the_simulated_updates(restarts: int) -> None:
     search = searching(observation, global_model="drifting", restarts=restarts, step_size=0.05)
     state = search.start()
     drift = {name: torch.zeros_like(value) for name, value in observation.before.weights.items()}
-    assert all(not value.any() for value in state.drift.values())
+    assert all(not value.any() for value in state.memory.values())
     for _ in range(2):
         for row in state.variables:
             drift = simulated(observation, row.view(3, 1, 8, 8), drift)
         state = search.advance(state)
-        assert state.drift.keys() == drift.keys()
+        assert state.memory.keys() == drift.keys()
         for name, value in drift.items():
-            torch.testing.assert_close(state.drift[name], value, rtol=1e-9, atol=1e-13)
+            torch.testing.assert_close(state.memory[name], value, rtol=1e-9, atol=1e-13)
 
 
 def test_restored_does_not_drift() -> None:
     search = searching(observing(), restarts=1)
-    assert search.advance(search.start()).drift == {}
+    assert search.advance(search.start()).memory == {}
 
 
 def known_statistics(observation: Observation) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -131,17 +133,15 @@ def test_statistics_of_the_updated_model_and_biased_variances(statistics_model: 
         batch_norm_weight=1.0,
         batch_norm_distance="absolute",
     )
-    found = terms.evaluate(CANDIDATES, observation.labels).terms["batch_statistics"]
+    found = terms.evaluate(CANDIDATES, observation.client.labels).terms["batch_statistics"]
     assert found == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_single_batch_is_one_step_on_all_images() -> None:
     observation = observing(batch_size=1, epochs=2)
-    (batch,) = make_batches(CANDIDATES, observation.labels, [[0, 1, 2]])
+    (batch,) = make_batches(CANDIDATES, observation.client.labels, [[0, 1, 2]])
     expected = local_update(observation.before, [batch], CLIENT)
-    found = (
-        terms_of(observation, local_batches="single", engine="autograd").evaluate(CANDIDATES, observation.labels).update
-    )
+    found = explained_update(terms_of(observation, local_batches="single"), CANDIDATES, observation.client.labels)
     assert found.steps == 1
     torch.testing.assert_close(dict(found.weights), dict(expected.weights))
     torch.testing.assert_close(dict(found.statistics), dict(expected.statistics))
@@ -155,7 +155,7 @@ def test_saturated_loss_is_binary_cross_entropy_of_every_class() -> None:
     logits, _ = forward_training(state.with_tensors(weights, state.statistics), CANDIDATES)
     gradients = torch.autograd.grad(softplus(-logits).mean(), list(weights.values()))
     ones = torch.ones(3, 3, dtype=DOUBLE)
-    found = terms_of(observation, client_loss="saturated-bce", engine="autograd").evaluate(CANDIDATES, ones).update
+    found = explained_update(terms_of(observation, client_loss="saturated-bce"), CANDIDATES, ones)
     for name, gradient in zip(weights, gradients, strict=True):
         torch.testing.assert_close(found.weights[name], -CLIENT.learning_rate * gradient)
 
@@ -165,7 +165,7 @@ def test_saturated_search_sets_every_class_as_a_target() -> None:
     search = searching(observation, client_loss="saturated-bce")
     state = search.start()
     found = search.advance(state).curves["update_distance"]
-    terms = Terms(observation, AttackSettings(client_loss="saturated-bce"), seed=0)
+    terms = Objective(observation, AttackSettings(client_loss="saturated-bce"), seed=0)
     at_start = terms.evaluate(state.variables[0].view(3, 1, 8, 8), torch.ones(3, 3)).terms["update_distance"]
     assert found == [pytest.approx(at_start, rel=1e-5)]
     assert search.result(search.advance(state))[1].tolist() == [0, 1, 2]  # still called what was granted
@@ -177,7 +177,7 @@ def test_raw_candidates_are_what_the_network_sees(kind: str, mean: float, deviat
     seen: list[torch.Tensor] = []
     features = observation.before.module.get_submodule("features")
     hook = features.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
-    terms_of(observation, candidate_input=kind, engine="autograd").evaluate(CANDIDATES, observation.labels)
+    terms_of(observation, candidate_input=kind, engine="autograd").evaluate(CANDIDATES, observation.client.labels)
     hook.remove()
     assert seen
     for network_input in seen:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from leakpipe.attacks.regularizers import TOTAL_VARIATIONS, group_distance, l2_norm, prior_distance
+from leakpipe.attacks.terms.images import TOTAL_VARIATIONS, group_distance, l2_norm, prior_distance
 
 
 def random_images(channels: int, *, seed: int = 0) -> torch.Tensor:

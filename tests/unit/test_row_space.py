@@ -6,10 +6,10 @@ import torch
 from skimage.metrics import structural_similarity as ssim
 from torch import nn
 
-from leakpipe.attacks.objective import Terms
+from leakpipe.attacks.objective import Objective
 from leakpipe.attacks.optimise import invert
 from leakpipe.attacks.presets import PRESETS
-from leakpipe.attacks.row_space import find_row_spaces, patches, plain_convolutions, row_space_distance
+from leakpipe.attacks.terms.row_space import find_row_spaces, patches, plain_convolutions, row_space_distance
 from leakpipe.client.batches import make_batches
 from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.client.update import ClientUpdate
@@ -31,7 +31,7 @@ def wide_model(*, size: int = 8, seed: int = 0, normalization: str = "batch") ->
     return initial_state(build_module(params, classes=3, image_size=size), seed=seed, dtype=torch.float64)
 
 
-def term(images: torch.Tensor, terms: Terms) -> float:
+def term(images: torch.Tensor, terms: Objective) -> float:
     return terms.evaluate(images, torch.zeros(len(images), dtype=torch.long)).terms["row_space"]
 
 
@@ -48,17 +48,17 @@ def test_patches_are_what_the_convolution_multiplies() -> None:
 def test_only_layers_with_fewer_positions_than_channels_have_something_to_say() -> None:
     state = wide_model()
     images = random_images(1, dtype=torch.float64)
-    spaces = Terms(observe(state, images, [0]), ALONE, seed=0).row_spaces
+    spaces = Objective(observe(state, images, [0]), ALONE, seed=0).rows.spaces
     assert {name: space.shape for name, space in spaces.items()} == {"features.3": (27, 15), "features.6": (216, 3)}
     two = random_images(2, dtype=torch.float64)  # 32 positions are too many for 24 channels
-    assert set(Terms(observe(state, two, [0, 1]), ALONE, seed=0).row_spaces) == {"features.6"}
+    assert set(Objective(observe(state, two, [0, 1]), ALONE, seed=0).rows.spaces) == {"features.6"}
 
 
 @pytest.mark.parametrize("normalization", ["batch", "group"])
 def test_it_is_zero_at_the_true_image_whatever_the_labels_and_nowhere_else(normalization: str) -> None:
     state = wide_model(normalization=normalization)
     images = random_images(1, dtype=torch.float64)
-    terms = Terms(observe(state, images, [2]), ALONE, seed=0)
+    terms = Objective(observe(state, images, [2]), ALONE, seed=0)
     assert term(images, terms) < 1e-12
     others = [term(random_images(1, seed=seed, dtype=torch.float64), terms) for seed in range(2, 7)]
     assert min(others) > 0.05
@@ -69,8 +69,8 @@ def test_it_is_the_residual_of_least_squares_on_the_rows_of_the_update() -> None
     state = wide_model()
     observation = observe(state, random_images(1, dtype=torch.float64), [0])
     other = random_images(1, seed=9, dtype=torch.float64)
-    terms = Terms(observation, ALONE, seed=0)
-    seen = terms._look(other, terms.row_spaces)
+    terms = Objective(observation, ALONE, seed=0)
+    seen = terms.rows._look(other, terms.rows.spaces)
     shares = []
     for name, (features,) in seen.items():
         rows = observation.update.weights[f"{name}.weight"].flatten(1).numpy()
@@ -87,7 +87,7 @@ def test_it_looks_through_the_model_that_the_client_was_sent(statistics_model: s
     state = wide_model()
     images = random_images(1, dtype=torch.float64)
     settings = ALONE.model_copy(update={"batch_norm_weight": 1.0, "statistics_model": statistics_model})
-    assert term(images, Terms(observe(state, images, [0]), settings, seed=0)) < 1e-12
+    assert term(images, Objective(observe(state, images, [0]), settings, seed=0)) < 1e-12
 
 
 def test_several_steps_leave_little_of_the_true_images_outside() -> None:
@@ -95,7 +95,7 @@ def test_several_steps_leave_little_of_the_true_images_outside() -> None:
     images = random_images(2, dtype=torch.float64)
     labels, client = torch.tensor([0, 1]), LocalSettings(learning_rate=0.002)
     update = local_update(state, make_batches(images, labels, [[0], [1]]), client)
-    terms = Terms(observe(state, images, labels, batch_size=1, update=update, settings=client), ALONE, seed=0)
+    terms = Objective(observe(state, images, labels, batch_size=1, update=update, settings=client), ALONE, seed=0)
     other = term(random_images(2, seed=5, dtype=torch.float64), terms)
     assert term(images, terms) < 0.03 * other, other
 
@@ -110,8 +110,8 @@ def test_directions_that_noise_drowns_are_left_out() -> None:
             n: v + noise * torch.randn(v.shape, generator=generator) for n, v in observation.update.weights.items()
         }
         update = ClientUpdate(noisy, observation.update.statistics, 1)
-        changed = observe(state, random_images(1, dtype=torch.float64), [0], update=update)
-        return sum(space.shape[1] for space in Terms(changed, ALONE, seed=0).row_spaces.values())
+        other = observe(state, random_images(1, dtype=torch.float64), [0], update=update)
+        return sum(space.shape[1] for space in Objective(other, ALONE, seed=0).rows.spaces.values())
 
     counts = [kept(noise) for noise in (0.0, 1e-5, 1e-3)]
     assert counts[0] == 18
@@ -133,7 +133,7 @@ def test_grouped_convolutions_are_passed_over_and_hooks_do_not_stay() -> None:
 
 def test_an_attack_with_nothing_else_to_match_is_refused_where_no_layer_speaks() -> None:
     with pytest.raises(LeakpipeError, match="no convolution has fewer positions than channels"):
-        Terms(observe_small(), ALONE, seed=0)
+        Objective(observe_small(), ALONE, seed=0)
 
 
 def test_a_candidate_without_contrast_has_a_finite_gradient() -> None:

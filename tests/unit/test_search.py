@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from leakpipe.attacks.engines.double_backward import comparison
-from leakpipe.attacks.objective import Evaluation, Terms
+from leakpipe.attacks.candidates import start_candidates
+from leakpipe.attacks.engines.double_backward import engine
+from leakpipe.attacks.objective import Evaluation, Objective
 from leakpipe.attacks.search import Search, SearchState
-from leakpipe.attacks.starts import start_candidates
 from leakpipe.params.attacks import AttackSettings
 from tests.unit.attacking import observe_small, searching
 
@@ -30,7 +30,7 @@ def test_pyramid_levels_share_the_iterations() -> None:
     while not state.stopped:
         state = search.advance(state)
         sizes.append(state.variables.shape)
-        starts.append(state.slots_start)
+        starts.append(state.optimizer_start)
     assert sizes == [(3, 2 * side * side) for side in (2, 2, 4, 4, 8, 8)]
     assert starts == [0, 0, 2, 2, 4, 4]  # the optimiser begins anew
     assert search.result(state)[0].shape == (2, 1, 8, 8)
@@ -44,7 +44,7 @@ def test_a_coarse_level_enters_the_objective_at_full_size() -> None:
     assert state.variables.shape == (1, 16)
     coarse = state.variables.view(1, 1, 4, 4)
     full = interpolate(coarse, size=(8, 8), mode="bilinear")
-    expected = Terms(observation, search.settings, seed=0).evaluate(full, observation.labels).objective
+    expected = Objective(observation, search.settings, seed=0).evaluate(full, observation.client.labels).objective
     state = search.advance(state)
     assert float(state.best_objective[0]) == pytest.approx(expected.item(), rel=1e-6)
     torch.testing.assert_close(search.result(state)[0], full)
@@ -101,7 +101,7 @@ def alone(state: SearchState, restart: int) -> SearchState:
     return replace(
         state,
         variables=state.variables[kept],
-        slots={name: value[kept] for name, value in state.slots.items()},
+        optimizer_state={name: value[kept] for name, value in state.optimizer_state.items()},
         best=state.best[kept],
         best_objective=state.best_objective[kept],
         alive=state.alive[kept],
@@ -113,7 +113,7 @@ def test_restarts_are_searches_of_their_own_and_the_best_is_kept(optimizer: str)
     observation = observe_small(images=1, dtype=torch.float64)
     settings = {"start_jitter": 0.3, "restarts": 3, "iterations": 6, "optimizer": optimizer, "bounds": "none"}
     search = searching(observation, **settings)
-    assert search.terms.together >= 3
+    assert search.objective.together >= 3
     together = finish(search)
     objectives, images = [], []
     for restart in range(3):
@@ -142,8 +142,8 @@ EVERYTHING = {
     [
         EVERYTHING,
         {"batch_norm_weight": 1.0, "batch_norm_distance": "absolute", "total_variation": "double-opponents"},
-        {"client_loss": "saturated-bce", "objective": "layer-cosine"},
-        {"labels": "joint", "candidate_input": "raw"},
+        {"objective": "layer-cosine"},
+        {"labels": "joint"},
     ],
     ids=str,
 )
@@ -152,12 +152,12 @@ def test_restarts_together_take_the_steps_of_one_after_the_other(
 ) -> None:
     observation = observe_small(images=2, dtype=torch.float64)
     settings = AttackSettings(start_jitter=0.3, restarts=5, iterations=4, **changes)
-    labels = None if settings.labels == "joint" else observation.labels
+    labels = None if settings.labels == "joint" else observation.client.labels
 
     def run(most: int) -> SearchState:
-        monkeypatch.setattr(comparison, "MOST_TOGETHER", most)
+        monkeypatch.setattr(engine, "MOST_TOGETHER", most)
         search = Search(observation, settings, labels, seed=0)
-        assert search.terms.together == most
+        assert search.objective.together == most
         return finish(search)
 
     one, together = run(1), run(3)  # 5 are 3 and 2
@@ -178,14 +178,14 @@ def test_the_group_term_pulls_restarts_together() -> None:
 
 def poison(monkeypatch: pytest.MonkeyPatch, *calls: int) -> None:
     """Make the objective of these evaluations, counted from 0, not a number."""
-    evaluate, count = Terms.evaluate_all, iter(range(10**6))
+    evaluate, count = Objective.evaluate_all, iter(range(10**6))
 
-    def poisoned(self: Terms, *args: Any, **given: Any) -> Evaluation:
+    def poisoned(self: Objective, *args: Any, **given: Any) -> Evaluation:
         found = evaluate(self, *args, **given)
         factors = [math.nan if next(count) in calls else 1 for _ in found.objective]
         return replace(found, objective=found.objective * torch.tensor(factors))
 
-    monkeypatch.setattr(Terms, "evaluate_all", poisoned)
+    monkeypatch.setattr(Objective, "evaluate_all", poisoned)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
@@ -232,7 +232,7 @@ def test_a_search_that_never_was_finite_returns_its_start(monkeypatch: pytest.Mo
     poison(monkeypatch, 0)
     state = finish(search)
     assert state.stopped == "diverged"
-    assert torch.equal(search.result(state)[0], search.observation.prior)
+    assert torch.equal(search.result(state)[0], search.observation.client.prior)
     assert search.result(state)[2] == math.inf
 
 
@@ -278,7 +278,7 @@ def test_starts_are_drawn_anew_for_every_restart() -> None:
         assert len({candidate.numpy().tobytes() for candidate in drawn.flatten(0, 1)}) == 6
     tiled = starts(start="pattern")
     assert torch.equal(tiled[..., :4, :4], tiled[..., 4:, 4:])
-    assert torch.equal(starts(start="prior", start_jitter=0.0)[0], observation.prior)
+    assert torch.equal(starts(start="prior", start_jitter=0.0)[0], observation.client.prior)
     alone_at_prior = start_candidates(observe_small(images=1), AttackSettings(), torch.Generator())
     assert torch.equal(alone_at_prior, torch.full((1, 1, 1, 8, 8), 0.5))
 

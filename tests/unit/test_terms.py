@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from leakpipe.attacks.objective import Terms
-from leakpipe.attacks.observation import Observation, assumed_schedules
+from leakpipe.attacks.objective import Objective
+from leakpipe.attacks.observation import KnownClient, Observation
 from leakpipe.attacks.presets import PRESETS
-from leakpipe.attacks.regularizers import anisotropic_total_variation
+from leakpipe.attacks.problem import assumed_schedules
+from leakpipe.attacks.terms.images import anisotropic_total_variation
 from leakpipe.client.batches import make_batches
 from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.client.update import ClientUpdate
 from leakpipe.models.batchnorm import BatchStatistics
 from leakpipe.models.state import forward_frozen, forward_training
 from leakpipe.params.attacks import AttackSettings
-from tests.unit.attacking import CLIENT, observe, observe_small, random_images, small_model
+from tests.unit.attacking import CLIENT, changed, explained_update, observe, observe_small, random_images, small_model
 
 DOUBLE = torch.float64
 SIZES: dict[str, dict[str, Any]] = {
@@ -33,15 +34,15 @@ def observing(**sizes: Any) -> Observation:
 
 
 def true_images(observation: Observation) -> torch.Tensor:
-    return random_images(observation.images, dtype=DOUBLE)
+    return random_images(observation.client.images, dtype=DOUBLE)
 
 
 def other_images(observation: Observation) -> torch.Tensor:
-    return random_images(observation.images, seed=7, dtype=DOUBLE)
+    return random_images(observation.client.images, seed=7, dtype=DOUBLE)
 
 
-def terms_of(observation: Observation, **settings: Any) -> Terms:
-    return Terms(observation, AttackSettings(**settings), seed=0)
+def terms_of(observation: Observation, **settings: Any) -> Objective:
+    return Objective(observation, AttackSettings(**settings), seed=0)
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
@@ -63,10 +64,10 @@ def test_is_zero_at_the_true_images_and_nowhere_near(sizes: dict[str, Any], sett
     granted = {"schedule": None} | sizes
     observation = observing(**sizes)
     if granted["schedule"]:
-        observation = Observation(**{**vars(observation), "schedule": granted["schedule"]})
+        observation = changed(observation, schedule=granted["schedule"])
     terms = terms_of(observation, **settings)
-    at_truth = terms.evaluate(true_images(observation).requires_grad_(), observation.labels).objective
-    elsewhere = terms.evaluate(other_images(observation), observation.labels).objective
+    at_truth = terms.evaluate(true_images(observation).requires_grad_(), observation.client.labels).objective
+    elsewhere = terms.evaluate(other_images(observation), observation.client.labels).objective
     assert abs(at_truth.item()) < 2e-5  # smoothed norms: √1e-12 of each tensor
     assert elsewhere.item() > 100 * abs(at_truth.item()) + 1e-4
 
@@ -74,9 +75,11 @@ def test_is_zero_at_the_true_images_and_nowhere_near(sizes: dict[str, Any], sett
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 def test_the_published_tool_is_far_from_zero_at_the_truth(sizes: dict[str, Any]) -> None:
     observation = observing(**sizes)
-    truth, ones = true_images(observation), torch.ones(observation.images, 3, dtype=DOUBLE)
-    tool = Terms(observation, PRESETS["published-tool"].settings, seed=0).evaluate(truth, ones).terms
-    right = Terms(observation, PRESETS["bn-aware"].settings, seed=0).evaluate(truth, observation.labels).terms
+    truth, ones = true_images(observation), torch.ones(observation.client.images, 3, dtype=DOUBLE)
+    tool = Objective(observation, PRESETS["published-tool"].settings, seed=0).evaluate(truth, ones).terms
+    right = (
+        Objective(observation, PRESETS["bn-aware"].settings, seed=0).evaluate(truth, observation.client.labels).terms
+    )
     if "schedule" not in sizes:
         assert right["update_distance"] + right["batch_statistics"] < 2e-5
     assert tool["update_distance"] > 0.1
@@ -98,7 +101,7 @@ ALL_TERMS = {
 def test_the_objective_is_the_weighted_sum_of_its_terms() -> None:
     observation = observing(**SIZES["two steps"])
     images, consensus = other_images(observation), true_images(observation)
-    found = terms_of(observation, **ALL_TERMS).evaluate(images, observation.labels, consensus=consensus)
+    found = terms_of(observation, **ALL_TERMS).evaluate(images, observation.client.labels, consensus=consensus)
     array = images.numpy()
     expected = {
         "total_variation": np.abs(np.diff(array, axis=2)).mean() + np.abs(np.diff(array, axis=3)).mean(),
@@ -124,8 +127,8 @@ def test_distances_with_a_unit_are_of_gradients(objective: str) -> None:
     """One step: ΔW over the learning rate is the gradient, whatever the client's learning rate."""
     observation = observing(images=2)
     images = other_images(observation)
-    found = terms_of(observation, objective=objective).evaluate(images, observation.labels)
-    (batch,) = make_batches(images, observation.labels, [[0, 1]])
+    found = terms_of(observation, objective=objective).evaluate(images, observation.client.labels)
+    (batch,) = make_batches(images, observation.client.labels, [[0, 1]])
     mine = local_update(observation.before, [batch], CLIENT).weights
     gaps = [((mine[n] - v) / CLIENT.learning_rate).numpy() for n, v in observation.update.weights.items()]
     norms = [np.linalg.norm(gap) for gap in gaps]
@@ -147,12 +150,13 @@ def test_gradient_equals_finite_differences(settings: dict[str, Any]) -> None:
     observation = observing(images=2, batch_size=1, epochs=2)
     terms, images = terms_of(observation, **settings), other_images(observation).requires_grad_()
     given = {"consensus": true_images(observation)} if "group_weight" in settings else {}
-    objective = terms.evaluate(images, observation.labels, **given).objective
+    objective = terms.evaluate(images, observation.client.labels, **given).objective
     (gradient,) = torch.autograd.grad(objective, images)
     along = torch.randn(images.shape, generator=torch.Generator().manual_seed(3), dtype=DOUBLE)
     step = 1e-6
     ahead, behind = (
-        terms.evaluate(images.detach() + sign * step * along, observation.labels, **given).objective for sign in (1, -1)
+        terms.evaluate(images.detach() + sign * step * along, observation.client.labels, **given).objective
+        for sign in (1, -1)
     )
     assert (gradient * along).sum().item() == pytest.approx(((ahead - behind) / (2 * step)).item(), rel=1e-4)
 
@@ -160,9 +164,12 @@ def test_gradient_equals_finite_differences(settings: dict[str, Any]) -> None:
 def test_orders_are_averaged() -> None:
     observation = observing(images=3, batch_size=2, epochs=2)
     settings, images = AttackSettings(orders=3), other_images(observation)
-    found = Terms(observation, settings, seed=4).evaluate(images, observation.labels).update
-    schedules = assumed_schedules(observation, settings, seed=4)
-    each = [local_update(observation.before, make_batches(images, observation.labels, s), CLIENT) for s in schedules]
+    objective = Objective(observation, settings, seed=4)
+    found = explained_update(objective, images, observation.client.labels)
+    schedules = assumed_schedules(observation.client, settings, seed=4)
+    each = [
+        local_update(observation.before, make_batches(images, observation.client.labels, s), CLIENT) for s in schedules
+    ]
     assert len(each) == 3
     assert found.steps == 4
     for part in ("weights", "statistics"):
@@ -176,7 +183,8 @@ def test_frozen_statistics_are_held_against_the_global_ones() -> None:
     observation = observing(images=2)
     images = other_images(observation)
     settings = {"batch_norm": "frozen", "batch_norm_weight": 1.0, "batch_norm_distance": "absolute"}
-    found = terms_of(observation, **settings, engine="autograd").evaluate(images, observation.labels)
+    objective = terms_of(observation, **settings, engine="autograd")
+    found = objective.evaluate(images, observation.client.labels)
     inputs: list[np.ndarray] = []
     module = observation.before.module
     hooks = [
@@ -191,7 +199,8 @@ def test_frozen_statistics_are_held_against_the_global_ones() -> None:
         expected += np.linalg.norm(values.mean(axis=(0, 2, 3)))
         expected += np.linalg.norm(values.var(axis=(0, 2, 3), ddof=1) - 1)
     assert found.terms["batch_statistics"] == pytest.approx(expected, rel=1e-9)
-    assert not any(value.any() for value in found.update.statistics.values())
+    update = explained_update(objective, images, observation.client.labels)
+    assert not any(value.any() for value in update.statistics.values())
 
 
 def test_exact_statistics_are_the_target_where_granted() -> None:
@@ -200,10 +209,10 @@ def test_exact_statistics_are_the_target_where_granted() -> None:
     _, seen = forward_training(observation.before, images)
     noisy = {name: value + 0.3 for name, value in observation.update.statistics.items()}
     update = ClientUpdate(observation.update.weights, noisy, 1)
-    told = Observation(**{**vars(observation), "exact_statistics": seen, "update": update})
-    at = terms_of(told, batch_norm="exact", batch_norm_weight=1.0).evaluate(images, told.labels)
+    told = changed(observation, exact_statistics=seen, update=update)
+    at = terms_of(told, batch_norm="exact", batch_norm_weight=1.0).evaluate(images, told.client.labels)
     assert at.terms["batch_statistics"] < 1e-20
-    misled = terms_of(told, batch_norm_weight=1.0).evaluate(images, told.labels)
+    misled = terms_of(told, batch_norm_weight=1.0).evaluate(images, told.client.labels)
     assert misled.terms["batch_statistics"] > 0.1
 
 
@@ -213,7 +222,7 @@ def test_impossible_variances_are_noted(distance: str, said: str) -> None:
     statistics = dict(observation.update.statistics)
     statistics["features.1.running_var"] = torch.tensor([-1.0, 0.0, -1.0], dtype=DOUBLE)
     update = ClientUpdate(observation.update.weights, statistics, 1)
-    noisy = Observation(**{**vars(observation), "update": update})
+    noisy = changed(observation, update=update)
     (note,) = terms_of(noisy, batch_norm_weight=1.0, batch_norm_distance=distance).notes
     assert note.startswith("2 channels")
     assert said in note
@@ -224,8 +233,8 @@ def test_a_zero_update_leaves_its_distance_out() -> None:
     observation = observing(images=1)
     silent = {name: torch.zeros_like(value) for name, value in observation.update.weights.items()}
     update = ClientUpdate(silent, observation.update.statistics, 1)
-    told = Observation(**{**vars(observation), "update": update})
-    found = terms_of(told, batch_norm_weight=1.0).evaluate(other_images(told), told.labels)
+    told = changed(observation, update=update)
+    found = terms_of(told, batch_norm_weight=1.0).evaluate(other_images(told), told.client.labels)
     assert found.terms.keys() == {"batch_statistics", "total_variation"}
     assert found.objective.item() == found.terms["batch_statistics"] > 0
 
@@ -236,13 +245,14 @@ def test_the_client_is_simulated_as_it_trained() -> None:
     state, images, labels = small_model(dtype=DOUBLE), random_images(2, dtype=DOUBLE), torch.tensor([0, 1])
     update = local_update(state, make_batches(images, labels, [[0], [1]]), settings)
     observation = Observation(
-        before=state, update=update, settings=settings, images=2, batch_size=1, epochs=1, image_shape=(1, 8, 8),
-        labels=labels,
+        before=state, update=update, settings=settings, image_shape=(1, 8, 8),
+        client=KnownClient(images=2, batch_size=1, epochs=1, labels=labels),
     )  # fmt: skip
-    found = terms_of(observation, batch_norm_weight=1.0, engine="autograd").evaluate(images, labels)
-    torch.testing.assert_close(dict(found.update.weights), dict(update.weights))
-    torch.testing.assert_close(dict(found.update.statistics), dict(update.statistics))
-    assert found.objective.item() == pytest.approx(0, abs=1e-12)
+    objective = terms_of(observation, batch_norm_weight=1.0, engine="autograd")
+    found = explained_update(objective, images, labels)
+    torch.testing.assert_close(dict(found.weights), dict(update.weights))
+    torch.testing.assert_close(dict(found.statistics), dict(update.statistics))
+    assert objective.evaluate(images, labels).objective.item() == pytest.approx(0, abs=1e-12)
 
 
 def test_statistics_by_their_weighted_mean_are_those_of_several_steps() -> None:
@@ -250,12 +260,12 @@ def test_statistics_by_their_weighted_mean_are_those_of_several_steps() -> None:
     observation = observing(images=2, batch_size=1)
     first, second = true_images(observation)
     weights = np.array([0.9, 1.0]) / 1.9
-    target = terms_of(observation, batch_norm_weight=1.0).target["features.1"]
+    target = terms_of(observation, batch_norm_weight=1.0).statistics.target["features.1"]
     means = [
         forward_training(observation.before, image[None])[1]["features.1"].mean.numpy() for image in (first, second)
     ]
     # the second step's first layer has moved by one step of SGD: take it from there
-    moved = local_update(observation.before, make_batches(first[None], observation.labels[:1], [[0]]), CLIENT)
+    moved = local_update(observation.before, make_batches(first[None], observation.client.labels[:1], [[0]]), CLIENT)
     after = {name: value + moved.weights[name] for name, value in observation.before.weights.items()}
     state = observation.before.with_tensors(after, observation.before.statistics)
     means[1] = forward_training(state, second[None])[1]["features.1"].mean.numpy()
@@ -267,11 +277,11 @@ def test_total_variation_may_fade_with_the_distance_of_updates() -> None:
     """D · (1 + w · TV): the term is the product, and it is differentiated as one."""
     seen = observe(small_model(dtype=torch.float64), random_images(2, dtype=torch.float64), [0, 1])
     candidates = random_images(2, seed=7, dtype=torch.float64).requires_grad_()
-    assert seen.labels is not None
+    assert seen.client.labels is not None
     found = []
     for scale in ("fixed", "distance"):
         settings = AttackSettings(total_variation_weight=3.0, total_variation_scale=scale)
-        evaluation = Terms(seen, settings, seed=0).evaluate(candidates, seen.labels)
+        evaluation = Objective(seen, settings, seed=0).evaluate(candidates, seen.client.labels)
         found.append((evaluation, torch.autograd.grad(evaluation.objective, candidates)[0]))
     (fixed, slope), (fading, slope_of_product) = found
     distance, variation = fixed.terms["update_distance"], fixed.terms["total_variation"]
@@ -288,13 +298,15 @@ def test_layer_weighting_scales_each_tensor_by_its_own_norm(weighting: float) ->
     """1 − cosine of the concatenation of every tensor over ‖ΔW_l‖^weighting, by numpy."""
     seen = observe(small_model(dtype=torch.float64), random_images(2, dtype=torch.float64), [0, 1])
     candidates = random_images(2, seed=7, dtype=torch.float64)
-    terms = Terms(seen, AttackSettings(layer_weighting=weighting), seed=0)
-    assert seen.labels is not None
-    mine = local_update(seen.before, make_batches(candidates, seen.labels, seen.assumed_schedule), CLIENT).weights
+    terms = Objective(seen, AttackSettings(layer_weighting=weighting), seed=0)
+    assert seen.client.labels is not None
+    mine = local_update(
+        seen.before, make_batches(candidates, seen.client.labels, seen.client.assumed_schedule), CLIENT
+    ).weights
     scaled = [
         [part[name].numpy().ravel() / seen.update.weights[name].norm().item() ** weighting for name in mine]
         for part in (mine, seen.update.weights)
     ]
     a, b = (np.concatenate(part) for part in scaled)
     expected = 1 - a @ b / np.linalg.norm(a) / np.linalg.norm(b)
-    assert terms.evaluate(candidates, seen.labels).terms["update_distance"] == pytest.approx(expected, abs=1e-12)
+    assert terms.evaluate(candidates, seen.client.labels).terms["update_distance"] == pytest.approx(expected, abs=1e-12)

@@ -1,1 +1,1 @@
-"""Gradient inversion: what an attacker has seen, what it minimises, and the loop that does it."""
+"""Gradient inversion: the attacker's observation, the objective that an attack minimises, and the search."""

@@ -1,20 +1,20 @@
-"""What an attacker makes of an update who was told the defence (Kerckhoffs's principle): `adapt`.
+"""The adapted update: an update as an attacker reads it who knows the defence (Kerckhoffs's principle).
 
-A naive attack takes what was shared for what was trained. Told the steps, an attacker undoes them backwards, as far
-as that goes:
+A naive attack takes the shared values for the trained ones. An attacker who knows the defence's steps undoes them
+backwards, as far as possible (`adapt`):
 
 - Noise is alike on all values, so all count alike (the likeliest candidate under equal noise is nearest in the plain
   norm): the weighting of tensors that an attack may have is off. Its deviation is known, or estimated from the update
-  itself; the more of it is on a batch statistic, the less that counts.
-- What is left out came from an interval: a value not shared was below the smallest shared one, a clipped one beyond
-  the limit. Batch statistics are matched to the candidate's own, moved into the interval;
+  itself; the noisier a batch statistic, the less it counts.
+- A value that was left out came from an interval: one that is not shared was below the smallest shared one, a clipped
+  one beyond the limit. Batch statistics are matched to the candidate's own, moved into the interval;
   weight differences to the middle between that and the value shared (moving all the way left too little to go by).
-- Rounding is noise whose deviation every tensor has for itself.
+- Rounding is noise with a deviation of its own on every tensor.
 - `clip` changes no direction, which is all that a cosine sees; withheld statistics are nothing to undo. Nor is `sign`:
-  the largest inner product with the signs is what one estimates from single bits (Plan and Vershynin 2013), and
-  taking each sign for half a line got less.
+  the largest inner product with the signs is the estimate from single bits (Plan and Vershynin 2013), and
+  taking each sign for half a line gave less.
 - Under `secure-aggregation` candidates of all clients are searched together (`leakpipe.attacks.objective`). The mean's
-  noise is the clients' own, averaged; what else each client did to its update is not undone.
+  noise is that of the clients, averaged; the other steps of each client are not undone.
 """
 
 import math
@@ -52,9 +52,9 @@ class Adapted:
     """An update as an attacker reads it.
 
     Attributes:
-        weights: Weight differences as shared; those that tell nothing are not among them.
+        weights: Weight differences as shared; without those that tell nothing.
         equal_noise: Whether noise of the same deviation is on all of `weights`.
-        weight_bounds: Between what each value of `weights` was trained to be; empty where all are exact.
+        weight_bounds: Bounds of each trained value of `weights`; empty where all are exact.
         statistic_bounds: The same of the differences of running statistics.
         statistic_noise: Standard deviation of the noise on each difference of running statistics; empty without.
         left: Kinds of the steps that are not undone because other updates are averaged in.
@@ -82,12 +82,12 @@ class _Reading:
 
     @property
     def tells(self) -> bool:
-        """Whether anything is known of it: not all of it may be anything."""
+        """Whether anything is known of it: at least one value is bounded."""
         return bool((self.lower.isfinite() | self.upper.isfinite()).any())
 
 
 def adapt(update: ClientUpdate, defense: DefenseSteps, *, shares: Sequence[float] = (1.0,)) -> Adapted:
-    """Undo a known defence as far as it can be.
+    """Undoes a known defence as far as possible.
 
     If nothing is left of any weight difference, they are returned as they are: the attack is then the naive one.
 
@@ -118,7 +118,7 @@ def adapt(update: ClientUpdate, defense: DefenseSteps, *, shares: Sequence[float
 
 
 def move_into(bounds: Mapping[str, Bounds], candidate: Tensors) -> dict[str, Tensor]:
-    """What may have been trained, nearest to the candidate's own, without a graph."""
+    """The possible trained values nearest to the candidate's own, without a graph."""
     return {name: torch.clamp(candidate[name].detach(), *between) for name, between in bounds.items()}
 
 
@@ -176,7 +176,7 @@ def _unround(reading: _Reading, levels: int) -> _Reading:
 
 
 def _smallest_shared(shared: Sequence[_Reading]) -> float:
-    """What no value that was left out was larger than in magnitude."""
+    """A bound on the magnitude of every value that was left out."""
     reach = [torch.maximum(part.lower.abs(), part.upper.abs())[part.value != 0] for part in shared]
     return min((float(values.min()) for values in reach if len(values)), default=math.inf)
 

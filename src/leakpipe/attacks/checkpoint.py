@@ -41,12 +41,12 @@ class Checkpoint:
         return SearchState(
             iteration=metadata["iteration"],
             variables=tensors["variables"],
-            slots=_under("slots/", tensors),
-            slots_start=metadata["slots_start"],
+            optimizer_state=_under("optimizer/", tensors),
+            optimizer_start=metadata["optimizer_start"],
             best=tensors["best"],
             best_objective=torch.tensor([_float(value) for value in metadata["best_objective"]], dtype=torch.float64),
             alive=torch.tensor(metadata["alive"]),
-            drift=_under("drift/", tensors),
+            memory=_under("memory/", tensors),
             reached=_float(metadata["reached"]),
             reference=_float(metadata["reference"]),
             curves=metadata["curves"],
@@ -59,14 +59,14 @@ class Checkpoint:
         arrays = {
             "variables": state.variables.numpy(),
             "best": state.best.numpy(),
-            **{f"slots/{name}": value.nan_to_num().numpy() for name, value in state.slots.items()},
-            **{f"drift/{name}": value.numpy() for name, value in state.drift.items()},
+            **{f"optimizer/{name}": value.nan_to_num().numpy() for name, value in state.optimizer_state.items()},
+            **{f"memory/{name}": value.numpy() for name, value in state.memory.items()},
         }
         metadata = {
             "key": self.key,
             "labels": self.labels,
             "iteration": state.iteration,
-            "slots_start": state.slots_start,
+            "optimizer_start": state.optimizer_start,
             "best_objective": [_text(value) for value in state.best_objective.tolist()],
             "alive": state.alive.tolist(),
             "reached": _text(state.reached),

@@ -11,8 +11,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from leakpipe.attacks.numerics import TINY, smooth_norm
 from leakpipe.models.state import Tensors
+
+TINY = 1e-12
+
+
+def smooth_norm(values: Tensor) -> Tensor:
+    """√(Σ values² + 1e-12): the L2 norm, with a gradient of 0 instead of NaN where all values are 0."""
+    return (values.square().sum() + TINY).sqrt()
 
 
 def cosine_distance(candidate: Tensors, observed: Tensors) -> Tensor:

@@ -18,7 +18,7 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from leakpipe.attacks.numerics import TINY
+from leakpipe.attacks.distances import TINY
 from leakpipe.attacks.observation import Observation
 from leakpipe.models.layers import head_layer
 from leakpipe.models.state import forward_training
@@ -52,16 +52,17 @@ def recover_label_counts(observation: Observation, guess: Tensor) -> LabelCounts
         LeakpipeError: The model does not end in a linear layer with a bias.
     """
     gradient = head_gradient(observation)
-    if observation.images == 1:
+    images = observation.client.images
+    if images == 1:
         counts = tuple(int(entry == gradient.argmin()) for entry in range(len(gradient)))
         return LabelCounts(torch.tensor(counts, dtype=torch.float64), [counts])
     with torch.no_grad():
         logits, _ = forward_training(observation.before, guess)
     predicted = logits.double().softmax(dim=1).mean(dim=0)
-    estimate = (observation.images * (predicted - gradient)).clamp_min(TINY)  # noise can make all of it negative
-    estimate = estimate * (observation.images / estimate.sum())
+    estimate = (images * (predicted - gradient)).clamp_min(TINY)  # noise can make all of it negative
+    estimate = estimate * (images / estimate.sum())
     present = gradient < 0  # p − y is below 0 for the images' own classes only
-    return LabelCounts(estimate, _nearest_counts(estimate, present, observation.images))
+    return LabelCounts(estimate, _nearest_counts(estimate, present, images))
 
 
 def head_gradient(observation: Observation) -> Tensor:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from leakpipe.attacks.clients import KnownClient
 from leakpipe.attacks.requirements import matches_weights, unfit_for_aggregates
+from leakpipe.client.batches import assume_schedule
 from leakpipe.client.local_update import LocalSettings
 from leakpipe.client.update import ClientUpdate
 from leakpipe.defenses.steps import count_aggregated
@@ -19,23 +19,65 @@ from leakpipe.params.defenses import DefenseSteps
 
 
 @dataclass(frozen=True, kw_only=True)
-class Observation(KnownClient):
-    """One client's update, or an aggregate that holds it, and what the threat model grants besides.
-
-    What it has of a `KnownClient` is about the attacked client.
+class KnownClient:
+    """One client's training as the attacker knows it.
 
     Attributes:
-        before: The global model that the client was sent.
-        update: What it shared (after its defences). Its `statistics` are empty where running statistics are
-            withheld. Its `weights` lack batch normalisation's where the client keeps them (FedBN): what it
-            trained with is then unknown, and the global model's stand for it.
+        images: How many images the client trained on.
+        batch_size: Images in one local step (the last of an epoch may have fewer).
+        epochs: Passes over the images; local steps follow from these three.
+        labels: Shape (images,): class indices by position; None where they are not granted.
+        schedule: Positions of the images in each local step; None where the order is not granted.
+        prior: The attacker's guesses before the update, shape (images, channels, height, width) in [0, 1];
+            None where there is none.
+
+    Raises:
+        LeakpipeError: Sizes contradict each other.
+    """
+
+    images: int
+    batch_size: int
+    epochs: int
+    labels: Tensor | None = None
+    schedule: Sequence[Sequence[int]] | None = None
+    prior: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("images", "batch_size", "epochs"):
+            if getattr(self, name) < 1:
+                raise LeakpipeError(f"{name}: {getattr(self, name)}, expected 1 or more")
+        if self.schedule is not None:
+            positions = sorted(position for step in self.schedule for position in step)
+            if positions != sorted([*range(self.images)] * self.epochs):
+                raise LeakpipeError(f"schedule: not every position below {self.images} once in each epoch")
+        if self.labels is not None and self.labels.shape != (self.images,):
+            raise LeakpipeError(f"labels: shape {tuple(self.labels.shape)}, expected ({self.images},)")
+
+    @property
+    def assumed_schedule(self) -> Sequence[Sequence[int]]:
+        """The granted schedule, or else the one that an attacker assumes (`assume_schedule`)."""
+        return self.schedule or assume_schedule(self.images, self.batch_size, self.epochs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """One client's update, or an aggregate that contains it, and what the threat model grants besides.
+
+    `leakpipe.attacks.threat_model.observe` builds one from a captured update.
+
+    Attributes:
+        before: The global model that the client received.
+        update: What the client shared (after its defences). Its `statistics` are empty where running statistics are
+            withheld. Its `weights` lack those of batch normalisation where the client keeps them (FedBN): the values
+            that it trained with are then unknown, and the global model's stand in for them.
         settings: How the client trained: learning rate, BN momentum.
         image_shape: Channels, height and width of an image.
+        client: The attacked client.
+        cohort: The other clients whose updates `update` is averaged with, weighted by images. Empty for the update of
+            one client, and for an aggregate that the attacker takes for the update of one client.
         exact_statistics: Batch statistics by layer (their weighted mean over the local steps) where the threat
             model grants them besides the update.
-        defense: Steps that the client applied to its update; None where they are not told.
-        companions: The other clients whose updates `update` is averaged with, weighted by images; empty where it is
-            one client's, or is taken for that by an attacker who is not told.
+        defense: Steps that the client applied to its update; None where the attacker does not know them.
 
     Raises:
         LeakpipeError: The update is not one of this model, or sizes contradict each other.
@@ -45,21 +87,21 @@ class Observation(KnownClient):
     update: ClientUpdate
     settings: LocalSettings
     image_shape: tuple[int, int, int]
+    client: KnownClient
+    cohort: Sequence[KnownClient] = ()
     exact_statistics: Mapping[str, BatchStatistics] | None = None
     defense: DefenseSteps | None = None
-    companions: Sequence[KnownClient] = ()
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         shared = shared_part(self.before, self.update.weights)
         _check_tensors("weights", self.update.weights, shared.weights)
         if self.update.statistics:
             _check_tensors("statistics", self.update.statistics, self.before.statistics)
-        steps = len(self.assumed_schedule)
+        steps, client = len(self.client.assumed_schedule), self.client
         if steps != self.update.steps:
             raise LeakpipeError(
-                f"update: {self.update.steps} local steps, expected {steps} for {self.images} images, "
-                f"batch size {self.batch_size} and {self.epochs} epochs"
+                f"update: {self.update.steps} local steps, expected {steps} for {client.images} images, "
+                f"batch size {client.batch_size} and {client.epochs} epochs"
             )
         for client in self.clients:
             expected = (client.images, *self.image_shape)
@@ -67,18 +109,18 @@ class Observation(KnownClient):
                 raise LeakpipeError(f"prior: shape {tuple(client.prior.shape)}, expected {expected}")
         if self.defense is not None and (aggregated := count_aggregated(self.defense)) != len(self.clients):
             raise LeakpipeError(
-                f"companions: {len(self.companions)}, expected {aggregated - 1} for the told "
+                f"cohort: {len(self.cohort)} other clients, expected {aggregated - 1} for the defence's "
                 f"aggregate of {aggregated} clients"
             )
 
     @property
     def clients(self) -> tuple[KnownClient, ...]:
-        """All whose training the update is made of, the attacked one first; candidates are in this order."""
-        return self, *self.companions
+        """All clients whose training the update contains, the attacked one first; candidates are in this order."""
+        return self.client, *self.cohort
 
     @property
     def candidates(self) -> int:
-        """How many images the update is made of."""
+        """The number of images that the update is made of."""
         return sum(client.images for client in self.clients)
 
     @property
@@ -103,17 +145,17 @@ class Observation(KnownClient):
 
 
 def usable_settings(observation: Observation, settings: AttackSettings) -> tuple[AttackSettings, list[str]]:
-    """Hold what an attack needs against what the attacker has.
+    """Compares what an attack needs with what the attacker has, and adapts the settings where that helps.
 
-    A client whose loss is zero sends a zero update, which says nothing of its images, while its running
-    statistics still do: the attack then falls back on them, and a note says so. Where a defence withholds running
-    statistics the attack goes on without them, if it has anything else to match.
+    The zero update of a client whose loss is zero says nothing of its images, while its running statistics still do:
+    the attack then falls back on them, and a note says so. Where a defence withholds running statistics, the attack
+    goes on without them if it has anything else to match.
 
     Returns:
         The settings to attack with, and notes.
 
     Raises:
-        LeakpipeError: Says what the settings need and the observation lacks.
+        LeakpipeError: The settings need something that the observation lacks.
     """
     notes = []
     if not observation.has_signal:
@@ -136,7 +178,7 @@ def usable_settings(observation: Observation, settings: AttackSettings) -> tuple
         raise LeakpipeError("the attack needs exact batch statistics, but none are granted")
     if not (observation.has_signal or matches):
         raise LeakpipeError("the update is all zero and holds no running statistics: nothing is left to attack")
-    if observation.companions:
+    if observation.cohort:
         unfit = unfit_for_aggregates(settings, labels_known=observation.candidate_labels is not None)
         if unfit:
             raise LeakpipeError(f"the update is an aggregate of {len(observation.clients)} clients, but {unfit}")
@@ -145,44 +187,6 @@ def usable_settings(observation: Observation, settings: AttackSettings) -> tuple
     if observation.candidate_prior is None and (settings.start == "prior" or settings.prior_weight > 0):
         raise LeakpipeError("the attack needs a prior image, but none is granted")
     return settings, notes
-
-
-def simulated_trainings(
-    observation: Observation, settings: AttackSettings, *, seed: int
-) -> list[tuple[list[list[int]], float]]:
-    """The schedules that are simulated on the candidates, and the weight of each in the update that they explain.
-
-    The attacked client's first; those of the clients in an aggregate name candidates one client after the other.
-    """
-    trainings, first = [], 0
-    for client, share in zip(observation.clients, observation.shares, strict=True):
-        schedules = assumed_schedules(client, settings, seed=seed)
-        for schedule in schedules:
-            placed = [[first + position for position in step] for step in schedule]
-            trainings.append((placed, share / len(schedules)))
-        first += client.images
-    return trainings
-
-
-def assumed_schedules(client: KnownClient, settings: AttackSettings, *, seed: int) -> list[list[list[int]]]:
-    """One client's schedules that are averaged over: one, or `settings.orders` where the order is unknown.
-
-    The first epoch of each names the candidates; later epochs are in orders drawn from `seed`.
-    """
-    assumed = [list(step) for step in client.assumed_schedule]
-    if settings.local_batches == "single":
-        return [[list(range(client.images))]]
-    if client.schedule is not None or settings.orders == 1 or client.epochs == 1:
-        return [assumed]
-    generator = torch.Generator().manual_seed(seed)
-    schedules = []
-    for _ in range(settings.orders):
-        schedule = assumed[: len(assumed) // client.epochs]
-        for _ in range(client.epochs - 1):
-            order = torch.randperm(client.images, generator=generator)
-            schedule = schedule + [chunk.tolist() for chunk in order.split(client.batch_size)]
-        schedules.append(schedule)
-    return schedules
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:

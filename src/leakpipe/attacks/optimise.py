@@ -14,12 +14,12 @@ from leakpipe.attacks.search import Search, SearchState
 from leakpipe.params.attacks import AttackSettings
 
 LABEL_ROUNDS = 3  # times that ambiguous labels are counted again with better guesses of the images
-TRIAL = (100, 500)  # least and most iterations that tell one guess of the labels from another (20 were too few)
+TRIAL = (100, 500)  # least and most iterations of an attack that tries one guess of the labels (20 were too few)
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What an attack got.
+    """The result of an attack.
 
     Attributes:
         images: Shape (images, channels, height, width) in [0, 1]: the best iterate by the attack's own
@@ -29,7 +29,7 @@ class Reconstruction:
         iterations: Optimiser steps taken.
         stopped: Why it ended: "finished" all iterations, "converged" before, or "diverged".
         curves: Value of every term at `curves["iteration"]` (at most about 100 points).
-        notes: What a reader must know (a term that could not be used), in sentences.
+        notes: What a reader must know (a term that could not be used, an engine that stood in), in sentences.
     """
 
     images: Tensor
@@ -49,9 +49,9 @@ def invert(
     on_iteration: Callable[[int, float], None] = lambda _iteration, _objective: None,
     checkpoint: Checkpoint | None = None,
 ) -> Reconstruction:
-    """Search the images whose simulated local training explains the observed update.
+    """Searches the images whose simulated local training explains the observed update.
 
-    `leakpipe.attacks.objective.Terms` has the objective.
+    `leakpipe.attacks.objective.Objective` is what the search minimises.
 
     Args:
         seed: Fixes the random starts.
@@ -75,7 +75,7 @@ def invert(
         iterations=state.iteration,
         stopped=state.stopped,
         curves=state.curves,
-        notes=[*notes, *how, *search.terms.notes, *state.notes],
+        notes=[*notes, *how, *search.objective.notes, *state.notes],
     )
 
 
@@ -96,7 +96,7 @@ def _run(
 
 
 def _choose_labels(observation: Observation, settings: AttackSettings, *, seed: int) -> tuple[Tensor | None, list[str]]:
-    """Labels to attack with (None: search them too), and a note where they were recovered."""
+    """Labels to attack with (None: they are searched too), and a note where they were recovered."""
     granted = observation.candidate_labels
     if not observation.has_signal:  # nothing to recover them from, and what is left to match does not depend on them
         unknown = torch.zeros(observation.candidates, dtype=torch.int64)
@@ -106,14 +106,15 @@ def _choose_labels(observation: Observation, settings: AttackSettings, *, seed: 
     if settings.labels == "granted" and granted is not None:
         return granted, []
     counts = _recover_labels(observation, settings, seed=seed)
-    told = ", ".join(f"{count} of class {label}" for label, count in enumerate(counts) if count)
-    return labels_of_counts(counts), [f"Labels were recovered from the head's gradient: {told}."]
+    counted = ", ".join(f"{count} of class {label}" for label, count in enumerate(counts) if count)
+    return labels_of_counts(counts), [f"Labels were recovered from the head's gradient: {counted}."]
 
 
 def _recover_labels(observation: Observation, settings: AttackSettings, *, seed: int) -> tuple[int, ...]:
-    """Count the labels; where it is a close call, keep the counts whose short attack explains the update best."""
-    shape = (observation.images, *observation.image_shape)
-    guess = observation.prior if observation.prior is not None else torch.full(shape, 0.5)
+    """Counts the labels; where it is a close call, keeps the counts whose short attack explains the update best."""
+    client = observation.client
+    shape = (client.images, *observation.image_shape)
+    guess = client.prior if client.prior is not None else torch.full(shape, 0.5)
     iterations = min(max(TRIAL[0], settings.iterations // 5), TRIAL[1])
     trial = settings.model_copy(update={"iterations": iterations, "restarts": 1, "group_weight": 0.0})
     chosen: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""How gradients become steps: pure functions from slots to slots, so that a search can be stopped and continued.
+"""How gradients become steps: pure functions of the optimizer state, so that a search can be stopped and continued.
 
 Ours, because torch's optimisers import its compiler on first use, which takes longer (4 s) than a whole attack
 on a small image, and because their state does not travel as plain tensors. Values and gradients have shape
@@ -17,8 +17,8 @@ FIRST_DECAY, SECOND_DECAY, STABILITY = 0.9, 0.999, 1e-8  # Adam's published cons
 HISTORY = 100  # pairs that L-BFGS keeps, as torch does
 
 
-def initial_slots(settings: AttackSettings, values: Tensor) -> dict[str, Tensor]:
-    """What an optimiser remembers, before its first step."""
+def initial_optimizer_state(settings: AttackSettings, values: Tensor) -> dict[str, Tensor]:
+    """What an optimizer remembers before its first step."""
     if settings.optimizer != "lbfgs":
         return {"first": torch.zeros_like(values), "second": torch.zeros_like(values)}
     restarts, size = values.shape
@@ -32,17 +32,17 @@ def initial_slots(settings: AttackSettings, values: Tensor) -> dict[str, Tensor]
 
 
 def take_step(
-    settings: AttackSettings, values: Tensor, gradient: Tensor, slots: Tensors, *, iteration: int, since_start: int
+    settings: AttackSettings, values: Tensor, gradient: Tensor, state: Tensors, *, iteration: int, since_start: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """New values and slots.
+    """New values and optimizer state.
 
     Args:
         iteration: Number of this step in the whole search, from 1; it sets the size of the step.
-        since_start: Number of this step since the slots were initial, from 1.
+        since_start: Number of this step since the optimizer state was initial, from 1.
     """
     size = step_size(settings, iteration)
     if settings.optimizer == "lbfgs":
-        return _lbfgs_step(values, gradient, slots, size=size, first=since_start == 1)
+        return _lbfgs_step(values, gradient, state, size=size, first=since_start == 1)
     if settings.optimizer == "signed-adam":
         gradient = gradient.sign()
     elif settings.optimizer == "soft-signed-adam":
@@ -50,8 +50,8 @@ def take_step(
         gradient = (softness * gradient).tanh() / softness
     if settings.optimizer == "adamw":
         values = values * (1 - size * settings.weight_decay)
-    first = FIRST_DECAY * slots["first"] + (1 - FIRST_DECAY) * gradient
-    second = SECOND_DECAY * slots["second"] + (1 - SECOND_DECAY) * gradient.square()
+    first = FIRST_DECAY * state["first"] + (1 - FIRST_DECAY) * gradient
+    second = SECOND_DECAY * state["second"] + (1 - SECOND_DECAY) * gradient.square()
     direction = (first / (1 - FIRST_DECAY**since_start)) / (
         (second / (1 - SECOND_DECAY**since_start)).sqrt() + STABILITY
     )
@@ -70,20 +70,20 @@ def step_size(settings: AttackSettings, iteration: int) -> float:
 
 
 def _lbfgs_step(
-    values: Tensor, gradient: Tensor, slots: Tensors, *, size: float, first: bool
+    values: Tensor, gradient: Tensor, state: Tensors, *, size: float, first: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """L-BFGS (Liu and Nocedal 1989) without a line search, as torch's: the first step is at most 1 long in L1."""
     if first:
         shortened = (1 / gradient.abs().sum(dim=1, keepdim=True)).clamp_max(1.0)
         step = -size * shortened * gradient
-        return values + step, {**slots, "gradient": gradient, "step": step}
-    move, change = slots["step"], gradient - slots["gradient"]
+        return values + step, {**state, "gradient": gradient, "step": step}
+    move, change = state["step"], gradient - state["gradient"]
     curvature = (move * change).sum(dim=1)
     accepted = curvature > 1e-10
     keep = accepted[:, None].to(values.dtype)  # a refused pair is kept as zeros, which change nothing
-    moves = torch.cat([slots["moves"], (keep * move)[:, None]], dim=1)[:, -HISTORY:]
-    changes = torch.cat([slots["changes"], (keep * change)[:, None]], dim=1)[:, -HISTORY:]
-    scale = torch.where(accepted, curvature / change.square().sum(dim=1).clamp_min(1e-30), slots["scale"])
+    moves = torch.cat([state["moves"], (keep * move)[:, None]], dim=1)[:, -HISTORY:]
+    changes = torch.cat([state["changes"], (keep * change)[:, None]], dim=1)[:, -HISTORY:]
+    scale = torch.where(accepted, curvature / change.square().sum(dim=1).clamp_min(1e-30), state["scale"])
     step = size * _two_loops(gradient, moves, changes, scale)
     return values + step, {"moves": moves, "changes": changes, "scale": scale, "gradient": gradient, "step": step}
 

@@ -149,9 +149,9 @@ PRESETS.add(
 )
 
 PRESETS.add(
-    "leakpipe",
+    "bn-cosine",
     Preset(
-        paper="leakpipe: weighted cosine, normalised batch statistics, surrogate slope of ReLU's step, smooth steps",
+        paper="this repository: cosine of updates and batch statistics recovered from the update, in training mode",
         settings=AttackSettings(
             layer_weighting=0.5,
             batch_norm_weight=1.0,
@@ -168,7 +168,7 @@ PRESETS.add(
 PRESETS.add(
     "row-space",
     Preset(
-        paper="leakpipe: row space of weight gradients, after SPEAR (Dimitrov et al. 2024), and batch statistics",
+        paper="this repository: row space of weight gradients, after SPEAR (Dimitrov 2024), and batch statistics",
         settings=AttackSettings(
             row_space_weight=1.0,
             objective_weight=0.0,

@@ -8,11 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from leakpipe.attacks.objective import Terms
+from leakpipe.attacks.candidates import Variables, start_candidates
+from leakpipe.attacks.objective import Objective
 from leakpipe.attacks.observation import Observation
-from leakpipe.attacks.optimizers import initial_slots, take_step
-from leakpipe.attacks.starts import start_candidates
-from leakpipe.attacks.variables import Variables
+from leakpipe.attacks.optimizers import initial_optimizer_state, take_step
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.layers import count_classes
 from leakpipe.models.state import Tensors
@@ -29,13 +28,13 @@ class SearchState:
         iteration: Steps taken.
         variables: Free values of every restart, shape (restarts, variables): images, then labels where these
             are searched too.
-        slots: What the optimiser remembers.
-        slots_start: Iteration at which it last began anew.
+        optimizer_state: What the optimizer remembers.
+        optimizer_start: Iteration at which it last began anew.
         best: Variables as images in [0, 1] at full size and labels, at each restart's least objective.
         best_objective: Float64 of shape (restarts,); infinite before the first evaluation.
         alive: Restarts that are still finite, shape (restarts,).
         reached: Least objective of this iteration.
-        drift: How far the simulated client's model has drifted, by weight; empty where it does not.
+        memory: What the engine remembers; most engines remember nothing.
         reference: Least objective when progress was last asked for.
         curves: Value of every term at `curves["iteration"]`, of the restart with the least objective.
         notes: What a reader must know, in sentences.
@@ -44,12 +43,12 @@ class SearchState:
 
     iteration: int
     variables: Tensor
-    slots: Mapping[str, Tensor]
-    slots_start: int
+    optimizer_state: Mapping[str, Tensor]
+    optimizer_start: int
     best: Tensor
     best_objective: Tensor
     alive: Tensor
-    drift: Tensors
+    memory: Tensors
     reached: float = math.inf
     reference: float = math.inf
     curves: Mapping[str, list[float]] = field(default_factory=dict)
@@ -68,7 +67,7 @@ class Search:
 
     def __init__(self, observation: Observation, settings: AttackSettings, labels: Tensor | None, *, seed: int) -> None:
         self.settings, self.labels, self.seed = settings, labels, seed
-        self.terms = Terms(observation, settings, seed=seed)
+        self.objective = Objective(observation, settings, seed=seed)
         self.observation = observation
         self.shape = (observation.candidates, *observation.image_shape)
         self.classes = count_classes(observation.before)
@@ -85,40 +84,33 @@ class Search:
             logits = torch.randn(len(images), self.shape[0] * self.classes, generator=generator)
             full = torch.cat([full, self.variables.label_shares(logits).flatten(1)], dim=1)
         variables = self.variables.from_images(images, logits, level=0)
-        drifts = self.settings.global_model == "drifting"
-        weights = self.observation.before.weights
         return SearchState(
             iteration=0,
             variables=variables,
-            slots=initial_slots(self.settings, variables),
-            slots_start=0,
+            optimizer_state=initial_optimizer_state(self.settings, variables),
+            optimizer_start=0,
             best=full,
             best_objective=torch.full((len(images),), math.inf, dtype=torch.float64),
             alive=torch.ones(len(images), dtype=torch.bool),
-            drift={name: torch.zeros_like(weight) for name, weight in weights.items()} if drifts else {},
+            memory=self.objective.engine.initial_memory(),
         )
 
     def advance(self, state: SearchState) -> SearchState:
         """Evaluate all restarts and take one step; a restart that is no longer finite stays where it is."""
         state = self._enter_level(state)
         iteration = state.iteration + 1
-        consensus, drift = self._consensus(state), state.drift
-        found = [self._nowhere(variables) for variables in state.variables]
-        for restarts in state.alive.nonzero().flatten().split(self.terms.together):
-            points, drift = self._evaluate(state.variables[restarts], drift, consensus)
-            for restart, point in zip(restarts.tolist(), points, strict=True):
-                found[restart] = point
-        moved, slots = take_step(
+        found = self._evaluate(state)
+        moved, optimizer_state = take_step(
             self.settings,
             state.variables,
-            torch.stack([point.gradient for point in found]),
-            state.slots,
+            found.gradient,
+            state.optimizer_state,
             iteration=iteration,
-            since_start=iteration - state.slots_start,
+            since_start=iteration - state.optimizer_start,
         )
         moved = self.variables.clamped(moved)
-        reached = torch.stack([point.objective for point in found])
-        remembered = [value.flatten(1).isfinite().all(dim=1) for value in slots.values() if value.dim() > 1]
+        reached = found.objective
+        remembered = [value.flatten(1).isfinite().all(dim=1) for value in optimizer_state.values() if value.dim() > 1]
         alive = state.alive & reached.isfinite() & torch.stack([moved.isfinite().all(dim=1), *remembered]).all(dim=0)
         notes = [
             f"Diverged: not finite at iteration {iteration} (restart {restart})."
@@ -130,13 +122,13 @@ class Search:
                 state,
                 iteration=iteration,
                 variables=torch.where(alive[:, None], moved, state.variables),
-                slots=slots,
-                best=torch.where(better[:, None], torch.stack([point.candidates for point in found]), state.best),
+                optimizer_state=optimizer_state,
+                best=torch.where(better[:, None], found.candidates, state.best),
                 best_objective=torch.where(better, reached, state.best_objective),
                 alive=alive,
-                drift=drift,
+                memory=found.memory,
                 reached=float(reached.min()),
-                curves=self._with_point(state.curves, iteration, found[int(reached.argmin())]),
+                curves=self._with_point(state.curves, iteration, found),
                 notes=(*state.notes, *notes),
             )
         )
@@ -145,43 +137,35 @@ class Search:
         """The attacked client's images and labels (class indices), and the objective, of the best restart."""
         winner = int(state.best_objective.argmin())
         size = math.prod(self.shape)
-        own = slice(self.observation.images)  # an aggregate's candidates of other clients come after these
+        own = slice(self.observation.client.images)  # an aggregate's candidates of other clients come after these
         images = state.best[winner, :size].view(self.shape)[own]
         if self.labels is not None:
             return images, self.labels[own], float(state.best_objective[winner])
         shares = state.best[winner, size:].view(-1, self.classes)[own]
         return images, shares.argmax(dim=1), float(state.best_objective[winner])
 
-    def _evaluate(self, rows: Tensor, drift: Tensors, consensus: Tensor | None) -> tuple[list["_Point"], Tensors]:
-        """Objective and gradient of one restart, or of `terms.together`; and where the model drifts to."""
-        found = self._measured(rows, drift, consensus)
-        finite = (found.objective.isfinite() & found.gradient.isfinite().all(dim=1)).tolist()
-        points = [
-            _Point(found.candidates[place], found.objective[place], found.gradient[place], found.terms_at(place))
-            if finite[place]
-            else self._nowhere(row)
-            for place, row in enumerate(rows)
-        ]
-        return points, found.drift if finite[0] else drift  # who drifts is alone
-
-    def _measured(self, rows: Tensor, drift: Tensors, consensus: Tensor | None) -> "_Measured":
-        """What `_evaluate` finds, whether finite or not; all that depends on values is a tensor, to be compiled."""
-        rows = rows.detach().requires_grad_()
-        images, shares = self.variables.candidates(rows)
-        flat = images.clamp(0, 1).flatten(1)
-        candidates = (flat if shares is None else torch.cat([flat, shares.flatten(1)], dim=1)).detach()
-        labels = self._labels(shares, restarts=len(rows))
-        evaluation = self.terms.evaluate_all(images, labels, drift=drift or None, consensus=consensus)
-        (gradient,) = torch.autograd.grad(evaluation.objective.sum(), rows)
-        if drift and evaluation.update is not None:
-            drift = {name: value + evaluation.update.weights[name] for name, value in drift.items()}
-        return _Measured(candidates, evaluation.objective.detach(), gradient, drift, evaluation.values)
-
-    def _nowhere(self, row: Tensor) -> "_Point":
-        """The point of a restart that is not finite, or not evaluated: infinite, of no direction."""
-        images = math.prod(self.shape) + (self.shape[0] * self.classes if self.labels is None else 0)
-        nowhere = torch.tensor(math.inf, dtype=torch.float64)
-        return _Point(row.new_zeros(images), nowhere, torch.zeros_like(row), {})
+    def _evaluate(self, state: SearchState) -> "_Points":
+        """Evaluates all restarts that are alive, up to `objective.together` at once."""
+        candidates, gradient = torch.zeros_like(state.best), torch.zeros_like(state.variables)
+        reached, terms = torch.full_like(state.best_objective, math.inf), dict[str, Tensor]()
+        consensus, memory = self._consensus(state), state.memory
+        for restarts in state.alive.nonzero().flatten().split(self.objective.together):
+            rows = state.variables[restarts].detach().requires_grad_()
+            images, shares = self.variables.candidates(rows)
+            labels = self.labels.expand(len(rows), *self.labels.shape) if self.labels is not None else shares
+            assert labels is not None  # labels that are not given are searched
+            evaluation = self.objective.evaluate_all(images, labels, memory=memory, consensus=consensus)
+            (slope,) = torch.autograd.grad(evaluation.objective.sum(), rows)
+            finite = evaluation.objective.isfinite() & slope.isfinite().all(dim=1)
+            parts = [images.clamp(0, 1)] if shares is None else [images.clamp(0, 1), shares]
+            kept = restarts[finite]
+            candidates[kept] = torch.cat([part.detach().flatten(1) for part in parts], dim=1)[finite]
+            gradient[kept], reached[kept] = slope[finite], evaluation.objective.detach()[finite]
+            for name, values in evaluation.values.items():
+                terms.setdefault(name, torch.zeros_like(reached))[kept] = values[finite].double()
+            if finite[0]:  # an engine with a memory takes one restart at a time
+                memory = evaluation.memory
+        return _Points(candidates, reached, gradient, terms, memory)
 
     def _enter_level(self, state: SearchState) -> SearchState:
         """Enlarge the candidates where the next level of the pyramid begins; the optimiser begins anew there."""
@@ -192,16 +176,12 @@ class Search:
         if level == before:
             return state
         larger = self.variables.enlarged(state.variables, level=level)
-        return replace(state, variables=larger, slots=initial_slots(self.settings, larger), slots_start=state.iteration)
-
-    def _labels(self, shares: Tensor | None, *, restarts: int) -> Tensor:
-        """What the simulated training on the candidates of each restart takes as labels."""
-        if self.settings.client_loss == "saturated-bce":
-            return torch.ones(restarts, self.shape[0], self.classes)
-        if shares is not None:
-            return shares
-        assert self.labels is not None  # labels that are not given are searched
-        return self.labels.expand(restarts, *self.labels.shape)
+        return replace(
+            state,
+            variables=larger,
+            optimizer_state=initial_optimizer_state(self.settings, larger),
+            optimizer_start=state.iteration,
+        )
 
     def _consensus(self, state: SearchState) -> Tensor | None:
         if self.settings.group_weight == 0:
@@ -222,35 +202,31 @@ class Search:
         return replace(state, reference=least)
 
     def _with_point(
-        self, curves: Mapping[str, list[float]], iteration: int, leader: "_Point"
+        self, curves: Mapping[str, list[float]], iteration: int, found: "_Points"
     ) -> Mapping[str, list[float]]:
+        leader = int(found.objective.argmin())
         every = max(1, self.settings.iterations // CURVE_POINTS)
         due = iteration % every == 0 or iteration in (1, self.settings.iterations)
-        if not (due and leader.objective.isfinite()):
+        if not (due and found.objective[leader].isfinite()):
             return curves
-        terms = {name: value.item() for name, value in leader.terms.items()}
-        point = {"iteration": float(iteration), "objective": float(leader.objective), **terms}
+        terms = {name: values[leader].item() for name, values in found.terms.items()}
+        point = {"iteration": float(iteration), "objective": found.objective[leader].item(), **terms}
         return {name: [*curves.get(name, []), value] for name, value in point.items()}
 
 
-class _Measured(NamedTuple):
-    """Of several restarts: candidates, objectives, gradients and terms; and where the model drifts to."""
+class _Points(NamedTuple):
+    """What all restarts reach; one that is not finite, or not evaluated, reaches infinity and points nowhere.
 
-    candidates: Tensor
-    objective: Tensor
-    gradient: Tensor
-    drift: Tensors
-    terms: Tensors
-
-    def terms_at(self, place: int) -> Tensors:
-        """Of one of them."""
-        return {name: values[place] for name, values in self.terms.items()}
-
-
-class _Point(NamedTuple):
-    """One restart's candidates (flat, as `SearchState.best`), what they reach, and where that points."""
+    Attributes:
+        candidates: As `SearchState.best`.
+        objective: Float64 of shape (restarts,).
+        gradient: Of the objective, shape (restarts, variables).
+        terms: Each term by name, float64 of shape (restarts,).
+        memory: What the engine then remembers.
+    """
 
     candidates: Tensor
     objective: Tensor
     gradient: Tensor
     terms: Tensors
+    memory: Tensors

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +22,8 @@ from leakpipe.cli.options import (
 from leakpipe.cli.terminal import progress_bar, stop_cleanly
 
 if TYPE_CHECKING:
-    import numpy as np
+    from torch import Tensor
 
-    from leakpipe.attacks.observation import Observation
-    from leakpipe.federation.files import CohortMember, StoredUpdate
-    from leakpipe.models.state import ModelState
     from leakpipe.params.attacks import AttackSettings, ThreatModel
     from leakpipe.params.defenses import DefenseSteps
 
@@ -138,10 +135,14 @@ class _Attack:
     checkpoint_seconds: float
 
     def run(self, model: Path, update: Path, out: Path, bar: Any, labels: Mapping[str, Any]) -> dict[str, Any]:
-        """Attack one update, write the reconstruction, return its curves and a summary for the run record."""
+        """Attacks one update, writes the reconstruction, and returns its curves and a summary for the run record."""
+        import torch
+
         from leakpipe.attacks.checkpoint import Checkpoint
         from leakpipe.attacks.files import save_reconstruction
         from leakpipe.attacks.optimise import invert as run_attack
+        from leakpipe.attacks.threat_model import observe
+        from leakpipe.data.priors import choose_priors, load_priors
         from leakpipe.errors import LeakpipeError
         from leakpipe.federation.files import load_model, load_update
         from leakpipe.randomness import derive_seed
@@ -156,10 +157,17 @@ class _Attack:
             path = self.checkpoints / f"round{cell['round']}.safetensors"
             key = self._key(seed, model, update)
             checkpoint = Checkpoint(path, key=key, seconds=self.checkpoint_seconds, labels=labels)
+        priors = load_priors(self.prior)[0]
+
+        def grant(labels: Sequence[int]) -> "Tensor":
+            return torch.from_numpy(choose_priors(priors, self.granted.prior, labels))
+
         started = time.perf_counter()
         try:
-            priors = self._priors(stored.labels)
-            observation = self._observe(state, stored)
+            matched = self.settings.batch_norm_weight > 0 and self.settings.batch_norm == "update"
+            if matched and self.granted.batch_norm == "none":
+                raise LeakpipeError("the attack needs running statistics, withheld by threat_model.batch_norm: none")
+            observation = observe(state, stored, self.granted, priors=grant, defense=self.defense)
             result = run_attack(
                 observation, self.settings, seed=seed, on_iteration=_advance(bar), checkpoint=checkpoint
             )
@@ -170,7 +178,7 @@ class _Attack:
             out,
             result.images.numpy(),
             labels=result.labels.numpy(),
-            prior=priors,
+            prior=grant(stored.labels).numpy(),
             cell=cell,
             iterations=result.iterations,
         )
@@ -187,58 +195,8 @@ class _Attack:
         }
         return {"round": cell["round"], "steps": curves.pop("iteration", []), "curves": curves, "summary": summary}
 
-    def _observe(self, state: "ModelState", stored: "StoredUpdate") -> "Observation":
-        """What the threat model grants of a stored update."""
-        from leakpipe.attacks.batch_statistics import recover_batch_statistics, weight_of_batches
-        from leakpipe.attacks.clients import KnownClient
-        from leakpipe.attacks.observation import Observation
-        from leakpipe.client.update import ClientUpdate
-        from leakpipe.errors import LeakpipeError
-
-        granted, update = self.granted, stored.update
-        exact = None
-        if granted.batch_norm == "exact":
-            if not stored.exact_statistics:
-                raise LeakpipeError("holds no exact statistics; run federate with --exact-statistics")
-            undefended = ClientUpdate(update.weights, stored.exact_statistics, update.steps)
-            weight = weight_of_batches(stored.settings.batch_norm_momentum, [update.steps])
-            exact = recover_batch_statistics(state, undefended, weight)
-        elif granted.batch_norm == "none":
-            if self.settings.batch_norm_weight > 0 and self.settings.batch_norm == "update":
-                raise LeakpipeError("the attack needs running statistics, withheld by threat_model.batch_norm: none")
-            update = ClientUpdate(update.weights, {}, update.steps)
-        known = self._known(stored)
-        return Observation(
-            before=state,
-            update=update,
-            settings=stored.settings,
-            image_shape=tuple(known["prior"].shape[1:]),
-            exact_statistics=exact,
-            defense=self.defense,
-            companions=[] if self.defense is None else [KnownClient(**self._known(each)) for each in stored.cohort],
-            **known,
-        )
-
-    def _known(self, client: "StoredUpdate | CohortMember") -> dict[str, Any]:
-        """What the attacker knows of one client's training."""
-        import torch
-
-        return {
-            "images": len(client.labels),
-            "batch_size": len(client.schedule[0]),
-            "epochs": sum(map(len, client.schedule)) // len(client.labels),
-            "labels": torch.tensor(client.labels) if self.granted.labels == "known" else None,
-            "schedule": client.schedule if self.granted.batch_order == "known" else None,
-            "prior": torch.from_numpy(self._priors(client.labels)),
-        }
-
-    def _priors(self, labels: list[int]) -> "np.ndarray":
-        from leakpipe.data.priors import choose_priors, load_priors
-
-        return choose_priors(load_priors(self.prior)[0], self.granted.prior, labels)
-
     def _key(self, seed: int, model: Path, update: Path) -> str:
-        """All that an attack depends on: a checkpoint of anything else must not be continued."""
+        """Everything that an attack depends on: a checkpoint of another attack must not be continued."""
         import torch
 
         from leakpipe.files.storage import read_json, sidecar_path

@@ -4,13 +4,26 @@ The settings are flat, so that params.yaml and `dvc exp run -S` override each by
 (`leakpipe.attacks.presets`) fix them as published.
 """
 
+import warnings
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from leakpipe.params.types import Name, Registered, Section, Seeds, Switchable
 
+RENAMED_PRESETS = {"leakpipe": "bn-cosine"}  # read for one more release, with a warning
 Iterations = Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+def _renamed(preset: str) -> str:
+    name = RENAMED_PRESETS.get(preset, preset)
+    if name != preset:
+        warnings.warn(
+            f"preset: {preset!r} is now called {name!r}; the old name ends with the next release",
+            FutureWarning,
+            stacklevel=2,
+        )
+    return name
 
 
 def _growing(sizes: tuple[int, ...]) -> tuple[int, ...]:
@@ -138,9 +151,9 @@ class AttackSettings(Section):
     patience: int = Field(default=100, ge=1, description="Iterations over which `tolerance` asks for progress.")
     engine: Literal["double-backward", "autograd"] = Field(
         default="double-backward",
-        description="How simulated local training is differentiated: by a hand-written `double-backward`, which is "
-        "faster and hands over to autograd, with a note, where it does not know the network or the training, or "
-        "always by `autograd`. Results agree up to rounding.",
+        description="How simulated local training is differentiated: by the hand-written `double-backward`, which "
+        "leaves networks and trainings that it does not know to autograd, with a note, or always by the slower "
+        "`autograd`. Results agree up to rounding.",
     )
 
     # Deviations of the paper's released tool; docs/attacks/published-tool.md numbers them.
@@ -231,7 +244,7 @@ class ThreatModel(Section):
 class AttackParams(AttackSettings):
     """One attack: a preset, changes to it, and its targets."""
 
-    preset: Annotated[str, Registered("attack preset")] = Field(
+    preset: Annotated[str, Registered("attack preset"), AfterValidator(_renamed)] = Field(
         description="Published recipe, whose values unset fields keep."
     )
     targets: Switchable[TargetParams] = Field(

@@ -1,1 +1,1 @@
-"""How an attack differentiates local training: by autograd, or by the double backward written by hand."""
+"""Engines: how an attack simulates local training on candidates and differentiates it."""

@@ -1,1 +1,1 @@
-"""The attack's step by hand: forward, backward, tangent and reverse pass of a network, layer by layer."""
+"""The hand-written double backward: forward, backward, tangent and reverse pass of a network, layer by layer."""

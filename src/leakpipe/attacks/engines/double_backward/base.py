@@ -1,15 +1,15 @@
-"""What every layer's part in the four passes looks like, and the layers without parameters.
+"""The part of a layer in the four passes of the double backward, and the layers without parameters.
 
-A weight gradient g = ∂loss/∂W, taken in a direction v, is the derivative of the loss along v: ⟨g, v⟩ = Ṡ. What the
-candidates' images do to it follows from four passes through the network:
+A weight gradient g = ∂loss/∂W, taken in a direction v, is the derivative of the loss along v: ⟨g, v⟩ = Ṡ. Its
+derivative in the candidates' images follows from four passes through the network:
 
-1. forward: what every layer puts out, h;
-2. backward: the loss's derivative δ with respect to that, which gives g, and from g the attack's direction v;
+1. forward: the output h of every layer;
+2. backward: the loss's derivative δ with respect to h, which gives g, and from g the attack's direction v;
 3. tangent: how h moves when the weights move along v, ḣ;
 4. reverse: the derivative of Ṡ with respect to h, written h̄, back to the images.
 
-The derivative of Ṡ with respect to ḣ is δ again, so that the reverse pass reuses it, and no pass makes a gradient of
-a weight but the second, and the last where weights move between steps (`several_steps`). Automatic differentiation of
+The derivative of Ṡ with respect to ḣ is δ again, so that the reverse pass reuses it. Only the second pass makes
+gradients of weights, and the last one where weights move between steps (`SeveralSteps`). Automatic differentiation of
 the backward pass (Zhu 2019) arrives at the same numbers.
 """
 
@@ -25,8 +25,8 @@ Adjoints = tuple[Tensor | None, ...]
 def pull_back(adjoint: Tensor, result: Tensor, inputs: Sequence[Tensor]) -> Adjoints:
     """Adjoints of `inputs` from that of `result`, whose graph is kept; None where it does not depend on one.
 
-    Of an inner product, not `torch.autograd.grad(result, inputs, adjoint)`: that imports sympy to compare two shapes,
-    which takes longer than many an attack.
+    Differentiates an inner product, because `torch.autograd.grad(result, inputs, adjoint)` imports sympy to compare two
+    shapes, which takes longer than many an attack.
     """
     with torch.enable_grad():
         inner = (result * adjoint).sum()
@@ -34,13 +34,13 @@ def pull_back(adjoint: Tensor, result: Tensor, inputs: Sequence[Tensor]) -> Adjo
 
 
 class Layer(ABC):
-    """One layer's part in the passes; it is made by the forward pass and holds what the others need.
+    """One layer's part in the passes; the forward pass makes it, and it keeps what the other passes need.
 
     `tangent` comes after `backward`, `reverse` after `tangent`. Tensors have the shapes of the layer's inputs and
     output; None is zero.
 
     Attributes:
-        output: What the layer put out, h.
+        output: The layer's output h.
     """
 
     output: Tensor
@@ -59,7 +59,7 @@ class Layer(ABC):
 
 
 class Rectifier(Layer):
-    """max(h, 0); with a slope, a sigmoid's derivative stands for that of its step (`attacks.surrogate`)."""
+    """max(h, 0); with a slope, a sigmoid's derivative stands in for that of its step (`attacks.surrogate`)."""
 
     def __init__(self, features: Tensor, *, slope: float) -> None:
         self.output = features.clamp_min(0)
@@ -86,7 +86,7 @@ class Rectifier(Layer):
 
 
 class MaxPool(Layer):
-    """The largest value of each window; where it lies is taken as fixed."""
+    """The largest value of each window; its place is taken as fixed."""
 
     def __init__(self, layer: torch.nn.MaxPool2d, features: Tensor) -> None:
         self.layer, self.features = layer, features

@@ -1,4 +1,4 @@
-"""A weight's gradient held against its target, and a step along both: with the gradient formed, or without.
+"""A weight's gradient compared with its target, and a step along both: with the gradient formed, or without.
 
 The weight gradient of a convolution or fully connected layer is g = Σ over positions of δ ⊗ p, with δ the loss's
 derivative at an output position and p the patch of the input that it reads. For a target T of the weight's shape and
@@ -7,7 +7,7 @@ the layer's product with it, T·p,
     ⟨g, T⟩ = Σ δ · (T·p)        ‖g‖² = Σ over pairs of positions (δ·δ′)(p·p′)
 
 which reads T once and writes nothing of the weight's size. That pays where positions are few. ‖g − T‖² is only
-computed with the gradient formed: as ‖g‖² − 2⟨g, T⟩ + ‖T‖² it would be lost in rounding where g is near T.
+computed with the gradient formed: ‖g‖² − 2⟨g, T⟩ + ‖T‖² would leave only rounding where g is near T.
 """
 
 from abc import ABC, abstractmethod
@@ -25,8 +25,8 @@ class Compared(ABC):
 
     Args:
         product: The layer's kind.
-        features: What it read.
-        delta: The loss's derivative in what it put out.
+        features: The layer's input.
+        delta: The loss's derivative in the layer's output.
         target: T; None where the gradient is not compared.
     """
 
@@ -43,11 +43,11 @@ class Compared(ABC):
 
     @abstractmethod
     def tangent(self, moved: Tensor | None, weight: Tensor) -> Tensor:
-        """v·p + weight·ṗ at every position; `moved` is what ṗ are the patches of, None where nothing moves."""
+        """v·p + weight·ṗ at every position; ṗ are the patches of `moved`, which is None where nothing moves."""
 
     @abstractmethod
     def reverse(self, adjoint: Tensor | None, weight: Tensor) -> Tensor:
-        """vᵀ·δ + weightᵀ·`adjoint`, of the shape of what the layer reads; None is zero."""
+        """vᵀ·δ + weightᵀ·`adjoint`, of the shape of the layer's input; None is zero."""
 
 
 class Formed(Compared):
@@ -90,7 +90,7 @@ class Paired(Compared):
         self.seen = None if target is None else product.forward(features, target)
 
     def products(self, *, differs: bool) -> tuple[Tensor, ...]:
-        assert not differs  # `compare` has seen to it
+        assert not differs  # `compare` forms the gradient then
         squared = (self.patch_pairs * self.row_pairs).sum().view(1)
         if self.seen is None:
             return torch.zeros_like(squared), squared

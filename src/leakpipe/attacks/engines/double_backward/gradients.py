@@ -1,4 +1,4 @@
-"""All gradients of a network held against their targets: matrices one by one, the many small vectors as one."""
+"""All gradients of a network compared with their targets: matrices one by one, the many small vectors as one."""
 
 from collections.abc import Sequence
 
@@ -16,14 +16,14 @@ Parts = list[Tensor]  # a tensor of every weight matrix, and one of shape (netwo
 
 
 class Gradients:
-    """Where each parameter's gradient is found, and what the vectors among them are compared with.
+    """The places of all parameters' gradients, and the targets of the vectors among them.
 
     Args:
         instructions: Of the network.
         weights: By parameter name, of one network.
         targets: By parameter name; results are in their order.
         networks: How many are side by side.
-        differs: Whether ‖gradient − target‖² is asked for.
+        differs: Whether ‖gradient − target‖² is needed.
     """
 
     def __init__(
@@ -48,18 +48,18 @@ class Gradients:
         self.order = torch.tensor([places[name] for name in targets])
 
     def compare(self, layers: Sequence[Layer]) -> Products:
-        """After the backward pass."""
+        """Compares the gradients, after the backward pass."""
         found = [compared.products(differs=self.differs) for compared in _compared(layers)]
         return self._products(found, self._side_by_side([layer.vector_gradients for layer in _holders(layers)]))
 
     def compare_sum(self, parts: Parts) -> Products:
-        """The same of gradients that are the sum of those of several steps."""
+        """Compares gradients that are the sum of those of several steps."""
         pairs = zip(parts, self.matrix_targets, strict=False)
         found = [formed_products(matrix[None], target, differs=self.differs) for matrix, target in pairs]
         return self._products(found, parts[-1])
 
     def aim(self, layers: Sequence[Layer], slopes: Products) -> None:
-        """Let parameters move along the derivative, in their gradients, of a function of `compare`'s results.
+        """Lets parameters move along the derivative, in their gradients, of a function of `compare`'s results.
 
         Args:
             slopes: Derivative of the function in each of them.
@@ -71,7 +71,7 @@ class Gradients:
         self._aim_vectors(layers, direction)
 
     def direction(self, parts: Parts, slopes: Products) -> Parts:
-        """Along which `aim` would let parameters move where their gradients are `parts`."""
+        """The direction along which `aim` would let parameters move if their gradients were `parts`."""
         along_target, along_gradient, vectors = self._steps(slopes, parts[-1])
         found = []
         for matrix, target, *step in zip(parts, self.matrix_targets, along_target, along_gradient, strict=False):
@@ -79,7 +79,7 @@ class Gradients:
         return [*found, vectors]
 
     def aim_along(self, layers: Sequence[Layer], direction: Parts) -> None:
-        """Let parameters move along a direction."""
+        """Lets parameters move along a direction."""
         for compared, matrix in zip(_compared(layers), direction, strict=False):
             assert isinstance(compared, Formed)  # where there are several steps
             compared.direction = matrix
@@ -91,12 +91,12 @@ class Gradients:
         return [*matrices, self._side_by_side([layer.vector_gradients for layer in _holders(layers)])]
 
     def adjoints(self, layers: Sequence[Layer]) -> Parts:
-        """What `ParameterLayer.differentiate_weights` found."""
+        """The derivatives that `ParameterLayer.differentiate_weights` found."""
         matrices = [layer.weight_adjoint for layer in _holders(layers) if layer.weight_adjoint is not None]
         return [*matrices, self._side_by_side([layer.vector_adjoints for layer in _holders(layers)])]
 
     def by_name(self, parts: Parts) -> dict[str, Tensor]:
-        """Of one network."""
+        """Parts of one network by parameter name."""
         vectors = parts[-1][0].split(self.sizes)
         return {**dict(zip(self.matrices, parts, strict=False)), **dict(zip(self.vectors, vectors, strict=True))}
 

@@ -15,11 +15,11 @@ FEW_COLUMNS = 160  # 3 channels of 7 × 7 pixels and less
 
 
 class Product(ABC):
-    """What a layer does with a tensor of its weight's shape.
+    """Multiplication of a layer's input, or of its output, with a tensor of its weight's shape.
 
     Attributes:
-        outputs: Values that it puts out at one position, in one of the networks.
-        columns: Values that it reads at one position, likewise.
+        outputs: Values of the output at one position, in one of the networks.
+        columns: Values of the input that one position reads, likewise.
         networks: How many are side by side; `patches`, `rows` and their inverses are of one only.
     """
 
@@ -35,13 +35,15 @@ class Product(ABC):
     def backward(self, delta: Tensor, matrix: Tensor, features: Tensor) -> Tensor:
         """The adjoint of `forward` in the features, of which only the shape is used."""
 
-    @abstractmethod
     def forward_both(self, pairs: Pairs) -> Tensor:
         """The sum of `forward` of two pairs of features and matrix."""
+        (first, matrix), (second, other) = pairs
+        return self.forward(first, matrix).add_(self.forward(second, other))
 
-    @abstractmethod
     def backward_both(self, pairs: Pairs, features: Tensor) -> Tensor:
         """The sum of `backward` of two pairs of outputs and matrix."""
+        (first, matrix), (second, other) = pairs
+        return self.backward(first, matrix, features).add_(self.backward(second, other, features))
 
     @abstractmethod
     def gradient(self, features: Tensor, delta: Tensor) -> Tensor:
@@ -68,7 +70,7 @@ class ConvolutionProduct(Product):
     """Of a convolution without groups and dilation, with zeros around."""
 
     def __init__(self, layer: nn.Conv2d, networks: int) -> None:
-        assert not isinstance(layer.padding, str)  # `program` has seen to it
+        assert not isinstance(layer.padding, str)  # `program` refuses others
         self.networks = networks
         self.size: tuple[int, ...] = layer.kernel_size
         self.stride: tuple[int, ...] = layer.stride
@@ -79,9 +81,9 @@ class ConvolutionProduct(Product):
         return conv2d(features, matrix, bias, self.stride, self.padding, groups=self.networks)
 
     def forward_both(self, pairs: Pairs) -> Tensor:
-        (first, matrix), (second, other) = pairs
         if self.networks > 1:
-            return self.forward(first, matrix).add_(self.forward(second, other))
+            return super().forward_both(pairs)
+        (first, matrix), (second, other) = pairs
         return self.forward(torch.cat([first, second], dim=1), torch.cat([matrix, other], dim=1))
 
     def backward(self, delta: Tensor, matrix: Tensor, features: Tensor) -> Tensor:
@@ -100,9 +102,9 @@ class ConvolutionProduct(Product):
         return conv_transpose2d(delta, matrix, None, self.stride, self.padding, left, self.networks)
 
     def backward_both(self, pairs: Pairs, features: Tensor) -> Tensor:
-        (first, matrix), (second, other) = pairs
         if self.networks > 1:
-            return self.backward(first, matrix, features).add_(self.backward(second, other, features))
+            return super().backward_both(pairs, features)
+        (first, matrix), (second, other) = pairs
         return self.backward(torch.cat([first, second], dim=1), torch.cat([matrix, other]), features)
 
     def gradient(self, features: Tensor, delta: Tensor) -> Tensor:
@@ -141,18 +143,10 @@ class MatrixProduct(Product):
         found = _joined(_apart(features, self.networks) @ self._matrices(matrix).transpose(1, 2))
         return found if bias is None else found + bias
 
-    def forward_both(self, pairs: Pairs) -> Tensor:
-        (first, matrix), (second, other) = pairs
-        return self.forward(first, matrix).add_(self.forward(second, other))
-
     def backward(self, delta: Tensor, matrix: Tensor, features: Tensor) -> Tensor:  # noqa: ARG002 its shape follows
         if self.networks == 1:
             return delta @ matrix
         return _joined(_apart(delta, self.networks) @ self._matrices(matrix))
-
-    def backward_both(self, pairs: Pairs, features: Tensor) -> Tensor:
-        (first, matrix), (second, other) = pairs
-        return self.backward(first, matrix, features).add_(self.backward(second, other, features))
 
     def gradient(self, features: Tensor, delta: Tensor) -> Tensor:
         if self.networks == 1:

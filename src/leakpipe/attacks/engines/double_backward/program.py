@@ -1,4 +1,4 @@
-"""A network as a list of layers that the passes know, or the sentence that says which one they do not."""
+"""A network as a list of layers that the double backward knows, or the sentence that names the one it does not know."""
 
 import operator
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from leakpipe.attacks.engines.double_backward.base import Layer, Linear, MaxPool, Rectifier, Sum
 from leakpipe.attacks.engines.double_backward.product import ConvolutionProduct, MatrixProduct
 from leakpipe.attacks.engines.double_backward.weighted import Frozen, Normalized, Weighted
+from leakpipe.attacks.engines.engine import UnfitError
 from leakpipe.attacks.surrogate import SurrogateReLU
 from leakpipe.models.batchnorm import mean_name, variance_name
 from leakpipe.models.preprocessing import normalize_input
@@ -20,18 +21,14 @@ from leakpipe.models.state import Tensors
 Make = Callable[..., Layer]  # of the network's weights by parameter name, and of what the layer reads
 
 
-class UnknownLayerError(Exception):
-    """A network has a layer that the passes do not know; the message names it."""
-
-
 @dataclass(frozen=True)
 class Instruction:
     """One layer of a network in the order of its forward pass.
 
     Attributes:
         make: Runs the layer with the network's weights on what it reads.
-        reads: Which values it reads: 0 is the network's input (`Program`), k the output of the k-th instruction.
-        name: Of the module, where it has parameters; else "".
+        reads: The values that it reads: 0 is the network's input (`Program`), k the output of the k-th instruction.
+        name: The module's name where it has parameters; else "".
     """
 
     make: Make
@@ -45,7 +42,7 @@ class Program:
 
     Attributes:
         instructions: The layers, in the order of the forward pass.
-        normalizes: Whether the network begins with `normalize_input`; its input is what that puts out, else the images.
+        normalizes: Whether the network begins with `normalize_input`; its input is then the normalised images.
     """
 
     instructions: Sequence[Instruction]
@@ -54,13 +51,13 @@ class Program:
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """What a program's layers work with, besides the weights that they run with.
+    """Everything that a program's layers work with besides their weights.
 
     Attributes:
         running: Running statistics by buffer name that batch normalisation is frozen at; None in training mode. Of
             networks side by side they follow each other in the first dimension, as do weights.
-        targets: What gradients are compared with, by parameter name, of the shapes of one network; parameters that are
-            missing are not compared.
+        targets: Targets of the gradients, by parameter name, of the shapes of one network; parameters that are missing
+            are not compared.
         formed: Whether gradients are needed as tensors.
         networks: How many are side by side.
     """
@@ -72,18 +69,18 @@ class Given:
 
 
 def compile_network(module: nn.Module, given: Given) -> Program:
-    """The network's layers, holding what their gradients are compared with.
+    """The network's layers, with the targets of their gradients.
 
-    With several networks, the program is of all of them side by side: what it reads, computes and puts out has the
-    channels of the first, then those of the second, and so on.
+    A program of several networks runs all of them side by side: its input, values and output have the channels of the
+    first, then those of the second, and so on.
 
     Raises:
-        UnknownLayerError: The passes do not know one of its layers.
+        UnfitError: The double backward does not know one of its layers.
     """
     try:
         graph = _Tracer().trace(module)
     except (fx.proxy.TraceError, TypeError, ValueError) as error:
-        raise UnknownLayerError(f"the network's forward pass cannot be followed ({error})") from error
+        raise UnfitError(f"the network's forward pass cannot be followed ({error})") from error
     layers = dict(module.named_modules())
     places: dict[fx.Node, int] = {}
     moves = [False]
@@ -92,7 +89,7 @@ def compile_network(module: nn.Module, given: Given) -> Program:
     for node in graph.nodes:
         if node.op == "placeholder":
             if places:
-                raise UnknownLayerError("the network reads more than images")
+                raise UnfitError("the network reads more than images")
             places[node] = 0
             continue
         if node.op == "output":
@@ -108,7 +105,7 @@ def compile_network(module: nn.Module, given: Given) -> Program:
         if node.op == "call_module" and isinstance(layers[node.target], (nn.Conv2d, nn.Linear, nn.BatchNorm2d)):
             name = str(node.target)
             if any(step.name == name for step in instructions):
-                raise UnknownLayerError(f"{name}: a layer with parameters that is used twice")
+                raise UnfitError(f"it does not know layers with parameters that are used twice ({name})")
             moves[-1] = True
         make = (
             _module_layer(layers[node.target], name, given, moves=moves[reads[0]])
@@ -123,17 +120,17 @@ def compile_network(module: nn.Module, given: Given) -> Program:
 def _check_normalization(node: fx.Node, places: dict[fx.Node, int]) -> bool:
     (read,) = node.all_input_nodes
     if places[read] != 0 or len(read.users) > 1:
-        raise UnknownLayerError("the network normalises something else than all that it reads")
+        raise UnfitError("the network normalises something else than all that it reads")
     return True
 
 
 def _check_output(node: fx.Node, places: dict[fx.Node, int], last: int) -> None:
     if not isinstance(node.args[0], fx.Node) or places.get(node.args[0]) != last:
-        raise UnknownLayerError("the network puts out something else than what its last layer does")
+        raise UnfitError("the network returns something else than its last layer's output")
 
 
 class _Tracer(fx.Tracer):
-    """Follows a network down to the layers that the passes know."""
+    """Follows a network down to the layers that the double backward knows."""
 
     def __init__(self) -> None:
         super().__init__(autowrap_functions=(normalize_input,))
@@ -159,7 +156,7 @@ def _module_layer(layer: nn.Module, name: str, given: Given, *, moves: bool) -> 
     if isinstance(layer, nn.Conv2d):
         plain = layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
         if not plain or isinstance(layer.padding, str):
-            raise UnknownLayerError(f"{name}: a convolution with groups, dilation or padding of other kinds")
+            raise UnfitError(f"it knows convolutions without groups and dilation and with zeros as padding ({name})")
     if isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
         if isinstance(layer, nn.BatchNorm2d):
             if given.running is None:
@@ -178,7 +175,7 @@ def _module_layer(layer: nn.Module, name: str, given: Given, *, moves: bool) -> 
         return _without_weights(partial(MaxPool, layer))
     if isinstance(layer, LINEAR_MODULES):
         return _without_weights(partial(Linear, _each(layer, given.networks)))
-    raise UnknownLayerError(f"a layer of kind {type(layer).__name__}")
+    raise UnfitError(f"it does not know layers of kind {type(layer).__name__}")
 
 
 def _function_layer(node: fx.Node, networks: int) -> Make:
@@ -189,7 +186,7 @@ def _function_layer(node: fx.Node, networks: int) -> Make:
         return _without_weights(partial(Rectifier, slope=0.0))
     known = node.target in (LINEAR_METHODS if node.op == "call_method" else LINEAR_FUNCTIONS)
     if not known:
-        raise UnknownLayerError(f"a call of {getattr(node.target, '__name__', node.target)}")
+        raise UnfitError(f"it does not know calls of {getattr(node.target, '__name__', node.target)}")
     return _without_weights(partial(Linear, _each(partial(_call, node, tuple(node.all_input_nodes)), networks)))
 
 

@@ -18,7 +18,7 @@ class ParameterLayer(Layer):
     Attributes:
         weight_compared: The gradient of a weight matrix, after `backward`; None where there is none.
         vector_gradients: Those of its other parameters (biases, and what batch normalisation has), after `backward`.
-        vector_directions: Along which those move, set before `tangent`; alike.
+        vector_directions: The directions along which those move, set before `tangent`.
         weight_adjoint: Derivative of Ṡ in the weight matrix, after `differentiate_weights`.
         vector_adjoints: In the other parameters, likewise.
     """
@@ -31,10 +31,10 @@ class ParameterLayer(Layer):
 
     @abstractmethod
     def differentiate_weights(self, adjoint: Tensor | None) -> None:
-        """Find the derivatives of Ṡ in the parameters, after `reverse`.
+        """Finds the derivatives of Ṡ in the parameters, after `reverse`.
 
         Args:
-            adjoint: As `reverse` was given it.
+            adjoint: The one that `reverse` got.
         """
 
 
@@ -43,10 +43,10 @@ class Weighted(ParameterLayer):
 
     Args:
         product: Its kind.
-        features: What it reads.
-        target: What the gradient of its weight is compared with.
+        features: Its input.
+        target: Target of its weight's gradient.
         formed: Whether the gradient is needed as a tensor.
-        moves: Whether what it reads moves with parameters of earlier layers; else its δ is not asked for.
+        moves: Whether its input moves with parameters of earlier layers; else its δ is not needed.
     """
 
     weight_compared: Compared
@@ -166,7 +166,7 @@ class Frozen(ParameterLayer):
     """Batch normalisation at its running statistics, x̂ = (x − μ)/σ and γx̂ + β: an affine function of each channel.
 
     Args:
-        features: What it reads.
+        features: Its input.
         inverse: 1/σ by channel, like `mean` a constant.
     """
 

@@ -1,62 +1,87 @@
-"""The batch-normalisation term: how far candidates' batch statistics are from those the attacker knows."""
+"""The batch-normalisation term: how far candidates' batch statistics are from those that the attacker knows."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from leakpipe.attacks.numerics import TINY, smooth_norm
+from leakpipe.attacks.adaptive import move_into
+from leakpipe.attacks.distances import TINY, smooth_norm
+from leakpipe.attacks.problem import Problem
+from leakpipe.attacks.recovered_statistics import (
+    StatisticsByLayer,
+    StatisticsNoise,
+    recover_batch_statistics,
+    recovered_noise,
+    statistics_by_layer,
+)
+from leakpipe.attacks.terms.term import Candidates
 from leakpipe.client.update import ClientUpdate
-from leakpipe.models.batchnorm import BatchStatistics, batch_norm_layers, mean_name, variance_name
-from leakpipe.models.state import ModelState, Tensors
-
-StatisticsByLayer = Mapping[str, BatchStatistics]
-StatisticsNoise = Mapping[str, tuple[float, float]]  # of means and of variances, by layer
+from leakpipe.models.batchnorm import BatchStatistics
 
 
-def recover_batch_statistics(before: ModelState, update: ClientUpdate, weight: float) -> dict[str, BatchStatistics]:
-    """Batch statistics that the running statistics give away, by layer name.
+class BatchStatisticsTerm:
+    """Distance of the candidates' batch statistics from those of the client's batches.
 
-    One local step: batch = (running_{t+1} − (1 − m)·running_t) / m = running_t + Δ/m. With k steps the
-    running value is an exponentially weighted sum of k batch statistics; what is recovered is then
-    their weighted mean, running_t + Δ/(1 − (1 − m)^k). An aggregate's is the weighted mean over the steps of all
-    clients: of single batches' variances, not the variance of all images together. Differentiable in the update, so
-    that the same quantity can be computed of a candidate's update. A defence's noise can make a variance negative.
-
-    Args:
-        weight: Of all batches together in the new running statistics (`weight_of_batches`).
+    Attributes:
+        target: The statistics to match: those that the update gives away, those granted exactly, or the global model's
+            running statistics.
+        noise: Of the defence on the target, where the attacker knows it.
     """
-    recovered = {name: running + update.statistics[name] / weight for name, running in before.statistics.items()}
-    return statistics_by_layer(before, recovered)
 
+    name = "batch_statistics"
 
-def weight_of_batches(momentum: float, steps: Sequence[int], shares: Sequence[float] = (1.0,)) -> float:
-    """Weight of all batches together in the new running statistics: Σ share·(1 − (1 − m)^steps) over the clients.
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self.weight = problem, problem.settings.batch_norm_weight
+        self.noise: StatisticsNoise = {}
+        self.target = self._known_statistics()
 
-    Args:
-        steps: Local steps of each client in the update: of one, or of all in an aggregate.
-        shares: Weight of each of them.
-    """
-    return sum(share * (1 - (1 - momentum) ** count) for count, share in zip(steps, shares, strict=True))
+    def value(self, candidates: Candidates) -> Tensor:
+        """A scalar, 0 where all statistics agree."""
+        statistics = candidates.explained.statistics
+        measured = candidates.forward[0] if statistics is None else statistics
+        target = self._target_near(candidates.explained.update)
+        distance = self.problem.settings.batch_norm_distance
+        if self.noise and distance == "normalized":
+            return discounted_statistics_distance(measured, target, self.noise)
+        return STATISTICS_DISTANCES[distance](measured, target)
 
+    @property
+    def usable(self) -> bool:
+        """Whether any variance to match is positive."""
+        return any(bool((layer.variance > 0).any()) for layer in self.target.values())
 
-def recovered_noise(noise: Mapping[str, float], layers: Iterable[str], *, weight: float) -> StatisticsNoise:
-    """Standard deviation of the noise on each recovered mean and variance, by layer name.
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of the target."""
+        unusable = sum(int((layer.variance <= 0).sum()) for layer in self.target.values())
+        if not unusable:
+            return []
+        absolute = self.problem.settings.batch_norm_distance == "absolute"
+        handled = "taken for as small as the noise" if self.noise else "matched as 0" if absolute else "left out"
+        return [f"{unusable} channels with a recovered variance that is not positive were {handled}."]
 
-    Args:
-        noise: Of each difference of running statistics, by buffer name.
-        layers: Batch-normalisation layers.
-        weight: That the statistics are recovered with.
-    """
-    return {layer: (noise[mean_name(layer)] / weight, noise[variance_name(layer)] / weight) for layer in layers}
+    def _known_statistics(self) -> StatisticsByLayer:
+        problem, observation = self.problem, self.problem.observation
+        if problem.settings.batch_norm == "frozen":
+            return statistics_by_layer(observation.before, observation.before.statistics)
+        if problem.settings.batch_norm == "exact":
+            assert observation.exact_statistics is not None  # `usable_settings` has seen to it
+            return observation.exact_statistics
+        weight = problem.weight_of_batches(observation.update)
+        recovered = recover_batch_statistics(observation.before, observation.update, weight)
+        if problem.adapted_update.statistic_noise:
+            self.noise = recovered_noise(problem.adapted_update.statistic_noise, recovered, weight=weight)
+        return recovered
 
-
-def statistics_by_layer(state: ModelState, statistics: Tensors) -> dict[str, BatchStatistics]:
-    """Tensors by buffer name as statistics by layer."""
-    return {
-        layer: BatchStatistics(statistics[mean_name(layer)], statistics[variance_name(layer)])
-        for layer in batch_norm_layers(state.module)
-    }
+    def _target_near(self, update: ClientUpdate | None) -> StatisticsByLayer:
+        """The target; where the update has it within bounds, the candidates' own statistics moved into those."""
+        problem = self.problem
+        if update is None or not problem.bounded_statistics:
+            return self.target
+        bounds = problem.adapted_update.statistic_bounds
+        nearest = ClientUpdate({}, move_into(bounds, update.statistics), update.steps)
+        return recover_batch_statistics(problem.model, nearest, problem.weight_of_batches(nearest))
 
 
 def normalized_statistics_distance(candidate: StatisticsByLayer, target: StatisticsByLayer) -> Tensor:

@@ -10,17 +10,71 @@ A candidate's patches outside of that space cannot be the client's. How much of 
 candidate and needs one backward pass, where the distance of updates needs two and is rough in deep networks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from leakpipe.models.state import Tensors
+from leakpipe.attacks.problem import Problem
+from leakpipe.attacks.terms.term import Candidates
+from leakpipe.models.batchnorm import batch_norm_layers
+from leakpipe.models.layers import record_layer_inputs
+from leakpipe.models.state import Tensors, measure_statistics
 
 CLEARLY_ABOVE = 2.0  # times the largest singular value that noise of the measured size can have by itself
 ROUNDING = 1e-6  # of the largest singular value; float32 gradients of exact rank leave 1e-7
 
 Seen = Mapping[str, Sequence[Tensor]]
+
+
+class RowSpaceTerm:
+    """Share of what convolutions read of the candidates that lies outside of the row space of their weight gradient.
+
+    Attributes:
+        spaces: Row spaces by layer, as `find_row_spaces` returns them.
+    """
+
+    name = "row_space"
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self.weight = problem, problem.settings.row_space_weight
+        model, observation = problem.model, problem.observation
+        # Gradients of convolutions' outputs sum to zero before batch normalisation in training mode.
+        training = problem.assumed_training.batch_norm == "training"
+        self.centred = training and bool(batch_norm_layers(model.module))
+        like = next(iter(model.weights.values()))
+        blank = like.new_zeros(observation.client.images, *observation.image_shape)
+        with torch.no_grad():
+            seen = self._look(blank, plain_convolutions(model.module))
+        self.spaces = find_row_spaces(model.module, observation.update.weights, seen, centred=self.centred)
+
+    def value(self, candidates: Candidates) -> Tensor:
+        """A scalar in [0, 1], 0 where all patches are made of the rows of their layer's update."""
+        one_step = self.problem.one_step
+        seen = candidates.forward[1] if one_step else self._look(candidates.network_images, self.spaces)
+        return row_space_distance(self.problem.model.module, seen, self.spaces, centred=self.centred)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of the row spaces."""
+        return [f"The update gives away the row space of what {len(self.spaces)} convolutions read."]
+
+    def _look(self, images: Tensor, layers: Iterable[str]) -> Seen:
+        """What convolutions read of images, one tensor per local step.
+
+        Before the k-th of n steps the client's model is assumed to have gone (k − 1)/n of the way of the update.
+        """
+        before, moved = self.problem.model, self.problem.observation.update.weights
+        frozen = self.problem.assumed_training.batch_norm == "frozen"
+        with record_layer_inputs(before.module, layers) as seen:
+            schedule = self.problem.trainings[0][0]
+            for step, positions in enumerate(schedule):
+                model, share = before, step / len(schedule)
+                if step:
+                    weights = {name: value + share * moved.get(name, 0) for name, value in before.weights.items()}
+                    model = before.with_tensors(weights, before.statistics)
+                measure_statistics(model, images[positions], frozen=frozen)
+        return seen
 
 
 def plain_convolutions(module: nn.Module) -> list[str]:

@@ -1,4 +1,4 @@
-"""Terms that say what candidates should look like besides explaining the update.
+"""Terms of what candidates should look like besides explaining the update.
 
 Images have shape (images, channels, height, width) and are in [0, 1]; every term is a scalar, at least 0.
 """
@@ -9,7 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from leakpipe.attacks.numerics import TINY, smooth_norm
+from leakpipe.attacks.distances import TINY, smooth_norm
+from leakpipe.attacks.problem import Problem
+from leakpipe.attacks.terms.term import Candidates, SimpleTerm, Term
 
 
 def anisotropic_total_variation(images: Tensor) -> Tensor:
@@ -64,3 +66,26 @@ def group_distance(images: Tensor, consensus: Tensor) -> Tensor:
         consensus: Mean of all restarts' candidates, same shape; a constant.
     """
     return (images - consensus).square().mean()
+
+
+def image_terms(problem: Problem) -> list[Term]:
+    """Total variation, which is always measured, and those of the other terms that have a weight."""
+    settings, prior = problem.settings, problem.observation.candidate_prior
+    variation = TOTAL_VARIATIONS[settings.total_variation]
+
+    def total_variation(candidates: Candidates) -> Tensor:
+        value, distance = variation(candidates.images), candidates.explained.distance
+        return value * distance if settings.total_variation_scale == "distance" and distance is not None else value
+
+    def group(candidates: Candidates) -> Tensor:
+        assert candidates.consensus is not None  # the search has one where the term has a weight
+        return group_distance(candidates.images, candidates.consensus)
+
+    terms: list[Term] = [SimpleTerm("total_variation", settings.total_variation_weight, total_variation)]
+    if settings.l2_weight > 0:
+        terms.append(SimpleTerm("l2_norm", settings.l2_weight, lambda candidates: l2_norm(candidates.images)))
+    if settings.prior_weight > 0 and prior is not None:
+        terms.append(SimpleTerm("prior_distance", settings.prior_weight, lambda c: prior_distance(c.images, prior)))
+    if settings.group_weight > 0:
+        terms.append(SimpleTerm("group_distance", settings.group_weight, group))
+    return terms

@@ -1,0 +1,58 @@
+"""The engine that knows every network and every training: autograd through the simulated local training."""
+
+from torch import Tensor
+
+from leakpipe.attacks.adaptive import move_into
+from leakpipe.attacks.distances import DISTANCES
+from leakpipe.attacks.engines.engine import Engine, Explained
+from leakpipe.attacks.problem import Problem
+from leakpipe.attacks.recovered_statistics import StatisticsByLayer, recover_batch_statistics
+from leakpipe.client.batches import make_batches
+from leakpipe.client.local_update import local_update
+from leakpipe.client.update import ClientUpdate, aggregate_updates
+from leakpipe.models.state import ModelState, Tensors
+
+
+class Autograd(Engine):
+    """Differentiates `local_update`, the very function that clients run (Zhu 2019)."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self.trainings = problem, problem.trainings
+        # The statistics of one step are those of one forward pass: no training has to be simulated for them.
+        self.simulates = problem.explains or not problem.one_step or problem.bounded_statistics
+
+    def explain(self, images: Tensor, labels: Tensor, memory: Tensors) -> Explained:
+        if not self.simulates:
+            return Explained(memory=memory)
+        update = self.simulate(self.problem.model, images, labels)
+        distance = self.distance(update) if self.problem.explains else None
+        return Explained(distance, self.recovered_statistics(update), update, memory)
+
+    def simulate(self, model: ModelState, images: Tensor, labels: Tensor) -> ClientUpdate:
+        """The update that the candidates explain, averaged over clients and over the schedules that are possible."""
+        assumed = self.problem.assumed_training
+        updates = [
+            local_update(model, make_batches(images, labels, schedule), assumed) for schedule, _ in self.trainings
+        ]
+        return updates[0] if len(updates) == 1 else aggregate_updates(updates, [share for _, share in self.trainings])
+
+    def distance(self, update: ClientUpdate) -> Tensor:
+        """Distance of a simulated update from the observed one."""
+        problem = self.problem
+        mine = {name: update.weights[name] * problem.scales[name] for name in problem.observed}
+        return DISTANCES[problem.settings.objective](mine, self._weights_to_match(update))
+
+    def recovered_statistics(self, update: ClientUpdate) -> StatisticsByLayer | None:
+        """Batch statistics of the candidates; None where the attack does not match any, or matches frozen ones."""
+        problem = self.problem
+        if problem.settings.batch_norm_weight == 0 or problem.settings.batch_norm == "frozen":
+            return None
+        return recover_batch_statistics(problem.model, update, problem.weight_of_batches(update))
+
+    def _weights_to_match(self, update: ClientUpdate) -> Tensors:
+        """Observed differences, scaled; where they are known within bounds, moved towards the candidates' own."""
+        problem = self.problem
+        if not problem.adapted_update.weight_bounds:
+            return problem.observed
+        nearest = move_into(problem.adapted_update.weight_bounds, update.weights)
+        return {name: (problem.observed[name] + value * problem.scales[name]) / 2 for name, value in nearest.items()}

@@ -1,0 +1,101 @@
+"""What an attack has to explain, and the training that it assumes to have made it."""
+
+import torch
+
+from leakpipe.attacks.adaptive import adapt
+from leakpipe.attacks.observation import KnownClient, Observation
+from leakpipe.attacks.recovered_statistics import weight_of_batches
+from leakpipe.attacks.surrogate import with_surrogate_relus
+from leakpipe.client.local_update import LocalSettings
+from leakpipe.client.update import ClientUpdate
+from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.defenses import DefenseSteps
+
+Training = tuple[list[list[int]], float]  # a schedule over all candidates, and its weight in the update
+
+
+class Problem:
+    """An observation as one attack reads it; engines and terms share it.
+
+    Args:
+        seed: Fixes the orders that are averaged over where they are unknown.
+
+    Attributes:
+        settings: As `leakpipe.attacks.observation.usable_settings` returns them.
+        assumed_training: How the attack assumes that the client trained.
+        model: The global model, with surrogate ReLUs where the settings ask for them.
+        trainings: The local trainings whose average explains the update (`simulated_trainings`).
+        adapted_update: The update with its defence undone, as far as the attacker knows it and can.
+        scales: Factor of each tensor of an update before updates are compared.
+        observed: The weight differences that candidates have to explain, scaled.
+        explains: Whether the attack compares updates.
+        one_step: Whether the update is one local step of one client: its batch statistics are those of a forward pass.
+        bounded_statistics: Whether the batch statistics to match are known within bounds only.
+    """
+
+    def __init__(self, observation: Observation, settings: AttackSettings, *, seed: int) -> None:
+        self.observation, self.settings = observation, settings
+        client, before = observation.settings, observation.before
+        self.assumed_training = LocalSettings(
+            learning_rate=client.learning_rate,
+            batch_norm_momentum=client.batch_norm_momentum,
+            batch_norm="frozen" if settings.batch_norm == "frozen" else "training",
+            loss="cross-entropy" if settings.client_loss == "cross-entropy" else "binary-cross-entropy",
+        )
+        slope = settings.surrogate_slope
+        self.model = with_surrogate_relus(before, slope) if slope > 0 else before
+        self.trainings = simulated_trainings(observation, settings, seed=seed)
+        defense = observation.defense or DefenseSteps(())
+        self.adapted_update = adapt(observation.update, defense, shares=observation.shares)
+        self.scales = self._scale_tensors()
+        self.observed = {name: value * self.scales[name] for name, value in self.adapted_update.weights.items()}
+        self.explains = observation.has_signal and settings.objective_weight > 0
+        self.one_step = observation.update.steps == 1 and not observation.cohort
+        self.bounded_statistics = settings.batch_norm == "update" and bool(self.adapted_update.statistic_bounds)
+
+    def weight_of_batches(self, update: ClientUpdate) -> float:
+        """Weight of the batches in the observed update, or in one that candidates explain."""
+        steps = [update.steps, *(len(client.assumed_schedule) for client in self.observation.cohort)]
+        return weight_of_batches(self.assumed_training.batch_norm_momentum, steps, self.observation.shares)
+
+    def _scale_tensors(self) -> dict[str, float]:
+        settings = self.settings
+        unit = self.assumed_training.learning_rate if settings.objective in ("l2", "layer-norms") else 1.0
+        norms = {name: float(value.double().norm()) for name, value in self.adapted_update.weights.items()}
+        largest = max(norms.values())
+        weighting = 0.0 if self.adapted_update.equal_noise else settings.layer_weighting
+        return {name: (norm / largest) ** -weighting / unit if norm > 0 else 1 / unit for name, norm in norms.items()}
+
+
+def simulated_trainings(observation: Observation, settings: AttackSettings, *, seed: int) -> list[Training]:
+    """The schedules that are simulated on the candidates, and the weight of each in the update that they explain.
+
+    The attacked client's come first; those of the clients in an aggregate number candidates one client after the other.
+    """
+    trainings, first = [], 0
+    for client, share in zip(observation.clients, observation.shares, strict=True):
+        schedules = assumed_schedules(client, settings, seed=seed)
+        for schedule in schedules:
+            placed = [[first + position for position in step] for step in schedule]
+            trainings.append((placed, share / len(schedules)))
+        first += client.images
+    return trainings
+
+
+def assumed_schedules(client: KnownClient, settings: AttackSettings, *, seed: int) -> list[list[list[int]]]:
+    """One client's schedules that are averaged over: one, or `settings.orders` where the order is unknown.
+
+    The first epoch of each numbers the candidates; later epochs are in orders drawn from `seed`.
+    """
+    assumed = [list(step) for step in client.assumed_schedule]
+    if client.schedule is not None or settings.orders == 1 or client.epochs == 1:
+        return [assumed]
+    generator = torch.Generator().manual_seed(seed)
+    schedules = []
+    for _ in range(settings.orders):
+        schedule = assumed[: len(assumed) // client.epochs]
+        for _ in range(client.epochs - 1):
+            order = torch.randperm(client.images, generator=generator)
+            schedule = schedule + [chunk.tolist() for chunk in order.split(client.batch_size)]
+        schedules.append(schedule)
+    return schedules

@@ -1,0 +1,1 @@
+"""The terms of an attack's objective, one module per subject."""
