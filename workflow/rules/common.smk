@@ -198,8 +198,9 @@ def value_of(resource):
     """A resource of the command line or profile, which may be an expression, as a rule takes it."""
     if not resource.is_evaluable():
         return resource.value
-    return lambda wildcards, input, attempt, threads: (
-        resource.evaluate(wildcards, input=input, attempt=attempt, threads=threads).value
+    context = ("input", "attempt", "threads", "rulename", "async_run")
+    return lambda wildcards, input, attempt, threads, rulename, async_run: (
+        resource.evaluate(wildcards, **dict(zip(context, (input, attempt, threads, rulename, async_run)))).value
     )
 
 
