@@ -20,7 +20,7 @@ from leakpipe.models.features import penultimate_features
 from leakpipe.models.state import build_module, initial_state
 from leakpipe.params.models import ModelParams
 from leakpipe.records.code_version import imported_modules
-from leakpipe.tables.table import KEY, SCORE_COLUMNS, identifiability_columns
+from leakpipe.tables.table import KEY, SCORE_COLUMNS, collect_identifiability, identifiability_columns
 
 CLIENTS = {"one": (5,), "three": (9, 2, 7)}
 CANDIDATES = [2, 5, 7, 9]
@@ -111,11 +111,7 @@ def test_the_same_bytes_twice_and_one_table_of_all(folder: Path) -> None:
     first = (folder / "out.csv").read_bytes()
     table = looked_up(folder, ["pixels", "global-model"])
     assert (folder / "out.csv").read_bytes() == first
-    settings = json.dumps({"embedders": ["pixels"], "top": [1, 2]})
-    collect = ["collect-identifiability", "--identifiability", settings, "--table", str(folder / "out.csv")]
-    done = CliRunner().invoke(main, [*collect, "--out", str(folder / "all.csv"), "--record", str(folder / "r.json")])
-    assert done.exit_code == 0, done.output
-    together = pd.read_csv(folder / "all.csv")
+    together = collect_identifiability([table], top=(1, 2))
     order = [*KEY, "image", "embedder"]
     pd.testing.assert_frame_equal(together, table.sort_values(order, ignore_index=True))
 

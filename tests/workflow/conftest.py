@@ -52,7 +52,8 @@ def copy_project(target: Path) -> Path:
 
 def kind_of(rule: str) -> str:
     """What rules have in common of which the workflow makes one for every job: the name in front of what it is for."""
-    return next((kind for kind in ("split_data", "federate", "invert", "score", "identify") if kind in rule), rule)
+    kinds = ("split_data", "federate", "invert", "score", "identify")
+    return next((kind for kind in kinds if rule.startswith(f"{kind}_")), rule)
 
 
 def planned_jobs(project: Path, *arguments: str) -> Counter[str]:
