@@ -117,7 +117,7 @@ copy_project "$WORK/local"
 copy_project "$WORK/slurm"
 
 # In the profile: on the command line, --set-resources would replace all of the profile's.
-sed -i 's/attack_slots: 1}/attack_slots: 1, gres: "gpu:1"}/' "$WORK/slurm/profiles/slurm/config.yaml"
+sed -i 's/invert: {/invert: {gres: "gpu:1", /' "$WORK/slurm/profiles/slurm/config.yaml"
 run_in "$WORK/slurm" snakemake --profile profiles/slurm "${EXPERIMENT[@]}"
 scontrol --oneliner show jobs >"$WORK/jobs.txt"
 run_in "$WORK/local" snakemake --cores 1 --quiet all "${EXPERIMENT[@]}"

@@ -1,10 +1,12 @@
 """A copy of the project in which Snakemake can run, and what a dry run says would be done."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,12 +50,31 @@ def copy_project(target: Path) -> Path:
     return target
 
 
-def planned_jobs(project: Path) -> dict[str, int]:
-    """Jobs by rule that a run would do now, target rules left out."""
-    done = snakemake(project, "-n", *QUICK)
-    assert done.returncode == 0, done.stdout + done.stderr
-    counts = dict(re.findall(r"^(\w+)\s+(\d+)$", done.stdout + done.stderr, flags=re.MULTILINE))
-    return {rule: int(count) for rule, count in counts.items() if rule not in {"all", "total"}}
+def kind_of(rule: str) -> str:
+    """What rules have in common of which the workflow makes one for every job: the name in front of what it is for."""
+    kinds = ("split_data", "federate", "invert", "score", "identify")
+    return next((kind for kind in kinds if rule.startswith(f"{kind}_")), rule)
+
+
+def planned_jobs(project: Path, *arguments: str) -> Counter[str]:
+    """Jobs by kind of rule that a run would do now, target rules left out."""
+    done = snakemake(project, "-n", *(arguments or QUICK), LEAKPIPE_DATA="absent")
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    table = dict(re.findall(r"^([\w-]+)\s+(\d+)$", said, flags=re.MULTILINE))  # it is printed twice
+    counts: Counter[str] = Counter()
+    for rule, count in table.items():
+        if rule not in {"all", "total"}:
+            counts[kind_of(rule)] += int(count)
+    return counts
+
+
+def run_ids(project: Path, experiment: str = "quick") -> dict[str, str]:
+    """Which execution made what: the id of every run record, by its path."""
+    records = project / "results" / experiment / "records"
+    return {
+        str(path.relative_to(records)): json.loads(path.read_text())["id"] for path in sorted(records.rglob("*.json"))
+    }
 
 
 def result_bytes(project: Path, experiment: str = "quick") -> dict[str, bytes]:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.conftest import PROJECT
-from tests.workflow.conftest import snakemake
+from tests.workflow.conftest import kind_of, snakemake
 
 README = PROJECT / "README.md"
 BLOCK = re.compile(r"(<!-- rulegraph: .*? -->\n).*?(<!-- /rulegraph -->)", flags=re.DOTALL)
@@ -15,7 +15,8 @@ def draw() -> str:
     """Mermaid of the rule graph: stages in the order data flows, arrows that others imply left out."""
     done = snakemake(PROJECT, "--rulegraph", "--nolock")
     assert done.returncode == 0, done.stderr
-    names = dict(re.findall(r'^\s*(\d+)\[label = "(\w+)"', done.stdout, flags=re.MULTILINE))
+    nodes = re.findall(r'^\s*(\d+)\[label = "([\w-]+)"', done.stdout, flags=re.MULTILINE)
+    names = {number: kind_of(rule) for number, rule in nodes}
     edges = {(names[a], names[b]) for a, b in re.findall(r"^\s*(\d+) -> (\d+)", done.stdout, flags=re.MULTILINE)}
     assert ("federate", "invert") in edges
     arrows = [f"  {a} --> {b}" for a, b in sorted(edges) if b != "all" and not implied(a, b, edges)]

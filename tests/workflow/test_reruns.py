@@ -7,13 +7,97 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.workflow.conftest import QUICK, Edit, planned_jobs, snakemake
+from tests.workflow.conftest import QUICK, Edit, planned_jobs, run_ids, snakemake
 
 pytestmark = pytest.mark.xdist_group("quick")  # one worker, so that the quick experiment runs once
 
 FIGURES = ("overview", "reconstructions", "maps", "rounds", "noise", "clients", "identifiability", "tradeoff")
-AFTER_JUDGE = {"plot": 1, "report": 1, "crate": 1, "track": 1}
-AFTER_COLLECT = {"collect": 1, "judge": 1, **AFTER_JUDGE}
+DRAWN = {"plot": 1, "report": 1, "crate": 1, "track": 1}
+AFTER_COLLECT = {"collect": 1, "judge": 1, **DRAWN}
+ONE_ATTACK = {"invert": 1, "score": 1, "identify": 1, **AFTER_COLLECT}
+
+FROZEN = "inverting-gradients:\n    iterations: 20"
+# What is edited, as (file, old text, new text), and the jobs that are planned then.
+EDITS: dict[str, tuple[list[tuple[str, str, str]], dict[str, int]]] = {
+    "nothing": ([], {}),
+    "comments": (
+        [
+            ("src/leakpipe/attacks/terms/images.py", "    vertical = ", "    # a comment\n    vertical = "),
+            ("params.yaml", "federation:", "# a comment\nfederation:"),
+        ],
+        {},
+    ),
+    "code of attacks": (
+        [("src/leakpipe/attacks/terms/images.py", "vertical + horizontal", "(vertical + horizontal) * 1.01")],
+        {"invert": 5, "score": 2, "identify": 2, **AFTER_COLLECT},
+    ),
+    "code of clients": (
+        [("src/leakpipe/client/local_update.py", "learning_rate * gradient", "learning_rate * 2 * gradient")],
+        {"federate": 2, "invert": 5, "score": 2, "identify": 2, **AFTER_COLLECT},
+    ),
+    "code of embedders": (
+        [("src/leakpipe/metrics/embedders.py", "BATCH = 32", "BATCH = 16")],
+        {"identify": 2, **AFTER_COLLECT},
+    ),
+    "iterations of one attack": ([("experiments/quick.yaml", FROZEN, FROZEN.replace("20", "21"))], ONE_ATTACK),
+    "what one attacker knows": (
+        [("experiments/quick.yaml", FROZEN, f"{FROZEN}\n    threat_model: {{prior: class}}")],
+        ONE_ATTACK,
+    ),
+    "assignment": (
+        [("params.yaml", "assignment: optimal", "assignment: per-image-maximum")],
+        {"score": 2, "identify": 2, **AFTER_COLLECT},
+    ),
+    "a role in the claims": (
+        [("params.yaml", "low_risk: [site-5, site-1]", "low_risk: [site-1]")],
+        {"judge": 1, **DRAWN},  # the same job makes the tables that figures are drawn from
+    ),
+    "code of one figure": (
+        [("src/leakpipe/figures/rounds.py", '"""Leakage', 'EDITED = True\n"""Leakage')],
+        DRAWN,
+    ),
+    "no embedders": (
+        [
+            ("params.yaml", "embedders: [pixels, global-model]", "embedders: []"),
+            ("params.yaml", "clients, identifiability, tradeoff", "clients, tradeoff"),
+        ],
+        AFTER_COLLECT,
+    ),
+    "one defence more": (
+        [("experiments/quick.yaml", "  gaussian-5: null\n", "")],
+        {"federate": 1, "invert": 2, "score": 1, "identify": 1, **AFTER_COLLECT},
+    ),
+}
+
+
+@pytest.mark.parametrize("edited", EDITS)
+def test_an_edit_runs_what_depends_on_it(edited: str, project: Path, edit: Edit) -> None:
+    changes, planned = EDITS[edited]
+    for change in changes:
+        edit(*change)
+    assert planned_jobs(project) == planned
+
+
+def test_a_touch(project: Path) -> None:
+    for path in (*(project / "src").rglob("*.py"), project / "params.yaml"):
+        path.touch()
+    assert planned_jobs(project) == {}
+
+
+def test_cells_that_are_finished_are_neither_computed_nor_recorded_again(project: Path, edit: Edit) -> None:
+    """Jobs that gain a cell run again, and their other cells' files and records stay as they are."""
+    before = run_ids(project)
+    bytes_before = {path: path.read_bytes() for path in (project / "results/quick/inversion").rglob("*.*")}
+    edit("experiments/quick.yaml", "seeds: [1]", "seeds: [1, 2]")
+    done = snakemake(project, "inversion", "--cores", "2", *QUICK)
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = run_ids(project)
+    added = {name for name in after if "seed2" in name and name.split("/")[0] in ("split_data", "federate", "invert")}
+    assert len(added) == 1 + 2 + 5
+    assert {name for name in after if after[name] != before.get(name)} == added
+    assert {path: path.read_bytes() for path in bytes_before} == bytes_before
+    assert not (project / ".leakpipe/kept").exists() or not any((project / ".leakpipe/kept").iterdir())
+    assert planned_jobs(project, "inversion", *QUICK) == {}
 
 
 def test_everything_is_there_after_a_run(finished: Path) -> None:
@@ -27,8 +111,7 @@ def test_everything_is_there_after_a_run(finished: Path) -> None:
     assert "http" not in "".join(
         line for line in (results / "report.html").read_text().splitlines() if "src=" in line or "<link" in line
     )
-    tracked = json.loads((results / "tracked.json").read_text())
-    assert tracked["reached"] is True
+    assert json.loads((results / "tracked.json").read_text())["reached"] is True
 
 
 def test_the_crate_lists_every_file_with_its_digest(finished: Path) -> None:
@@ -42,126 +125,46 @@ def test_the_crate_lists_every_file_with_its_digest(finished: Path) -> None:
     }
 
 
-def test_nothing_changed_runs_nothing(project: Path) -> None:
-    assert planned_jobs(project) == {}
-
-
-def test_attack_code(project: Path, edit: Edit) -> None:
-    edit(
-        "src/leakpipe/attacks/regularizers.py", "return vertical + horizontal", "return (vertical + horizontal) * 1.01"
-    )
-    assert planned_jobs(project) == {"invert": 5, "score": 3, "identify": 3, **AFTER_COLLECT}
-
-
-def test_iterations_of_one_attack(project: Path, edit: Edit) -> None:
-    edit(
-        "experiments/quick.yaml", "inverting-gradients:\n    iterations: 20", "inverting-gradients:\n    iterations: 21"
-    )
-    assert planned_jobs(project) == {"invert": 1, "score": 1, "identify": 1, **AFTER_COLLECT}
-
-
-def test_another_assignment_scores_again(project: Path, edit: Edit) -> None:
-    edit("params.yaml", "assignment: optimal", "assignment: per-image-maximum")
-    assert planned_jobs(project) == {"score": 3, "identify": 3, **AFTER_COLLECT}
-
-
-def test_one_figure(project: Path) -> None:
-    with (project / "src/leakpipe/figures/rounds.py").open("a") as source:
-        source.write("\nEDITED = True\n")
-    assert planned_jobs(project) == AFTER_JUDGE
-
-
-def test_who_plays_a_role(project: Path, edit: Edit) -> None:
-    edit("params.yaml", "low_risk: [site-5, site-1]", "low_risk: [site-1]")
-    assert planned_jobs(project) == {"judge": 1, **AFTER_JUDGE}
-
-
-def test_what_one_attack_is_granted(project: Path, edit: Edit) -> None:
-    edit(
-        "experiments/quick.yaml",
-        "inverting-gradients:\n    iterations: 20",
-        "inverting-gradients:\n    iterations: 20\n    threat_model: {prior: class}",
-    )
-    assert planned_jobs(project) == {"invert": 1, "score": 1, "identify": 1, **AFTER_COLLECT}
-
-
-def test_how_images_are_embedded(project: Path, edit: Edit) -> None:
-    edit("src/leakpipe/metrics/embedders.py", "BATCH = 32", "BATCH = 16")
-    assert planned_jobs(project) == {"identify": 3, **AFTER_COLLECT}
-
-
-def test_without_embedders_nothing_is_looked_up(project: Path, edit: Edit) -> None:
-    edit("params.yaml", "embedders: [pixels, global-model]", "embedders: []")
-    edit("params.yaml", "clients, identifiability, tradeoff", "clients, tradeoff")
-    assert planned_jobs(project) == AFTER_COLLECT
-
-
-def test_weights_that_are_missing_are_said_before_anything_runs(project: Path, edit: Edit) -> None:
-    edit("params.yaml", "embedders: [pixels, global-model]", "embedders: [imagenet-resnet50]")
-    done = snakemake(project, "--cores", "1", *QUICK, TORCH_HOME=str(project / "empty"), LEAKPIPE_WEIGHTS="")
+@pytest.mark.parametrize(
+    ("old", "new", "arguments", "said"),
+    [
+        ("learning_rate: 0.01", "learning_rat: 0.01", ("-n",), "federation.learning_rat: unknown key"),
+        (
+            "embedders: [pixels, global-model]",
+            "embedders: [imagenet-resnet50]",
+            ("--cores", "1"),
+            "the weights of 'imagenet-resnet50' are not on this machine",
+        ),
+    ],
+)
+def test_what_cannot_run_is_said_before_anything_runs(
+    old: str, new: str, arguments: tuple[str, ...], said: str, project: Path, edit: Edit
+) -> None:
+    edit("params.yaml", old, new)
+    done = snakemake(project, *arguments, *QUICK, TORCH_HOME=str(project / "empty"), LEAKPIPE_WEIGHTS="")
     assert done.returncode == 1
-    assert "the weights of 'imagenet-resnet50' are not on this machine" in done.stdout + done.stderr
+    assert said in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_comments(project: Path, edit: Edit) -> None:
-    edit("src/leakpipe/attacks/regularizers.py", "    vertical = ", "    # a comment\n    vertical = ")
-    edit("src/leakpipe/figures/rounds.py", "\ndef draw_rounds", "\n# a comment\ndef draw_rounds")
-    edit("params.yaml", "federation:", "# a comment\nfederation:")
-    assert planned_jobs(project) == {}
-
-
-def test_a_touch(project: Path) -> None:
-    for path in (project / "src").rglob("*.py"):
-        path.touch()
-    (project / "params.yaml").touch()
-    assert planned_jobs(project) == {}
-
-
-def test_one_defence_more_keeps_the_others(project: Path, edit: Edit) -> None:
-    edit("experiments/quick.yaml", "  gaussian-5: null\n", "")
-    jobs = planned_jobs(project)
-    assert (jobs["federate"], jobs["invert"], jobs["score"]) == (1, 2, 1)
-
-
-def test_code_of_the_client_reruns_federation_and_attacks(project: Path, edit: Edit) -> None:
-    edit(
-        "src/leakpipe/client/local_update.py",
-        "settings.learning_rate * gradient",
-        "settings.learning_rate * 2 * gradient",
-    )
-    jobs = planned_jobs(project)
-    assert (jobs["federate"], jobs["invert"]) == (2, 5)
-    assert "prepare_data" not in jobs
-    assert "split_data" not in jobs
-
-
-def test_bad_parameters_are_one_sentence(project: Path, edit: Edit) -> None:
-    edit("params.yaml", "learning_rate: 0.01", "learning_rat: 0.01")
-    done = snakemake(project, "-n", *QUICK)
-    assert done.returncode == 1
-    assert "federation.learning_rat: unknown key; known here: batch_norm_momentum" in done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-
-
-def test_rule_graph_and_report_can_be_drawn(project: Path) -> None:
-    graph = snakemake(project, "--rulegraph", *QUICK)
-    assert "federate" in graph.stdout
-    assert "digraph" in graph.stdout
+def test_the_report_of_snakemake_can_be_drawn(project: Path) -> None:
     done = snakemake(project, "--report", "report.html", *QUICK)
     assert done.returncode == 0, done.stderr
-    assert "report.html" in done.stderr
     page = (project / "report.html").read_text()
     assert "RDLV" in page
     assert "What the attack rebuilds" in page
-    assert "framed and numbered by how much SSIM" in page
     for table in ("Leakage of every image", "Accuracy after every round", "Paired differences", "Privacy budgets"):
         assert f'{{"table": "{table}"}}' in page
 
 
+def test_what_is_set_for_a_kind_of_job_counts_for_every_job_of_it(project: Path) -> None:
+    done = snakemake(project, "-n", "--forceall", "--set-resources", "invert:mem_mb=1500 * attempt", *QUICK)
+    assert (done.stdout + done.stderr).count(", mem_mb=1500,") == 5
+
+
 def test_the_scheduler_wakes_when_a_job_ends_and_not_otherwise(project: Path) -> None:
-    done = snakemake(project, "--cores", "2", "--verbose", "--forcerun", "score", "--until", "score", *QUICK)
+    done = snakemake(project, "--cores", "2", "--verbose", "--forcerun", "judge", "--until", "plot", *QUICK)
     assert done.returncode == 0, done.stderr
     ended = done.stderr.count("Finished jobid")
-    assert ended == 3
+    assert ended == 2
     assert done.stderr.count("Ready jobs: ") <= ended + 1

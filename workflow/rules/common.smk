@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -25,6 +26,8 @@ try:
 except LeakpipeError as error:
     raise WorkflowError(str(error)) from None
 validate(config, workflow.source_path("../schemas/params.schema.json"), set_default=False)
+
+code_version = cache(code_version)  # asked for by every job
 
 # `leakpipe` is found without activating the environment that Snakemake runs in.
 shell.prefix(f"export PATH='{Path(sys.executable).parent}':\"$PATH\"; ")
@@ -114,7 +117,7 @@ def label_wildcards(wildcards):
 
 
 def sidecars(paths):
-    """The JSON beside each safetensors file."""
+    """The JSON beside each safetensors file. It has the SHA-256 of the tensors, so a rule that reads both names it."""
     return [f"{path.removesuffix('.safetensors')}.json" for path in ([paths] if isinstance(paths, str) else paths)]
 
 
@@ -198,8 +201,9 @@ def value_of(resource):
     """A resource of the command line or profile, which may be an expression, as a rule takes it."""
     if not resource.is_evaluable():
         return resource.value
-    return lambda wildcards, input, attempt, threads: (
-        resource.evaluate(wildcards, input=input, attempt=attempt, threads=threads).value
+    context = ("input", "attempt", "threads", "rulename", "async_run")
+    return lambda wildcards, input, attempt, threads, rulename, async_run: (
+        resource.evaluate(wildcards, **dict(zip(context, (input, attempt, threads, rulename, async_run)))).value
     )
 
 

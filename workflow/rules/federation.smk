@@ -9,7 +9,7 @@ FEDERATION_TENSORS = [
     *in_captured_rounds(GLOBAL_MODEL),
     *expand(UPDATE, round=ROUNDS, client=ATTACKED, allow_missing=True),
 ]
-FEDERATION_FILES = [*FEDERATION_TENSORS, *sidecars(FEDERATION_TENSORS), ACCURACY, FEDERATION_RECORD]
+FEDERATION_FILES = [*sidecars(FEDERATION_TENSORS), ACCURACY, FEDERATION_RECORD, *FEDERATION_TENSORS]
 
 for DEFENSE in PARAMS.defenses:
     for SEEDS in split_into_jobs(PARAMS.seeds, seconds_to_train()):
@@ -22,8 +22,7 @@ for DEFENSE in PARAMS.defenses:
                 sidecar=sidecars(IMAGES),
                 splits=fill_each(SPLIT, "seed", SEEDS),
                 weights=[] if STARTS else WEIGHTS_FILE,
-                initial=fill_each(STARTS, "seed", SEEDS),
-                initial_sidecar=sidecars(fill_each(STARTS, "seed", SEEDS)),
+                initial=sidecars(fill_each(STARTS, "seed", SEEDS)),
             output:
                 update(fill_each(fill(FEDERATION_FILES, defense=DEFENSE), "seed", SEEDS)),
             log:

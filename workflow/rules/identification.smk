@@ -19,10 +19,8 @@ for MADE_OF, PAIRS in SCORE_JOBS:
             sidecar=sidecars(IMAGES),
             splits=fill_each(SPLIT, "seed", sorted({seed for seed, _ in MADE_OF})),
             scores=fill_pairs([SCORE], PAIRS),
-            reconstructions=fill_pairs(in_scored_cells(RECONSTRUCTION, MADE_OF), PAIRS),
-            reconstruction_sidecars=sidecars(fill_pairs(in_scored_cells(RECONSTRUCTION, MADE_OF), PAIRS)),
-            models=unique(fill_pairs(MODELS, PAIRS)),
-            model_sidecars=sidecars(unique(fill_pairs(MODELS, PAIRS))),
+            reconstructions=sidecars(fill_pairs(in_scored_cells(RECONSTRUCTION, MADE_OF), PAIRS)),
+            models=sidecars(unique(fill_pairs(MODELS, PAIRS))),
         output:
             update(fill_pairs([IDENTIFICATION, IDENTIFICATION_RECORD], PAIRS)),
         log:

@@ -3,9 +3,9 @@
 
 ATTACK_RECORD = f"{RECORD}/invert/{{defense}}/seed{{seed}}/{{client}}/{{attack}}.json"
 ATTACK_RECORDS = [ATTACK_RECORD.format(**vars(cell)) for cell in CELLS]
-ATTACK_INPUTS = [*in_captured_rounds(GLOBAL_MODEL), *in_captured_rounds(UPDATE), PRIOR]
+ATTACK_INPUTS = sidecars([*in_captured_rounds(GLOBAL_MODEL), *in_captured_rounds(UPDATE), PRIOR])
 ATTACK_OUTPUTS = in_captured_rounds(RECONSTRUCTION)
-ATTACK_FILES = [*ATTACK_OUTPUTS, *sidecars(ATTACK_OUTPUTS), ATTACK_RECORD]
+ATTACK_FILES = [ATTACK_RECORD, *sidecars(ATTACK_OUTPUTS), *ATTACK_OUTPUTS]
 
 for (DEFENSE, CLIENT, NAME), CHOSEN in group_by(CELLS, "defense", "client", "attack").items():
     SECONDS = seconds_to_attack(NAME, CLIENT)
@@ -17,8 +17,7 @@ for (DEFENSE, CLIENT, NAME), CHOSEN in group_by(CELLS, "defense", "client", "att
             name:
                 JOB.replace("/", "_")
             input:
-                tensors=fill_each(fill(ATTACK_INPUTS, **OF), "seed", SEEDS),
-                sidecars=sidecars(fill_each(fill(ATTACK_INPUTS, **OF), "seed", SEEDS)),
+                fill_each(fill(ATTACK_INPUTS, **OF), "seed", SEEDS),
             output:
                 update(fill_each(fill(ATTACK_FILES, **OF), "seed", SEEDS)),
             log:

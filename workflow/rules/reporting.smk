@@ -21,7 +21,6 @@ rule report:
         attacks=ATTACK_RECORDS,
         images=IMAGES,
         splits=expand(SPLIT, seed=PARAMS.seeds),
-        reconstructions=ATTACKED_PICTURES,
         sidecars=sidecars([IMAGES, *ATTACKED_PICTURES]),
     output:
         page=report(

@@ -41,8 +41,7 @@ for MADE_OF, PAIRS in SCORE_JOBS:
             images=IMAGES,
             sidecar=sidecars(IMAGES),
             splits=fill_each(SPLIT, "seed", sorted({seed for seed, _ in MADE_OF})),
-            reconstructions=fill_pairs(in_scored_cells(RECONSTRUCTION, MADE_OF), PAIRS),
-            reconstruction_sidecars=sidecars(fill_pairs(in_scored_cells(RECONSTRUCTION, MADE_OF), PAIRS)),
+            reconstructions=sidecars(fill_pairs(in_scored_cells(RECONSTRUCTION, MADE_OF), PAIRS)),
         output:
             update(fill_pairs([SCORE, SCORE_RECORD], PAIRS)),
         log:
