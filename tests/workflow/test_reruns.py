@@ -53,7 +53,7 @@ EDITS: dict[str, tuple[list[tuple[str, str, str]], dict[str, int]]] = {
         {"judge": 1, **DRAWN},  # the same job makes the tables that figures are drawn from
     ),
     "code of one figure": (
-        [("src/leakpipe/figures/rounds.py", '"""Leakage', 'EDITED = True\n"""Leakage')],
+        [("src/leakpipe/figures/rounds.py", "import annotations\n", "import annotations\n\nEDITED = True\n")],
         DRAWN,
     ),
     "no embedders": (
