@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from leakpipe.figures.lines import INTERVAL, draw_interval, mean_over_draws, use_log_scale
 from leakpipe.figures.registry import figure
 from leakpipe.figures.style import COLORS, GRID, INK, MARKERS, MUTED, Drawing, add_legend, make_key, make_panels
-from leakpipe.tables.wording import count, describe_client, order_clients, select
+from leakpipe.tables.wording import Clients, count, describe_client, order_clients, select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,9 +23,7 @@ LOOKS = [*zip(COLORS, MARKERS, strict=True), (INK, "X"), (MUTED, "*"), (INK, "<"
     about="Mean SSIM of the reconstructed images against the wall time of each attack, a panel per client and captured "
     "round; up and left is better.",
 )
-def draw_attacks(
-    leakage: pd.DataFrame, *, attacks: Sequence[str], defense: str, clients: Mapping[str, Mapping[str, Any]]
-) -> Drawing:
+def draw_attacks(leakage: pd.DataFrame, *, attacks: Sequence[str], defense: str, clients: Clients) -> Drawing:
     """Draw mean SSIM against wall time: a large marker per attack, a faint one per draw, the prior as a line.
 
     Args:
@@ -59,9 +57,7 @@ def draw_attacks(
     return Drawing(drawn, _describe(runs, attacks, defense, clients))
 
 
-def _describe(
-    runs: pd.DataFrame, attacks: Sequence[str], defense: str, clients: Mapping[str, Mapping[str, Any]]
-) -> str:
+def _describe(runs: pd.DataFrame, attacks: Sequence[str], defense: str, clients: Clients) -> str:
     parts = []
     for client in order_clients(runs, clients):
         draws = runs[runs["client"] == client].groupby("attack")["seed"].nunique()

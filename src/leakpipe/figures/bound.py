@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.figures.lines import use_log_scale
 from leakpipe.figures.registry import figure
 from leakpipe.figures.style import COLORS, FAINT, MARKERS, MUTED, Drawing, add_legend, make_panels, mark_percent
-from leakpipe.tables.wording import count, describe_client
+from leakpipe.tables.wording import Clients, count, describe_client
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,7 @@ def draw_bound(
     embedders: Sequence[str],
     delta: float,
     defenses: Mapping[str, str],
-    clients: Mapping[str, Mapping[str, Any]],
+    clients: Clients,
 ) -> Drawing:
     """Draw the bound against ε, and below it the share of recognised images of each defence and round.
 

@@ -10,7 +10,7 @@ from leakpipe.figures.lines import INTERVAL, Look, draw_means, mark_zero
 from leakpipe.figures.registry import figure
 from leakpipe.figures.style import Drawing, add_legend, add_title, make_panels
 from leakpipe.tables.statistics import add_gain
-from leakpipe.tables.wording import count_draws, describe_client, order_clients, select
+from leakpipe.tables.wording import Clients, count_draws, describe_client, order_clients, select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,9 +29,7 @@ MEASURES = {"gain": "SSIM gained\nover the prior", "rdlv": "RDLV\n(relative gain
     heading="Leakage by images, batch size and local steps",
     about="Leakage of each client against the number of its images, its batch size and its local steps in a round.",
 )
-def draw_clients(
-    leakage: pd.DataFrame, *, attack: str, defense: str, local_epochs: int, clients: Mapping[str, Mapping[str, Any]]
-) -> Drawing:
+def draw_clients(leakage: pd.DataFrame, *, attack: str, defense: str, local_epochs: int, clients: Clients) -> Drawing:
     """Draw mean gain in SSIM, and RDLV, of each client against three of its properties.
 
     Values of a property stand evenly spaced. Every client stands in all panels.
@@ -79,13 +77,7 @@ def describe_training(client: Mapping[str, Any], *, local_epochs: int) -> dict[s
     return {"images": images, "batch_size": batch_size, "steps": count_local_steps(images, batch_size, epochs)}
 
 
-def _draw_panel(
-    axes: Axes,
-    rows: pd.DataFrame,
-    measure: str,
-    value_of: Mapping[str, int],
-    clients: Mapping[str, Mapping[str, Any]],
-) -> None:
+def _draw_panel(axes: Axes, rows: pd.DataFrame, measure: str, value_of: Mapping[str, int], clients: Clients) -> None:
     """One measure against one property, whose value each client has."""
     values = sorted(set(value_of.values()))
     for index, (client, value) in enumerate(value_of.items()):

@@ -13,7 +13,7 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.figures.lines import INTERVAL, Mean, draw_interval, mean_over_draws, use_log_scale
 from leakpipe.figures.registry import figure
 from leakpipe.figures.style import COLORS, GRID, MARKERS, MUTED, Drawing, add_legend, add_title, make_key, make_panels
-from leakpipe.tables.wording import count_sample, describe_client, select
+from leakpipe.tables.wording import Clients, count_sample, describe_client, select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,13 +28,7 @@ WIDE = 10  # from this ratio of the largest to the smallest number of iterations
     heading="Attacks that differ in one thing",
     about="mean SSIM of the attacks that differ in it, a panel per client; the prior image is dashed.",
 )
-def draw_effect(
-    leakage: pd.DataFrame,
-    *,
-    comparison: Mapping[str, Any],
-    defense: str,
-    clients: Mapping[str, Mapping[str, Any]],
-) -> Drawing:
+def draw_effect(leakage: pd.DataFrame, *, comparison: Mapping[str, Any], defense: str, clients: Clients) -> Drawing:
     """Draw the mean SSIM of the compared attacks, a panel per client, a dot per draw, the prior as a dashed line.
 
     Attacks stand in the order given; where all their labels are numbers, a line against the iterations they ran.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from leakpipe.figures.lines import INTERVAL, mark_zero, name_points
 from leakpipe.figures.registry import figure
 from leakpipe.figures.style import COLORS, MUTED, Drawing, add_legend, make_key, make_panels
-from leakpipe.tables.wording import count, describe_client
+from leakpipe.tables.wording import Clients, count, describe_client
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,9 +26,7 @@ NAMED = 20  # with more defences than this, only those on the front or at or bel
     about="RDLV of the high-risk client, of attacks that know the defence and of others, against test accuracy, a "
     "point per defence; at or below 0 no leak was found, and a diamond has a guarantee.",
 )
-def draw_front(
-    defense_table: pd.DataFrame, *, defenses: Mapping[str, str], clients: Mapping[str, Mapping[str, Any]]
-) -> Drawing:
+def draw_front(defense_table: pd.DataFrame, *, defenses: Mapping[str, str], clients: Clients) -> Drawing:
     """Draw a point per defence, hollow for an attack that knows the defence, and the front of all.
 
     Args:

@@ -21,7 +21,7 @@ from leakpipe.figures.style import (
 )
 from leakpipe.randomness import derive_seed
 from leakpipe.tables.statistics import bootstrap_mean
-from leakpipe.tables.wording import count, describe_client, order_clients, select
+from leakpipe.tables.wording import Clients, count, describe_client, order_clients, select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,12 +38,7 @@ CHANCE_WIDTH = 0.36  # half the width of a client's band of chance, of the dista
     "they came from; hollow for the prior image, a gray band for chance.",
 )
 def draw_identifiability(
-    identifiability: pd.DataFrame,
-    *,
-    attack: str,
-    defense: str,
-    embedders: Sequence[str],
-    clients: Mapping[str, Mapping[str, Any]],
+    identifiability: pd.DataFrame, *, attack: str, defense: str, embedders: Sequence[str], clients: Clients
 ) -> Drawing:
     """Draw the share of reconstructions whose nearest image is their own: a panel per embedder, clients side by side.
 
@@ -100,14 +95,7 @@ def _share(rows: pd.DataFrame, embedder: str, client: str) -> _Share:
     )
 
 
-def _describe(
-    rows: pd.DataFrame,
-    *,
-    attack: str,
-    defense: str,
-    embedders: Sequence[str],
-    clients: Mapping[str, Mapping[str, Any]],
-) -> str:
+def _describe(rows: pd.DataFrame, *, attack: str, defense: str, embedders: Sequence[str], clients: Clients) -> str:
     parts = []
     for client in _by_size(rows, clients):
         share = _share(rows, embedders[0], client)
@@ -126,7 +114,7 @@ def _describe(
     )
 
 
-def _by_size(rows: pd.DataFrame, clients: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _by_size(rows: pd.DataFrame, clients: Clients) -> list[str]:
     """Clients with the fewest images first, among these the smallest batch, then by name."""
     names = order_clients(rows, clients)
     return sorted(names, key=lambda name: (int(clients[name]["images"]), int(clients[name]["batch_size"]), name))

@@ -8,7 +8,7 @@ from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.tables.wording import count, order_clients, select
+from leakpipe.tables.wording import Clients, count, order_clients, select
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,9 +99,7 @@ def name_columns(pattern: str, columns: Sequence[str]) -> list[str]:
     return names
 
 
-def choose_images(
-    rows: pd.DataFrame, defense: str, clients: Mapping[str, Mapping[str, Any]], images_per_client: int
-) -> pd.DataFrame:
+def choose_images(rows: pd.DataFrame, defense: str, clients: Clients, images_per_client: int) -> pd.DataFrame:
     """The rows of the images to show of each client: those with the largest RDLV under a defence, largest first.
 
     Args:

@@ -12,7 +12,7 @@ from leakpipe.figures.registry import figure
 from leakpipe.figures.sheet import Sheet, blend
 from leakpipe.figures.style import COLORS, FAINT, MUTED, Drawing
 from leakpipe.metrics.leakage_map import leakage_map
-from leakpipe.tables.wording import select, stack_description, write_gain
+from leakpipe.tables.wording import Clients, select, stack_description, write_gain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,7 @@ def draw_maps(
     attack: str,
     defense: str,
     captured_round: int,
-    clients: Mapping[str, Mapping[str, Any]],
+    clients: Clients,
     images_per_client: int = 2,
 ) -> Drawing:
     """Draw one row per image: the original, the prior, the reconstruction, and the leakage map.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from leakpipe.errors import LeakpipeError
 from leakpipe.figures import published
 from leakpipe.figures.lines import INTERVAL, PUBLISHED, Look, draw_means, draw_published, mark_zero
 from leakpipe.figures.registry import figure
 from leakpipe.figures.style import INK, MUTED, Drawing, make_key, make_panels
-from leakpipe.tables.wording import count_draws, describe_client, order_clients, select
+from leakpipe.tables.wording import Clients, count_draws, describe_client, order_clients, select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,12 +24,7 @@ if TYPE_CHECKING:
     "data set. Where a line has come down to 0, no leak was found under that noise.",
 )
 def draw_noise(
-    leakage: pd.DataFrame,
-    accuracy: pd.DataFrame,
-    *,
-    attack: str,
-    sigma0: Mapping[str, float],
-    clients: Mapping[str, Mapping[str, Any]],
+    leakage: pd.DataFrame, accuracy: pd.DataFrame, *, attack: str, sigma0: Mapping[str, float], clients: Clients
 ) -> Drawing:
     """Draw RDLV of each client, and below it test accuracy, against the noise multiplier, beside the published values.
 
@@ -54,7 +49,7 @@ def draw_noise(
     return Drawing(drawn, _describe(leaks, kept, attack, clients))
 
 
-def _describe(leaks: pd.DataFrame, kept: pd.DataFrame, attack: str, clients: Mapping[str, Mapping[str, Any]]) -> str:
+def _describe(leaks: pd.DataFrame, kept: pd.DataFrame, attack: str, clients: Clients) -> str:
     return (
         f"Above: RDLV of attack {attack} against the noise multiplier σ₀; a faint dot is one image in one "
         f"captured round, the line their mean; at 0 a reconstruction shows no more than the prior image. "
@@ -77,9 +72,7 @@ def _place(
     return leaks, kept
 
 
-def _draw_leakage(
-    axes: Axes, leaks: pd.DataFrame, clients: Mapping[str, Mapping[str, Any]], levels: list[float]
-) -> None:
+def _draw_leakage(axes: Axes, leaks: pd.DataFrame, clients: Clients, levels: list[float]) -> None:
     names = order_clients(leaks, clients)
     handles = []
     for index, client in enumerate(names):

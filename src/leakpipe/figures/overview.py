@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from leakpipe.figures.registry import figure
 from leakpipe.figures.sheet import Sheet, blend
 from leakpipe.figures.style import COLORS, INK, MUTED, Drawing
 from leakpipe.tables.statistics import add_gain
-from leakpipe.tables.wording import count, select, stack_description, write_gain
+from leakpipe.tables.wording import Clients, count, select, stack_description, write_gain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +64,7 @@ def draw_overview(
     attack: str,
     defense: str,
     captured_round: int,
-    clients: Mapping[str, Mapping[str, Any]],
+    clients: Clients,
 ) -> Drawing:
     """Draw the images of all clients of one seed: large and framed where attacked, small and pale elsewhere.
 

@@ -10,7 +10,7 @@ from leakpipe.figures.images import Pictures, choose_images, describe_shown
 from leakpipe.figures.registry import figure
 from leakpipe.figures.sheet import Sheet
 from leakpipe.figures.style import COLORS, FAINT, MUTED, Drawing
-from leakpipe.tables.wording import select, stack_description
+from leakpipe.tables.wording import Clients, select, stack_description
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +36,7 @@ def draw_reconstructions(
     attack: str,
     captured_round: int,
     defenses: Mapping[str, str],
-    clients: Mapping[str, Mapping[str, Any]],
+    clients: Clients,
     images_per_client: int = 2,
 ) -> Drawing:
     """Draw one row per image: the original, the prior, the reconstruction under each defence, SSIM below.

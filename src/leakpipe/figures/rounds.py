@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from leakpipe.figures import published
 from leakpipe.figures.lines import INTERVAL, Look, draw_means, draw_published, label_ends, mark_zero
 from leakpipe.figures.registry import figure
 from leakpipe.figures.style import Drawing, make_panels
 from leakpipe.tables.statistics import add_gain
-from leakpipe.tables.wording import count_sample, describe_client, order_clients, select
+from leakpipe.tables.wording import Clients, count_sample, describe_client, order_clients, select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,12 +26,7 @@ if TYPE_CHECKING:
     "reconstruction shows more of an image than the prior does: that much leaked.",
 )
 def draw_rounds(
-    leakage: pd.DataFrame,
-    *,
-    attack: str,
-    defense: str,
-    clients: Mapping[str, Mapping[str, Any]],
-    compare: Sequence[str] = (),
+    leakage: pd.DataFrame, *, attack: str, defense: str, clients: Clients, compare: Sequence[str] = ()
 ) -> Drawing:
     """Draw RDLV and the gain in SSIM against the captured rounds: a line of means per client, a faint dot per image.
 
@@ -93,7 +88,7 @@ class _Line:
 
 
 def _list_lines(
-    leakage: pd.DataFrame, attack: str, defense: str, clients: Mapping[str, Mapping[str, Any]], compare: Sequence[str]
+    leakage: pd.DataFrame, attack: str, defense: str, clients: Clients, compare: Sequence[str]
 ) -> list[_Line]:
     """What is drawn: `attack` on all clients, then each compared attack on those that it was run on."""
     chosen = add_gain(select(leakage, defense=defense).dropna(subset=["rdlv"]))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from leakpipe.errors import LeakpipeError
 from leakpipe.figures.lines import INTERVAL, Mean, draw_interval, mark_zero, mean_over_draws, name_points
 from leakpipe.figures.registry import figure
 from leakpipe.figures.style import COLORS, MUTED, Drawing, make_panels
 from leakpipe.tables.statistics import add_gain
-from leakpipe.tables.wording import count, count_sample, order_clients, select
+from leakpipe.tables.wording import Clients, count, count_sample, order_clients, select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +52,7 @@ def draw_tradeoff(
     *,
     attack: str,
     defenses: Mapping[str, str],
-    clients: Mapping[str, Mapping[str, Any]],
+    clients: Clients,
 ) -> Drawing:
     """Draw a point per defence, and a line through those that no other defence beats in both.
 
@@ -107,9 +107,7 @@ def draw_tradeoff(
     return Drawing(drawn, caption)
 
 
-def _locate(
-    rows: pd.DataFrame, kept: pd.DataFrame, name: str, clients: Mapping[str, Mapping[str, Any]], *, destroyed: bool
-) -> Point:
+def _locate(rows: pd.DataFrame, kept: pd.DataFrame, name: str, clients: Clients, *, destroyed: bool) -> Point:
     means = {client: mean_over_draws(rows[rows["client"] == client], "gain") for client in order_clients(rows, clients)}
     worst = max(means, key=lambda client: means[client].value)
     return Point(name, worst, means[worst], mean_over_draws(kept, "test_accuracy"), destroyed)

@@ -121,16 +121,11 @@ def _list_cells(leakage: pd.DataFrame, metrics: Mapping[str, Any], params: Mappi
                         images=rows["image"].nunique(),
                         seeds=rows["seed"].nunique(),
                         rounds=rows["round"].nunique(),
-                        ssim_mean=numbers["ssim_mean"],
                         ssim_low=low,
                         ssim_high=high,
-                        ssim_min=numbers["ssim_min"],
-                        ssim_max=numbers["ssim_max"],
                         prior_mean=float(rows["ssim_prior"].mean()),
-                        rdlv_mean=numbers["rdlv_mean"],
-                        rdlv_min=numbers["rdlv_min"],
-                        rdlv_max=numbers["rdlv_max"],
                         accuracy=accuracy.get(defense),
+                        **{name: value for name, value in numbers.items() if name != "images"},
                     )
                 )
     return tuple(cells)

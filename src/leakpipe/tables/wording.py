@@ -8,6 +8,9 @@ from leakpipe.errors import LeakpipeError
 if TYPE_CHECKING:
     import pandas as pd  # slow to import, and the Snakefile uses this module on every start
 
+Clients = Mapping[str, Mapping[str, Any]]
+"""The `federation.clients` section of the parameters, as plain mappings."""
+
 
 def select(table: "pd.DataFrame", **chosen: object) -> "pd.DataFrame":
     """Rows that agree with `chosen` (column=value); `LeakpipeError` if there are none."""
@@ -20,7 +23,7 @@ def select(table: "pd.DataFrame", **chosen: object) -> "pd.DataFrame":
     return rows
 
 
-def order_clients(table: "pd.DataFrame", clients: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def order_clients(table: "pd.DataFrame", clients: Clients) -> list[str]:
     """Clients that `table` holds, those with the fewest images first, then by name.
 
     Args:
@@ -53,7 +56,7 @@ def count_sample(rows: "pd.DataFrame", *nouns: str) -> str:
     return ", ".join(count(rows[noun].nunique(), noun) for noun in nouns)
 
 
-def count_draws(rows: "pd.DataFrame", clients: Mapping[str, Mapping[str, Any]]) -> str:
+def count_draws(rows: "pd.DataFrame", clients: Clients) -> str:
     """`site-9: 5 images, 5 seeds, 3 rounds; …`: what the numbers of each client are over."""
     samples = rows.groupby("client")
     return "; ".join(
