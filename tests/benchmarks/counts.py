@@ -1,8 +1,8 @@
 """Operations and bytes that one attack step needs at least, from the shapes of its layers.
 
-One step of the double backward reads each convolution or fully connected layer seven times as a matrix product of the same
-size: forward with the weight; backward with it and for the gradient; in the tangent pass with the weight and with
-the direction; in the reverse pass with both. What only images come before needs neither the product that moves its
+One step of the double backward reads each convolution or fully connected layer seven times as a matrix product of the
+same size: forward with the weight; backward with it and for the gradient; in the tangent pass with the weight and with
+the direction; in the reverse pass with both. Layers that only images precede need neither the product that moves their
 input nor δ of it. Bytes: every such product reads a weight (or its gradient) and its input and writes its output once.
 """
 

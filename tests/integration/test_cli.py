@@ -187,7 +187,7 @@ def test_noise_changes_what_is_shared(run: Path, tmp_path: Path) -> None:
     assert all(not np.array_equal(plain[key], noisy[key]) for key in plain)
 
 
-def test_an_attack_told_of_an_aggregate_searches_all_clients_and_returns_one(run: Path) -> None:
+def test_an_attack_that_knows_of_an_aggregate_searches_all_clients_and_returns_one(run: Path) -> None:
     pair = [{"kind": "secure-aggregation", "clients": 2}]
     assert federate(run, pair, run / "pair").exit_code == 0
     told = invert_arguments(run / "pair", "site-1", run / "told", attack=SHORT, threat_model='{"defense": "known"}')
@@ -199,10 +199,11 @@ def test_an_attack_told_of_an_aggregate_searches_all_clients_and_returns_one(run
     )
     assert joint.shape == naive.shape == (4, 1, 16, 16)
     assert not np.array_equal(joint, naive)
-    (note,) = json.loads((run / "told" / "site-1.json").read_text())["details"]["attacks"][0]["notes"]
-    assert note == "The update is an aggregate: 20 candidates for its 2 clients were searched."
+    notes = json.loads((run / "told" / "site-1.json").read_text())["details"]["attacks"][0]["notes"]
+    assert notes[0] == "The update is an aggregate: 20 candidates for its 2 clients were searched."
+    assert "not an aggregate" in notes[1]  # which the double backward does not know
     said = refuse(*told, "--defense", json.dumps([{**pair[0], "clients": 3}]))
-    assert said.endswith("companions: 1, expected 2 for the told aggregate of 3 clients")
+    assert said.endswith("cohort: 1 other clients, expected 2 for the defence's aggregate of 3 clients")
 
 
 def test_the_record_of_an_attack_has_its_curves(run: Path) -> None:
