@@ -119,10 +119,9 @@ def test_every_module_that_computes_is_followed(source: Path) -> None:
     assert [name for name in left if not re.match(rf"leakpipe\.({others})$", name)] == []
 
 
-@pytest.mark.parametrize("name", [name for name in ALL_MODULES if is_followed(name)])
-def test_broken_logic_moves_the_hash_of_its_module(name: str) -> None:
-    text = file_of(module.ROOT, name).read_text()
-    assert module._analyse(break_logic(text)) != module._analyse(text)
+def test_broken_logic_moves_the_hash_of_its_module() -> None:
+    texts = {name: file_of(module.ROOT, name).read_text() for name in ALL_MODULES if is_followed(name)}
+    assert [name for name, text in texts.items() if module._analyse(break_logic(text)) == module._analyse(text)] == []
 
 
 @pytest.mark.parametrize(
@@ -149,10 +148,13 @@ def test_an_edit_changes_the_stages_that_run_it(source: Path, file: str, old: st
     assert changed == {f"leakpipe.cli.{name}" for name in stages}
 
 
-@pytest.mark.parametrize("name", [name for name in ALL_MODULES if not is_followed(name)])
-def test_what_only_records_or_shows_changes_nothing(source: Path, name: str) -> None:
-    path = file_of(source, name)
-    assert changed_by(path, break_logic(path.read_text()), commands(source)) == set()
+def test_what_only_records_or_shows_changes_nothing(source: Path) -> None:
+    before = {name: code_version(name) for name in commands(source)}
+    for name in ALL_MODULES:
+        if not is_followed(name):
+            path = file_of(source, name)
+            path.write_text(break_logic(path.read_text()))
+    assert {name: code_version(name) for name in before} == before
 
 
 @pytest.mark.parametrize("room", ["records", "tracking", "figures", "report", "metrics", "tables", "data.phantom"])
