@@ -27,6 +27,14 @@ EDITS: dict[str, tuple[list[tuple[str, str, str]], dict[str, int]]] = {
         ],
         {},
     ),
+    "what only records or shows": (
+        [
+            ("src/leakpipe/records/run_record.py", "\nPACKAGES = (", "\nEDITED = True\nPACKAGES = ("),
+            ("src/leakpipe/files/log.py", "\n@dataclass\n", "\nEDITED = True\n\n\n@dataclass\n"),
+            ("src/leakpipe/cli/terminal.py", "\ndef progress_bar", "\nEDITED = True\n\n\ndef progress_bar"),
+        ],
+        {},
+    ),
     "code of attacks": (
         [("src/leakpipe/attacks/terms/images.py", "vertical + horizontal", "(vertical + horizontal) * 1.01")],
         {"invert": 5, "score": 2, "identify": 2, **AFTER_COLLECT},

@@ -95,19 +95,20 @@ def _analyse(source: str) -> tuple[str, tuple[str, ...]]:
     while waiting:
         part = waiting.pop()
         if isinstance(part, ast.AST):
-            words.append(type(part).__name__)
-            names += _imports(part)
-            if isinstance(part, DOCUMENTED) and ast.get_docstring(part, clean=False):
-                part.body = part.body[1:]
-            if isinstance(part, ast.JoinedStr):
+            kind = type(part)
+            words.append(kind.__name__)
+            if isinstance(part, ast.Import | ast.ImportFrom):
+                names += _imports(part)
+            elif isinstance(part, ast.JoinedStr):
                 part.values = list(_joined_constants(part.values))
-            # Whether a name is read or written ("ctx") follows from where it is; "kind" is the u of u"text".
-            for field in (field for field in part._fields if field not in ("ctx", "kind")):
+            elif isinstance(part, DOCUMENTED):
+                documented = ast.get_docstring(part, clean=False) is not None
+                part.body = [each for each in part.body[documented:] if not _is_for_type_checkers(each)]
+            for field in kind._fields:
                 value = getattr(part, field)
-                if isinstance(value, list):
-                    value = [each for each in value if not _is_for_type_checkers(each)]
-                if value is not None and value != []:
-                    waiting += [value, field]
+                # Whether a name is read or written ("ctx") follows from where it is; "kind" is the u of u"text".
+                if value is not None and value != [] and field not in ("ctx", "kind"):
+                    waiting += (value, field)
         elif isinstance(part, list):
             words.append(str(len(part)))
             waiting += part
@@ -120,14 +121,10 @@ def _is_for_type_checkers(part: object) -> bool:
     return isinstance(part, ast.If) and isinstance(part.test, ast.Name) and part.test.id == "TYPE_CHECKING"
 
 
-def _imports(part: ast.AST) -> Iterator[str]:
-    """Yields what a node imports from leakpipe, modules and the names in them alike."""
-    found: Iterable[str] = ()
-    if isinstance(part, ast.Import):
-        found = (alias.name for alias in part.names)
-    elif isinstance(part, ast.ImportFrom) and part.module:
-        found = (f"{part.module}.{alias.name}" for alias in part.names)
-    yield from (name for name in found if name.split(".")[0] == PACKAGE)
+def _imports(part: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    """Yields what a statement imports from leakpipe, modules and the names in them alike."""
+    start = f"{part.module}." if isinstance(part, ast.ImportFrom) else ""
+    yield from (name for alias in part.names if (name := start + alias.name).split(".")[0] == PACKAGE)
 
 
 def _joined_constants(values: Iterable[ast.expr]) -> Iterator[ast.expr]:
@@ -146,11 +143,14 @@ def _joined_constants(values: Iterable[ast.expr]) -> Iterator[ast.expr]:
 
 
 def _source(module: str) -> Path | None:
-    base = ROOT.joinpath(*module.split(".")[1:])
-    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
-        if module.split(".")[0] == PACKAGE and candidate.is_file():
-            return candidate
-    return None
+    return _sources(ROOT).get(module)
+
+
+@cache
+def _sources(root: Path) -> dict[str, Path]:
+    """Returns the file of every module by name."""
+    files = {path: [PACKAGE, *path.relative_to(root).with_suffix("").parts] for path in root.rglob("*.py")}
+    return {".".join(parts[:-1] if path.name == "__init__.py" else parts): path for path, parts in files.items()}
 
 
 def _package_data(module: str) -> Iterator[bytes]:
