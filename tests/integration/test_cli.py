@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ import pytest
 from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
+from safetensors.numpy import save
 
 from leakpipe.cli.main import main
+from leakpipe.files.log import hash_file
 from leakpipe.files.storage import read_arrays, read_json, write_arrays
 from leakpipe.params.experiment import Params
 from leakpipe.tables.table import LEAKAGE_COLUMNS
@@ -371,58 +374,43 @@ def test_bad_names_list_the_known_ones(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def copied(run: Path, tmp_path: Path) -> Path:
-    """A copy of one round's files, to be spoilt."""
-    import shutil
-
-    shutil.copytree(run / "gaussian-1", tmp_path / "spoilt" / "gaussian-1")
-    shutil.copy(run / "prior.safetensors", tmp_path / "spoilt")
-    shutil.copy(run / "prior.json", tmp_path / "spoilt")
-    return tmp_path / "spoilt" / "gaussian-1"
-
-
-def spoil(copied: Path, change) -> str:
-    path = copied / "round1" / "site-9" / "update.safetensors"
+def drop_tensor(path: Path) -> None:
     arrays, metadata = read_arrays(path, "leakpipe/update")
-    change(path, arrays, metadata)
+    del arrays["weights/head.bias"]
+    write_arrays(path, "leakpipe/update", arrays, metadata)
+
+
+def spoil_value(path: Path) -> None:
+    arrays, _ = read_arrays(path, "leakpipe/update")
+    arrays["weights/head.bias"][0] = np.nan
+    path.write_bytes(save(arrays))
+    sidecar = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps({**sidecar, "sha256": hash_file(path)}))
+
+
+SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:100]), "is truncated or not the file"),
+    "of another kind": (
+        lambda path: write_arrays(path, "other", *read_arrays(path, "leakpipe/update")),
+        "'other' version 1, expected 'leakpipe/update'",
+    ),
+    "without a tensor": (drop_tensor, "tensor 'weights/head.bias' is missing"),
+    "with NaN": (spoil_value, "not finite"),
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_spoilt_update_is_refused(how: str, run: Path, tmp_path: Path) -> None:
+    for name in ("prior.safetensors", "prior.json"):
+        shutil.copy(run / name, tmp_path)
+    copied = Path(shutil.copytree(run / "gaussian-1", tmp_path / "gaussian-1"))
+    path = copied / "round1" / "site-9" / "update.safetensors"
+    spoil, expected = SPOILT[how]
+    spoil(path)
     said = refuse(*invert_arguments(copied, "site-9", copied / "out", attack=SHORT))
     assert str(path.with_suffix("")) in said
+    assert expected in said
     assert not (copied / "out").exists()
-    return said
-
-
-def test_a_truncated_update(copied: Path) -> None:
-    assert "is truncated or not the file" in spoil(copied, lambda path, *_: path.write_bytes(path.read_bytes()[:100]))
-
-
-def test_a_foreign_file(copied: Path) -> None:
-    assert "'other' version 1, expected 'leakpipe/update'" in spoil(
-        copied, lambda p, a, m: write_arrays(p, "other", a, m)
-    )
-
-
-def test_an_update_without_a_tensor(copied: Path) -> None:
-    def change(path, arrays, metadata):
-        del arrays["weights/head.bias"]
-        write_arrays(path, "leakpipe/update", arrays, metadata)
-
-    assert "tensor 'weights/head.bias' is missing" in spoil(copied, change)
-
-
-def test_an_update_with_nan(copied: Path) -> None:
-    def change(path, arrays, _metadata):
-        import hashlib
-
-        from safetensors.numpy import save
-
-        arrays["weights/head.bias"][0] = np.nan
-        path.write_bytes(save(arrays))
-        sidecar = json.loads(path.with_suffix(".json").read_text())
-        sidecar["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        path.with_suffix(".json").write_text(json.dumps(sidecar))
-
-    assert "not finite" in spoil(copied, change)
 
 
 def test_an_unwritable_results_folder(run: Path, tmp_path: Path) -> None:

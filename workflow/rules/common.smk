@@ -212,9 +212,34 @@ def each(name, values):
     return flags("--each", [f"{name}={value}" for value in values])
 
 
+def in_scored_cells(path, made_of):
+    """`path` of every captured round of every (seed, client); defence and attack are left open."""
+    return [fill(path, round=number, seed=seed, client=client) for seed, client in made_of for number in ROUNDS]
+
+
+def fill_pairs(paths, pairs):
+    """`paths` for every (defence, attack)."""
+    return [path for defense, attack in pairs for path in fill(paths, defense=defense, attack=attack)]
+
+
+def each_pair(pairs):
+    """Tables of a job for its command line."""
+    return flags("--each", [f"defense={defense},attack={attack}" for defense, attack in pairs])
+
+
 def shown(path, table):
     """An output that `snakemake --report` shows among the tables, under the name `table`."""
     return report(path, caption="../report/table.rst", category="Tables", labels={"table": table})
+
+
+def shown_figure(drawn, kind):
+    """An output that `snakemake --report` shows among the figures."""
+    return report(
+        f"{FIGURE}/{drawn.name}.{kind}",
+        caption="../report/figure.rst",
+        category="Figures",
+        labels={"figure": drawn.heading, "format": kind.upper()},
+    )
 
 
 def count_attempts(tracked):

@@ -28,16 +28,6 @@ REBUILT = [
 ]
 
 
-def shown_figure(drawn, kind):
-    """An output that `snakemake --report` shows among the figures."""
-    return report(
-        f"{FIGURE}/{drawn.name}.{kind}",
-        caption="../report/figure.rst",
-        category="Figures",
-        labels={"figure": drawn.heading, "format": kind.upper()},
-    )
-
-
 # One job draws all: a figure takes less time than starting Python and importing matplotlib does.
 rule plot:
     input:
@@ -71,8 +61,8 @@ rule plot:
         ),
         settings=to_json(TAKEN),
         comparisons=to_json(COMPARISONS if "effects" in PARAMS.figures else {}),
-        folder=FIGURE,
-        records=f"{RECORD}/plot",
+        folder=literally(FIGURE),
+        records=literally(f"{RECORD}/plot"),
         labels=labels(),
         code=sorted(map(code_version, {"leakpipe.cli.plot", *[drawn.module for drawn in DRAWN]})),
     shell:

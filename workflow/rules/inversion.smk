@@ -11,19 +11,19 @@ for (DEFENSE, CLIENT, NAME), CHOSEN in group_by(CELLS, "defense", "client", "att
     SECONDS = seconds_to_attack(NAME, CLIENT)
     for SEEDS in split_into_jobs([cell.seed for cell in CHOSEN], SECONDS):
         OF = {"defense": DEFENSE, "client": CLIENT, "attack": NAME}
-        JOB = f"invert/{DEFENSE}/{NAME}/{CLIENT}/seed{SEEDS[0]}"
+        JOB = f"{DEFENSE}_{NAME}_{CLIENT}_seed{SEEDS[0]}"
 
         rule:
             name:
-                JOB.replace("/", "_")
+                f"invert_{JOB}"
             input:
                 fill_each(fill(ATTACK_INPUTS, **OF), "seed", SEEDS),
             output:
                 update(fill_each(fill(ATTACK_FILES, **OF), "seed", SEEDS)),
             log:
-                f"{LOG}/{JOB}.log",
+                f"{LOG}/invert/{JOB}.log",
             benchmark:
-                f"{BENCHMARK}/{JOB}.tsv"
+                f"{BENCHMARK}/invert/{JOB}.tsv"
             priority: min(FIRST - 1, round(len(SEEDS) * SECONDS))  # the longest first, so that all cores end together
             threads: 1
             resources:

@@ -16,22 +16,6 @@ SCORE_JOBS = [
     for PAIRS in split_into_jobs(ALIKE, seconds=0.06 * PIXELS * len(ROUNDS) * len(MADE_OF))
 ]
 
-
-def in_scored_cells(path, made_of):
-    """`path` of every captured round of every (seed, client); defence and attack are left open."""
-    return [fill(path, round=number, seed=seed, client=client) for seed, client in made_of for number in ROUNDS]
-
-
-def fill_pairs(paths, pairs):
-    """`paths` for every (defence, attack)."""
-    return [path for defense, attack in pairs for path in fill(paths, defense=defense, attack=attack)]
-
-
-def each_pair(pairs):
-    """Tables of a job for its command line."""
-    return flags("--each", [f"defense={defense},attack={attack}" for defense, attack in pairs])
-
-
 for MADE_OF, PAIRS in SCORE_JOBS:
 
     rule:
