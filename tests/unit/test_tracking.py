@@ -1,4 +1,4 @@
-"""Run records into MLflow: what is there afterwards, what a second or a cut-short pass does, what failures say."""
+"""Run records in MLflow: content, repeated and interrupted passes, servers that fail, credentials."""
 
 import base64
 import json
@@ -85,7 +85,7 @@ def track(folder: Path, uri: str, **more: Any) -> TrackingSummary:
 
 
 def runs_of(uri: str) -> dict[str, Run]:
-    """Runs by name; fails if two have one name."""
+    """Returns the runs by name; fails if two share one."""
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("leakpipe/tiny")
     assert experiment is not None
@@ -108,7 +108,7 @@ def test_every_record_becomes_one_run_below_one_parent(folder: Path, uri: str) -
         "invert none seed0 site-9 bn-aware",
         "invert none seed1 site-9 bn-aware",
     }
-    assert str(parent.info.run_name).startswith("tiny ")
+    assert str(parent.info.run_name).startswith("tiny/")
     assert parent.data.params == {"seeds": "[0, 1]", "data.size": "8"}
     assert (summary.runs_added, summary.runs_already_there) == (3, 0)
     for run in runs.values():
@@ -315,7 +315,7 @@ def test_an_experiment_that_cannot_be_created(uri: str, monkeypatch: pytest.Monk
         find_experiment(MlflowClient(uri), uri, "leakpipe/tiny")
 
 
-# --- MLflow away
+# --- MLflow does not answer
 
 
 @pytest.fixture
@@ -333,7 +333,7 @@ def closed_port() -> int:
 
 @pytest.fixture
 def foreign_server() -> Iterator[HTTPServer]:
-    """A web server that is not MLflow; keeps who called."""
+    """A web server that is not MLflow; it keeps the authorization of the last request."""
 
     class Page(BaseHTTPRequestHandler):
         def answer(self) -> None:
