@@ -26,7 +26,7 @@ from leakpipe.records.run_record import record_run
 from leakpipe.tracking import runs as tracking_runs
 from leakpipe.tracking.runs import KEY, PARENT, find_experiment, remove_doubles
 from leakpipe.tracking.store import MlflowUnreachableError, without_credentials
-from leakpipe.tracking.upload import TrackingSummary, find_records, name_run, track_records
+from leakpipe.tracking.upload import TrackingSummary, find_records, track_records
 
 INVERT_LABELS = {"attack": "bn-aware", "client": "site-9", "defense": "none", "experiment": "tiny", "seed": "0"}
 
@@ -242,12 +242,6 @@ def test_two_processes_may_make_the_store_at_once(raced: tuple[Path, list[dict[s
     assert sorted(summary["runs_added"] for summary in summaries) == [0, 1]
     assert summaries[0]["parent_run_id"] == summaries[1]["parent_run_id"]
     assert list(database.parent.glob(".*")) == []
-
-
-def test_names_of_runs() -> None:
-    assert name_run({"rule": "invert", "labels": INVERT_LABELS}) == "invert none seed0 site-9 bn-aware"
-    assert name_run({"rule": "collect", "labels": {"experiment": "x"}}) == "collect"
-    assert name_run({"rule": "plot", "labels": {"name": "leakage", "seed": 1}}) == "plot seed1 leakage"
 
 
 @pytest.mark.parametrize(
