@@ -1,4 +1,4 @@
-"""Curves of running attacks: read from checkpoints, shown in MLflow, and gone once the finished run is there."""
+"""Curves of running attacks: read from checkpoints, shown in MLflow, and replaced by the finished run."""
 
 import shutil
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Run records into MLflow: what is there afterwards, what a second or a cut-short pass does, what failures say."""
+"""Run records in MLflow: content, repeated and interrupted passes, servers that fail, credentials."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ from leakpipe.records.run_record import record_run
 from leakpipe.tracking import runs as tracking_runs
 from leakpipe.tracking.runs import KEY, PARENT, find_experiment, remove_doubles
 from leakpipe.tracking.store import MlflowUnreachableError, without_credentials
-from leakpipe.tracking.upload import TrackingSummary, find_records, name_run, track_records
+from leakpipe.tracking.upload import TrackingSummary, find_records, track_records
 
 INVERT_LABELS = {"attack": "bn-aware", "client": "site-9", "defense": "none", "experiment": "tiny", "seed": "0"}
 
@@ -85,7 +85,7 @@ def track(folder: Path, uri: str, **more: Any) -> TrackingSummary:
 
 
 def runs_of(uri: str) -> dict[str, Run]:
-    """Runs by name; fails if two have one name."""
+    """Returns the runs by name; fails if two share one."""
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("leakpipe/tiny")
     assert experiment is not None
@@ -108,7 +108,7 @@ def test_every_record_becomes_one_run_below_one_parent(folder: Path, uri: str) -
         "invert none seed0 site-9 bn-aware",
         "invert none seed1 site-9 bn-aware",
     }
-    assert str(parent.info.run_name).startswith("tiny ")
+    assert str(parent.info.run_name).startswith("tiny/")
     assert parent.data.params == {"seeds": "[0, 1]", "data.size": "8"}
     assert (summary.runs_added, summary.runs_already_there) == (3, 0)
     for run in runs.values():
@@ -244,12 +244,6 @@ def test_two_processes_may_make_the_store_at_once(raced: tuple[Path, list[dict[s
     assert list(database.parent.glob(".*")) == []
 
 
-def test_names_of_runs() -> None:
-    assert name_run({"rule": "invert", "labels": INVERT_LABELS}) == "invert none seed0 site-9 bn-aware"
-    assert name_run({"rule": "collect", "labels": {"experiment": "x"}}) == "collect"
-    assert name_run({"rule": "plot", "labels": {"name": "leakage", "seed": 1}}) == "plot seed1 leakage"
-
-
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -315,7 +309,7 @@ def test_an_experiment_that_cannot_be_created(uri: str, monkeypatch: pytest.Monk
         find_experiment(MlflowClient(uri), uri, "leakpipe/tiny")
 
 
-# --- MLflow away
+# --- MLflow does not answer
 
 
 @pytest.fixture
@@ -333,7 +327,7 @@ def closed_port() -> int:
 
 @pytest.fixture
 def foreign_server() -> Iterator[HTTPServer]:
-    """A web server that is not MLflow; keeps who called."""
+    """A web server that is not MLflow; it keeps the authorization of the last request."""
 
     class Page(BaseHTTPRequestHandler):
         def answer(self) -> None:

@@ -1,1 +1,1 @@
-"""What noise guarantees: ε of a federation under differential privacy, and bounds on what any attack can rebuild."""
+"""What noise guarantees: ε of a federation under differential privacy, and bounds on any attack's reconstruction."""

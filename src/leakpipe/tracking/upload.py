@@ -33,7 +33,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class TrackingSummary:
-    """What one pass did.
+    """The effect of one pass.
 
     Attributes:
         parent_run_id: The run that all new runs lie under.
@@ -72,7 +72,7 @@ def find_records(paths: Iterable[Path]) -> dict[Path, dict[str, Any]]:
         except (KeyError, TypeError, ValueError) as error:
             raise LeakpipeError(f"{path}: environment: expected started (ISO time) and seconds (number)") from error
     if not records:
-        raise LeakpipeError("no run record found in the folders that were given")
+        raise LeakpipeError("no run record found in the given folders")
     return records
 
 
@@ -128,9 +128,9 @@ def track_records(
         runs = by_key(found)
         parent = _find_parent(runs.values(), experiment, params)
         if parent is None:
-            name = _name_parent(experiment, params)
-            tags = {KEY: name, KIND: "experiment", "experiment": experiment, "mlflow.source.name": "leakpipe"}
-            parent = client.create_run(experiment_id, min(started), tags, name).info.run_id
+            key = _parent_key(experiment, params)
+            tags = {KEY: key, KIND: "experiment", "experiment": experiment, "mlflow.source.name": "leakpipe"}
+            parent = client.create_run(experiment_id, min(started), tags, key).info.run_id
         for path, record in records.items():
             run = runs.get(record["id"])
             if run is None or run.info.status != "FINISHED":
@@ -154,15 +154,15 @@ def track_records(
     return TrackingSummary(parent, added, len(records) - added, tuple(notes))
 
 
-def _name_parent(experiment: str, params: Mapping[str, Any] | None) -> str:
-    return experiment if params is None else f"{experiment} {hash_params(params)}"
+def _parent_key(experiment: str, params: Mapping[str, Any] | None) -> str:
+    return experiment if params is None else f"{experiment}/{hash_params(params)}"
 
 
 def _find_parent(runs: Iterable["Run"], experiment: str, params: Mapping[str, Any] | None) -> str | None:
-    """Returns the run of these parameters, or without parameters the newest parent run."""
+    """Returns the parent run of these parameters, or without parameters the newest parent run."""
     for run in runs:
         tags = run.data.tags
-        if tags.get(KIND) == "experiment" and (params is None or tags[KEY] == _name_parent(experiment, params)):
+        if tags.get(KIND) == "experiment" and (params is None or tags[KEY] == _parent_key(experiment, params)):
             return str(run.info.run_id)
     return None
 
