@@ -202,7 +202,7 @@ def test_an_attack_told_of_an_aggregate_searches_all_clients_and_returns_one(run
     (note,) = json.loads((run / "told" / "site-1.json").read_text())["details"]["attacks"][0]["notes"]
     assert note == "The update is an aggregate: 20 candidates for its 2 clients were searched."
     said = refuse(*told, "--defense", json.dumps([{**pair[0], "clients": 3}]))
-    assert said.endswith("companions: 1, expected 2 for the told aggregate of 3 clients")
+    assert "cohort: 1 other clients, expected 2" in said
 
 
 def test_the_record_of_an_attack_has_its_curves(run: Path) -> None:
