@@ -33,8 +33,7 @@ class GroupNet(nn.Module):
 
 def group_state(dtype: torch.dtype = torch.float64) -> ModelState:
     torch.manual_seed(0)
-    module = GroupNet().to(dtype)
-    return ModelState(module, {name: value.detach().clone() for name, value in module.named_parameters()}, {})
+    return ModelState.of(GroupNet().to(dtype))
 
 
 def private(clip_norm: float, noise_multiplier: float) -> DpSgdParams:

@@ -92,11 +92,7 @@ def test_any_network_trains_as_with_torch_and_keeps_its_tensors(kind: str) -> No
     """The caller's own network, not a copy: neither its parameters nor its buffers, counters included, change."""
     network, images = any_network(kind)
     labels = torch.arange(4) % 2
-    state = ModelState(
-        network,
-        {name: value.detach() for name, value in network.named_parameters()},
-        {name: value for name, value in network.named_buffers() if ".running_" in name},
-    )
+    state = ModelState.of(network)
     before = copy.deepcopy(network.state_dict())
     network[1].eval()  # local training sets the mode itself
 

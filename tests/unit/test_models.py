@@ -62,9 +62,10 @@ def test_the_state_holds_every_tensor_of_the_module(name: str) -> None:
     state = initial_state(module, seed=0)
     assert torch.equal(torch.get_rng_state(), before)
     assert not any(getattr(layer, "inplace", False) for layer in module.modules())
-    buffers = {name: value for name, value in module.named_buffers() if not name.endswith("num_batches_tracked")}
-    for held, own in ((state.weights, dict(module.named_parameters())), (state.statistics, buffers)):
-        assert {name: value.shape for name, value in held.items()} == {name: value.shape for name, value in own.items()}
+    empty = ModelState.of(module)
+    assert len(empty.statistics) * 3 == len(list(module.named_buffers())) * 2  # but the counters
+    for held, own in ((state.weights, empty.weights), (state.statistics, empty.statistics)):
+        assert [(name, value.shape) for name, value in held.items()] == [(n, v.shape) for n, v in own.items()]
         assert all(value.is_meta for value in own.values())
         assert all(value.isfinite().all() for value in held.values())
     assert state.statistics

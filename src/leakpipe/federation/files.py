@@ -14,7 +14,7 @@ from leakpipe.client.local_update import LocalSettings
 from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.storage import read_arrays, sidecar_path, write_arrays
-from leakpipe.models.state import ModelState, build_module, initial_state, shared_part
+from leakpipe.models.state import ModelState, build_module, shared_part
 from leakpipe.params.models import ArchitectureParams, ModelParams
 
 MODEL, UPDATE = "leakpipe/model", "leakpipe/update"
@@ -76,9 +76,7 @@ def load_model(path: Path) -> ModelState:
         module = build_module(params, classes=int(metadata["classes"]), image_size=int(metadata["image_size"]))
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise LeakpipeError(f"{sidecar_path(path)}: metadata does not describe a model: {error!r}") from error
-    template = initial_state(module, seed=0)
-    weights, statistics = _from_arrays(path, arrays, template)
-    return template.with_tensors(weights, statistics)
+    return _from_arrays(path, arrays, ModelState.of(module))
 
 
 def save_update(path: Path, stored: StoredUpdate) -> None:
@@ -111,11 +109,11 @@ def load_update(path: Path, state: ModelState) -> StoredUpdate:
     shared = shared_part(state, (name.partition("/")[2] for name in arrays))
     if metadata.get("statistics") == WITHHELD:
         shared = shared.with_tensors(shared.weights, {})
-    weights, statistics = _from_arrays(path, arrays, shared)
+    held = _from_arrays(path, arrays, shared)
     exact = {name: torch.from_numpy(granted[name]) for name in state.statistics if name in granted}
     try:
         return StoredUpdate(
-            update=ClientUpdate(weights, statistics, steps=int(metadata["steps"])),
+            update=ClientUpdate(held.weights, held.statistics, steps=int(metadata["steps"])),
             cell=dict(metadata["cell"]),
             schedule=[[int(position) for position in step] for step in metadata["schedule"]],
             labels=[int(label) for label in metadata["labels"]],
@@ -145,20 +143,20 @@ def _to_arrays(weights: Mapping[str, Tensor], statistics: Mapping[str, Tensor]) 
     return arrays | {STATISTICS + name: value.numpy() for name, value in statistics.items()}
 
 
-def _from_arrays(
-    path: Path, arrays: Mapping[str, np.ndarray], like: ModelState
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    expected = _to_arrays(like.weights, like.statistics)
-    for name, wanted in expected.items():
+def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray], like: ModelState) -> ModelState:
+    """Checks names, shapes and kind of all tensors against those of `like`, whose values are not read."""
+    expected = {f"{WEIGHTS}{name}": tuple(value.shape) for name, value in like.weights.items()}
+    expected |= {f"{STATISTICS}{name}": tuple(value.shape) for name, value in like.statistics.items()}
+    for name, shape in expected.items():
         if name not in arrays:
-            raise LeakpipeError(f"{path}: tensor {name!r} is missing; the model has it with shape {wanted.shape}")
-        if arrays[name].shape != wanted.shape or arrays[name].dtype.kind != "f":
+            raise LeakpipeError(f"{path}: tensor {name!r} is missing; the model has it with shape {shape}")
+        if arrays[name].shape != shape or arrays[name].dtype.kind != "f":
             found = f"{arrays[name].dtype.name} of shape {arrays[name].shape}"
-            raise LeakpipeError(f"{path}: tensor {name!r} is {found}, expected floats of shape {wanted.shape}")
+            raise LeakpipeError(f"{path}: tensor {name!r} is {found}, expected floats of shape {shape}")
     for name in arrays:
         if name not in expected:
             raise LeakpipeError(f"{path}: tensor {name!r} is not one of the model's")
-    return (
+    return like.with_tensors(
         {name: torch.from_numpy(arrays[WEIGHTS + name]) for name in like.weights},
         {name: torch.from_numpy(arrays[STATISTICS + name]) for name in like.statistics},
     )

@@ -39,6 +39,13 @@ class ModelState:
     weights: Tensors
     statistics: Tensors
 
+    @classmethod
+    def of(cls, module: nn.Module) -> "ModelState":
+        """Returns the state that a network holds itself; its tensors are not copied."""
+        names = [name for layer in batch_norm_layers(module) for name in (mean_name(layer), variance_name(layer))]
+        weights = {name: value.detach() for name, value in module.named_parameters()}
+        return cls(module, weights, {name: module.get_buffer(name) for name in names})
+
     def with_tensors(self, weights: Tensors, statistics: Tensors) -> "ModelState":
         """Returns the same architecture with other tensors."""
         return replace(self, weights=weights, statistics=statistics)
