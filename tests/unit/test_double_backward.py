@@ -307,6 +307,12 @@ def test_what_a_network_of_somebody_does_is_known_or_named(
         Comparison(state, state.weights, CLIENT)
 
 
+def test_batch_normalisation_without_weights_is_named() -> None:
+    state = initial_state(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, affine=False), nn.Flatten()), seed=1)
+    with pytest.raises(UnfitError, match=r"with weights and running statistics \(1\)"):
+        Comparison(state, state.weights, CLIENT)
+
+
 def test_one_value_per_channel_cannot_be_normalised() -> None:
     state = small_model(size=4)
     explainer = Comparison(state, state.weights, CLIENT)

@@ -157,6 +157,8 @@ def _module_layer(layer: nn.Module, name: str, given: Given, *, moves: bool) -> 
         plain = layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
         if not plain or isinstance(layer.padding, str):
             raise UnfitError(f"it knows convolutions without groups and dilation and with zeros as padding ({name})")
+    if isinstance(layer, nn.BatchNorm2d) and not (layer.affine and layer.track_running_stats):
+        raise UnfitError(f"it knows batch normalisation with weights and running statistics ({name})")
     if isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
         if isinstance(layer, nn.BatchNorm2d):
             if given.running is None:
