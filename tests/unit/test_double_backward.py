@@ -308,7 +308,8 @@ def test_what_a_network_of_somebody_does_is_known_or_named(
 
 
 def test_batch_normalisation_without_weights_is_named() -> None:
-    state = initial_state(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, affine=False), nn.Flatten()), seed=1)
+    layers = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, affine=False), nn.Flatten(), nn.Linear(4 * 6 * 6, 3)
+    state = ModelState.of(nn.Sequential(*layers))
     with pytest.raises(UnfitError, match=r"with weights and running statistics \(1\)"):
         Comparison(state, state.weights, CLIENT)
 
