@@ -12,6 +12,7 @@ from leakpipe.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
     from leakpipe.federation.simulate import CapturedUpdate
+    from leakpipe.models.catalog import MODELS
     from leakpipe.models.state import ModelState
     from leakpipe.params.federation import FederationParams
     from leakpipe.params.models import ModelParams
@@ -65,7 +66,7 @@ def federate(
     from leakpipe.params.reading import parse_section
 
     params = {"model": model, "federation": federation, "defense": defense}
-    model_params = parse_section(ModelParams, model, source="--model")
+    model_params = parse_section(ModelParams, model, source="--model", known={MODELS.kind: MODELS})
     settings = parse_section(FederationParams, federation, source="--federation")
     steps = parse_section(DefenseSteps, defense, source="--defense")
     weights = Path(starting_weights(model_params))
