@@ -12,7 +12,6 @@ from leakpipe.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
     from leakpipe.federation.simulate import CapturedUpdate
-    from leakpipe.models.catalog import MODELS
     from leakpipe.models.state import ModelState
     from leakpipe.params.federation import FederationParams
     from leakpipe.params.models import ModelParams
@@ -59,6 +58,7 @@ def federate(
     """Run federated averaging; keep the captured rounds' global models and attacked clients' updates."""
     if unnamed := [name for name in ("experiment", "defense") if name not in labels]:
         raise click.UsageError(f"--label {unnamed[0]}=… is missing; updates and accuracies are filed under it")
+    from leakpipe.models.catalog import MODELS
     from leakpipe.models.choices import starting_weights
     from leakpipe.params.defenses import DefenseSteps
     from leakpipe.params.federation import FederationParams
