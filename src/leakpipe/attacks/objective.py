@@ -85,6 +85,12 @@ class Objective:
         self.notes = [*self._notes_of_the_update(), *of_terms, *fallback]
 
     @property
+    def matched(self) -> str | None:
+        """The term by which candidates are said to explain the observation: the first of those that match it."""
+        names = [term.name for term in self.terms]
+        return next((name for name in ("update_distance", "batch_statistics", "row_space") if name in names), None)
+
+    @property
     def together(self) -> int:
         """How many restarts `evaluate_all` takes at once."""
         measures_apart = self.statistics is not None and self.problem.settings.batch_norm == "frozen"
