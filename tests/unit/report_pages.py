@@ -16,6 +16,7 @@ from leakpipe.report.page import load_figure, render_page
 from leakpipe.report.pictures import PagePictures, arrange_pictures
 from leakpipe.tables.defenses import compare_defenses
 from leakpipe.tables.headline import summarize
+from leakpipe.tables.verdicts import judge_cells
 from tests.unit.figure_tables import NO_TEXT
 
 PARAMS: dict[str, Any] = {
@@ -114,7 +115,8 @@ def tables(ssim: Mapping[str, float] = SSIM) -> tuple[pd.DataFrame, pd.DataFrame
 def defense_table(leakage: pd.DataFrame, accuracy: pd.DataFrame) -> pd.DataFrame:
     steps = {"none": [], "quiet": PARAMS["defenses"]["quiet"], "loud": [DP]}
     privacy = tabulate_guarantees(steps, FEDERATION, delta=1e-5)
-    told = {"client": "alone", "adaptive": ["other"], "chance": 0.65, "test_images": 50}
+    words = {verdict.defense: verdict.word for verdict in judge_cells(leakage) if verdict.client == "alone"}
+    told = {"client": "alone", "verdicts": words, "adaptive": ["other"], "chance": 0.65, "test_images": 50}
     return compare_defenses(leakage, accuracy, privacy, defenses=list(steps), **told)
 
 

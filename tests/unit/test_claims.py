@@ -284,13 +284,13 @@ def test_the_command_writes_the_same_verdicts_and_tables_twice(tmp_path: Path) -
     written: dict[str, dict[str, bytes]] = {}
     for run in ("a", "b"):
         (tmp_path / run).mkdir()
-        outputs = ["differences", "verdicts", "guarantees", "defense-table", "attack-table"]
+        outputs = ["verdicts", "differences", "judged-claims", "guarantees", "defense-table", "attack-table"]
         out = [f"--{name}={tmp_path / run / name}" for name in outputs]
         done = CliRunner().invoke(main, [*arguments, *out, "--claims", ROLES.model_dump_json()])
         assert done.exit_code == 0, done.output
         written[run] = {name: (tmp_path / run / name).read_bytes() for name in outputs}
     assert written["a"] == written["b"]
-    assert {each["id"]: each["verdict"] for each in json.loads(written["a"]["verdicts"])["claims"]} == VERDICTS
+    assert {each["id"]: each["verdict"] for each in json.loads(written["a"]["judged-claims"])["claims"]} == VERDICTS
     table = pd.read_csv(tmp_path / "a" / "defense-table")
     # Chance is 3/4, of 4 images in each of 8 draws.
     assert table.set_index("defense")["destroyed"].to_dict() == {"none": False, "quiet": False, "loud": True}

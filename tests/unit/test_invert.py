@@ -175,3 +175,10 @@ def test_channels_with_impossible_variance_are_noted() -> None:
     observation = changed(seen, update=ClientUpdate(seen.update.weights, noisy, seen.update.steps))
     result = invert(observation, leakpipe_with(iterations=2), seed=0)
     assert "3 channels with a recovered variance that is not positive" in result.notes[0]
+
+
+def test_batch_statistics_alone_do_not_explain_an_update() -> None:
+    observation = observe_small(images=1)
+    result = invert(observation, leakpipe_with(iterations=60, objective_weight=0.0), seed=0)
+    assert result.curves["batch_statistics"][-1] < 0.5 * result.curves["batch_statistics"][0]
+    assert result.explained is None

@@ -30,6 +30,9 @@ def cell_rows(
             "ssim": 0.3 + gain,
             "ssim_prior": 0.3,
             "explained": explained if isinstance(explained, float) else explained[attack, number],
+            "text_accuracy": math.nan,
+            "text_accuracy_prior": math.nan,
+            "text_chance": math.nan,
         }
         for (attack, number), draws in gains.items()
         for seed, images in enumerate(draws)
@@ -67,6 +70,27 @@ SILENT = [[-0.1, -0.2]] * 4
             CANNOT_TELL,
             id="one round not explained",
         ),
+        pytest.param(
+            [{**row, "explained": 0.1 if row["seed"] == 2 else 0.9} for row in cell_rows({("first", 1): SILENT})],
+            CANNOT_TELL,
+            id="one draw not explained",
+        ),
+        pytest.param(
+            cell_rows(
+                {("first", 1): [[-0.3], [0.045], [0.045], [0.049]], ("second", 1): [[0.01], [0.02], [0.01], [0.02]]}
+            )
+            + cell_rows({("third", 1): [[0.045], [0.045], [-0.01], [0.045]]}),
+            LEAKS,
+            id="little of an attack that is not the strongest, everywhere",
+        ),
+        pytest.param(
+            [
+                {**row, "text_accuracy": 0.8, "text_accuracy_prior": 0.2, "text_chance": 0.3}
+                for row in cell_rows({("first", 1): SILENT})
+            ],
+            LEAKS,
+            id="text that is read",
+        ),
     ],
 )
 def test_words(rows: Rows, word: str) -> None:
@@ -96,9 +120,13 @@ def random_cell(generator: random.Random) -> tuple[Rows, pd.DataFrame]:
         for place in places:
             if place[0] in leaking and place[1] in late:
                 gains[place] = [[generator.uniform(0.0, 0.5) for _ in range(images)] for _ in range(draws)]
-    explained = {place: generator.choice([0.0, 0.3, 0.7, 1.0]) for place in places}
+    explained = {place: generator.choice([0.0, 0.3, 0.7, 1.0, 1.0, 1.0]) for place in places}
+    diverged: dict[tuple[str, int, int], bool] = {}
     hits, count = generator.choice([(0, 5), (1, 5), (3, 5), (9, 40), (1, 40)])
-    return cell_rows(gains, explained=explained), look_ups(hits, count)
+    rows = cell_rows(gains, explained=explained)
+    for row in rows:  # searches diverge in single draws
+        row["explained"] *= diverged.setdefault((row["attack"], row["round"], row["seed"]), generator.random() > 0.1)
+    return rows, look_ups(hits, count)
 
 
 @pytest.mark.parametrize("seed", range(200))
@@ -106,13 +134,16 @@ def test_no_verdict_is_more_reassuring_than_its_rows(seed: int) -> None:
     rows, found = random_cell(random.Random(seed))
     verdict = judge(rows, found)
     best: dict[tuple[int, int], float] = {}
-    means, shares = defaultdict(list), defaultdict(lambda: defaultdict(list))
+    drawn: Any = defaultdict(lambda: defaultdict(list))
+    means, shares = defaultdict(list), dict[tuple[int, int], float]()
     for row in rows:
         gain = row["ssim"] - row["ssim_prior"]
         image = row["seed"], row["image"]
         best[image] = max(gain, best.get(image, -2.0))
         means[row["attack"], row["round"]].append(gain)
-        shares[row["round"]][row["attack"]].append(row["explained"])
+        drawn[row["attack"], row["round"]][row["seed"]].append(gain)
+        place = row["round"], row["seed"]
+        shares[place] = max(row["explained"], shares.get(place, 0.0))
     hits, count = int(found["top1"].sum()), len(found)
     by_chance = sum(
         Fraction(comb(count, k)) * Fraction(1, 81) ** k * Fraction(80, 81) ** (count - k)
@@ -122,10 +153,12 @@ def test_no_verdict_is_more_reassuring_than_its_rows(seed: int) -> None:
     assert (verdict.leaked, verdict.images) == (leaked, len(best))
     assert verdict.most == pytest.approx(max(best.values()))
     assert verdict.gain == pytest.approx(max(sum(each) / len(each) for each in means.values()))
-    if leaked or verdict.low > 0 or (hits and by_chance <= 0.01):
+    draws = len({row["seed"] for row in rows})
+    everywhere = draws >= 3 and any(
+        all(sum(gains) / len(gains) > 0 for gains in by_draw.values()) for by_draw in drawn.values()
+    )
+    if leaked or verdict.low > 0 or everywhere or (hits and by_chance <= 0.01):
         assert verdict.word == LEAKS
-    else:
-        best_shares = [max(sum(each) / len(each) for each in attacks.values()) for attacks in shares.values()]
-        draws = len({row["seed"] for row in rows})
-        silence_counts = draws >= 3 and min(best_shares) >= 0.5
+    elif verdict.word != LEAKS:  # a small gain on average, of another attack than the strongest, is a leak too
+        silence_counts = draws >= 3 and min(shares.values()) >= 0.5
         assert verdict.word == (NOTHING_FOUND if silence_counts else CANNOT_TELL)

@@ -86,9 +86,13 @@ class Objective:
 
     @property
     def matched(self) -> str | None:
-        """The term by which candidates are said to explain the observation: the first of those that match it."""
-        names = [term.name for term in self.terms]
-        return next((name for name in ("update_distance", "batch_statistics", "row_space") if name in names), None)
+        """The term by which candidates explain the update: its distance, else that to the row spaces of its weights.
+
+        Batch statistics count only where the update has nothing else: they are explained long before any image is.
+        """
+        names = {term.name for term in self.terms}
+        alone = [] if self.problem.observation.has_signal else ["batch_statistics"]
+        return next((name for name in ("update_distance", "row_space", *alone) if name in names), None)
 
     @property
     def together(self) -> int:

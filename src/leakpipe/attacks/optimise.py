@@ -27,8 +27,9 @@ class Reconstruction:
         labels: Shape (images,): the class index that the attack took each image to have.
         objective: The objective there; None where it was never finite.
         explained: Share of the start's distance to the update that `images` remove, in [0, 1]: 1 − D(best) / D(start),
-            0 where the best iterate is the start; None where the attack matches nothing of the update. D is the
-            update distance; without it the distance of the batch statistics; without both that to the row space.
+            0 where the best iterate is the start; None where the attack leaves out all weight differences. D is the
+            update distance, without it the distance to the row spaces; where the update has no weight differences,
+            that of the batch statistics.
         iterations: Optimiser steps taken.
         stopped: Why it ended: "finished" all iterations, "converged" before, or "diverged".
         curves: Value of every term at `curves["iteration"]` (at most about 100 points).

@@ -161,7 +161,7 @@ class Search:
         """The share of its start's distance to the observation that the best restart removed, in [0, 1].
 
         Returns:
-            0 where the best iterate is the start; None where the objective matches nothing of the observation.
+            0 where the best iterate is the start; None where the objective matches no part that counts.
         """
         winner = int(state.best_objective.argmin())
         start, best = float(state.start_distance[winner]), float(state.best_distance[winner])

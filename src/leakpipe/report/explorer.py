@@ -9,6 +9,7 @@ import pandas as pd
 
 from leakpipe.defenses.naming import name_defenses, noise_multipliers
 from leakpipe.report.pictures import PagePictures
+from leakpipe.tables.verdicts import Verdict
 from leakpipe.tables.wording import describe_client
 
 FIRST = (
@@ -31,7 +32,12 @@ DIGITS = {  # decimals shown; other columns as they are
 
 
 def describe_rows(
-    leakage: pd.DataFrame, *, params: Mapping[str, Any], accuracy: Mapping[str, float], pictures: PagePictures | None
+    leakage: pd.DataFrame,
+    *,
+    params: Mapping[str, Any],
+    accuracy: Mapping[str, float],
+    worst: Verdict,
+    pictures: PagePictures | None,
 ) -> dict[str, Any]:
     """Everything that the page's script needs, as JSON.
 
@@ -39,6 +45,7 @@ def describe_rows(
         leakage: The leakage table.
         params: All parameters; filters list clients, defences and attacks as they name them.
         accuracy: Mean test accuracy after the last round, by defence.
+        worst: The verdict whose strongest attack and round the page shows first.
         pictures: Of the rows; None for a page without pictures.
 
     Returns:
@@ -54,7 +61,7 @@ def describe_rows(
         "digits": {name: digits for name, digits in DIGITS.items() if name in columns},
         "rows": [[_write(row[name], DIGITS.get(name)) for name in columns] for row in shown.to_dict("records")],
         "filters": _list_filters(shown, params),
-        "start": {"attack": next(iter(params["attacks"])), "round": str(shown["round"].max())},
+        "start": {"attack": worst.attack, "round": str(worst.round)},
         "noise": noise_multipliers(params["defenses"]),
         "accuracy": dict(accuracy),
         "pictures": asdict(pictures) if pictures else None,

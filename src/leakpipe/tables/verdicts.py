@@ -7,8 +7,8 @@ explained the update it was given, and still got nothing, is there "no leak foun
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
 
 import pandas as pd
 from scipy.special import bdtrc
@@ -30,6 +30,9 @@ CHANCE_LEVEL = 0.01
 """Largest probability at which recognising so many images may still be called chance."""
 
 
+ORDER = (NOTHING_FOUND, CANNOT_TELL, LEAKS)
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What all attacks together say about one client under one defence.
@@ -48,7 +51,7 @@ class Verdict:
             mean over ties), out of `looked_up`, where guessing would recognise `chance` of them; NaN, 0 and NaN where
             nobody looked.
         explained: Share of the start's distance to the update that the attack which explains most removed, in the round
-            in which least was explained; NaN where no attack matches an update.
+            and draw in which least was explained; NaN where no attack matches an update.
         draws: Seeds that were attacked.
     """
 
@@ -73,6 +76,9 @@ class Verdict:
     draws: int
 
 
+VERDICT_COLUMNS = [field.name for field in fields(Verdict)]
+
+
 def judge_cells(leakage: pd.DataFrame, identifiability: pd.DataFrame | None = None) -> list[Verdict]:
     """Judges every client under every defence that it was attacked under, in the order of the leakage table.
 
@@ -85,23 +91,48 @@ def judge_cells(leakage: pd.DataFrame, identifiability: pd.DataFrame | None = No
     return [_judge(str(client), str(defense), rows, identifiability) for (client, defense), rows in cells]
 
 
+def tabulate_verdicts(verdicts: Iterable[Verdict]) -> pd.DataFrame:
+    """The verdicts as a table of `VERDICT_COLUMNS`, a row for each client under each defence."""
+    return pd.DataFrame([asdict(verdict) for verdict in verdicts], columns=VERDICT_COLUMNS)
+
+
+def list_verdicts(table: pd.DataFrame) -> list[Verdict]:
+    """The verdicts that a table of `VERDICT_COLUMNS` holds."""
+    rows = table[VERDICT_COLUMNS].to_dict("records")
+    return [Verdict(**{str(name): value for name, value in row.items()}) for row in rows]
+
+
 def _judge(client: str, defense: str, rows: pd.DataFrame, identifiability: pd.DataFrame | None) -> Verdict:
     rows = rows.assign(gain=rows["ssim"] - rows["ssim_prior"])
-    means = {
-        (str(attack), int(str(captured_round))): float(group["gain"].mean())
+    cells = {
+        (str(attack), int(str(captured_round))): group
         for (attack, captured_round), group in rows.groupby(["attack", "round"], sort=False)
     }
-    attack, captured_round = max(means, key=means.__getitem__)
-    strongest = rows[(rows["attack"] == attack) & (rows["round"] == captured_round)]
-    seed = derive_seed("verdict", client, defense, attack, captured_round)
-    low, high = bootstrap_mean(strongest["gain"], clusters=strongest["seed"], seed=seed)
+    gained = {
+        place: bootstrap_mean(
+            group["gain"], clusters=group["seed"], seed=derive_seed("verdict", client, defense, *place)
+        )
+        for place, group in cells.items()
+    }
+    means = {place: float(group["gain"].mean()) for place, group in cells.items()}
+    attack, captured_round = place = max(means, key=means.__getitem__)
     gains = rows.groupby(["seed", "image"], sort=False)["gain"].max()
     most = rows.sort_values("gain", kind="stable").iloc[-1]
     draws = rows["seed"].nunique()
     identified, looked_up, chance, recognises = _recognised(client, defense, identifiability)
     explained = _least_explained(rows)
     leaked = int((gains > LEAK_MARGIN).sum())
-    word, why = _decide(leaked, len(gains), low, recognises, explained, draws)
+    if leaked:
+        word, why = LEAKS, f"{leaked} of {len(gains)} images show more than was known before"
+    elif any(low > 0 for low, _ in gained.values()):
+        word, why = LEAKS, "the images show more on average than was known before"
+    elif any(_is_read(group) for group in cells.values()):
+        word, why = LEAKS, "burned-in text is read, although no image is similar"
+    elif recognises:
+        word, why = LEAKS, "reconstructions are recognised more often than by chance, although no image is similar"
+    else:
+        word, why = _judge_silence(explained, draws)
+        why += "" if looked_up else "; nobody looked up whom the reconstructions show"
     return Verdict(
         client=client,
         defense=defense,
@@ -109,9 +140,9 @@ def _judge(client: str, defense: str, rows: pd.DataFrame, identifiability: pd.Da
         why=why,
         attack=attack,
         round=captured_round,
-        gain=means[attack, captured_round],
-        low=low,
-        high=high,
+        gain=means[place],
+        low=gained[place][0],
+        high=gained[place][1],
         images=len(gains),
         leaked=leaked,
         most=float(most["gain"]),
@@ -125,27 +156,30 @@ def _judge(client: str, defense: str, rows: pd.DataFrame, identifiability: pd.Da
     )
 
 
-def _decide(leaked: int, images: int, low: float, recognises: bool, explained: float, draws: int) -> tuple[str, str]:
-    """Returns the word and the clause that says why."""
-    if leaked:
-        return LEAKS, f"{leaked} of {images} images show more than was known before"
-    if low > 0:
-        return LEAKS, "the images show more on average than was known before"
-    if recognises:
-        return LEAKS, "reconstructions are recognised more often than by chance, although no image is similar"
+def _judge_silence(explained: float, draws: int) -> tuple[str, str]:
+    """Returns the word where nothing was found, and the clause that says why."""
     if draws < FEWEST_CLUSTERS:
         return CANNOT_TELL, f"{draws} of at least {FEWEST_CLUSTERS} draws were attacked"
     if math.isnan(explained):
         return CANNOT_TELL, "no attack was measured by how much of the update it explains"
     if explained < EXPLAINS:
         return CANNOT_TELL, f"the attacks explain only {explained:.0%} of the update"
-    return NOTHING_FOUND, f"by these attacks, which explain {explained:.0%} of the update"
+    return NOTHING_FOUND, f"by these attacks, which explain at least {explained:.0%} of the update"
 
 
 def _least_explained(rows: pd.DataFrame) -> float:
-    """Returns the share explained in the round in which least is: of the attack that explains most there on average."""
-    by_round = rows.groupby(["round", "attack"], sort=False)["explained"].mean().groupby("round").max()
-    return float(by_round.min(skipna=False))
+    """Returns the share explained in the round and draw in which least is, by the attack that explains most there."""
+    return float(rows.groupby(["round", "seed"], sort=False)["explained"].max().min(skipna=False))
+
+
+def _is_read(rows: pd.DataFrame) -> bool:
+    """Whether more burned-in text is read than in the prior image and than by chance, on average over draws."""
+    if "text_accuracy" not in rows or rows["text_accuracy"].isna().all():
+        return False
+    written = rows[rows["text_accuracy"].notna()]
+    read = written["text_accuracy"] - written[["text_accuracy_prior", "text_chance"]].max(axis="columns")
+    low, _ = bootstrap_mean(read, clusters=written["seed"], seed=derive_seed("verdict", "text"))
+    return low > 0
 
 
 def _recognised(client: str, defense: str, table: pd.DataFrame | None) -> tuple[float, int, float, bool]:
