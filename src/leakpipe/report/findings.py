@@ -120,14 +120,14 @@ def _tile(name: str, text: str, found: Sequence[Verdict], cost: Mapping[Any, Any
 
 def _describe_first(tile: Tile, clients: Mapping[str, Any]) -> str:
     """The finding under the first defence that has the worst verdict."""
-    where = "without noise" if tile.text == "no noise" else f"under {tile.text}"
+    where = _where(tile)
     if not tile.leaked:
         return f"{where}, {tile.why}."
     most = tile.most
     whose = "the only image" if clients[most.client]["images"] == 1 else "an image"
     return (
-        f"{tile.leaked} of {count(tile.images, 'private image')} can be seen in updates sent {where}, best of all {whose} "
-        f"of {most.client} (SSIM {most.most_ssim:.2f}, before the attack {most.most_prior:.2f})."
+        f"{tile.leaked} of {count(tile.images, 'private image')} can be seen in updates sent {where}, best of all "
+        f"{whose} of {most.client} (SSIM {most.most_ssim:.2f}, before the attack {most.most_prior:.2f})."
     )
 
 
@@ -140,8 +140,13 @@ def _describe_others(first: Tile, tiles: Sequence[Tile]) -> str:
         return f"{len(others)} other defences: {', '.join(counted)}."
     leaking = [tile.text for tile in others if tile.word == LEAKS]
     parts = [f"under {' and '.join(leaking)}: {LEAKS}"] if leaking else []
-    parts += [f"under {tile.text}{_describe_cost(tile.cost)}: {tile.word}" for tile in others if tile.word != LEAKS]
-    return f"{'; '.join(parts)}.".replace("under", "Under", 1) if parts else ""
+    parts += [f"{_where(tile)}{_describe_cost(tile.cost)}: {tile.word}" for tile in others if tile.word != LEAKS]
+    said = "; ".join(parts)
+    return f"{said[0].upper()}{said[1:]}." if said else ""
+
+
+def _where(tile: Tile) -> str:
+    return "without noise" if tile.text == "no noise" else f"under {tile.text}"
 
 
 def _describe_cost(cost: Mapping[str, Any] | None) -> str:

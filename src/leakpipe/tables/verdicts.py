@@ -163,8 +163,8 @@ def _judge_silence(explained: float, draws: int) -> tuple[str, str]:
     if math.isnan(explained):
         return CANNOT_TELL, "no attack was measured by how much of the update it explains"
     if explained < EXPLAINS:
-        return CANNOT_TELL, f"the attacks explain only {explained:.0%} of the update"
-    return NOTHING_FOUND, f"by these attacks, which explain at least {explained:.0%} of the update"
+        return CANNOT_TELL, f"the attacks explain only {100 * explained:.0f} % of the update"
+    return NOTHING_FOUND, f"by these attacks, which explain at least {100 * explained:.0f} % of the update"
 
 
 def _least_explained(rows: pd.DataFrame) -> float:
