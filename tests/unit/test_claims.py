@@ -94,6 +94,7 @@ def judge(leakage: pd.DataFrame, accuracy: pd.DataFrame | None = None, **roles: 
     return {claim["id"]: claim for claim in judged["claims"]}
 
 
+SILENCE = "no-leak-to-ours-under-noise"
 VERDICTS = {
     "old-fails": REPRODUCED,
     "paper-leaks": REPRODUCED,
@@ -129,11 +130,11 @@ def test_verdicts_are_those_built_into_the_tables() -> None:
     [
         ({("old", "one", "none"): 0.3}, {"old-fails": NOT_REPRODUCED, "paper-beats-old": NOT_REPRODUCED}),
         ({("old", "one", "none"): LEAK_MARGIN}, {"old-fails": INCONCLUSIVE}),
-        ({("paper", "one", "none"): 0.0}, {"paper-leaks": NOT_REPRODUCED, "paper-more-images-leak-less": NOT_REPRODUCED}),
-        ({("ours", "one", "none"): 0.04}, {"no-leak-to-ours-under-noise": NOT_TESTED, "noise-costs-accuracy": NOT_TESTED}),
-        ({("ours", "one", "loud"): 0.2}, {"no-leak-to-ours-under-noise": NOT_REPRODUCED, "noise-costs-accuracy": NOT_TESTED}),
-        ({("ours", "one", "loud"): 0.05}, {"no-leak-to-ours-under-noise": INCONCLUSIVE, "noise-costs-accuracy": NOT_TESTED}),
-        ({("ours", "one", "quiet"): -0.2}, {"no-leak-to-ours-under-noise": REPRODUCED, "noise-costs-accuracy": NOT_REPRODUCED}),
+        ({("paper", "one", "none"): 0.0}, {"paper-more-images-leak-less": NOT_REPRODUCED}),
+        ({("ours", "one", "none"): 0.04}, {SILENCE: NOT_TESTED, "noise-costs-accuracy": NOT_TESTED}),
+        ({("ours", "one", "loud"): 0.2}, {SILENCE: NOT_REPRODUCED, "noise-costs-accuracy": NOT_TESTED}),
+        ({("ours", "one", "loud"): 0.05}, {SILENCE: INCONCLUSIVE, "noise-costs-accuracy": NOT_TESTED}),
+        ({("ours", "one", "quiet"): -0.2}, {SILENCE: REPRODUCED, "noise-costs-accuracy": NOT_REPRODUCED}),
         ({("ours", "four", "none"): 0.0}, {"ours-no-leak-of-low-risk": NOT_REPRODUCED}),
         ({("ours", name, "none"): 0.0 for name in ("four", "eight")}, {"ours-no-leak-of-low-risk": REPRODUCED}),
         ({("ours", "four", "none"): 0.0, ("ours", "eight", "none"): 0.05}, {"ours-no-leak-of-low-risk": INCONCLUSIVE}),

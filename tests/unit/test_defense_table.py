@@ -159,10 +159,10 @@ def test_the_front_figure_has_a_point_per_defence_and_says_what_is_at_chance() -
     assert "HIDING" in texts
     assert any(text.startswith("PRIVATE, ε = ") for text in texts)
     assert "Accuracy at chance: BROKEN." in drawing.caption
-    assert f"HIDING keeps the most accuracy ({table.accuracy[0]:.2f})" in drawing.caption
+    assert f"HIDING, accuracy {table.accuracy[0]:.2f}: no leak found" in drawing.caption
     assert "4 draws" in drawing.caption
-    leaky = draw("front", defense_table=table[table.rdlv > 0], defenses=dict(zip(NAMES, NAMES, strict=True)))
-    assert "No defence brings it to 0 or below" in leaky.caption
+    leaky = draw("front", defense_table=table[table.verdict == "leaks"], defenses=dict(zip(NAMES, NAMES, strict=True)))
+    assert "It leaks under every defence" in leaky.caption
 
 
 def identifiability(rate: float, *, draws: int = 5) -> pd.DataFrame:

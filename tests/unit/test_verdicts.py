@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from leakpipe.tables.verdicts import CANNOT_TELL, LEAKS, NOTHING_FOUND, Verdict, judge_cells
+from leakpipe.tables.verdicts import Verdict, judge_cells
+from leakpipe.tables.wording import CANNOT_TELL, LEAKS, NOTHING_FOUND
 
 Rows = list[dict[str, Any]]
 

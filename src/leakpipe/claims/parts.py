@@ -4,7 +4,8 @@ from leakpipe.claims.evidence import Evidence, UntestedError, difference
 from leakpipe.claims.questions import Answer, Question, ask_difference, ask_gain
 from leakpipe.claims.rules import Rule, TwoSidedRule
 from leakpipe.params.claims import ClaimsParams
-from leakpipe.tables.verdicts import LEAK_MARGIN, LEAKS, NOTHING_FOUND
+from leakpipe.tables.verdicts import LEAK_MARGIN
+from leakpipe.tables.wording import LEAKS, NOTHING_FOUND
 
 SOURCE = "An open question: the paper gives no answer."
 ALONE = Rule(LEAK_MARGIN, above=LEAKS, below=NOTHING_FOUND)

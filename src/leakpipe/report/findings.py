@@ -10,8 +10,8 @@ import pandas as pd
 from leakpipe.defenses.naming import name_defenses
 from leakpipe.errors import LeakpipeError
 from leakpipe.report.reading import describe_reading
-from leakpipe.tables.verdicts import LEAKS, ORDER, Verdict
-from leakpipe.tables.wording import count, select
+from leakpipe.tables.verdicts import Verdict
+from leakpipe.tables.wording import LEAKS, VERDICTS, count, select
 
 FEW_IMAGES = 30  # fewer different images of a client than this are called few
 LISTED = 4  # up to so many defences are named in the headline, more are counted
@@ -98,7 +98,7 @@ def find(
 
 
 def _worst(words: Iterable[str]) -> str:
-    return max(words, key=ORDER.index)
+    return max(words, key=VERDICTS.index)
 
 
 def _tile(name: str, text: str, found: Sequence[Verdict], cost: Mapping[Any, Any] | None) -> Tile:
@@ -136,7 +136,7 @@ def _describe_others(first: Tile, tiles: Sequence[Tile]) -> str:
     others = [tile for tile in tiles if tile != first]
     if len(others) > LISTED:
         words = [tile.word for tile in others]
-        counted = [f"{word} ({words.count(word)})" for word in reversed(ORDER) if word in words]
+        counted = [f"{word} ({words.count(word)})" for word in reversed(VERDICTS) if word in words]
         return f"{len(others)} other defences: {', '.join(counted)}."
     leaking = [tile.text for tile in others if tile.word == LEAKS]
     parts = [f"under {' and '.join(leaking)}: {LEAKS}"] if leaking else []

@@ -153,7 +153,7 @@ function listen() {
   for (const name of [...FILTERS, "y"])
     find(`choose-${name}`).addEventListener("change", (event) => change({ [name]: event.target.value }));
   find("choose-x").addEventListener("change", ({ target }) =>
-    change({ x: target.value, [AXES[target.value].hides]: "" }), // one round, or one defence, is one place on the axis
+    change({ x: target.value, [AXES[target.value].column]: "" }), // one round, or one defence, is one place on the axis
   );
   for (const input of document.getElementsByName("against"))
     input.addEventListener("change", () => change({ against: input.value }));

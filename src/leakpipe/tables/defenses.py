@@ -10,7 +10,7 @@ import pandas as pd
 from leakpipe.errors import LeakpipeError
 from leakpipe.randomness import derive_seed
 from leakpipe.tables.statistics import bootstrap_mean, compare_draws, draw_means
-from leakpipe.tables.verdicts import ORDER
+from leakpipe.tables.wording import VERDICTS
 
 PROMISED = ["kind", "epsilon", "delta", "unit", "guarantee"]  # columns of the privacy table
 DEFENSE_COLUMNS = [
@@ -92,7 +92,7 @@ def compare_defenses(
         raise LeakpipeError(f"the leakage table has no RDLV of client {client!r} under {', '.join(defenses)}")
     best = find_front([(row["accuracy"], row["rdlv"]) for row in table])
     found = pd.DataFrame([{**row, "front": index in best} for index, row in enumerate(table)], columns=DEFENSE_COLUMNS)
-    order = found.assign(rank=found["verdict"].map(ORDER.index)).sort_values(
+    order = found.assign(rank=found["verdict"].map(VERDICTS.index)).sort_values(
         ["rank", "accuracy", "defense"], ascending=[True, False, True], ignore_index=True
     )
     return order[DEFENSE_COLUMNS]

@@ -15,22 +15,18 @@ from scipy.special import bdtrc
 
 from leakpipe.randomness import derive_seed
 from leakpipe.tables.statistics import FEWEST_CLUSTERS, bootstrap_mean
-
-LEAKS, NOTHING_FOUND, CANNOT_TELL = "leaks", "no leak found", "cannot tell"
+from leakpipe.tables.wording import CANNOT_TELL, LEAKS, NOTHING_FOUND
 
 LEAK_MARGIN = 0.05
-"""Gain in SSIM over the prior from which an image counts as leaked. The paper calls clients hidden whose RDLV is within
-about 0.1 of 0 (site-1 and site-5: −0.04 to −0.11 up to σ0 = 25); on priors with an SSIM of 0.3 to 0.5 that is a gain of
-0.03 to 0.05."""
+"""Gain in SSIM over the prior from which an image counts as leaked. The paper sees no leak of clients whose RDLV is
+within about 0.1 of 0 (site-1 and site-5: −0.04 to −0.11 up to σ0 = 25); on priors with an SSIM of 0.3 to 0.5 that is
+a gain of 0.03 to 0.05."""
 
 EXPLAINS = 0.5
 """Share of the start's distance to the update that an attack must have removed before its silence says anything."""
 
 CHANCE_LEVEL = 0.01
 """Largest probability at which recognising so many images may still be called chance."""
-
-
-ORDER = (NOTHING_FOUND, CANNOT_TELL, LEAKS)
 
 
 @dataclass(frozen=True)
