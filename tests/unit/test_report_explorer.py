@@ -134,6 +134,9 @@ def test_filters_list_what_the_table_holds_in_the_order_of_the_parameters() -> N
         "seed": ["0", "1"],
     }
     assert data["start"] == {"attack": "main", "round": "3"}
+    lead = dict(zip(data["columns"], data["rows"][data["lead"]], strict=True))
+    assert (lead["client"], lead["defense"]) == ("alone", "none")
+    assert lead["ssim"] == round(leakage["ssim"].max(), 3)
     assert data["noise"] == {"none": 0.0, "quiet": 1.0, "loud": 20.0}
     one = describe_rows(leakage.query("seed == 1"), params=PARAMS, accuracy=ACCURACY, worst=worst, pictures=None)
     assert [value for value, _ in one["filters"]["seed"]] == ["1"]

@@ -22,6 +22,14 @@ function drawTile(canvas, tile, share = 1) {
   );
 }
 
+/** The most leaked image, at the top of the page. */
+function showLead() {
+  if (!sheets.length) return;
+  const tiles = data.pictures.tiles[data.lead];
+  ["lead-original", "lead-rebuilt", "lead-prior"].forEach((id, which) => drawTile(find(id), tiles[which]));
+  document.querySelector(".lead").hidden = false;
+}
+
 function newPicture(tile, side) {
   const canvas = make("canvas", { width: side, height: side, "aria-hidden": "true" });
   drawTile(canvas, tile);
@@ -205,4 +213,5 @@ let current = 0; // number of the row that is compared
 find("head").append(...data.columns.map(makeHeader));
 listen();
 find("explorer").hidden = false;
+showLead();
 show();
