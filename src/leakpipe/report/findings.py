@@ -24,7 +24,7 @@ class Tile:
     Attributes:
         text: What the defence is called.
         word: The worst verdict of any client.
-        why: What that one rests on.
+        why: What that one rests on; of several, the one with the least explained update.
         leaked: How many of `images` leaked, all clients together.
         strongest: Of the client that gained most on average.
         most: Of the client with the most leaked image.
@@ -108,7 +108,7 @@ def _tile(name: str, text: str, found: Sequence[Verdict], cost: Mapping[Any, Any
         defense=name,
         text=text,
         word=word,
-        why=next(verdict.why for verdict in found if verdict.word == word),
+        why=min((verdict for verdict in found if verdict.word == word), key=_known_share).why,
         leaked=sum(verdict.leaked for verdict in found),
         images=sum(verdict.images for verdict in found),
         strongest=max(found, key=lambda verdict: verdict.gain),
@@ -116,6 +116,10 @@ def _tile(name: str, text: str, found: Sequence[Verdict], cost: Mapping[Any, Any
         recognised=max(looked_up, key=lambda verdict: verdict.identified / verdict.looked_up, default=None),
         cost=cost,
     )
+
+
+def _known_share(verdict: Verdict) -> float:
+    return -1.0 if math.isnan(verdict.explained) else verdict.explained
 
 
 def _describe_first(tile: Tile, clients: Mapping[str, Any]) -> str:
