@@ -191,6 +191,7 @@ class _Attack:
             "iterations": result.iterations,
             "stopped": result.stopped,
             "objective": result.objective,
+            "explained": result.explained,
             "notes": list(result.notes),
         }
         return {"round": cell["round"], "steps": curves.pop("iteration", []), "curves": curves, "summary": summary}
