@@ -22,7 +22,8 @@ from leakpipe.models.weights import require_weights
 from leakpipe.params.data import ImagesParams
 
 try:
-    PARAMS = parse_params(config, source=" + ".join(dict.fromkeys(map(os.path.relpath, workflow.configfiles))))
+    READ = list(dict.fromkeys(["params.yaml", *map(os.path.relpath, workflow.configfiles)]))  # Snakemake's own order
+    PARAMS = parse_params(config, source=" + ".join(READ), files=[Path(path) for path in READ])
 except LeakpipeError as error:
     raise WorkflowError(str(error)) from None
 validate(config, workflow.source_path("../schemas/params.schema.json"), set_default=False)
