@@ -73,35 +73,37 @@ def parse_section(
     Raises:
         InvalidError: The content is not valid; it has a sentence for each problem.
     """
-    problems: list[str] = []
     try:
         return section.model_validate(content, context=known)
     except ValidationError as error:
         found = error.errors(include_url=False)
     # The check of a section's keys ends with the first unknown one: they are taken out one by one until none is left.
-    misspelt_in: set[tuple[int | str, ...]] = set()
-    while unknown := [each for each in found if each["type"] == UNKNOWN_KEY and each["loc"] not in misspelt_in]:
-        for problem in unknown:
-            problems.append(_say(problem))
-            misspelt_in.add(problem["loc"])
-            content = _without(content, (*problem["loc"], problem["ctx"]["key"]))
+    misspelt: dict[tuple[int | str, ...], str] = {}
+    while unknown := {_path(each): _say(each) for each in found if each["type"] == UNKNOWN_KEY}:
+        if unknown.keys() <= misspelt.keys():
+            break
+        misspelt |= unknown
+        for path in unknown:
+            content = _without(content, path)
         try:
             section.model_validate(content, context=known)
             found = []
         except ValidationError as error:
             found = error.errors(include_url=False)
-    for problem in found:
-        if problem["type"] == "missing" and problem["loc"][:-1] in misspelt_in:
-            continue  # a misspelt key is also a missing one
-        problems.append(_say(problem))
-    raise InvalidError(problems, source=source, files=files)
+    sections = {path[:-1] for path in misspelt}  # a misspelt key is also a missing one
+    others = [_say(each) for each in found if not (each["type"] == "missing" and each["loc"][:-1] in sections)]
+    raise InvalidError([*misspelt.values(), *others], source=source, files=files)
+
+
+def _path(problem: ErrorDetails) -> tuple[int | str, ...]:
+    """Returns where a problem is; that of an unknown key is at the key, not at its section."""
+    return (*problem["loc"], *([problem["ctx"]["key"]] if problem["type"] == UNKNOWN_KEY else []))
 
 
 def _say(problem: ErrorDetails) -> str:
     """Puts a problem into words: field, value, expectation, remedy."""
-    keys, message = list(problem["loc"]), problem["msg"].removeprefix("Value error, ")
+    keys, message = _path(problem), problem["msg"].removeprefix("Value error, ")
     if problem["type"] == UNKNOWN_KEY:
-        keys.append(problem["ctx"]["key"])
         meant = get_close_matches(str(keys[-1]), problem["ctx"]["known"].split(", "), n=1)
         message += f"; did you mean {meant[0]!r}?" if meant else "; remove it"
     elif problem["type"] == "missing":
