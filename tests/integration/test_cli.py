@@ -235,7 +235,11 @@ def test_help_lists_every_command_in_a_group_with_a_whole_summary() -> None:
 
 def test_check_says_how_much_work(tmp_path: Path) -> None:
     said = succeed("check", PROJECT / "params.yaml", PROJECT / "experiments" / "quick.yaml").output
-    assert said == "quick: 2 federations, 5 attack jobs, 10 attacks\n"
+    assert re.match(r"quick: 2 federations, 5 cells \(.*\), 10 attacks, 19 jobs\n", said)
+    for word, unit in (("time: ", "(seconds|minutes) on "), ("memory: ", "GB"), ("disk: ", "MB")):
+        assert re.search(rf"^{word}.*(about|up to) [\d.]+ {unit}", said, flags=re.MULTILINE)
+    quick = PROJECT / "params.yaml", PROJECT / "experiments" / "deep-resnet18.yaml"
+    assert "time:   more than" in succeed("check", *quick, "--cores", "8").output
     (tmp_path / "bad.yaml").write_text("federation: {rouns: 3}")
     assert "federation.rouns: unknown key" in refuse("check", PROJECT / "params.yaml", tmp_path / "bad.yaml")
 
