@@ -33,7 +33,7 @@ report: $(VENV)/run.installed ## Write Snakemake's own report (DAG, run times, f
 	$(BIN)/snakemake --report report.html
 
 ui: $(VENV)/run.installed ## Browse the MLflow runs at http://127.0.0.1:5000
-	@echo "Open http://127.0.0.1:5000/#/experiments?workflowType=machine_learning"
+	@$(BIN)/python -m leakpipe.tracking.store
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui \
 		--backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} --host 127.0.0.1 --port 5000
 

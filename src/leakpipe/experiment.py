@@ -3,7 +3,7 @@
 Everything here is cheap to import (no torch): the Snakefile does so on every start.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -23,11 +23,12 @@ from leakpipe.params.claims import ClaimsParams
 from leakpipe.params.experiment import Params
 from leakpipe.params.federation import ClientParams
 from leakpipe.params.privacy import WHY_NO_BATCH_NORM, DpSgdParams
-from leakpipe.params.reading import merge, parse_section, read_yaml
+from leakpipe.params.reading import InvalidError, merge, parse_section, read_yaml
 
 # Names that params.yaml may use, by kind; those of renamed presets are read for one more release.
 REGISTERED = {each.kind: [*each] for each in (DATASETS, MODELS, PRESETS)}
 REGISTERED[PRESETS.kind] += RENAMED_PRESETS
+BASE = Path("params.yaml")  # what overlays are merged into
 
 
 @dataclass(frozen=True, order=True)
@@ -49,22 +50,36 @@ def load_params(*paths: Path) -> Params:
     merged: dict[str, Any] = {}
     for path in paths:
         merged = merge(merged, read_yaml(path))
-    return parse_params(merged, source=" + ".join(map(str, paths)))
+    return parse_params(merged, source=" + ".join(map(str, paths)), files=paths)
 
 
-def parse_params(content: Mapping[str, Any], *, source: str) -> Params:
+def parse_params(content: Mapping[str, Any], *, source: str, files: Sequence[Path] = ()) -> Params:
     """Validates merged parameters, first by themselves, then against data sets, models and presets.
 
+    Args:
+        content: The merged parameters.
+        source: What was read.
+        files: The files that were merged, in that order, for errors to name the one to edit.
+
     Raises:
-        LeakpipeError: The experiment cannot be run; the sentence begins with `source`.
+        LeakpipeError: The experiment cannot be run; the error has one sentence for each reason.
     """
-    params = parse_section(Params, content, source=source, known=REGISTERED)
+    required = [name for name, field in Params.model_fields.items() if field.is_required()]
+    absent = [name for name in required if name not in content]
+    if absent and content and len(files) == 1 and files[0].name != BASE.name:
+        raise LeakpipeError(
+            f"{source}: has no {', '.join(absent)}, expected a whole experiment; an overlay comes after {BASE}: "
+            f"leakpipe check {BASE} {source}"
+        )
     try:
-        problem = next(_conflicts(params), None)
+        params = parse_section(Params, content, source=source, files=files, known=REGISTERED)
+        problems = list(_conflicts(params))
+    except InvalidError:
+        raise
     except LeakpipeError as error:
         raise LeakpipeError(f"{source}: {error}") from error
-    if problem:
-        raise LeakpipeError(f"{source}: {problem}")
+    if problems:
+        raise InvalidError(problems, source=source, files=files)
     return params
 
 
@@ -86,18 +101,22 @@ def _conflicts(params: Params) -> Iterator[str]:
     """Yields what cannot be run though every field is valid by itself."""
     yield from _check_model(params)
     yield from _check_data(params)
+    unresolved: list[str] = []
     for name, attack in params.attacks.items():
         for target in attack.targets:
             try:
                 granted = resolve_threat_model(attack, params.threat_model)
                 missing = _find_missing_knowledge(params, resolve_settings(attack, target), granted)
             except LeakpipeError as error:
-                raise LeakpipeError(f"attacks.{name}: {error}") from error
+                unresolved.append(f"attacks.{name}: {error}")
+                continue
             if missing:
                 yield f"attacks.{name}: preset {attack.preset!r} {missing}"
     yield from _check_contrasts(params)
     yield from _check_comparisons(params)
-    yield from _check_defenses(params)
+    yield from unresolved
+    if not unresolved:
+        yield from _check_defenses(params)
 
 
 def _check_model(params: Params) -> Iterator[str]:

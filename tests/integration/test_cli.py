@@ -1,6 +1,7 @@
 """Every stage through the command line, in a folder of its own, without Snakemake; and what bad input gets."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 from safetensors.numpy import save
 
-from leakpipe.cli.main import main
+from leakpipe.cli.main import COMMANDS, GROUPS, main
 from leakpipe.files.log import hash_file
 from leakpipe.files.storage import read_arrays, read_json, write_arrays
 from leakpipe.params.experiment import Params
@@ -220,16 +221,25 @@ def test_the_record_of_an_attack_has_its_curves(run: Path) -> None:
     assert [attack["cell"]["round"] for attack in record["details"]["attacks"]] == [1, 2]
 
 
-def test_help_lists_every_stage() -> None:
+def test_help_lists_every_command_in_a_group_with_a_whole_summary() -> None:
     said = succeed("--help").output
-    for stage in ("prepare-data", "split-data", "federate", "invert", "score", "collect", "plot", "report", "track"):
-        assert stage in said
-        assert succeed(stage, "--help").output.count("\n") > 5
+    for title, group in GROUPS.items():
+        assert f"\n{title}:\n" in said
+        for name, summary in group.items():
+            assert re.search(rf"^  {name} +{re.escape(summary)}$", said, flags=re.MULTILINE)
+            assert succeed(name, "--help").output.count("\n") > 5
+    assert max(map(len, said.splitlines())) <= 80
+    modules = {path.stem.replace("_", "-") for path in (PROJECT / "src/leakpipe/cli").glob("*.py")}
+    assert modules - {"--init--", "allocator", "cells", "main", "options", "terminal"} == set(COMMANDS)
 
 
 def test_check_says_how_much_work(tmp_path: Path) -> None:
     said = succeed("check", PROJECT / "params.yaml", PROJECT / "experiments" / "quick.yaml").output
-    assert said == "quick: 2 federations, 5 attack jobs, 10 attacks\n"
+    assert re.match(r"quick: 2 federations, 5 cells \(.*\), 10 attacks, 19 jobs\n", said)
+    for word, unit in (("time: ", "(seconds|minutes) on "), ("memory: ", "GB"), ("disk: ", "MB")):
+        assert re.search(rf"^{word}.*(about|up to) [\d.]+ {unit}", said, flags=re.MULTILINE)
+    quick = PROJECT / "params.yaml", PROJECT / "experiments" / "deep-resnet18.yaml"
+    assert "time:   more than" in succeed("check", *quick, "--cores", "8").output
     (tmp_path / "bad.yaml").write_text("federation: {rouns: 3}")
     assert "federation.rouns: unknown key" in refuse("check", PROJECT / "params.yaml", tmp_path / "bad.yaml")
 

@@ -130,8 +130,10 @@ def test_watch_warns_once_of_an_mlflow_that_is_away_and_goes_on_until_ctrl_c(
     uri = f"sqlite:///{database}"
     result = CliRunner().invoke(main, ["watch", str(tmp_path / "checkpoints"), "--uri", uri, "--every", "7"])
     assert (result.exit_code, waited) == (0, [7, 7, 7, 7])
-    start, warning, news, end = result.output.splitlines()
-    assert start.endswith(f"mlflow ui --backend-store-uri {uri}")
+    start, warning, news, look, end = result.output.splitlines()
+    assert start.startswith("Watching the attacks in ")
+    assert f"`MLFLOW_TRACKING_URI={uri} make ui`" in look
+    assert "/#/experiments/1/runs?workflowType=machine_learning" in look
     assert warning.startswith(f"Warning: MLflow at {uri} cannot be used: ")
     assert warning.endswith("every 7 seconds.")
     assert news.endswith(" new points: 1")

@@ -179,8 +179,53 @@ def test_what_is_wrong_is_said_in_one_sentence(content: dict[str, Any], case: st
     with pytest.raises(LeakpipeError) as caught:
         parse_params(content, source="params.yaml")
     assert said in str(caught.value)
-    assert str(caught.value).startswith("params.yaml: ")
-    assert "\n" not in str(caught.value)
+    count, *problems = str(caught.value).splitlines()
+    if problems:
+        assert count == f"params.yaml: {len(problems)} problems"
+    assert all(problem.startswith("params.yaml: ") for problem in map(str.strip, problems or [count]))
+
+
+def test_all_mistakes_are_said_at_once_each_with_its_file(content: dict[str, Any], tmp_path: Path) -> None:
+    base, overlay = tmp_path / "params.yaml", tmp_path / "overlay.yaml"
+    base.write_text(yaml.safe_dump({**content, "sedes": [1], "seeds": [1, 1]}))
+    overlay.write_text(
+        "federation: {rouns: 3, learning_rate: -1, xyz: 1}\nmodel: {name: vgg}\n"
+        "defenses: {sign: [{kind: sign, bits: 1}]}\nattacks: {x: {targets: {}}}\n"
+    )
+    with pytest.raises(LeakpipeError) as caught:
+        load_params(base, overlay)
+    count, *problems = str(caught.value).splitlines()
+    assert count == f"{base} + {overlay}: 9 problems"
+    for file, said in (
+        (base, "sedes: unknown key; .*did you mean 'seeds'"),
+        (base, r"seeds: values must differ, got \[1, 1\]"),
+        (overlay, "federation.rouns: unknown key; .*did you mean 'rounds'"),
+        (overlay, "federation.xyz: unknown key; .*remove it"),
+        (overlay, "federation.learning_rate: -1 is not valid: .*greater than 0"),
+        (overlay, "model.name: unknown model 'vgg'; known: "),
+        (overlay, "defenses.sign.0.sign.bits: unknown key; known here: "),
+        (overlay, "attacks.x.preset: required, but missing: add it"),
+        (overlay, "attacks.x.targets: .* at least 1"),
+    ):
+        assert sum(bool(re.match(f"  {re.escape(str(file))}: {said}", problem)) for problem in problems) == 1, said
+
+
+def test_mistakes_that_no_field_shows_alone_are_said_together(content: dict[str, Any]) -> None:
+    edit(content, "attacks/leakpipe/targets/site-7", {"seeds": [8, 9]})
+    edit(content, "claims/high_risk", "site-8")
+    with pytest.raises(LeakpipeError, match=r"^params.yaml: 4 problems\n") as caught:
+        parse_params(content, source="params.yaml")
+    assert {said.split(": ")[1] for said in str(caught.value).splitlines()[1:]} == {
+        "attacks.leakpipe.targets",
+        "attacks.leakpipe.targets.site-7.seeds",
+        "claims.high_risk",
+    }
+
+
+def test_an_overlay_alone_is_answered_with_the_command() -> None:
+    overlay = PROJECT / "experiments" / "quick.yaml"
+    with pytest.raises(LeakpipeError, match=rf"has no data, model,.*: leakpipe check params.yaml {overlay}$"):
+        load_params(overlay)
 
 
 def test_an_attack_must_run_where_its_comparison_is_drawn(content: dict[str, Any]) -> None:

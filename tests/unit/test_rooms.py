@@ -14,7 +14,7 @@ ROOT = Path(leakpipe.__file__).parent
 ORDER = (
     *("leakpipe", "errors", "randomness", "registry"),
     *("params", "files", "data", "models", "client", "defenses", "attacks", "federation", "accounting"),
-    *("experiment", "metrics", "tables", "figures", "claims", "report"),
+    *("experiment", "workload", "metrics", "tables", "figures", "claims", "report"),
     *("records", "tracking", "cli", "__main__"),
 )
 NEVER = {"attacks": {"data", "federation"}, "metrics": {"attacks", "federation", "experiment"}}
@@ -67,7 +67,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 def test_the_root_holds_few_loose_modules() -> None:
     loose = {path.stem for path in ROOT.glob("*.py")}
-    assert loose <= {"__init__", "__main__", "errors", "randomness", "registry", "experiment"}
+    assert loose <= {"__init__", "__main__", "errors", "randomness", "registry", "experiment", "workload"}
 
 
 def works_without(packages: tuple[str, ...], modules: list[str]) -> str:

@@ -25,7 +25,7 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.records.run_record import record_run
 from leakpipe.tracking import runs as tracking_runs
 from leakpipe.tracking.runs import KEY, PARENT, find_experiment, remove_doubles
-from leakpipe.tracking.store import MlflowUnreachableError, without_credentials
+from leakpipe.tracking.store import MlflowUnreachableError, newest_experiment, without_credentials
 from leakpipe.tracking.upload import TrackingSummary, find_records, track_records
 
 INVERT_LABELS = {"attack": "bn-aware", "client": "site-9", "defense": "none", "experiment": "tiny", "seed": "0"}
@@ -148,10 +148,15 @@ def test_the_parent_holds_headline_numbers_figures_and_tables(folder: Path, uri:
     files = [tmp_path / "leakage.csv", tmp_path / "figures/leakage.svg"]
     for file in files:
         file.write_text("content")
-    metrics = {"leakage": {"bn-aware": {"ssim": 0.5, "none": None}}, "fingerprint": "abc"}
+    metrics: dict[str, Any] = {"leakage": {"bn-aware": {"ssim_max": 0.5, "none": None}}, "fingerprint": "abc"}
     summary = track(folder, uri, params={"a": 1}, metrics=metrics, artifacts=files)
     parent = MlflowClient(uri).get_run(str(summary.parent_run_id))
-    assert parent.data.metrics == {"leakage.bn-aware.ssim": 0.5}
+    assert parent.data.metrics == {"leakage.bn-aware.ssim_max": 0.5}
+    experiment = MlflowClient(uri).get_experiment(str(summary.experiment_id))
+    assert json.loads(experiment.tags["mlflow.sharedViewState.leakpipe"])["selectedColumns"][-1] == (
+        "metrics.`leakage.bn-aware.ssim_max`"
+    )
+    assert newest_experiment(uri) == summary.experiment_id
     assert parent.data.tags["fingerprint"] == "abc"
     assert artifacts_of(uri, parent) == ["figures", "leakage.csv"]
     assert artifacts_of(uri, parent, "figures") == ["figures/leakage.svg"]

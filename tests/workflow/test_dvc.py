@@ -175,3 +175,9 @@ def test_every_file_that_rules_make_is_an_out_of_one_stage(monkeypatch: pytest.M
     for stage in content["stages"].values():
         assert stage["params"] == [{"params.yaml": None}]
         assert {"Snakefile", "workflow/rules", "src/leakpipe"} <= set(stage["deps"])
+
+
+def test_a_dry_run_lists_the_stages_in_a_fresh_clone(tmp_path: Path) -> None:
+    run(PROJECT, "git", "clone", "--quiet", str(PROJECT), str(tmp_path / "clone"))
+    said = run(tmp_path / "clone", "dvc", "repro", "--dry", "--force")
+    assert re.findall(r"^> leakpipe stage (\w+)$", said, flags=re.MULTILINE) == STAGES

@@ -7,7 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.workflow.conftest import QUICK, Edit, planned_jobs, run_ids, snakemake
+from leakpipe.experiment import load_params
+from leakpipe.workload import estimate
+from tests.workflow.conftest import QUICK, Edit, copy_project, planned_jobs, run_ids, snakemake
 
 pytestmark = pytest.mark.xdist_group("quick")  # one worker, so that the quick experiment runs once
 
@@ -176,3 +178,8 @@ def test_the_scheduler_wakes_when_a_job_ends_and_not_otherwise(project: Path) ->
     ended = done.stderr.count("Finished jobid")
     assert ended == 2
     assert done.stderr.count("Ready jobs: ") <= ended + 1
+
+
+def test_as_many_jobs_are_planned_from_nothing_as_check_says(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "project")
+    assert planned_jobs(project, "--quiet", "rules").total() == estimate(load_params(project / "params.yaml")).jobs

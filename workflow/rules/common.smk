@@ -8,10 +8,10 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from leakpipe import workload
 from leakpipe.attacks.presets import resolve_settings, resolve_threat_model
 from leakpipe.records.code_version import code_version
 from leakpipe.data.datalists import find_datalists
-from leakpipe.data.datasets import DATASETS
 from leakpipe.errors import LeakpipeError
 from leakpipe.experiment import attacked_clients, group_cells, list_cells, parse_params
 from leakpipe.attacks.progress import CHECKPOINTS_FOLDER
@@ -20,9 +20,11 @@ from leakpipe.records.run_record import hash_params
 from leakpipe.models.choices import starting_weights
 from leakpipe.models.weights import require_weights
 from leakpipe.params.data import ImagesParams
+from leakpipe.workload import FEDERATE_MB, INVERT_MB, split_into_jobs
 
 try:
-    PARAMS = parse_params(config, source=" + ".join(dict.fromkeys(map(os.path.relpath, workflow.configfiles))))
+    READ = list(dict.fromkeys(["params.yaml", *map(os.path.relpath, workflow.configfiles)]))  # Snakemake's own order
+    PARAMS = parse_params(config, source=" + ".join(READ), files=[Path(path) for path in READ])
 except LeakpipeError as error:
     raise WorkflowError(str(error)) from None
 validate(config, workflow.source_path("../schemas/params.schema.json"), set_default=False)
@@ -122,10 +124,8 @@ def sidecars(paths):
 
 
 def memory_mb(base):
-    """Memory of a job that needs `base` MB and holds the data set, a copy of it and its file's bytes."""
-    contents = DATASETS[PARAMS.data.dataset].contents(PARAMS.data)
-    values = contents.images * contents.channels * PARAMS.data.image_size**2 if contents else 0
-    return base + 3 * 4 * values // 1_000_000
+    """Memory of a job that needs `base` MB and holds the data set."""
+    return workload.memory_mb(PARAMS, base)
 
 
 def in_captured_rounds(path):
@@ -138,30 +138,7 @@ def in_cells(path, chosen):
     return [path.format(round=number, **vars(cell)) for cell in chosen for number in ROUNDS]
 
 
-# Starting Python and torch takes seconds, so a job takes cells until it is expected to need half a minute. Jobs are
-# filled in order: one cell more changes no job but the last of its kind.
-JOB_SECONDS, MOST_CELLS = 30, 10
 FIRST = 1_000_000  # priority of what all others wait for
-PIXELS = (PARAMS.data.image_size / 32) ** 2
-
-
-def split_into_jobs(cells, seconds):
-    """Cut a list of cells that take so many seconds each (roughly: of the default experiment's network) into jobs."""
-    size = max(1, min(MOST_CELLS, round(JOB_SECONDS / seconds)))
-    return [cells[start : start + size] for start in range(0, len(cells), size)]
-
-
-def seconds_to_train():
-    """What a federation takes, roughly."""
-    held = sum(client.images for client in PARAMS.federation.clients.values())
-    return 0.0015 * PIXELS * held * PARAMS.federation.rounds * PARAMS.federation.local_epochs
-
-
-def seconds_to_attack(attack, client):
-    """What an attack on a client takes, over all captured rounds, roughly."""
-    settings, victim = resolve_settings(PARAMS.attacks[attack], client), PARAMS.federation.clients[client]
-    passes = victim.images * (victim.local_epochs or PARAMS.federation.local_epochs)
-    return 0.001 * len(ROUNDS) * settings.iterations * settings.restarts * (5 + 2 * PIXELS * passes)
 
 
 def group_by(cells, *names):

@@ -12,7 +12,7 @@ FEDERATION_TENSORS = [
 FEDERATION_FILES = [*sidecars(FEDERATION_TENSORS), ACCURACY, FEDERATION_RECORD, *FEDERATION_TENSORS]
 
 for DEFENSE in PARAMS.defenses:
-    for SEEDS in split_into_jobs(PARAMS.seeds, seconds_to_train()):
+    for SEEDS in split_into_jobs(PARAMS.seeds, workload.seconds_to_train(PARAMS)):
 
         rule:
             name:
@@ -32,7 +32,7 @@ for DEFENSE in PARAMS.defenses:
             priority: FIRST
             threads: 1
             resources:
-                **granted("federate", mem_mb=memory_mb(3500)),
+                **granted("federate", mem_mb=memory_mb(FEDERATE_MB)),
             params:
                 model=to_json(PARAMS.model),
                 federation=to_json(PARAMS.federation),

@@ -8,7 +8,7 @@ ATTACK_OUTPUTS = in_captured_rounds(RECONSTRUCTION)
 ATTACK_FILES = [ATTACK_RECORD, *sidecars(ATTACK_OUTPUTS), *ATTACK_OUTPUTS]
 
 for (DEFENSE, CLIENT, NAME), CHOSEN in group_by(CELLS, "defense", "client", "attack").items():
-    SECONDS = seconds_to_attack(NAME, CLIENT)
+    SECONDS = workload.seconds_to_attack(PARAMS, NAME, CLIENT)
     for SEEDS in split_into_jobs([cell.seed for cell in CHOSEN], SECONDS):
         OF = {"defense": DEFENSE, "client": CLIENT, "attack": NAME}
         JOB = f"{DEFENSE}_{NAME}_{CLIENT}_seed{SEEDS[0]}"
@@ -27,7 +27,7 @@ for (DEFENSE, CLIENT, NAME), CHOSEN in group_by(CELLS, "defense", "client", "att
             priority: min(FIRST - 1, round(len(SEEDS) * SECONDS))  # the longest first, so that all cores end together
             threads: 1
             resources:
-                **granted("invert", mem_mb=2000),
+                **granted("invert", mem_mb=INVERT_MB),
             params:
                 attack=to_json(resolve_settings(PARAMS.attacks[NAME], CLIENT)),
                 name=NAME,

@@ -4,17 +4,7 @@
 SCORED = sorted(CELLS_OF)
 SCORES = [SCORE.format(defense=defense, attack=attack) for defense, attack in SCORED]
 SCORE_RECORD = f"{RECORD}/score/{{defense}}/{{attack}}.json"
-
-
-# Tables of one job: those of attacks on the same clients with the same seeds.
-SCORED_ALIKE = {}
-for PAIR in SCORED:
-    SCORED_ALIKE.setdefault(tuple((cell.seed, cell.client) for cell in CELLS_OF[PAIR]), []).append(PAIR)
-SCORE_JOBS = [
-    (MADE_OF, PAIRS)
-    for MADE_OF, ALIKE in SCORED_ALIKE.items()
-    for PAIRS in split_into_jobs(ALIKE, seconds=0.06 * PIXELS * len(ROUNDS) * len(MADE_OF))
-]
+SCORE_JOBS = workload.scoring_jobs(PARAMS)
 
 for MADE_OF, PAIRS in SCORE_JOBS:
 

@@ -65,7 +65,7 @@ def track(
         for note in summary.notes:
             click.echo(f"Note: {note}", err=True)
         click.echo(f"{name}: {summary.runs_added} runs added, {summary.runs_already_there} already there, in MLflow")
-        click.echo(how_to_look(shown))
+        click.echo(how_to_look(shown, summary.experiment_id))
     if out:
         seconds = round(time.perf_counter() - clock, 2)
         write_json(out, {"uri": shown, "reached": reached, **asdict(summary), "seconds": seconds, "attempt": attempt})

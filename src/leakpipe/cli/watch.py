@@ -23,16 +23,19 @@ def watch(folder: Path | None, uri: str | None, every: float, once: bool) -> Non
     """
     from leakpipe.attacks.progress import CHECKPOINTS_FOLDER, read_progress
     from leakpipe.tracking.live import log_progress
-    from leakpipe.tracking.store import MlflowUnreachableError, choose_uri, how_to_look
+    from leakpipe.tracking.store import MlflowUnreachableError, choose_uri, how_to_look, newest_experiment
 
     folder = folder or CHECKPOINTS_FOLDER
-    click.echo(f"Watching the attacks in {folder}. {how_to_look(choose_uri(uri))}")
-    warned = ""
+    click.echo(f"Watching the attacks in {folder}.")
+    warned, shown = "", False
     try:
         while True:
             try:
                 if added := log_progress(read_progress(folder), uri=uri):
                     click.echo(f"{time.strftime('%H:%M:%S')} new points: {added}")
+                    if not shown:
+                        click.echo(how_to_look(choose_uri(uri), newest_experiment(choose_uri(uri))))
+                    shown = True
                 warned = ""
             except MlflowUnreachableError as error:
                 if once:

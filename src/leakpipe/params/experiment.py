@@ -4,9 +4,12 @@ The models are frozen and refuse unknown keys. `workflow/schemas/params.schema.j
 fails when it drifts). `leakpipe.experiment` checks them against data sets, models and presets.
 """
 
+from collections.abc import Collection, Iterator
+from itertools import chain
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from leakpipe.params.attacks import AttackParams, ThreatModel
 from leakpipe.params.claims import ClaimsParams
@@ -119,46 +122,48 @@ class Params(Section):
     )
 
     @model_validator(mode="after")
-    def _comparisons_can_be_drawn(self) -> Self:
+    def _references_hold(self) -> Self:
+        checks = (self._find_comparisons(), self._find_embedders(), self._find_targets(), self._find_roles())
+        if problems := list(dict.fromkeys(filter(None, chain(*checks)))):
+            errors = [InitErrorDetails(type=_problem(problem), input=None) for problem in problems]
+            raise ValidationError.from_exception_data("Params", errors)
+        return self
+
+    def _find_comparisons(self) -> Iterator[str | None]:
         if "effects" in self.figures and not self.comparisons:
-            raise ValueError("figures: 'effects' draws the comparisons, of which there are none")
+            yield "figures: 'effects' draws the comparisons, of which there are none"
         for name, comparison in self.comparisons.items():
             for attack in comparison.attacks:
-                _known(f"comparisons.{name}.attacks", attack, self.attacks)
-                for client in comparison.clients:
-                    _known(f"comparisons.{name}.clients (attack {attack!r})", client, self.attacks[attack].targets)
-        return self
+                yield (unknown := _find_unknown(f"comparisons.{name}.attacks", attack, self.attacks))
+                for client in () if unknown else comparison.clients:
+                    where = f"comparisons.{name}.clients (attack {attack!r})"
+                    yield _find_unknown(where, client, self.attacks[attack].targets)
 
-    @model_validator(mode="after")
-    def _identifiability_is_measured(self) -> Self:
+    def _find_embedders(self) -> Iterator[str]:
         drawn = [name for name in ("identifiability", "bound") if name in self.figures]
         if drawn and not self.identifiability.embedders:
-            raise ValueError(f"figures: {drawn[0]!r} needs at least one of identifiability.embedders, which is []")
-        return self
+            yield f"figures: {drawn[0]!r} needs at least one of identifiability.embedders, which is []"
 
-    @model_validator(mode="after")
-    def _targets_exist(self) -> Self:
+    def _find_targets(self) -> Iterator[str | None]:
         for name, attack in self.attacks.items():
             for client, target in attack.targets.items():
                 where = f"attacks.{name}.targets"
-                _known(where, client, self.federation.clients)
+                yield _find_unknown(where, client, self.federation.clients)
                 for defense in target.defenses or ():
-                    _known(f"{where}.{client}.defenses", defense, self.defenses)
+                    yield _find_unknown(f"{where}.{client}.defenses", defense, self.defenses)
                 for seed in target.seeds or ():
-                    _known(f"{where}.{client}.seeds", seed, self.seeds)
-        return self
+                    yield _find_unknown(f"{where}.{client}.seeds", seed, self.seeds)
 
-    @model_validator(mode="after")
-    def _roles_are_played(self) -> Self:
-        if self.claims is None:
-            return self
-        for role, value in self.claims:
+    def _find_roles(self) -> Iterator[str | None]:
+        for role, value in self.claims or ():
             known = self.attacks if role in ATTACK_ROLES else self.federation.clients
             for name in [value] if isinstance(value, str) else value or ():
-                _known(f"claims.{role}", name, known)
-        return self
+                yield _find_unknown(f"claims.{role}", name, known)
 
 
-def _known(where: str, value: object, known: Any) -> None:
-    if value not in known:
-        raise ValueError(f"{where}: {value!r} is not among {', '.join(map(str, known))}")
+def _find_unknown(where: str, value: object, known: Collection[Any]) -> str | None:
+    return None if value in known else f"{where}: {value!r} is not among {', '.join(map(str, known))}"
+
+
+def _problem(said: str) -> PydanticCustomError:
+    return PydanticCustomError("value_error", "{said}", {"said": said})

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from leakpipe.tracking.store import artifact_folder, database_file
+from leakpipe.tracking.store import VIEW_TAG, artifact_folder, database_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -19,6 +19,7 @@ EXPERIMENT_TAGS = {
     "mlflow.note.content": "One row per set of parameters, with the headline numbers and the report; + in front of it "
     "opens its jobs. To compare attacks, search for tags.rule = 'score' and choose the columns attack, defense and "
     "those of the clients; tags.rule = 'invert' has their curves, which the chart view draws together.",
+    VIEW_TAG: '{"selectedColumns": ["attributes.`Source`", "attributes.`Duration`"]}',
 }
 
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 DEFAULT_URI = "sqlite:///mlflow.db"
+LOCAL_PAGE = "http://127.0.0.1:5000"  # of `make ui`
+MODEL_TRAINING = "workflowType=machine_learning"  # else MLflow's page may show what is for language models
+VIEW = "leakpipe"  # the columns of the table of runs, saved in the experiment's tag `VIEW_TAG`
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 CONNECT_SECONDS, LOCK_SECONDS = 3, 600
 # A server that does not answer must cost seconds only; one that has answered once may be slow. What the user has set
 # takes precedence.
@@ -54,11 +58,27 @@ def without_credentials(uri: str) -> str:
     return scheme + separator + re.split(r"[?#]", rest)[0]
 
 
-def how_to_look(uri: str) -> str:
-    """Returns a sentence on where runs can be seen: a server's page, or the command that shows a store."""
+def how_to_look(uri: str, experiment_id: str | None = None) -> str:
+    """Returns a sentence on where runs can be seen: the page of a server, or how to start one for a store.
+
+    Args:
+        uri: Where MLflow is.
+        experiment_id: The experiment whose table of runs the page opens on; without it, the list of experiments.
+    """
     shown = without_credentials(uri)
-    where = f"at {shown}" if shown.startswith("http") else f"with: mlflow ui --backend-store-uri {shown}"
-    return f"Look at them {where}"
+    page = f"/{experiment_id}/runs?{MODEL_TRAINING}&viewStateShareKey={VIEW}" if experiment_id else f"?{MODEL_TRAINING}"
+    if shown.startswith("http"):
+        return f"Look at the runs at {shown.rstrip('/')}/#/experiments{page}"
+    start = "make ui" if shown == DEFAULT_URI else f"MLFLOW_TRACKING_URI={shown} make ui"
+    return f"Look at the runs with `{start}`, at {LOCAL_PAGE}/#/experiments{page}"
+
+
+def newest_experiment(uri: str) -> str | None:
+    """Returns the id of the experiment that has the newest run; None if there are no runs."""
+    with connect(uri) as client:
+        experiments = [each.experiment_id for each in client.search_experiments()]
+        runs = client.search_runs(experiments, order_by=["attributes.start_time DESC"], max_results=1)
+        return str(runs[0].info.experiment_id) if runs else None
 
 
 @contextmanager
@@ -194,3 +214,7 @@ def _explain(error: Exception, uri: str) -> str:
     if uri != without_credentials(uri) or any(os.environ.get(name) for name in variables):
         return type(error).__name__
     return said.partition(" (Background")[0].partition("[SQL:")[0].strip()[:200] or type(error).__name__
+
+
+if __name__ == "__main__":  # for `make ui`
+    print(how_to_look(choose_uri(), newest_experiment(choose_uri())))

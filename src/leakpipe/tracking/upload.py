@@ -20,13 +20,14 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.files.storage import read_json
 from leakpipe.records.run_record import RECORD_KIND, hash_params, read_record
 from leakpipe.tracking.runs import KEY, KIND, LIVE, PARENT, by_key, find_experiment, remove_doubles, search_runs
-from leakpipe.tracking.store import choose_uri, connect, database_file
+from leakpipe.tracking.store import VIEW_TAG, choose_uri, connect, database_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
 TAG_LENGTH = 5000  # log_batch cuts long values, create_run does not
+MOST_COLUMNS = 24
 LABEL_ORDER = ("defense", "seed", "round", "client", "attack")
 Record = Mapping[str, Any]
 
@@ -36,12 +37,14 @@ class TrackingSummary:
     """The effect of one pass.
 
     Attributes:
+        experiment_id: The MLflow experiment.
         parent_run_id: The run that all new runs lie under.
         runs_added: Runs of records that were not in MLflow, or only in part.
         runs_already_there: Runs of records that MLflow had.
         notes: What was left out (artifacts that are missing).
     """
 
+    experiment_id: str | None = None
     parent_run_id: str | None = None
     runs_added: int = 0
     runs_already_there: int = 0
@@ -149,9 +152,18 @@ def track_records(
         points = [Metric(name, value, max(ended), 0) for name, value in _numbers(flat).items()]
         base = Path(os.path.commonpath([path.absolute().parent for path in artifacts])) if artifacts else None
         notes += _fill(client, parent, points, params or {}, about, artifacts, base=base, ended=max(ended))
+        if metrics:
+            client.set_experiment_tag(experiment_id, VIEW_TAG, _view(_numbers(flat)))
         if database_file(address) is None:
             parent = remove_doubles(client, experiment_id).get(parent, parent)
-    return TrackingSummary(parent, added, len(records) - added, tuple(notes))
+    return TrackingSummary(experiment_id, parent, added, len(records) - added, tuple(notes))
+
+
+def _view(metrics: Iterable[str]) -> str:
+    """Returns what MLflow's page shows of the table of runs: accuracies, and the most leaked image of each cell."""
+    chosen = [name for name in metrics if name.startswith("accuracy.") or name.endswith(".ssim_max")]
+    columns = [f"metrics.`{name}`" for name in sorted(chosen)[:MOST_COLUMNS]]
+    return json.dumps({"selectedColumns": ["attributes.`Source`", "attributes.`Duration`", *columns]})
 
 
 def _parent_key(experiment: str, params: Mapping[str, Any] | None) -> str:
