@@ -47,6 +47,7 @@ def tiny(params: dict[str, Any]) -> dict[str, Any]:
     params["seeds"] = [0]
     params["federation"] |= {"rounds": 2, "captured_rounds": [1, 2]}
     params["defenses"] = {name: params["defenses"][name] for name in ("none", "gaussian-1")}
+    del params["attacks"]["leakpipe-adapted"]
     for attack in params["attacks"].values():
         attack |= {"iterations": 3, "targets": {"site-9": {"defenses": ["none"]}}}
     params["attacks"]["leakpipe"]["targets"] = {"site-9": {}}
