@@ -8,7 +8,7 @@ from torch.nn.functional import conv2d, conv_transpose2d, fold, unfold
 
 from leakpipe.attacks.recursive.structure import Unit
 
-Size = tuple[int, int]
+PRECISION = 1e-4  # relative, of gradients that float32 weights give away
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Layer:
         shift: Its bias β.
         scale_gradient: Of the loss with respect to γ.
         shift_gradient: Of the loss with respect to β.
+        gradient_noise: Deviation of what rounding to float32 leaves on the last two, shape (channels out, 2): of the
+            bias's and of the weight's.
         mean: What it subtracted: the batch's mean of the convolution's output.
         variance: The batch's biased variance; it divided by √(variance + ε).
         epsilon: ε.
@@ -43,6 +45,7 @@ class Layer:
     shift: Tensor
     scale_gradient: Tensor
     shift_gradient: Tensor
+    gradient_noise: Tensor
     mean: Tensor
     variance: Tensor
     epsilon: float
@@ -84,38 +87,58 @@ class Layer:
 
     def normalise(self, output: Tensor) -> Tensor:
         """Returns ẑ, the convolution's output with the batch's known mean and deviation taken out."""
-        return (output - _by_channel(self.mean)) / _by_channel(self.deviation)
+        return (output - by_channel(self.mean)) / by_channel(self.deviation)
 
     def rescale(self, normalised: Tensor) -> Tensor:
         """Returns γ·ẑ + β."""
-        return normalised * _by_channel(self.scale) + _by_channel(self.shift)
+        return normalised * by_channel(self.scale) + by_channel(self.shift)
 
     def unscale(self, value: Tensor) -> Tensor:
         """Returns ẑ of γ·ẑ + β."""
-        return (value - _by_channel(self.shift)) / _by_channel(self.scale)
+        return (value - by_channel(self.shift)) / by_channel(self.scale)
 
     def forward(self, features: Tensor) -> Tensor:
         """Returns what the convolution and its batch normalisation make of `features`."""
         return self.rescale(self.normalise(self.convolve(features)))
 
-    def enter(self, received: Tensor, normalised: Tensor) -> Tensor:
+    def enter(self, received: Tensor, normalised: Tensor, *, own_means: bool = False) -> Tensor:
         """Returns Δ, the gradient before batch normalisation, of that behind it.
-
-        Both means of batch normalisation's backward pass stand in the update: those of its bias and weight gradient.
 
         Args:
             received: Gradient behind batch normalisation, shape of the output.
             normalised: ẑ, same shape.
+            own_means: Take both means from the arguments, which is more precise where these are exact, instead of
+                from the update, which is stable where these are guesses.
         """
-        means = self.shift_gradient / self.positions, self.scale_gradient / self.positions
-        inner = received - _by_channel(means[0]) - normalised * _by_channel(means[1])
-        return inner * _by_channel(self.scale / self.deviation)
+        if own_means:
+            means = received.mean(dim=(0, 2, 3)), (received * normalised).mean(dim=(0, 2, 3))
+        else:
+            means = self.shift_gradient / self.positions, self.scale_gradient / self.positions
+        inner = received - by_channel(means[0]) - normalised * by_channel(means[1])
+        return inner * by_channel(self.scale / self.deviation)
 
-    def leave(self, before: Tensor, normalised: Tensor) -> Tensor:
-        """Returns the gradient behind batch normalisation, of Δ: the inverse of `enter`."""
-        means = self.shift_gradient / self.positions, self.scale_gradient / self.positions
-        inner = before / _by_channel(self.scale / self.deviation)
-        return inner + _by_channel(means[0]) + normalised * _by_channel(means[1])
+    def leave(self, before: Tensor, normalised: Tensor, off: Tensor) -> Tensor:
+        """Returns the gradient behind batch normalisation, of Δ: the inverse of `enter`.
+
+        What `enter` took away, a + b·ẑ in every channel, is known twice: a and b are the means that the update gives
+        (up to the rounding of float32 parameters), and at units that are off the result is 0. Both count by their
+        precision.
+
+        Args:
+            before: Δ.
+            normalised: ẑ.
+            off: Where the ReLU behind is known to be off, of 0 and 1.
+        """
+        inner = before / by_channel(self.scale / self.deviation)
+        noise = PRECISION * inner.square().mean(dim=(0, 2, 3)).sqrt() + 1e-30
+        columns = torch.stack([off, off * normalised]).transpose(1, 2).flatten(2)  # (2, channels, positions)
+        normal = torch.einsum("icp,jcp->cij", columns, columns)
+        right = -torch.einsum("icp,cp->ci", columns, inner.transpose(0, 1).flatten(1))
+        known = torch.stack([self.shift_gradient, self.scale_gradient], dim=1) / self.positions
+        precision = (noise[:, None] / (self.gradient_noise / self.positions)).square()
+        normal = normal + torch.diag_embed(precision)
+        means = torch.linalg.solve(normal, right + precision * known)
+        return inner + by_channel(means[:, 0]) + normalised * by_channel(means[:, 1])
 
     def patches(self, features: Tensor) -> Tensor:
         """Returns what the weight matrix multiplies, shape (positions, channels in · kernel²)."""
@@ -142,5 +165,6 @@ class Layer:
         return self.by_position(before).T @ self.patches(features)
 
 
-def _by_channel(values: Tensor) -> Tensor:
+def by_channel(values: Tensor) -> Tensor:
+    """Returns one value a channel, shape (channels,), in a shape that multiplies maps."""
     return values[None, :, None, None]

@@ -86,7 +86,7 @@ def scale_map(layer: Layer, direction: Tensor) -> Tensor:
     """Returns the multiple of `direction` that has the known batch statistics behind the convolution.
 
     Its sign is that of a map that is nonnegative, as behind a ReLU; entries that are still negative are rounding and
-    become 0.
+    are left, as they tell the noise.
 
     Args:
         direction: A map up to its scale.
@@ -94,4 +94,4 @@ def scale_map(layer: Layer, direction: Tensor) -> Tensor:
     positive = direction if float(direction.clamp_min(0).square().sum()) > float(direction.square().sum()) / 2 else -direction
     found = layer.convolve(positive).transpose(0, 1).flatten(1).var(dim=1, correction=0)
     scale = float((layer.variance * found).sqrt().sum() / found.sum())
-    return (scale * positive).clamp_min(0)
+    return scale * positive

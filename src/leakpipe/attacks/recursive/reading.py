@@ -10,6 +10,8 @@ from leakpipe.attacks.recursive.structure import Chain, Unit
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.state import ModelState, forward_training
 
+TINIEST = 1e-12  # spacing of weights that start at 0
+
 
 def read_layers(observation: Observation, chain: Chain) -> dict[str, Layer]:
     """Returns what the update tells about every unit of the chain, by the convolution's name.
@@ -31,6 +33,11 @@ def read_layers(observation: Observation, chain: Chain) -> dict[str, Layer]:
     def gradient(name: str) -> Tensor:
         return -update.weights[name].double() / settings.learning_rate
 
+    def rounding(name: str) -> Tensor:
+        weights = before.weights[name]
+        spacing = torch.nextafter(weights.abs(), torch.full_like(weights, torch.inf)) - weights.abs()
+        return spacing.double().clamp_min(TINIEST) / (12**0.5 * settings.learning_rate)
+
     layers = {}
     for unit in chain.units:
         convolution, normalization = modules[unit.convolution], modules[unit.normalization]
@@ -50,6 +57,9 @@ def read_layers(observation: Observation, chain: Chain) -> dict[str, Layer]:
             shift=before.weights[f"{unit.normalization}.bias"].double(),
             scale_gradient=gradient(f"{unit.normalization}.weight"),
             shift_gradient=gradient(f"{unit.normalization}.bias"),
+            gradient_noise=torch.stack(
+                [rounding(f"{unit.normalization}.bias"), rounding(f"{unit.normalization}.weight")], dim=1
+            ),
             mean=seen.mean.double(),
             variance=variance.clamp_min(0),
             epsilon=normalization.eps,
