@@ -22,7 +22,8 @@ from leakpipe.attacks.recursive.structure import Block, Chain
 
 LEAST_GAP = 30.0  # of the eigenvalue behind a null space to the one inside it, below which there is none
 WORST_FIT = 0.05  # relative residual of a weight's gradient, above which a map is not believed
-MASK_ROUNDS = 15
+MASK_ROUNDS = 6
+SETTLED = 0.01  # relative change of a residual that ends a recursion
 
 
 @dataclass(frozen=True)
@@ -152,26 +153,28 @@ class _BlockStep:
         arriving, mask = self.found.arriving, self.mask
         if not can_solve_inner(layer) or arriving is None or mask is None:
             return None
-        inner, raw, best = None, torch.empty(0), float("inf")
-        trusted = trust_channels(layer, arriving * mask.on)
+        inner, raw, fit = None, torch.empty(0), float("inf")
+        trusted, last = trust_channels(layer, arriving * mask.on), float("inf")
         for _ in range(MASK_ROUNDS):
             inner, raw = solve_inner(layer, arriving * mask.on, trusted, inner)
             normalised = layer.normalise(layer.convolve(inner))
             fit = _misfit(layer, layer.enter(arriving * mask.on, normalised), inner)
+            settled, last = abs(fit - last) <= SETTLED * fit, fit
             if not can_read_gradient(layer):
-                best = fit
-                break
+                if settled:
+                    break
+                continue
             passed = layer.leave(read_gradient(layer, inner), normalised, 1 - mask.on)
-            better = read_mask(mask, passed, arriving)
+            better = read_mask(mask, passed, arriving, trusted)
             changed = better.on != mask.on
-            best, mask = fit, better
-            trusted = torch.maximum(trusted, (~changed).all(dim=3).all(dim=2).all(dim=0).double())
-            if not changed.any() and bool((trusted > 0).all()):
+            mask = better
+            trusted = trust_channels(layer, arriving * mask.on)
+            if settled and not changed.any():
                 break
-        if best > WORST_FIT:
+        if fit > WORST_FIT:
             return None
         self.mask = mask
-        return LayerReport(layer.name, "gradient", None, best, guess_mask(raw).doubtful), raw
+        return LayerReport(layer.name, "gradient", None, fit, guess_mask(raw).doubtful), raw
 
     def _input(self, layer: Layer) -> tuple[LayerReport, Tensor] | None:
         """The block's input, from its output, its inner map and the gradient at the inner map."""
@@ -192,7 +195,7 @@ class _BlockStep:
                 features = raw.clamp_min(0)
                 normalised = layer.normalise(layer.convolve(features))
                 read = layer.leave(read_gradient(layer, features), normalised, 1 - mask.on)
-                better = read_mask(mask, read, arriving)
+                better = read_mask(mask, read, arriving, trust_channels(layer, arriving * mask.on))
                 if bool((better.on == mask.on).all()):
                     break
                 mask = better

@@ -13,8 +13,8 @@ from leakpipe.attacks.recursive.layer import Layer
 from leakpipe.attacks.recursive.nonnegative import solve_nonnegative
 
 RIDGE = 1e-13  # of the largest eigenvalue of a normal matrix: rounding, not a regulariser
-ROUNDS = 40  # of the fixed-point iteration for ẑ
-SETTLED = 1e-7  # relative change of the map that ends it
+ROUNDS = 40  # of the fixed-point iteration for ẑ, in one call
+SETTLED = 1e-5  # relative change of the map that ends it
 
 
 def can_read_gradient(layer: Layer) -> bool:
@@ -79,8 +79,9 @@ def solve_inner(layer: Layer, received: Tensor, trusted: Tensor, start: Tensor |
         matrix = gradient_matrix(layer, layer.enter(received, normalised)) * trusted[:, None, None]
         rows = matrix.flatten(0, 1)
         normal, right = rows.T @ rows, rows.T @ wanted.flatten(0, 2)
-        normal.diagonal().add_(RIDGE * normal.diagonal().mean())
-        found = _as_input(layer, solve_nonnegative(normal, right))
+        normal.diagonal().add_(RIDGE * normal.diagonal().mean() + 1e-300)
+        guess = None if features is None else features.transpose(0, 1).flatten(1).T
+        found = _as_input(layer, solve_nonnegative(normal, right, guess))
         settled = features is not None and float((found - features).norm()) < SETTLED * float(found.norm())
         features = found
         if settled:

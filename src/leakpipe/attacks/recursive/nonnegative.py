@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-EXCHANGES = 40  # block pivoting needs about ten
+EXCHANGES = 8  # of one call; where more are needed, the next call goes on from there
 
 
-def solve_nonnegative(normal: Tensor, right: Tensor) -> Tensor:
+def solve_nonnegative(normal: Tensor, right: Tensor, start: Tensor | None = None) -> Tensor:
     """Returns x ≥ 0 with the least xᵀNx/2 − bᵀx for every column b, by block principal pivoting (Kim, Park 2011).
 
     Each column has a set of entries that may be positive. All entries that break the conditions of optimality are
@@ -15,8 +15,9 @@ def solve_nonnegative(normal: Tensor, right: Tensor) -> Tensor:
     Args:
         normal: N, positive definite, shape (unknowns, unknowns).
         right: Shape (unknowns, columns).
+        start: A guess of the solution, whose positive entries are the first set.
     """
-    solution = torch.linalg.solve(normal, right).T
+    solution = (torch.linalg.solve(normal, right) if start is None else start).T.clone()
     free = solution > 0
     identity = torch.eye(len(normal), dtype=normal.dtype)
     tolerance = 1e-12 * float(right.abs().max())
