@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from leakpipe.attacks.recursive.gradients import can_read_gradient, can_solve_inner, read_gradient, solve_inner
+from leakpipe.attacks.recursive.gradients import can_read_gradient, can_solve_inner, read_gradient, refine_inner, solve_inner
 from leakpipe.attacks.recursive.inputs import (
     Equations,
     convolution_equations,
@@ -22,8 +22,8 @@ from leakpipe.attacks.recursive.structure import Block, Chain
 
 LEAST_GAP = 30.0  # of the eigenvalue behind a null space to the one inside it, below which there is none
 WORST_FIT = 0.05  # relative residual of a weight's gradient, above which a map is not believed
+ROUGH_FIT = 2e-3  # relative residual, above which the fixed-point iteration is not believed to have ended
 MASK_ROUNDS = 6
-SETTLED = 0.01  # relative change of a residual that ends a recursion
 
 
 @dataclass(frozen=True)
@@ -153,23 +153,27 @@ class _BlockStep:
         arriving, mask = self.found.arriving, self.mask
         if not can_solve_inner(layer) or arriving is None or mask is None:
             return None
-        inner, raw, fit = None, torch.empty(0), float("inf")
-        trusted, last = trust_channels(layer, arriving * mask.on), float("inf")
+        rough, inner, raw, fit = False, None, torch.empty(0), float("inf")
+        trusted = trust_channels(layer, arriving * mask.on)
         for _ in range(MASK_ROUNDS):
-            inner, raw = solve_inner(layer, arriving * mask.on, trusted, inner)
+            if not rough:
+                inner, raw = solve_inner(layer, arriving * mask.on, trusted, inner)
+            assert inner is not None
             normalised = layer.normalise(layer.convolve(inner))
-            fit = _misfit(layer, layer.enter(arriving * mask.on, normalised), inner)
-            settled, last = abs(fit - last) <= SETTLED * fit, fit
+            fit = _misfit(layer, layer.enter(arriving * mask.on, normalised), inner, trusted)
+            rough = rough or fit > ROUGH_FIT
+            if rough:
+                inner, raw = refine_inner(layer, arriving * mask.on, trusted, inner)
+                normalised = layer.normalise(layer.convolve(inner))
+                fit = _misfit(layer, layer.enter(arriving * mask.on, normalised), inner, trusted)
             if not can_read_gradient(layer):
-                if settled:
-                    break
-                continue
+                break
             passed = layer.leave(read_gradient(layer, inner), normalised, 1 - mask.on)
             better = read_mask(mask, passed, arriving, trusted)
             changed = better.on != mask.on
             mask = better
             trusted = trust_channels(layer, arriving * mask.on)
-            if settled and not changed.any():
+            if not changed.any():
                 break
         if fit > WORST_FIT:
             return None
@@ -271,6 +275,7 @@ class _BlockStep:
         return below
 
 
-def _misfit(layer: Layer, before: Tensor, features: Tensor) -> float:
-    gradient = layer.gradient.flatten(1)
-    return float((layer.weight_gradient(before, features) - gradient).norm() / gradient.norm())
+def _misfit(layer: Layer, before: Tensor, features: Tensor, trusted: Tensor) -> float:
+    """Relative residual of the weight's gradient, over the trusted channels."""
+    gradient = layer.gradient.flatten(1) * trusted[:, None]
+    return float((layer.weight_gradient(before, features) * trusted[:, None] - gradient).norm() / gradient.norm())
