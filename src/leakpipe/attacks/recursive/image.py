@@ -1,0 +1,101 @@
+"""From recovered maps to the image: a search through the few layers below them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from leakpipe.attacks.recursive.forward import FixedNetwork
+from leakpipe.attacks.recursive.layer import Layer
+from leakpipe.attacks.recursive.structure import Chain
+from leakpipe.attacks.spectrum import from_coefficients, to_coefficients
+
+EDGE = 1e-6  # squared difference of neighbours, below which total variation is smooth
+OUTSIDE = 10.0  # weight of the mean squared distance to [0, 1]
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """How the image is searched.
+
+    Attributes:
+        maps: How many of the lowest recovered maps are matched.
+        total_variation: Its weight in each stage, against a relative squared error of the maps.
+        iterations: Of L-BFGS in each stage.
+        history: Steps that L-BFGS remembers.
+        decay: Exponent that divides an image's cosine coefficients by their frequency (`leakpipe.attacks.spectrum`).
+    """
+
+    maps: int = 3
+    total_variation: tuple[float, ...] = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+    iterations: int = 60
+    history: int = 30
+    decay: float = 1.0
+
+
+def search_image(
+    chain: Chain,
+    layers: Mapping[str, Layer],
+    maps: Mapping[str, Tensor],
+    start: Tensor,
+    settings: ImageSettings,
+    *,
+    on_stage: Callable[[float, Tensor], None] = lambda _error, _images: None,
+) -> tuple[Tensor, float]:
+    """Searches the images whose maps are the recovered ones, with batch normalisation at its known statistics.
+
+    Args:
+        chain: The network.
+        layers: What is known of its units.
+        maps: Recovered ones, by the names of the convolutions that read them.
+        start: Images to start from, shape (batch, channels, height, width) in [0, 1].
+        settings: How.
+        on_stage: Called after each stage with the relative error of the maps, and the images.
+
+    Returns:
+        Images, and the relative error of their maps.
+    """
+    names = [unit.convolution for block in chain.blocks for unit in block.residual if unit.convolution in maps]
+    names = names[: settings.maps]
+    network = FixedNetwork(chain, layers, torch.float32)
+    targets = {name: maps[name].float() for name in names}
+    sizes = {name: float(targets[name].square().sum()) * len(names) for name in names}
+    variables = to_coefficients(start.float(), settings.decay).requires_grad_()
+    images, reached = start, float("nan")
+    for weight in settings.total_variation:
+        optimizer = torch.optim.LBFGS(
+            [variables],
+            max_iter=settings.iterations,
+            history_size=settings.history,
+            line_search_fn="strong_wolfe",
+            tolerance_grad=0,
+            tolerance_change=0,
+        )
+        errors: list[float] = []
+
+        def measure(
+            optimizer: torch.optim.LBFGS = optimizer, weight: float = weight, errors: list[float] = errors
+        ) -> float:
+            optimizer.zero_grad()
+            candidate = from_coefficients(variables, settings.decay)
+            found = network.maps(candidate, names)
+            error = torch.stack([(found[name] - targets[name]).square().sum() / sizes[name] for name in names]).sum()
+            outside = (candidate - candidate.clamp(0, 1)).square().mean()
+            objective = error + weight * smoothed_total_variation(candidate) + OUTSIDE * outside
+            objective.backward()  # type: ignore[no-untyped-call]
+            errors.append(float(error.detach()))
+            return float(objective.detach())
+
+        optimizer.step(measure)
+        images = from_coefficients(variables.detach(), settings.decay).clamp(0, 1)
+        reached = min(errors) ** 0.5
+        on_stage(reached, images)
+    return images, reached
+
+
+def smoothed_total_variation(images: Tensor) -> Tensor:
+    """Returns the mean of √(Δ² + ε) over vertical plus horizontal neighbours."""
+    vertical = images[..., 1:, :] - images[..., :-1, :]
+    horizontal = images[..., :, 1:] - images[..., :, :-1]
+    return (vertical.square() + EDGE).sqrt().mean() + (horizontal.square() + EDGE).sqrt().mean()
