@@ -182,6 +182,19 @@ PRESETS.add(
     ),
 )
 
+PRESETS.add(
+    "recursive",
+    Preset(
+        paper="this repository: feature maps by null spaces and linear algebra, block by block, then the image below",
+        settings=AttackSettings(
+            method="recursive",
+            total_variation_weight=0.3,
+            spectrum_decay=1.0,
+            iterations=360,
+        ),
+    ),
+)
+
 
 def resolve_settings(attack: AttackParams, client: str) -> AttackSettings:
     """The preset's settings with those fields replaced that params.yaml sets, for the attack or for `client`.

@@ -6,7 +6,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from leakpipe.attacks.recursive.gradients import can_read_gradient, can_solve_inner, read_gradient, refine_inner, solve_inner
+from leakpipe.attacks.recursive.gradients import (
+    can_read_gradient,
+    can_solve_inner,
+    read_gradient,
+    refine_inner,
+    solve_inner,
+)
 from leakpipe.attacks.recursive.inputs import (
     Equations,
     convolution_equations,
@@ -269,7 +275,9 @@ class _BlockStep:
         below = self.first.convolve_back(read_gradient(self.first, features))
         if self.projection is not None:
             side = self.projection
-            return below + side.convolve_back(side.enter(passed, side.normalise(side.convolve(features)), own_means=True))
+            return below + side.convolve_back(
+                side.enter(passed, side.normalise(side.convolve(features)), own_means=True)
+            )
         stride = self.block.stride
         below[:, :, ::stride, ::stride] += passed[:, : below.shape[1]]
         return below

@@ -74,7 +74,6 @@ def solve_inner(layer: Layer, received: Tensor, trusted: Tensor, start: Tensor |
     """
     features, normalised = start, torch.zeros_like(received)
     wanted = layer.gradient.permute(0, 2, 3, 1) * trusted[:, None, None, None]
-    batch, channels, height, width = layer.input_shape
     normal = right = torch.empty(0)
     for _ in range(ROUNDS):
         if features is not None:

@@ -83,7 +83,7 @@ def search_image(
             error = torch.stack([(found[name] - targets[name]).square().sum() / sizes[name] for name in names]).sum()
             outside = (candidate - candidate.clamp(0, 1)).square().mean()
             objective = error + weight * smoothed_total_variation(candidate) + OUTSIDE * outside
-            objective.backward()  # type: ignore[no-untyped-call]
+            objective.backward()
             errors.append(float(error.detach()))
             return float(objective.detach())
 

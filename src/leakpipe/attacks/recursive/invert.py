@@ -60,11 +60,11 @@ def invert_recursively(
         on_stage: Called after each stage of the search.
 
     Raises:
-        LeakpipeError: The observation lacks what the attack needs, or no map comes out.
+        LeakpipeError: The observation lacks what the attack needs.
     """
-    if observation.images != 1:
-        raise LeakpipeError(f"recursive inversion takes one image so far; the client has {observation.images}")
-    if observation.prior is None:
+    if observation.client.images != 1:
+        raise LeakpipeError(f"recursive inversion takes one image so far; the client has {observation.client.images}")
+    if observation.client.prior is None:
         raise LeakpipeError("recursive inversion starts its search at a prior image, but none is granted")
     if not observation.has_signal:
         raise LeakpipeError("recursive inversion reads weight differences, but they are all zero")
@@ -72,6 +72,7 @@ def invert_recursively(
     layers = read_layers(observation, chain)
     found = descend(chain, layers, generator, on_map=on_layer)
     if not found.maps:
-        raise LeakpipeError(f"recursive inversion recovered no map: {found.stopped}")
-    images, error = search_image(chain, layers, found.maps, observation.prior, settings.image, on_stage=on_stage)
+        note = f"No map came out, so the image is the prior: {found.stopped}"
+        return RecursiveReconstruction(observation.client.prior, float("nan"), [], [note])
+    images, error = search_image(chain, layers, found.maps, observation.client.prior, settings.image, on_stage=on_stage)
     return RecursiveReconstruction(images, error, found.reports, [found.stopped] if found.stopped else [])

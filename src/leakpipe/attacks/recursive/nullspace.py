@@ -41,7 +41,7 @@ def row_space(layer: Layer) -> Tensor:
     """Returns orthonormal columns that span the rows of the gradient, shape (patch length, n − 1)."""
     matrix = layer.gradient.flatten(1)
     _, left = torch.linalg.eigh(matrix @ matrix.T)
-    rows, _ = torch.linalg.qr(matrix.T @ left[:, -(layer.positions - 1) :])
+    rows: Tensor = torch.linalg.qr(matrix.T @ left[:, -(layer.positions - 1) :])[0]
     return rows
 
 
@@ -91,7 +91,9 @@ def scale_map(layer: Layer, direction: Tensor) -> Tensor:
     Args:
         direction: A map up to its scale.
     """
-    positive = direction if float(direction.clamp_min(0).square().sum()) > float(direction.square().sum()) / 2 else -direction
+    positive = (
+        direction if float(direction.clamp_min(0).square().sum()) > float(direction.square().sum()) / 2 else -direction
+    )
     found = layer.convolve(positive).transpose(0, 1).flatten(1).var(dim=1, correction=0)
     scale = float((layer.variance * found).sqrt().sum() / found.sum())
     return scale * positive

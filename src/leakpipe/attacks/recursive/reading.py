@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from leakpipe.attacks.batch_statistics import recover_batch_statistics, weight_of_batches
 from leakpipe.attacks.observation import Observation
+from leakpipe.attacks.recovered_statistics import recover_batch_statistics, weight_of_batches
 from leakpipe.attacks.recursive.layer import Layer
-from leakpipe.attacks.recursive.structure import Chain, Unit
+from leakpipe.attacks.recursive.structure import Chain
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.state import ModelState, forward_training
 
@@ -21,13 +21,13 @@ def read_layers(observation: Observation, chain: Chain) -> dict[str, Layer]:
     Raises:
         LeakpipeError: The update is of several local steps or clients, or lacks the running statistics.
     """
-    if observation.update.steps != 1 or observation.companions:
+    if observation.update.steps != 1 or observation.cohort:
         raise LeakpipeError("recursive inversion needs the update of one client's single local step")
     if not observation.update.statistics:
         raise LeakpipeError("recursive inversion needs running statistics in the update, but they are withheld")
     before, update, settings = observation.before, observation.update, observation.settings
     statistics = recover_batch_statistics(before, update, weight_of_batches(settings.batch_norm_momentum, [1]))
-    shapes = _measure_shapes(before, (observation.images, *observation.image_shape))
+    shapes = _measure_shapes(before, (observation.client.images, *observation.image_shape))
     modules = dict(before.module.named_modules())
 
     def gradient(name: str) -> Tensor:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.models.batchnorm import BatchNorm2d
 from leakpipe.models.resnet20 import BasicBlock as SmallBlock
 from leakpipe.models.resnet20 import ResNet20
-from leakpipe.models.torchvision_network import PREFIX, TorchvisionNetwork
+
+TORCHVISION = "network"  # where `leakpipe.models.torchvision_network` keeps it; importing that needs torchvision
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,17 @@ def read_chain(module: nn.Module) -> Chain:
     Raises:
         LeakpipeError: The network is no residual network with batch normalisation that this attack knows.
     """
-    if not any(isinstance(layer, BatchNorm2d) for layer in module.modules()):
+    if not any(isinstance(layer, nn.BatchNorm2d) for layer in module.modules()):
         raise LeakpipeError("recursive inversion needs batch normalisation in training mode; the model has none")
     if isinstance(module, ResNet20):
         blocks = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, SmallBlock)]
         return Chain(Unit("stem.0", "stem.1"), pooled=False, blocks=tuple(_small_block(*block) for block in blocks))
-    if isinstance(module, TorchvisionNetwork) and hasattr(module.network, "layer4"):
-        stages = [f"{PREFIX}layer{number}" for number in (1, 2, 3, 4)]
-        named = [(f"{stage}.{name}", block) for stage in stages for name, block in module.get_submodule(stage).named_children()]
-        stem = Unit(f"{PREFIX}conv1", f"{PREFIX}bn1")
+    if hasattr(getattr(module, TORCHVISION, None), "layer4"):
+        stages = [f"{TORCHVISION}.layer{number}" for number in (1, 2, 3, 4)]
+        named: list[tuple[str, nn.Module]] = []
+        for stage in stages:
+            named += [(f"{stage}.{name}", block) for name, block in module.get_submodule(stage).named_children()]
+        stem = Unit(f"{TORCHVISION}.conv1", f"{TORCHVISION}.bn1")
         return Chain(stem, pooled=True, blocks=tuple(_torchvision_block(*block) for block in named))
     raise LeakpipeError("recursive inversion knows ResNet-20 and torchvision's ResNets; the model is neither")
 
