@@ -15,6 +15,7 @@ from leakpipe.attacks.recursive.nonnegative import solve_nonnegative
 
 RIDGE = 1e-13  # of the largest eigenvalue of a normal matrix: rounding, not a regulariser
 ROUNDS = 12  # of the fixed-point iteration for ẑ, in one call
+SPARE = 1.15  # equations per unknown that need no constraint
 STEPS = 12  # of Gauss–Newton
 SETTLED_STEP = 0.02  # least relative gain of a step
 SETTLED = 1e-5  # relative change of the map that ends it
@@ -60,8 +61,8 @@ def gradient_matrix(layer: Layer, before: Tensor) -> Tensor:
 def solve_inner(layer: Layer, received: Tensor, trusted: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Returns the map that the layer read, given the gradient behind its batch normalisation.
 
-    Δ depends on the map through ẑ, so that nonnegative least squares and a forward pass take turns until nothing
-    changes.
+    Δ depends on the map through ẑ, so that least squares and a forward pass take turns until nothing changes. Where
+    there are few more equations than unknowns, least squares are nonnegative ones, which take longer.
 
     Args:
         layer: With enough equations (`can_solve_inner`).
@@ -75,6 +76,7 @@ def solve_inner(layer: Layer, received: Tensor, trusted: Tensor, start: Tensor |
     features, normalised = start, torch.zeros_like(received)
     wanted = layer.gradient.permute(0, 2, 3, 1) * trusted[:, None, None, None]
     normal = right = torch.empty(0)
+    spare = float(trusted.sum()) * layer.kernel**2 > SPARE * layer.positions
     for _ in range(ROUNDS):
         if features is not None:
             normalised = layer.normalise(layer.convolve(features))
@@ -82,8 +84,11 @@ def solve_inner(layer: Layer, received: Tensor, trusted: Tensor, start: Tensor |
         rows = matrix.flatten(0, 1)
         normal, right = rows.T @ rows, rows.T @ wanted.flatten(0, 2)
         normal.diagonal().add_(RIDGE * normal.diagonal().mean() + 1e-300)
-        guess = None if features is None else features.transpose(0, 1).flatten(1).T
-        found = _as_input(layer, solve_nonnegative(normal, right, guess))
+        if spare:
+            found = _as_input(layer, torch.linalg.solve(normal, right)).clamp_min(0)
+        else:
+            guess = None if features is None else features.transpose(0, 1).flatten(1).T
+            found = _as_input(layer, solve_nonnegative(normal, right, guess))
         settled = features is not None and float((found - features).norm()) < SETTLED * float(found.norm())
         features = found
         if settled:
