@@ -73,5 +73,7 @@ def invert_recursively(
     found = descend(chain, layers, generator, on_map=on_layer)
     if not found.maps:
         raise LeakpipeError(f"recursive inversion recovered no map: {found.stopped}")
-    images, error = search_image(chain, layers, found.maps, observation.prior, settings.image, on_stage=on_stage)
+    images, error = search_image(
+        chain, layers, found.maps, observation.prior, settings.image, arrived=found.arrived, on_stage=on_stage
+    )
     return RecursiveReconstruction(images, error, found.reports, [found.stopped] if found.stopped else [])
