@@ -97,17 +97,22 @@ def _invert_recursively(
     from leakpipe.attacks.recursive.invert import RecursiveSettings, invert_recursively
 
     usual = ImageSettings()
-    scale, stages = settings.total_variation_weight / usual.total_variation[0], len(usual.total_variation)
+    stages = len(usual.total_variation)
+    share = settings.iterations / (stages * usual.iterations + 2 * usual.gradient_iterations)
+    scale = settings.total_variation_weight / usual.total_variation[0]
     image = replace(
         usual,
         total_variation=tuple(scale * weight for weight in usual.total_variation),
-        iterations=max(1, settings.iterations // stages),
+        iterations=max(1, round(share * usual.iterations)),
+        gradient_iterations=max(1, round(share * usual.gradient_iterations)),
         decay=settings.spectrum_decay,
     )
     curves: dict[str, list[float]] = {"iteration": [], "map_error": []}
+    iteration = 0
 
     def on_stage(error: float, _images: Tensor) -> None:
-        iteration = image.iterations * (len(curves["iteration"]) + 1)
+        nonlocal iteration
+        iteration += image.iterations if len(curves["iteration"]) < stages else image.gradient_iterations
         curves["iteration"].append(iteration)
         curves["map_error"].append(error)
         on_iteration(iteration, error)
@@ -122,7 +127,7 @@ def _invert_recursively(
         images=found.images,
         labels=labels,
         objective=found.map_error if found.layers else None,
-        iterations=image.iterations * len(curves["iteration"]),
+        iterations=iteration,
         stopped="finished",
         curves=curves,
         notes=[summary, *found.notes, *how],

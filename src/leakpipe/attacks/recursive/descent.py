@@ -3,12 +3,15 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from leakpipe.attacks.recursive.below import Arrived
 from leakpipe.attacks.recursive.gradients import (
     can_read_gradient,
     can_solve_inner,
+    has_spare_equations,
     read_gradient,
     refine_inner,
     solve_inner,
@@ -60,6 +63,7 @@ class Descent:
         raw: The same, not clamped: entries below 0 tell the noise.
         reports: One for each of them.
         arriving: Gradient of the loss at the lowest block's input that was recovered; None where none was.
+        arrived: Gradients at the lowest block whose inner map was recovered; None where none was.
         stopped: Why it went no further, in a sentence; empty where it reached the stem.
     """
 
@@ -67,6 +71,7 @@ class Descent:
     raw: dict[str, Tensor] = field(default_factory=dict)
     reports: list[LayerReport] = field(default_factory=list)
     arriving: Tensor | None = None
+    arrived: Arrived | None = None
     stopped: str = ""
 
     def keep(self, report: LayerReport, raw: Tensor) -> None:
@@ -129,6 +134,9 @@ class _BlockStep:
     def run(self, keep: Callable[[LayerReport, Tensor], None]) -> str:
         """Recovers the block's two maps and the gradient at its input; returns why not, or nothing."""
         for layer, is_inner in ((self.second, True), (self.first, False)):
+            if not is_inner and self.mask is not None:
+                inner_arriving = self.second.convolve_back(self._before_second())
+                self.found.arrived = Arrived(self.block, inner_arriving, self._behind_block())
             for recover in (self._by_null_space, self._inner if is_inner else self._input):
                 recovered = recover(layer)
                 if recovered is not None:
@@ -140,6 +148,8 @@ class _BlockStep:
         return ""
 
     def _why(self, layer: Layer) -> str:
+        if layer is self.first and self._count_equations() < int(np.prod(layer.input_shape)):
+            return f"{self._count_equations()} equations for {int(np.prod(layer.input_shape))} unknowns"
         if layer is self.second and not can_solve_inner(layer):
             return f"{layer.positions} positions, more than the {layer.weight[:, 0].numel()} gradient equations"
         return "the equations do not fit"
@@ -167,7 +177,7 @@ class _BlockStep:
             assert inner is not None
             normalised = layer.normalise(layer.convolve(inner))
             fit = _misfit(layer, layer.enter(arriving * mask.on, normalised), inner, trusted)
-            rough = rough or fit > ROUGH_FIT
+            rough = rough or (fit > ROUGH_FIT and not has_spare_equations(layer))
             if rough:
                 inner, raw = refine_inner(layer, arriving * mask.on, trusted, inner)
                 normalised = layer.normalise(layer.convolve(inner))
@@ -193,6 +203,8 @@ class _BlockStep:
         inner, second = self.found.maps[self.second.name], self.second
         mask = guess_mask(self.found.raw[second.name])
         passed, arriving = self._behind_block(), second.convolve_back(self._before_second())
+        if self._count_equations() < int(np.prod(layer.input_shape)):
+            return None
         exact = self._exact_equations(inner, mask)
         raw, residual = solve_map(layer.input_shape, exact)
         if not layer.has_null_space:
@@ -212,6 +224,20 @@ class _BlockStep:
         if residual > WORST_FIT:
             return None
         return LayerReport(layer.name, "least squares", None, residual, guess_mask(raw).doubtful), raw
+
+    def _count_equations(self) -> int:
+        """Of the input: at most as many as there are units on, and entries of weight gradients that tell of it."""
+        readers = [layer for layer in (self.first, self.projection) if layer is not None]
+        count = sum(layer.gradient.numel() for layer in readers)
+        count += sum(
+            layer.positions * (layer.weight[0].numel() - layer.positions + 1)
+            for layer in readers
+            if layer.has_null_space
+        )
+        if self.mask is not None:
+            skipped = self.mask.certain if self.projection else self.mask.certain[:, : self.first.input_shape[1]]
+            count += int(skipped.sum()) + int(guess_mask(self.found.raw[self.second.name]).certain.sum())
+        return count
 
     def _exact_equations(self, inner: Tensor, mask: Mask) -> list[Equations]:
         """Those that hold whatever units in doubt are."""

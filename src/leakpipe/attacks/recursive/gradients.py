@@ -16,6 +16,7 @@ from leakpipe.attacks.recursive.nonnegative import solve_nonnegative
 RIDGE = 1e-13  # of the largest eigenvalue of a normal matrix: rounding, not a regulariser
 ROUNDS = 12  # of the fixed-point iteration for ẑ, in one call
 SPARE = 1.15  # equations per unknown that need no constraint
+MANY = 1.3
 STEPS = 12  # of Gauss–Newton
 SETTLED_STEP = 0.02  # least relative gain of a step
 SETTLED = 1e-5  # relative change of the map that ends it
@@ -41,6 +42,11 @@ def read_gradient(layer: Layer, features: Tensor) -> Tensor:
 def can_solve_inner(layer: Layer) -> bool:
     """Returns whether there are at least as many gradient equations as unknowns, for every channel."""
     return layer.stride == 1 and layer.weight[:, 0].numel() >= layer.positions
+
+
+def has_spare_equations(layer: Layer) -> bool:
+    """Returns whether so many gradient equations are left over that the fixed-point iteration suffices."""
+    return layer.weight[:, 0].numel() > MANY * layer.positions
 
 
 def gradient_matrix(layer: Layer, before: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from leakpipe.attacks.recursive.below import Arrived, GradientsBelow
 from leakpipe.attacks.recursive.forward import FixedNetwork
 from leakpipe.attacks.recursive.layer import Layer
 from leakpipe.attacks.recursive.structure import Chain
@@ -21,6 +22,8 @@ class ImageSettings:
 
     Attributes:
         maps: How many of the lowest recovered maps are matched.
+        gradients: Weight of the distance of weight gradients below the maps in two last stages.
+        gradient_iterations: Of L-BFGS in each of these.
         total_variation: Its weight in each stage, against a relative squared error of the maps.
         iterations: Of L-BFGS in each stage.
         history: Steps that L-BFGS remembers.
@@ -28,6 +31,8 @@ class ImageSettings:
     """
 
     maps: int = 3
+    gradients: float = 1.0
+    gradient_iterations: int = 100
     total_variation: tuple[float, ...] = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
     iterations: int = 60
     history: int = 30
@@ -41,6 +46,7 @@ def search_image(
     start: Tensor,
     settings: ImageSettings,
     *,
+    arrived: Arrived | None = None,
     on_stage: Callable[[float, Tensor], None] = lambda _error, _images: None,
 ) -> tuple[Tensor, float]:
     """Searches the images whose maps are the recovered ones, with batch normalisation at its known statistics.
@@ -51,6 +57,7 @@ def search_image(
         maps: Recovered ones, by the names of the convolutions that read them.
         start: Images to start from, shape (batch, channels, height, width) in [0, 1].
         settings: How.
+        arrived: Gradients at a block, where weight gradients below it are to be matched as well.
         on_stage: Called after each stage with the relative error of the maps, and the images.
 
     Returns:
@@ -63,10 +70,14 @@ def search_image(
     sizes = {name: float(targets[name].square().sum()) * len(names) for name in names}
     variables = to_coefficients(start.float(), settings.decay).requires_grad_()
     images, reached = start, float("nan")
-    for weight in settings.total_variation:
+    below = GradientsBelow(chain, layers, arrived, torch.float32) if arrived and settings.gradients else None
+    stages = [(weight, False) for weight in settings.total_variation]
+    if below:
+        stages += [(settings.total_variation[-1], True), (0.0, True)]
+    for weight, with_gradients in stages:
         optimizer = torch.optim.LBFGS(
             [variables],
-            max_iter=settings.iterations,
+            max_iter=settings.gradient_iterations if with_gradients else settings.iterations,
             history_size=settings.history,
             line_search_fn="strong_wolfe",
             tolerance_grad=0,
@@ -75,7 +86,10 @@ def search_image(
         errors: list[float] = []
 
         def measure(
-            optimizer: torch.optim.LBFGS = optimizer, weight: float = weight, errors: list[float] = errors
+            optimizer: torch.optim.LBFGS = optimizer,
+            weight: float = weight,
+            errors: list[float] = errors,
+            with_gradients: bool = with_gradients,
         ) -> float:
             optimizer.zero_grad()
             candidate = from_coefficients(variables, settings.decay)
@@ -83,6 +97,8 @@ def search_image(
             error = torch.stack([(found[name] - targets[name]).square().sum() / sizes[name] for name in names]).sum()
             outside = (candidate - candidate.clamp(0, 1)).square().mean()
             objective = error + weight * smoothed_total_variation(candidate) + OUTSIDE * outside
+            if with_gradients and below is not None:
+                objective = objective + settings.gradients * below.distance(candidate)
             objective.backward()
             errors.append(float(error.detach()))
             return float(objective.detach())

@@ -74,5 +74,7 @@ def invert_recursively(
     if not found.maps:
         note = f"No map came out, so the image is the prior: {found.stopped}"
         return RecursiveReconstruction(observation.client.prior, float("nan"), [], [note])
-    images, error = search_image(chain, layers, found.maps, observation.client.prior, settings.image, on_stage=on_stage)
+    images, error = search_image(
+        chain, layers, found.maps, observation.client.prior, settings.image, arrived=found.arrived, on_stage=on_stage
+    )
     return RecursiveReconstruction(images, error, found.reports, [found.stopped] if found.stopped else [])
