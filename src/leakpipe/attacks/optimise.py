@@ -122,7 +122,7 @@ def _invert_recursively(
     labels, how = _choose_labels(observation, settings, seed=seed)
     assert labels is not None  # the settings do not search them
     doubtful = sum(layer.doubtful for layer in found.layers)
-    summary = f"Maps of {len(found.layers)} convolutions were recovered; {doubtful} of their units may be on or off."
+    counted = f"Maps of {len(found.layers)} convolutions were recovered; {doubtful} of their units may be on or off."
     return Reconstruction(
         images=found.images,
         labels=labels,
@@ -130,7 +130,7 @@ def _invert_recursively(
         iterations=iteration,
         stopped="finished",
         curves=curves,
-        notes=[summary, *found.notes, *how],
+        notes=[*([counted] if found.layers else []), *found.notes, *how],
         layers=[asdict(layer) for layer in found.layers],
     )
 

@@ -67,7 +67,8 @@ def invert_recursively(
     if observation.client.prior is None:
         raise LeakpipeError("recursive inversion starts its search at a prior image, but none is granted")
     if not observation.has_signal:
-        raise LeakpipeError("recursive inversion reads weight differences, but they are all zero")
+        note = "The observed weight differences are all zero, so the image is the prior."
+        return RecursiveReconstruction(observation.client.prior, float("nan"), [], [note])
     chain = read_chain(observation.before.module)
     layers = read_layers(observation, chain)
     found = descend(chain, layers, generator, on_map=on_layer)
