@@ -370,7 +370,7 @@ def test_bad_names_list_the_known_ones(tmp_path: Path) -> None:
     asked = json.dumps({"dataset": "mnist", "image_size": 16})
     said = refuse("prepare-data", "--images", asked, "--out", tmp_path / "x.safetensors")
     assert said.startswith("Error: --images: dataset: ")
-    assert "'lfw-faces'" in said
+    assert "known: covid-radiography, cxr-phantom, image-folder, lfw-faces" in said
     assert list(tmp_path.iterdir()) == []
 
 

@@ -58,6 +58,7 @@ def federate(
     """Run federated averaging; keep the captured rounds' global models and attacked clients' updates."""
     if unnamed := [name for name in ("experiment", "defense") if name not in labels]:
         raise click.UsageError(f"--label {unnamed[0]}=… is missing; updates and accuracies are filed under it")
+    from leakpipe.models.catalog import MODELS
     from leakpipe.models.choices import starting_weights
     from leakpipe.params.defenses import DefenseSteps
     from leakpipe.params.federation import FederationParams
@@ -65,7 +66,7 @@ def federate(
     from leakpipe.params.reading import parse_section
 
     params = {"model": model, "federation": federation, "defense": defense}
-    model_params = parse_section(ModelParams, model, source="--model")
+    model_params = parse_section(ModelParams, model, source="--model", known={MODELS.kind: MODELS})
     settings = parse_section(FederationParams, federation, source="--federation")
     steps = parse_section(DefenseSteps, defense, source="--defense")
     weights = Path(starting_weights(model_params))

@@ -21,7 +21,7 @@ def prepare_data(images: dict[str, Any], out: Path, record: Path | None, labels:
     from leakpipe.records.run_record import record_run
 
     with record_run(record, rule="prepare_data", labels=labels, params=images) as run:
-        params = parse_section(ImagesParams, images, source="--images")
+        params = parse_section(ImagesParams, images, source="--images", known={DATASETS.kind: DATASETS})
         loaded = DATASETS[params.dataset].load(params)
         save_dataset(out, loaded)
         run.metrics["images"] = len(loaded.images)

@@ -34,6 +34,7 @@ def pretrain(
     from leakpipe.federation.pretraining import Epoch
     from leakpipe.federation.pretraining import pretrain as train
     from leakpipe.federation.simulate import measure_accuracy
+    from leakpipe.models.catalog import MODELS
     from leakpipe.models.pretrained import pretrained_state
     from leakpipe.models.state import build_module
     from leakpipe.params.models import ModelParams
@@ -42,7 +43,7 @@ def pretrain(
     from leakpipe.records.run_record import record_run
 
     with record_run(record, rule="pretrain", labels=labels, params=model) as run:
-        params = parse_section(ModelParams, model, source="--model")
+        params = parse_section(ModelParams, model, source="--model", known={MODELS.kind: MODELS})
         settings = params.pretraining
         dataset = load_dataset(images)
         parts, seed = load_split(split)
