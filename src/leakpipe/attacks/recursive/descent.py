@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from leakpipe.attacks.recursive.below import Arrived
-from leakpipe.attacks.recursive.gradients import can_read_gradient, can_solve_inner, has_spare_equations, read_gradient, refine_inner, solve_inner
+from leakpipe.attacks.recursive.gradients import (
+    can_read_gradient,
+    can_solve_inner,
+    has_spare_equations,
+    read_gradient,
+    refine_inner,
+    solve_inner,
+)
 from leakpipe.attacks.recursive.inputs import (
     Equations,
     convolution_equations,
@@ -128,8 +135,7 @@ class _BlockStep:
         """Recovers the block's two maps and the gradient at its input; returns why not, or nothing."""
         for layer, is_inner in ((self.second, True), (self.first, False)):
             if not is_inner and self.mask is not None:
-                inner_arriving = self.second.convolve_back(self._before_second())
-                self.found.arrived = Arrived(self.block, inner_arriving, self._behind_block())
+                self.found.arrived = self._arrived()
             for recover in (self._by_null_space, self._inner if is_inner else self._input):
                 recovered = recover(layer)
                 if recovered is not None:
@@ -218,11 +224,21 @@ class _BlockStep:
             return None
         return LayerReport(layer.name, "least squares", None, residual, guess_mask(raw).doubtful), raw
 
+    def _arrived(self) -> Arrived:
+        inner, mask = self.found.maps[self.second.name], guess_mask(self.found.raw[self.second.name])
+        passed = self.second.convolve_back(self._before_second()) * mask.on
+        known = self.first.unscale(inner)
+        return Arrived(self.first, passed, known, mask.on, self.projection, self._behind_block())
+
     def _count_equations(self) -> int:
         """Of the input: at most as many as there are units on, and entries of weight gradients that tell of it."""
         readers = [layer for layer in (self.first, self.projection) if layer is not None]
         count = sum(layer.gradient.numel() for layer in readers)
-        count += sum(layer.positions * (layer.weight[0].numel() - layer.positions + 1) for layer in readers if layer.has_null_space)
+        count += sum(
+            layer.positions * (layer.weight[0].numel() - layer.positions + 1)
+            for layer in readers
+            if layer.has_null_space
+        )
         if self.mask is not None:
             skipped = self.mask.certain if self.projection else self.mask.certain[:, : self.first.input_shape[1]]
             count += int(skipped.sum()) + int(guess_mask(self.found.raw[self.second.name]).certain.sum())
@@ -290,7 +306,9 @@ class _BlockStep:
         below = self.first.convolve_back(read_gradient(self.first, features))
         if self.projection is not None:
             side = self.projection
-            return below + side.convolve_back(side.enter(passed, side.normalise(side.convolve(features)), own_means=True))
+            return below + side.convolve_back(
+                side.enter(passed, side.normalise(side.convolve(features)), own_means=True)
+            )
         stride = self.block.stride
         below[:, :, ::stride, ::stride] += passed[:, : below.shape[1]]
         return below

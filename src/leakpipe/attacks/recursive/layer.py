@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d, fold, unfold
-
-from leakpipe.attacks.recursive.structure import Unit
 
 PRECISION = 1e-4  # relative, of gradients that float32 weights give away
 

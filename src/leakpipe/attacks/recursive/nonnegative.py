@@ -27,7 +27,9 @@ def solve_nonnegative(normal: Tensor, right: Tensor, start: Tensor | None = None
         for part in todo.split(16):  # what is solved at once takes memory
             mask = free[part].to(normal.dtype)
             restricted = mask[:, :, None] * normal * mask[:, None] + identity * (1 - mask)[:, :, None]
-            solution[part] = torch.cholesky_solve((mask * right.T[part])[..., None], torch.linalg.cholesky(restricted))[..., 0]
+            solution[part] = torch.cholesky_solve((mask * right.T[part])[..., None], torch.linalg.cholesky(restricted))[
+                ..., 0
+            ]
         dual = solution @ normal - right.T
         broken = torch.where(free, solution < 0, dual < -tolerance)
         done = ~broken.any(dim=1)

@@ -91,7 +91,9 @@ def scale_map(layer: Layer, direction: Tensor) -> Tensor:
     Args:
         direction: A map up to its scale.
     """
-    positive = direction if float(direction.clamp_min(0).square().sum()) > float(direction.square().sum()) / 2 else -direction
+    positive = (
+        direction if float(direction.clamp_min(0).square().sum()) > float(direction.square().sum()) / 2 else -direction
+    )
     found = layer.convolve(positive).transpose(0, 1).flatten(1).var(dim=1, correction=0)
     scale = float((layer.variance * found).sqrt().sum() / found.sum())
     return scale * positive

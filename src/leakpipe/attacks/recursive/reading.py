@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from leakpipe.attacks.batch_statistics import recover_batch_statistics, weight_of_batches
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.recursive.layer import Layer
-from leakpipe.attacks.recursive.structure import Chain, Unit
+from leakpipe.attacks.recursive.structure import Chain
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.state import ModelState, forward_training
 

@@ -72,7 +72,11 @@ def read_chain(module: nn.Module) -> Chain:
         return Chain(Unit("stem.0", "stem.1"), pooled=False, blocks=tuple(_small_block(*block) for block in blocks))
     if isinstance(module, TorchvisionNetwork) and hasattr(module.network, "layer4"):
         stages = [f"{PREFIX}layer{number}" for number in (1, 2, 3, 4)]
-        named = [(f"{stage}.{name}", block) for stage in stages for name, block in module.get_submodule(stage).named_children()]
+        named = [
+            (f"{stage}.{name}", block)
+            for stage in stages
+            for name, block in module.get_submodule(stage).named_children()
+        ]
         stem = Unit(f"{PREFIX}conv1", f"{PREFIX}bn1")
         return Chain(stem, pooled=True, blocks=tuple(_torchvision_block(*block) for block in named))
     raise LeakpipeError("recursive inversion knows ResNet-20 and torchvision's ResNets; the model is neither")
