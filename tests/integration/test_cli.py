@@ -321,7 +321,7 @@ def test_an_interrupted_attack_says_so_and_continues_to_the_same_bytes(
     broken = invert_arguments(run / "gaussian-1", "site-1", tmp_path / "broken", attack=LONG)
     succeed(*whole)
     said = interrupt(broken, tmp_path / "broken" / "checkpoints", signal_sent)
-    assert "Interrupted: the same command continues from the last checkpoint." in said
+    assert "Interrupted: the same command continues from the last checkpoint" in said
     assert not (tmp_path / "broken" / "site-1.json").exists()
     succeed(*broken)
     for number in (1, 2):

@@ -97,25 +97,19 @@ def _invert_recursively(
     from leakpipe.attacks.recursive.invert import RecursiveSettings, invert_recursively
 
     usual = ImageSettings()
-    stages = len(usual.total_variation)
-    share = settings.iterations / (stages * usual.iterations + 2 * usual.gradient_iterations)
-    scale = settings.total_variation_weight / usual.total_variation[0]
+    scale, stages = settings.total_variation_weight / usual.total_variation[0], len(usual.total_variation)
     image = replace(
         usual,
         total_variation=tuple(scale * weight for weight in usual.total_variation),
-        iterations=max(1, round(share * usual.iterations)),
-        gradient_iterations=max(1, round(share * usual.gradient_iterations)),
+        iterations=max(1, settings.iterations // stages),
         decay=settings.spectrum_decay,
     )
     curves: dict[str, list[float]] = {"iteration": [], "map_error": []}
-    iteration = 0
 
     def on_stage(error: float, _images: Tensor) -> None:
-        nonlocal iteration
-        iteration += image.iterations if len(curves["iteration"]) < stages else image.gradient_iterations
-        curves["iteration"].append(iteration)
+        curves["iteration"].append(image.iterations * (len(curves["iteration"]) + 1))
         curves["map_error"].append(error)
-        on_iteration(iteration, error)
+        on_iteration(int(curves["iteration"][-1]), error)
 
     generator = torch.Generator().manual_seed(seed)
     found = invert_recursively(observation, RecursiveSettings(image), generator, on_stage=on_stage)
@@ -127,7 +121,7 @@ def _invert_recursively(
         images=found.images,
         labels=labels,
         objective=found.map_error if found.layers else None,
-        iterations=iteration,
+        iterations=image.iterations * len(curves["iteration"]),
         stopped="finished",
         curves=curves,
         notes=[*([counted] if found.layers else []), *found.notes, *how],

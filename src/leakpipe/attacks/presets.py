@@ -190,7 +190,7 @@ PRESETS.add(
             method="recursive",
             total_variation_weight=0.3,
             spectrum_decay=1.0,
-            iterations=560,  # of L-BFGS, in eight stages
+            iterations=360,  # of L-BFGS, in six stages
         ),
     ),
 )

@@ -1,86 +1,64 @@
-"""Weight gradients of the layers below a block, as functions of the image, given the gradients that arrive there."""
+"""What the weight gradients of a block's first convolution and shortcut say about the block's input."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import batch_norm, conv2d, max_pool2d, pad, relu
 
 from leakpipe.attacks.recursive.layer import Layer
-from leakpipe.attacks.recursive.structure import Block, Chain
-from leakpipe.models.preprocessing import normalize_input
 
 
 @dataclass(frozen=True)
 class Arrived:
-    """The gradients that arrive at one block, from which those of all layers below it follow.
+    """The gradients that passed the ReLUs of one block, and what is known of the units behind which they arrive.
 
     Attributes:
-        block: The block.
-        inner: Gradient at the input of its second convolution.
-        shortcut: Gradient at the output of its shortcut.
+        first: The block's first convolution.
+        passed: Gradient behind its batch normalisation.
+        normalised: Its ẑ where units are on, from the block's inner map.
+        on: Where that is known, of 0 and 1.
+        projection: The shortcut's convolution; None where it has no parameters.
+        shortcut: Gradient at the shortcut's output.
     """
 
-    block: Block
-    inner: Tensor
+    first: Layer
+    passed: Tensor
+    normalised: Tensor
+    on: Tensor
+    projection: Layer | None
     shortcut: Tensor
 
 
-class GradientsBelow:
-    """Compares weight gradients of the stem, of all blocks below, and of what reads the block's input.
+class InputGradients:
+    """Compares the weight gradients that a candidate for the block's input has with those of the update.
 
-    Batch normalisation is in training mode, so that the backward pass is the client's own.
-
-    Args:
-        chain: The network.
-        layers: What is known of its units.
-        arrived: Where the backward pass starts.
-        dtype: Of the arithmetic.
+    Given the gradients that passed, no second derivative is needed: Δ follows from a forward pass.
     """
 
-    def __init__(self, chain: Chain, layers: Mapping[str, Layer], arrived: Arrived, dtype: torch.dtype) -> None:
-        self.chain, self.layers, self.block = chain, layers, arrived.block
-        self.inner, self.shortcut = arrived.inner.to(dtype), arrived.shortcut.to(dtype)
-        units = [chain.stem]
-        for block in chain.blocks[: chain.blocks.index(arrived.block)]:
-            units += [*block.residual, *([block.projection] if block.projection else [])]
-        units += [arrived.block.residual[0], *([arrived.block.projection] if arrived.block.projection else [])]
-        self.weights = {unit.convolution: layers[unit.convolution].weight.to(dtype).requires_grad_() for unit in units}
-        self.targets = {name: layers[name].gradient.to(dtype) for name in self.weights}
+    def __init__(self, arrived: Arrived, dtype: torch.dtype) -> None:
+        def cast(layer: Layer) -> Layer:
+            tensors: dict[str, Any] = {
+                name: value.to(dtype) for name, value in vars(layer).items() if isinstance(value, Tensor)
+            }
+            return replace(layer, **tensors)
 
-    def distance(self, images: Tensor) -> Tensor:
-        """Returns the mean over layers of the squared relative distance of weight gradients, a scalar."""
-        features = self._input(images)
-        first = self.block.residual[0].convolution
-        linear = (self.inner * relu(self._apply(first, features))).sum()
-        linear = linear + (self.shortcut * self._skip(self.block, features)).sum()
-        gradients = torch.autograd.grad(linear, list(self.weights.values()), create_graph=True)
-        gaps = [
-            (gradient - target).square().sum() / target.square().sum()
-            for gradient, target in zip(gradients, self.targets.values(), strict=True)
-        ]
+        self.first = cast(arrived.first)
+        self.projection = cast(arrived.projection) if arrived.projection is not None else None
+        self.passed, self.shortcut = arrived.passed.to(dtype), arrived.shortcut.to(dtype)
+        self.normalised, self.on = arrived.normalised.to(dtype), arrived.on.to(dtype) > 0
+
+    def distance(self, features: Tensor) -> Tensor:
+        """Returns the mean squared relative distance of the weight gradients, a scalar."""
+        normalised = torch.where(self.on, self.normalised, self.first.normalise(self.first.convolve(features)))
+        gaps = [self._gap(self.first, self.passed, normalised, features)]
+        if self.projection is not None:
+            normalised = self.projection.normalise(self.projection.convolve(features))
+            gaps.append(self._gap(self.projection, self.shortcut, normalised, features))
         return torch.stack(gaps).mean()
 
-    def _input(self, images: Tensor) -> Tensor:
-        features = relu(self._apply(self.chain.stem.convolution, normalize_input(images)))
-        if self.chain.pooled:
-            features = max_pool2d(features, 3, stride=2, padding=1)
-        for block in self.chain.blocks[: self.chain.blocks.index(self.block)]:
-            first, second = (unit.convolution for unit in block.residual)
-            value = self._apply(second, relu(self._apply(first, features)))
-            features = relu(value + self._skip(block, features))
-        return features
-
-    def _apply(self, name: str, features: Tensor) -> Tensor:
-        layer, weight = self.layers[name], self.weights[name]
-        output = conv2d(features, weight, stride=layer.stride, padding=layer.padding)
-        scale, shift = layer.scale.to(weight.dtype), layer.shift.to(weight.dtype)
-        return batch_norm(output, None, None, scale, shift, True, 0.0, layer.epsilon)
-
-    def _skip(self, block: Block, features: Tensor) -> Tensor:
-        if block.projection is not None:
-            return self._apply(block.projection.convolution, features)
-        kept = features[:, :, :: block.stride, :: block.stride]
-        added = self.layers[block.residual[-1].convolution].output_shape[1] - features.shape[1]
-        return pad(kept, (0, 0, 0, 0, 0, added))
+    @staticmethod
+    def _gap(layer: Layer, passed: Tensor, normalised: Tensor, features: Tensor) -> Tensor:
+        wanted = layer.gradient.flatten(1)
+        gap = layer.weight_gradient(layer.enter(passed, normalised), features) - wanted
+        return gap.square().sum() / wanted.square().sum()

@@ -135,8 +135,7 @@ class _BlockStep:
         """Recovers the block's two maps and the gradient at its input; returns why not, or nothing."""
         for layer, is_inner in ((self.second, True), (self.first, False)):
             if not is_inner and self.mask is not None:
-                inner_arriving = self.second.convolve_back(self._before_second())
-                self.found.arrived = Arrived(self.block, inner_arriving, self._behind_block())
+                self.found.arrived = self._arrived()
             for recover in (self._by_null_space, self._inner if is_inner else self._input):
                 recovered = recover(layer)
                 if recovered is not None:
@@ -224,6 +223,12 @@ class _BlockStep:
         if residual > WORST_FIT:
             return None
         return LayerReport(layer.name, "least squares", None, residual, guess_mask(raw).doubtful), raw
+
+    def _arrived(self) -> Arrived:
+        inner, mask = self.found.maps[self.second.name], guess_mask(self.found.raw[self.second.name])
+        passed = self.second.convolve_back(self._before_second()) * mask.on
+        known = self.first.unscale(inner)
+        return Arrived(self.first, passed, known, mask.on, self.projection, self._behind_block())
 
     def _count_equations(self) -> int:
         """Of the input: at most as many as there are units on, and entries of weight gradients that tell of it."""

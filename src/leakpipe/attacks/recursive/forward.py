@@ -58,7 +58,7 @@ class FixedNetwork:
             for unit in block.residual:
                 if unit.convolution in wanted:
                     found[unit.convolution] = value
-                if len(found) == len(wanted):
+                if len(found) == len(set(wanted)):
                     return found
                 value = self.apply(unit.convolution, value)
                 if unit is not block.residual[-1]:

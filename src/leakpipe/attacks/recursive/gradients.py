@@ -15,6 +15,7 @@ from leakpipe.attacks.recursive.nonnegative import solve_nonnegative
 
 RIDGE = 1e-13  # of the largest eigenvalue of a normal matrix: rounding, not a regulariser
 ROUNDS = 12  # of the fixed-point iteration for ẑ, in one call
+ENOUGH = 1.03  # equations per unknown, below which channels that are not trusted have to help
 SPARE = 1.15  # equations per unknown that need no constraint
 MANY = 1.3
 STEPS = 12  # of Gauss–Newton
@@ -82,7 +83,11 @@ def solve_inner(layer: Layer, received: Tensor, trusted: Tensor, start: Tensor |
     features, normalised = start, torch.zeros_like(received)
     wanted = layer.gradient.permute(0, 2, 3, 1) * trusted[:, None, None, None]
     normal = right = torch.empty(0)
-    spare = float(trusted.sum()) * layer.kernel**2 > SPARE * layer.positions
+    equations = float(trusted.sum()) * layer.kernel**2
+    if equations < ENOUGH * layer.positions and has_spare_equations(layer):
+        trusted = torch.ones_like(trusted)
+        wanted = layer.gradient.permute(0, 2, 3, 1)
+    spare = has_spare_equations(layer) or equations > SPARE * layer.positions
     for _ in range(ROUNDS):
         if features is not None:
             normalised = layer.normalise(layer.convolve(features))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from leakpipe.attacks.recursive.below import Arrived, GradientsBelow
+from leakpipe.attacks.recursive.below import Arrived, InputGradients
 from leakpipe.attacks.recursive.forward import FixedNetwork
 from leakpipe.attacks.recursive.layer import Layer
 from leakpipe.attacks.recursive.structure import Chain
@@ -22,8 +22,7 @@ class ImageSettings:
 
     Attributes:
         maps: How many of the lowest recovered maps are matched.
-        gradients: Weight of the distance of weight gradients below the maps in two last stages.
-        gradient_iterations: Of L-BFGS in each of these.
+        gradients: Weight of the squared relative distance of the weight gradients at the lowest block's input.
         total_variation: Its weight in each stage, against a relative squared error of the maps.
         iterations: Of L-BFGS in each stage.
         history: Steps that L-BFGS remembers.
@@ -32,7 +31,6 @@ class ImageSettings:
 
     maps: int = 3
     gradients: float = 1.0
-    gradient_iterations: int = 100
     total_variation: tuple[float, ...] = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
     iterations: int = 60
     history: int = 30
@@ -70,14 +68,11 @@ def search_image(
     sizes = {name: float(targets[name].square().sum()) * len(names) for name in names}
     variables = to_coefficients(start.float(), settings.decay).requires_grad_()
     images, reached = start, float("nan")
-    below = GradientsBelow(chain, layers, arrived, torch.float32) if arrived and settings.gradients else None
-    stages = [(weight, False) for weight in settings.total_variation]
-    if below:
-        stages += [(settings.total_variation[-1], True), (0.0, True)]
-    for weight, with_gradients in stages:
+    below = InputGradients(arrived, torch.float32) if arrived and settings.gradients else None
+    for weight in settings.total_variation:
         optimizer = torch.optim.LBFGS(
             [variables],
-            max_iter=settings.gradient_iterations if with_gradients else settings.iterations,
+            max_iter=settings.iterations,
             history_size=settings.history,
             line_search_fn="strong_wolfe",
             tolerance_grad=0,
@@ -89,16 +84,15 @@ def search_image(
             optimizer: torch.optim.LBFGS = optimizer,
             weight: float = weight,
             errors: list[float] = errors,
-            with_gradients: bool = with_gradients,
         ) -> float:
             optimizer.zero_grad()
             candidate = from_coefficients(variables, settings.decay)
-            found = network.maps(candidate, names)
+            found = network.maps(candidate, [*names, *([below.first.name] if below else [])])
             error = torch.stack([(found[name] - targets[name]).square().sum() / sizes[name] for name in names]).sum()
             outside = (candidate - candidate.clamp(0, 1)).square().mean()
             objective = error + weight * smoothed_total_variation(candidate) + OUTSIDE * outside
-            if with_gradients and below is not None:
-                objective = objective + settings.gradients * below.distance(candidate)
+            if below is not None:
+                objective = objective + settings.gradients * below.distance(found[below.first.name])
             objective.backward()
             errors.append(float(error.detach()))
             return float(objective.detach())
