@@ -37,7 +37,9 @@ class InputGradients:
 
     def __init__(self, arrived: Arrived, dtype: torch.dtype) -> None:
         def cast(layer: Layer) -> Layer:
-            fields = {name: value.to(dtype) if isinstance(value, Tensor) else value for name, value in vars(layer).items()}
+            fields = {
+                name: value.to(dtype) if isinstance(value, Tensor) else value for name, value in vars(layer).items()
+            }
             return Layer(**fields)
 
         self.first = cast(arrived.first)
