@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.optimise import Reconstruction, invert
 from leakpipe.attacks.presets import PRESETS, resolve_settings
+from leakpipe.attacks.recursive.image import ImageSettings
 from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
 from leakpipe.experiment import parse_params
@@ -25,7 +26,7 @@ from tests.conftest import PROJECT
 from tests.unit.attacking import changed, observe, observe_small
 
 SIZE = 16
-SHORT = PRESETS["recursive"].settings.model_copy(update={"iterations": 112})
+SHORT = PRESETS["recursive"].settings.model_copy(update={"iterations": 210})
 FACES = interpolate(torch.from_numpy(lfw_subset()).float()[:, None], (SIZE, SIZE), mode="bicubic").clamp(0, 1)
 FACE, PRIOR = FACES[3:4], FACES[10:60].mean(dim=0, keepdim=True)
 
@@ -97,6 +98,13 @@ def test_prior_is_what_is_left_of_an_update_that_tells_nothing(
     assert torch.equal(left.images, PRIOR)
     assert any(said in note for note in left.notes)
     assert (left.layers, left.objective, left.iterations) == ([], None, 0)
+
+
+def test_preset_is_what_recursive_inversion_does_by_itself() -> None:
+    settings, usual = PRESETS["recursive"].settings, ImageSettings()
+    stages = len(usual.total_variation) + len(usual.refinement)
+    assert settings.total_variation_weight == usual.total_variation[0]
+    assert (settings.iterations, settings.spectrum_decay) == (stages * usual.iterations, usual.decay)
 
 
 def withheld(observation: Observation) -> Observation:

@@ -97,10 +97,12 @@ def _invert_recursively(
     from leakpipe.attacks.recursive.invert import RecursiveSettings, invert_recursively
 
     usual = ImageSettings()
-    scale, stages = settings.total_variation_weight / usual.total_variation[0], len(usual.total_variation)
+    scale = settings.total_variation_weight / usual.total_variation[0]
+    stages = len(usual.total_variation) + len(usual.refinement)
     image = replace(
         usual,
         total_variation=tuple(scale * weight for weight in usual.total_variation),
+        refinement=tuple(scale * weight for weight in usual.refinement),
         iterations=max(1, settings.iterations // stages),
         decay=settings.spectrum_decay,
     )

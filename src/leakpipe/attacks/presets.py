@@ -188,9 +188,9 @@ PRESETS.add(
         paper="this repository: feature maps by null spaces and linear algebra, block by block, then the image below",
         settings=AttackSettings(
             method="recursive",
-            total_variation_weight=0.3,
-            spectrum_decay=1.0,
-            iterations=360,  # of L-BFGS, in six stages
+            total_variation_weight=10.0,
+            spectrum_decay=0.5,
+            iterations=2100,  # of L-BFGS, in seven stages
         ),
     ),
 )

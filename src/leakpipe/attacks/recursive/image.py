@@ -13,6 +13,7 @@ from leakpipe.attacks.recursive.structure import Chain
 from leakpipe.attacks.spectrum import from_coefficients, to_coefficients
 
 EDGE = 1e-6  # squared difference of neighbours, below which total variation is smooth
+FITS = 0.03  # relative error of maps, below which total variation is what keeps images from them
 OUTSIDE = 10.0  # weight of the mean squared distance to [0, 1]
 
 
@@ -24,6 +25,7 @@ class ImageSettings:
         maps: How many of the lowest recovered maps are matched.
         gradients: Weight of the squared relative distance of the weight gradients at the lowest block's input.
         total_variation: Its weight in each stage, against a relative squared error of the maps.
+        refinement: The same in further stages, for images that fit their maps to `FITS`.
         iterations: Of L-BFGS in each stage.
         history: Steps that L-BFGS remembers.
         decay: Exponent that divides an image's cosine coefficients by their frequency (`leakpipe.attacks.spectrum`).
@@ -31,10 +33,11 @@ class ImageSettings:
 
     maps: int = 3
     gradients: float = 1.0
-    total_variation: tuple[float, ...] = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
-    iterations: int = 60
+    total_variation: tuple[float, ...] = (10.0, 3.0, 1.0, 0.5)
+    refinement: tuple[float, ...] = (0.1, 0.01, 0.001)
+    iterations: int = 300
     history: int = 30
-    decay: float = 1.0
+    decay: float = 0.5
 
 
 def search_image(
@@ -69,7 +72,9 @@ def search_image(
     variables = to_coefficients(start.float(), settings.decay).requires_grad_()
     images, reached = start, float("nan")
     below = InputGradients(arrived, torch.float32) if arrived and settings.gradients else None
-    for weight in settings.total_variation:
+    for weight in (*settings.total_variation, *settings.refinement):
+        if weight in settings.refinement and not reached < FITS:
+            break
         optimizer = torch.optim.LBFGS(
             [variables],
             max_iter=settings.iterations,
