@@ -93,7 +93,7 @@ def defense_table(seed: int = 0) -> pd.DataFrame:
         {"defense": name, "client": "one", "draws": 2, "naive_rdlv": value, "rdlv": value, "accuracy": 0.5 + value / 10}
         for name, value in zip(DEFENSES, rng.uniform(-1, 1, len(DEFENSES)), strict=True)
     ]
-    table = pd.DataFrame(rows, columns=DEFENSE_COLUMNS).assign(front=True)
+    table = pd.DataFrame(rows, columns=DEFENSE_COLUMNS).assign(front=True, verdict="leaks")
     loud = table["defense"] == "loud"
     return table.assign(destroyed=loud, epsilon=np.where(loud, 3.0, np.nan))
 
@@ -133,6 +133,7 @@ def leakage_table(seed: int = 0, *, draws: int = 2) -> pd.DataFrame:
                                     **NO_TEXT,
                                     "label_accuracy": 1.0,
                                     "iterations": 5 if attack == "main" else 50,
+                                    "explained": 0.9,
                                     "seconds": 1.5,
                                 }
                             )

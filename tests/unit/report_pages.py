@@ -16,6 +16,7 @@ from leakpipe.report.page import load_figure, render_page
 from leakpipe.report.pictures import PagePictures, arrange_pictures
 from leakpipe.tables.defenses import compare_defenses
 from leakpipe.tables.headline import summarize
+from leakpipe.tables.verdicts import judge_cells, tabulate_verdicts
 from tests.unit.figure_tables import NO_TEXT
 
 PARAMS: dict[str, Any] = {
@@ -53,7 +54,7 @@ CLAIMS: dict[str, Any] = {
             "missing": None,
         },
         {
-            "id": "noise-stops-main",
+            "id": "noise-removes-main",
             "sentence": "Noise removes it.",
             "source": "Somebody.",
             "statistic": "SSIM gain of main.",
@@ -98,6 +99,7 @@ def tables(ssim: Mapping[str, float] = SSIM) -> tuple[pd.DataFrame, pd.DataFrame
                             **NO_TEXT,
                             "label_accuracy": 1.0,
                             "iterations": 5,
+                            "explained": 0.9,
                             "seconds": 1.25,
                         }
                     )
@@ -110,10 +112,15 @@ def tables(ssim: Mapping[str, float] = SSIM) -> tuple[pd.DataFrame, pd.DataFrame
     return pd.DataFrame(rows), pd.DataFrame(accuracy).assign(validation_accuracy=0.5)
 
 
+def verdict_table(leakage: pd.DataFrame) -> pd.DataFrame:
+    return tabulate_verdicts(judge_cells(leakage))
+
+
 def defense_table(leakage: pd.DataFrame, accuracy: pd.DataFrame) -> pd.DataFrame:
     steps = {"none": [], "quiet": PARAMS["defenses"]["quiet"], "loud": [DP]}
     privacy = tabulate_guarantees(steps, FEDERATION, delta=1e-5)
-    told = {"client": "alone", "adaptive": ["other"], "chance": 0.65, "test_images": 50}
+    words = {verdict.defense: verdict.word for verdict in judge_cells(leakage) if verdict.client == "alone"}
+    told = {"client": "alone", "verdicts": words, "adaptive": ["other"], "chance": 0.65, "test_images": 50}
     return compare_defenses(leakage, accuracy, privacy, defenses=list(steps), **told)
 
 
@@ -145,6 +152,7 @@ def page(tmp_path: Path, params: Mapping[str, Any] = PARAMS, **changes: Any) -> 
         "leakage": leakage,
         "accuracy": accuracy,
         "metrics": summarize(leakage, accuracy),
+        "verdicts": verdict_table(leakage),
         "claims": CLAIMS,
         "defenses": defense_table(leakage, accuracy),
         "params": params,

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from leakpipe.claims.evidence import FEWEST_DRAWS, Estimate
 from leakpipe.claims.judge import judge_claims, list_questions
-from leakpipe.claims.rules import INCONCLUSIVE, LEAK_MARGIN, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, Rule, TwoSidedRule
+from leakpipe.claims.rules import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, Rule, TwoSidedRule
 from leakpipe.cli.main import main
 from leakpipe.data.files import save_dataset, save_split
 from leakpipe.data.images import LabeledImages
@@ -23,6 +23,7 @@ from leakpipe.files.storage import write_json
 from leakpipe.params.claims import ClaimsParams
 from leakpipe.tables.statistics import bootstrap_mean
 from leakpipe.tables.table import LEAKAGE_COLUMNS, write_table
+from leakpipe.tables.verdicts import LEAK_MARGIN
 
 ROLES = ClaimsParams(
     attack="ours",
@@ -93,6 +94,7 @@ def judge(leakage: pd.DataFrame, accuracy: pd.DataFrame | None = None, **roles: 
     return {claim["id"]: claim for claim in judged["claims"]}
 
 
+SILENCE = "no-leak-to-ours-under-noise"
 VERDICTS = {
     "old-fails": REPRODUCED,
     "paper-leaks": REPRODUCED,
@@ -100,16 +102,16 @@ VERDICTS = {
     "paper-beats-old": REPRODUCED,
     "paper-leaks-in-every-round": REPRODUCED,
     "ours-leaks-in-every-round": REPRODUCED,
-    "paper-low-risk-hidden": REPRODUCED,
-    "ours-low-risk-hidden": NOT_REPRODUCED,
-    "paper-more-images-hide": REPRODUCED,
-    "paper-larger-batches-hide": REPRODUCED,
-    "paper-more-local-steps-hide": NOT_TESTED,
-    "ours-more-images-hide": REPRODUCED,
-    "ours-larger-batches-hide": NOT_REPRODUCED,
-    "ours-more-local-steps-hide": NOT_REPRODUCED,
-    "noise-stops-paper": NOT_TESTED,
-    "noise-stops-ours": REPRODUCED,
+    "paper-no-leak-of-low-risk": REPRODUCED,
+    "ours-no-leak-of-low-risk": NOT_REPRODUCED,
+    "paper-more-images-leak-less": REPRODUCED,
+    "paper-larger-batches-leak-less": REPRODUCED,
+    "paper-more-local-steps-leak-less": NOT_TESTED,
+    "ours-more-images-leak-less": REPRODUCED,
+    "ours-larger-batches-leak-less": NOT_REPRODUCED,
+    "ours-more-local-steps-leak-less": NOT_REPRODUCED,
+    "no-leak-to-paper-under-noise": NOT_TESTED,
+    "no-leak-to-ours-under-noise": REPRODUCED,
     "noise-costs-accuracy": REPRODUCED,
     "weights-alone": "leaks",
     "statistics-alone": "leaks",
@@ -128,16 +130,16 @@ def test_verdicts_are_those_built_into_the_tables() -> None:
     [
         ({("old", "one", "none"): 0.3}, {"old-fails": NOT_REPRODUCED, "paper-beats-old": NOT_REPRODUCED}),
         ({("old", "one", "none"): LEAK_MARGIN}, {"old-fails": INCONCLUSIVE}),
-        ({("paper", "one", "none"): 0.0}, {"paper-leaks": NOT_REPRODUCED, "paper-more-images-hide": NOT_REPRODUCED}),
-        ({("ours", "one", "none"): 0.04}, {"noise-stops-ours": NOT_TESTED, "noise-costs-accuracy": NOT_TESTED}),
-        ({("ours", "one", "loud"): 0.2}, {"noise-stops-ours": NOT_REPRODUCED, "noise-costs-accuracy": NOT_TESTED}),
-        ({("ours", "one", "loud"): 0.05}, {"noise-stops-ours": INCONCLUSIVE, "noise-costs-accuracy": NOT_TESTED}),
-        ({("ours", "one", "quiet"): -0.2}, {"noise-stops-ours": REPRODUCED, "noise-costs-accuracy": NOT_REPRODUCED}),
-        ({("ours", "four", "none"): 0.0}, {"ours-low-risk-hidden": NOT_REPRODUCED}),
-        ({("ours", name, "none"): 0.0 for name in ("four", "eight")}, {"ours-low-risk-hidden": REPRODUCED}),
-        ({("ours", "four", "none"): 0.0, ("ours", "eight", "none"): 0.05}, {"ours-low-risk-hidden": INCONCLUSIVE}),
+        ({("paper", "one", "none"): 0.0}, {"paper-more-images-leak-less": NOT_REPRODUCED}),
+        ({("ours", "one", "none"): 0.04}, {SILENCE: NOT_TESTED, "noise-costs-accuracy": NOT_TESTED}),
+        ({("ours", "one", "loud"): 0.2}, {SILENCE: NOT_REPRODUCED, "noise-costs-accuracy": NOT_TESTED}),
+        ({("ours", "one", "loud"): 0.05}, {SILENCE: INCONCLUSIVE, "noise-costs-accuracy": NOT_TESTED}),
+        ({("ours", "one", "quiet"): -0.2}, {SILENCE: REPRODUCED, "noise-costs-accuracy": NOT_REPRODUCED}),
+        ({("ours", "four", "none"): 0.0}, {"ours-no-leak-of-low-risk": NOT_REPRODUCED}),
+        ({("ours", name, "none"): 0.0 for name in ("four", "eight")}, {"ours-no-leak-of-low-risk": REPRODUCED}),
+        ({("ours", "four", "none"): 0.0, ("ours", "eight", "none"): 0.05}, {"ours-no-leak-of-low-risk": INCONCLUSIVE}),
         ({("weights", "one", "none"): 0.1}, {"which-part-leaks-more": "alike"}),
-        ({("weights", "one", "none"): 0.0}, {"which-part-leaks-more": "statistics", "weights-alone": "does not leak"}),
+        ({("weights", "one", "none"): 0.0}, {"which-part-leaks-more": "statistics", "weights-alone": "no leak found"}),
         ({("weights", "one", "none"): 0.15}, {"which-part-leaks-more": INCONCLUSIVE}),
         ({("weights", "one", "none"): 0.6}, {"statistics-add": "statistics add nothing"}),
         ({("weights", "one", "quiet"): 0.4}, {"statistics-add-under-noise": "statistics add nothing"}),
@@ -182,15 +184,15 @@ def test_one_silent_round_refutes_a_leak_in_every_round() -> None:
     assert judged["ours-leaks-in-every-round"]["verdict"] == REPRODUCED
 
 
-def test_the_smallest_noise_that_stops_the_attack_is_named() -> None:
+def test_the_smallest_noise_without_a_leak_is_named() -> None:
     judged = judge(leakage_table())
-    assert judged["noise-stops-ours"]["estimate"]["of"].endswith("at σ0 = 20")
+    assert judged["no-leak-to-ours-under-noise"]["estimate"]["of"].endswith("at σ0 = 20")
     assert judged["noise-costs-accuracy"]["estimate"]["of"].endswith("at σ0 = 20")
     assert judged["noise-costs-accuracy"]["estimate"]["mean"] == pytest.approx(0.1, abs=0.01)
     both = judge(leakage_table({**LEVELS, ("ours", "one", "quiet"): 0.0}))
-    assert both["noise-stops-ours"]["estimate"]["of"].endswith("at σ0 = 1")
+    assert both["no-leak-to-ours-under-noise"]["estimate"]["of"].endswith("at σ0 = 1")
     not_monotone = judge(leakage_table({**LEVELS, ("ours", "one", "quiet"): 0.0, ("ours", "one", "loud"): 0.3}))
-    assert not_monotone["noise-stops-ours"]["verdict"] == NOT_REPRODUCED
+    assert not_monotone["no-leak-to-ours-under-noise"]["verdict"] == NOT_REPRODUCED
 
 
 def test_too_few_draws_give_no_verdict() -> None:
@@ -206,15 +208,15 @@ def test_too_few_draws_give_no_verdict() -> None:
 def test_what_is_missing_is_said() -> None:
     missing = {name: claim["missing"] for name, claim in judge(leakage_table()).items() if claim["missing"]}
     assert missing == {
-        "paper-more-local-steps-hide": "attack paper on one-twice without noise",
-        "noise-stops-paper": "attack paper on one under noise",
+        "paper-more-local-steps-leak-less": "attack paper on one-twice without noise",
+        "no-leak-to-paper-under-noise": "attack paper on one under noise",
     }
 
 
 def test_roles_that_nobody_plays_ask_nothing() -> None:
     bare = ClaimsParams(attack="ours", high_risk="one")
     asked = [question.id for question in list_questions(bare)]
-    assert asked == ["ours-leaks", "ours-leaks-in-every-round", "noise-stops-ours", "noise-costs-accuracy"]
+    assert asked == ["ours-leaks", "ours-leaks-in-every-round", "no-leak-to-ours-under-noise", "noise-costs-accuracy"]
     judged = judge_claims(leakage_table(), accuracy_table(), roles=None, defenses=DEFENSES)
     assert judged["claims"] == []
     assert judged["definitions"]
@@ -284,13 +286,13 @@ def test_the_command_writes_the_same_verdicts_and_tables_twice(tmp_path: Path) -
     written: dict[str, dict[str, bytes]] = {}
     for run in ("a", "b"):
         (tmp_path / run).mkdir()
-        outputs = ["differences", "verdicts", "guarantees", "defense-table", "attack-table"]
+        outputs = ["verdicts", "differences", "judged-claims", "guarantees", "defense-table", "attack-table"]
         out = [f"--{name}={tmp_path / run / name}" for name in outputs]
         done = CliRunner().invoke(main, [*arguments, *out, "--claims", ROLES.model_dump_json()])
         assert done.exit_code == 0, done.output
         written[run] = {name: (tmp_path / run / name).read_bytes() for name in outputs}
     assert written["a"] == written["b"]
-    assert {each["id"]: each["verdict"] for each in json.loads(written["a"]["verdicts"])["claims"]} == VERDICTS
+    assert {each["id"]: each["verdict"] for each in json.loads(written["a"]["judged-claims"])["claims"]} == VERDICTS
     table = pd.read_csv(tmp_path / "a" / "defense-table")
     # Chance is 3/4, of 4 images in each of 8 draws.
     assert table.set_index("defense")["destroyed"].to_dict() == {"none": False, "quiet": False, "loud": True}

@@ -8,6 +8,7 @@ from leakpipe.accounting.table import PRIVACY_COLUMNS
 from leakpipe.tables.comparisons import COMPARISON_COLUMNS, PAIR_COLUMNS
 from leakpipe.tables.defenses import DEFENSE_COLUMNS
 from leakpipe.tables.table import ACCURACY_COLUMNS, LEAKAGE_COLUMNS, identifiability_columns
+from leakpipe.tables.verdicts import VERDICT_COLUMNS
 from tests.conftest import PROJECT
 
 TEXT = (PROJECT / "docs" / "data-dictionary.md").read_text(encoding="utf-8")
@@ -16,6 +17,7 @@ TABLES = {
     "accuracy.csv": ACCURACY_COLUMNS,
     "identifiability.csv": identifiability_columns((1, 5)),
     "attacks.csv": COMPARISON_COLUMNS,
+    "verdicts.csv": VERDICT_COLUMNS,
     "differences.csv": PAIR_COLUMNS,
     "privacy.csv": PRIVACY_COLUMNS,
     "defenses.csv": DEFENSE_COLUMNS,

@@ -24,12 +24,12 @@ def with_interval(row: dict[str, Any], name: str) -> str:
 
 
 def draw(table: pd.DataFrame) -> str:
-    lines = ["| defence | RDLV, naive | RDLV, adaptive | hides | test accuracy | ε |", "|---" * 6 + "|"]
+    lines = ["| defence | RDLV, naive | RDLV, adaptive | verdict | test accuracy | ε |", "|---" * 6 + "|"]
     for row in table.to_dict("records"):
         accuracy = with_interval(row, "accuracy") + (" (at chance)" if row["destroyed"] else "")
         epsilon = f"{row['epsilon']:.3g}" if row["epsilon"] < math.inf else "none"
         leaks = f"{with_interval(row, 'naive_rdlv')} | {with_interval(row, 'adaptive_rdlv')}"
-        lines.append(f"| `{row['defense']}` | {leaks} | {row['hides']} | {accuracy} | {epsilon} |")
+        lines.append(f"| `{row['defense']}` | {leaks} | {row['verdict']} | {accuracy} | {epsilon} |")
     return "\n".join(lines) + "\n"
 
 

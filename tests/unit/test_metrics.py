@@ -160,16 +160,17 @@ def score_table(**changes: object) -> pd.DataFrame:
     return pd.DataFrame([{**row, **changes}], columns=SCORE_COLUMNS)
 
 
-def timing(table: pd.DataFrame, seconds: float) -> dict[str, object]:
-    return {"cell": dict(table.iloc[0][KEY]), "seconds": seconds}
+def timing(table: pd.DataFrame, seconds: float, explained: float | None = 0.9) -> dict[str, object]:
+    return {"cell": dict(table.iloc[0][KEY]), "explained": explained, "seconds": seconds}
 
 
 def test_collecting_joins_the_right_seconds() -> None:
     late, early = score_table(round=12), score_table(round=2)
-    table = collect_leakage([late, early], [timing(early, 1.5), timing(late, 2.5)])
+    table = collect_leakage([late, early], [timing(early, 1.5, explained=None), timing(late, 2.5)])
     assert list(table.columns) == LEAKAGE_COLUMNS
     assert table["round"].tolist() == [2, 12]
     assert table["seconds"].tolist() == [1.5, 2.5]
+    assert table["explained"].tolist() == pytest.approx([math.nan, 0.9], nan_ok=True)
     with pytest.raises(LeakpipeError, match="no run record for attack"):
         collect_leakage([late, early], [timing(early, 1.5)])
     with pytest.raises(LeakpipeError, match="no scores"):
@@ -207,7 +208,7 @@ def test_tables_survive_csv_and_parquet(tmp_path) -> None:
     for name in ("t.csv", "t.parquet"):
         write_table(tmp_path / name, table)
         pd.testing.assert_frame_equal(read_table(tmp_path / name, SCORE_COLUMNS), table)
-    with pytest.raises(LeakpipeError, match="column 'seconds' is missing"):
+    with pytest.raises(LeakpipeError, match="column 'explained' is missing"):
         read_table(tmp_path / "t.csv", LEAKAGE_COLUMNS)
     with pytest.raises(LeakpipeError, match="cannot be read"):
         read_table(tmp_path / "none.csv", [])

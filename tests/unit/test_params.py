@@ -146,8 +146,8 @@ seeds = [1, 1] | seeds: values must differ, got [1, 1]
 attacks/leakpipe/targets = {site-7: {}} | attacks.leakpipe.targets: 'site-7' is not among site-9
 attacks/leakpipe/targets = {site-9: {seeds: [9]}} | 9 is not among 1, 2, 3, 4, 5
 attacks/leakpipe/targets = {site-9: {defenses: [dp]}} | 'dp' is not among none, gaussian-1
-claims/paper_attack = bn-awere | claims.paper_attack: 'bn-awere' is not among leakpipe, bn-aware, inve
-claims/earlier_attacks = [dlg] | claims.earlier_attacks: 'dlg' is not among leakpipe, bn-aware, invert
+claims/paper_attack = bn-awere | claims.paper_attack: 'bn-awere' is not among leakpipe, leakpipe-adapted, bn-aw
+claims/earlier_attacks = [dlg] | claims.earlier_attacks: 'dlg' is not among leakpipe, leakpipe-adapted, bn-aw
 claims/low_risk = [site-1, site-7] | claims.low_risk: 'site-7' is not among site-9, site-5, site-1
 claims/low_risk = [site-1, site-1] | claims.low_risk: values must differ, got ['site-1', 'site-1']
 claims/more_images = [site-9] | claims.more_images.1: required, but missing
@@ -219,7 +219,7 @@ def test_null_switches_an_inherited_entry_off(tmp_path: Path) -> None:
     overlay.write_text(
         "defenses: {gaussian-5: null}\nattacks: {inverting-gradients: null}\nseeds: [7]\n"
         "attacks: {leakpipe: {targets: {site-5: null, site-1: null}}, bn-aware: null, inverting-gradients: null,\n"
-        "  leakpipe-weights: null, leakpipe-statistics: null}\nclaims: null\n"
+        "  leakpipe-adapted: null, leakpipe-weights: null, leakpipe-statistics: null}\nclaims: null\n"
     )
     params = load_params(PROJECT / "params.yaml", overlay)
     assert list(params.defenses) == ["none", "gaussian-1", "gaussian-20"]

@@ -26,6 +26,7 @@ from leakpipe.report.page import read_part
 from leakpipe.report.pictures import MAX_SIDE, MAX_VALUES, PagePictures, arrange_pictures, choose_side
 from leakpipe.report.vendor import SHA256, VERSION, read_vendored
 from leakpipe.tables.headline import summarize
+from leakpipe.tables.verdicts import judge_cells
 from tests.unit.report_pages import ACCURACY, PARAMS, draw_pictures, many_rows, page, tables
 
 CELLS = 2000
@@ -123,7 +124,8 @@ def test_a_page_says_that_its_pictures_are_smaller_than_the_images(tmp_path: Pat
 
 def test_filters_list_what_the_table_holds_in_the_order_of_the_parameters() -> None:
     leakage, _ = tables()
-    data = describe_rows(leakage, params=PARAMS, accuracy=ACCURACY, pictures=None)
+    worst = judge_cells(leakage)[0]
+    data = describe_rows(leakage, params=PARAMS, accuracy=ACCURACY, worst=worst, pictures=None)
     assert {name: [value for value, _ in values] for name, values in data["filters"].items()} == {
         "client": ["alone", "many"],
         "round": ["3"],
@@ -132,8 +134,11 @@ def test_filters_list_what_the_table_holds_in_the_order_of_the_parameters() -> N
         "seed": ["0", "1"],
     }
     assert data["start"] == {"attack": "main", "round": "3"}
+    lead = dict(zip(data["columns"], data["rows"][data["lead"]], strict=True))
+    assert (lead["client"], lead["defense"]) == ("alone", "none")
+    assert lead["ssim"] == round(leakage["ssim"].max(), 3)
     assert data["noise"] == {"none": 0.0, "quiet": 1.0, "loud": 20.0}
-    one = describe_rows(leakage.query("seed == 1"), params=PARAMS, accuracy=ACCURACY, pictures=None)
+    one = describe_rows(leakage.query("seed == 1"), params=PARAMS, accuracy=ACCURACY, worst=worst, pictures=None)
     assert [value for value, _ in one["filters"]["seed"]] == ["1"]
     json.dumps(data, allow_nan=False)
 
@@ -217,7 +222,7 @@ def test_pictures_are_read_from_the_files_of_the_pipeline(tmp_path: Path) -> Non
 
 
 def test_options_for_pictures_go_together(tmp_path: Path) -> None:
-    files = [f"--{name}=x" for name in ("leakage", "accuracy", "metrics", "claims", "defense-table", "out")]
+    files = [f"--{name}=x" for name in ("leakage", "accuracy", "metrics", "verdicts", "claims", "defense-table", "out")]
     records = ["--federation-record=x", "--attack-record=x"]
     refused = CliRunner().invoke(main, ["report", "--params={}", *files, *records, f"--images={tmp_path}/x"])
     assert refused.exit_code == 2

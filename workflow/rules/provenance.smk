@@ -48,7 +48,7 @@ rule crate:
 
 
 # All that the pipeline makes for readers. `rule all` and stage `evaluation` of dvc.yaml ask for it.
-PRODUCTS = [*TABLES.values(), *VERDICTS, *IDENTIFIED, *FIGURES, REPORT, CRATE]
+PRODUCTS = [*TABLES.values(), *JUDGED, *IDENTIFIED, *FIGURES, REPORT, CRATE]
 
 
 rule evaluation:

@@ -13,6 +13,7 @@ rule report:
         leakage=TABLES["leakage"],
         accuracy=TABLES["accuracy"],
         metrics=TABLES["metrics"],
+        verdicts=VERDICTS,
         claims=CLAIMS,
         defense_table=DEFENSE_TABLE,
         figures=expand(f"{FIGURE}/{{name}}.svg", name=FIGURE_NAMES),
@@ -61,6 +62,7 @@ rule report:
             --leakage {input.leakage} \
             --accuracy {input.accuracy} \
             --metrics {input.metrics} \
+            --verdicts {input.verdicts} \
             --claims {input.claims} \
             --defense-table {input.defense_table} \
             {params.figures} \

@@ -1,6 +1,6 @@
 # Inputs:  scores and look-ups, run records of attacks, accuracy histories; for the verdicts also images and splits
 # Outputs: leakage.csv, leakage.parquet, accuracy.csv, metrics.json, identifiability.csv (with embedders);
-#          differences.csv, claims.json, privacy.csv, defenses.csv, attacks.csv (where there is a figure of that name)
+#          verdicts.csv, differences.csv, claims.json, privacy.csv, defenses.csv, attacks.csv (where there is a figure of that name)
 
 from leakpipe.experiment import adaptive_attacks, high_risk_client
 
@@ -13,12 +13,13 @@ TABLES = {
 }
 IDENTIFIABILITY = f"{RESULTS}/identifiability.csv"
 IDENTIFIED = [IDENTIFIABILITY] if IDENTIFICATIONS else []
+VERDICTS = f"{RESULTS}/verdicts.csv"
 DIFFERENCES = f"{RESULTS}/differences.csv"
 CLAIMS = f"{RESULTS}/claims.json"
 PRIVACY = f"{RESULTS}/privacy.csv"
 DEFENSE_TABLE = f"{RESULTS}/defenses.csv"
 ATTACKS_TABLE = [f"{RESULTS}/attacks.csv"] if "attacks" in PARAMS.figures else []
-VERDICTS = [DIFFERENCES, CLAIMS, PRIVACY, DEFENSE_TABLE, *ATTACKS_TABLE]
+JUDGED = [VERDICTS, DIFFERENCES, CLAIMS, PRIVACY, DEFENSE_TABLE, *ATTACKS_TABLE]
 
 
 rule collect:
@@ -71,10 +72,12 @@ rule judge:
     input:
         leakage=LEAKAGE,
         accuracy=TABLES["accuracy"],
+        identifiability=IDENTIFIED,
         images=IMAGES,
         sidecar=sidecars(IMAGES),
         splits=expand(SPLIT, seed=PARAMS.seeds),
     output:
+        verdicts=shown(VERDICTS, "Verdicts"),
         differences=shown(DIFFERENCES, "Paired differences"),
         claims=shown(CLAIMS, "The paper's claims, judged"),
         privacy=shown(PRIVACY, "Privacy budgets"),
@@ -106,6 +109,7 @@ rule judge:
             }
         ),
         splits=lambda w, input: flags("--split", input.splits),
+        identifiability=flags("--identifiability", IDENTIFIED),
         attacks=flags("--attack-table", ATTACKS_TABLE),
         labels=labels(),
         code=code_version("leakpipe.cli.judge"),
@@ -116,10 +120,12 @@ rule judge:
             {params.names:q} \
             --leakage {input.leakage} \
             --accuracy {input.accuracy} \
+            {params.identifiability} \
             --images {input.images} \
             {params.splits} \
+            --verdicts {output.verdicts} \
             --differences {output.differences} \
-            --verdicts {output.claims} \
+            --judged-claims {output.claims} \
             --guarantees {output.privacy} \
             --defense-table {output.defenses} \
             {params.attacks} \
@@ -140,4 +146,4 @@ rule identification:
 
 rule judging:
     input:
-        VERDICTS,
+        JUDGED,

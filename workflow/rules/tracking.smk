@@ -12,6 +12,7 @@ rule track:
             TABLES["leakage"],
             TABLES["accuracy"],
             *IDENTIFIED,
+            VERDICTS,
             DIFFERENCES,
             CLAIMS,
             PRIVACY,

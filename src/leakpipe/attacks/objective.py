@@ -85,6 +85,16 @@ class Objective:
         self.notes = [*self._notes_of_the_update(), *of_terms, *fallback]
 
     @property
+    def matched(self) -> str | None:
+        """The term by which candidates explain the update: its distance, else that to the row spaces of its weights.
+
+        Batch statistics count only where the update has nothing else: they are explained long before any image is.
+        """
+        names = {term.name for term in self.terms}
+        alone = [] if self.problem.observation.has_signal else ["batch_statistics"]
+        return next((name for name in ("update_distance", "row_space", *alone) if name in names), None)
+
+    @property
     def together(self) -> int:
         """How many restarts `evaluate_all` takes at once."""
         measures_apart = self.statistics is not None and self.problem.settings.batch_norm == "frozen"

@@ -27,6 +27,10 @@ class Reconstruction:
             objective, never by the truth.
         labels: Shape (images,): the class index that the attack took each image to have.
         objective: The objective there; None where it was never finite.
+        explained: Share of the start's distance to the update that `images` remove, in [0, 1]: 1 − D(best) / D(start),
+            0 where the best iterate is the start; None where the attack leaves out all weight differences. D is the
+            update distance, without it the distance to the row spaces; where the update has no weight differences,
+            that of the batch statistics.
         iterations: Optimiser steps taken.
         stopped: Why it ended: "finished" all iterations, "converged" before, or "diverged".
         curves: Value of every term at `curves["iteration"]` (at most about 100 points).
@@ -38,6 +42,7 @@ class Reconstruction:
     images: Tensor
     labels: Tensor
     objective: float | None
+    explained: float | None
     iterations: int
     stopped: str
     curves: Mapping[str, list[float]]
@@ -75,14 +80,16 @@ def invert(
     state = (checkpoint.load() if checkpoint else None) or search.start()
     state = _run(search, state, on_iteration, checkpoint)
     images, found, objective = search.result(state)
+    nothing = ["The search found nothing better than its start."] if search.found_nothing(state) else []
     return Reconstruction(
         images=images,
         labels=found,
         objective=objective if math.isfinite(objective) else None,
+        explained=search.explained(state),
         iterations=state.iteration,
         stopped=state.stopped,
         curves=state.curves,
-        notes=[*notes, *how, *search.objective.notes, *state.notes],
+        notes=[*notes, *how, *search.objective.notes, *nothing, *state.notes],
     )
 
 

@@ -32,6 +32,9 @@ class SearchState:
         optimizer_start: Iteration at which it last began anew.
         best: Variables as images in [0, 1] at full size and labels, at each restart's least objective.
         best_objective: Float64 of shape (restarts,); infinite before the first evaluation.
+        best_distance: Distance to the observation there (`Objective.matched`), float64 of shape (restarts,).
+        start_distance: The same at each restart's start.
+        improved: Restarts whose best is no longer their start, shape (restarts,).
         alive: Restarts that are still finite, shape (restarts,).
         reached: Least objective of this iteration.
         memory: What the engine remembers; most engines remember nothing.
@@ -47,6 +50,9 @@ class SearchState:
     optimizer_start: int
     best: Tensor
     best_objective: Tensor
+    best_distance: Tensor
+    start_distance: Tensor
+    improved: Tensor
     alive: Tensor
     memory: Tensors
     reached: float = math.inf
@@ -91,6 +97,9 @@ class Search:
             optimizer_start=0,
             best=full,
             best_objective=torch.full((len(images),), math.inf, dtype=torch.float64),
+            best_distance=torch.full((len(images),), math.inf, dtype=torch.float64),
+            start_distance=torch.full((len(images),), math.inf, dtype=torch.float64),
+            improved=torch.zeros(len(images), dtype=torch.bool),
             alive=torch.ones(len(images), dtype=torch.bool),
             memory=self.objective.engine.initial_memory(),
         )
@@ -117,6 +126,7 @@ class Search:
             for restart in (state.alive & ~alive).nonzero().flatten().tolist()
         ]
         better = reached < state.best_objective
+        distance = found.terms.get(self.objective.matched or "", torch.full_like(reached, math.inf))
         return self._judge_progress(
             replace(
                 state,
@@ -125,6 +135,9 @@ class Search:
                 optimizer_state=optimizer_state,
                 best=torch.where(better[:, None], found.candidates, state.best),
                 best_objective=torch.where(better, reached, state.best_objective),
+                best_distance=torch.where(better, distance, state.best_distance),
+                start_distance=distance if state.iteration == 0 else state.start_distance,
+                improved=(state.improved | better) & (iteration > 1),
                 alive=alive,
                 memory=found.memory,
                 reached=float(reached.min()),
@@ -143,6 +156,24 @@ class Search:
             return images, self.labels[own], float(state.best_objective[winner])
         shares = state.best[winner, size:].view(-1, self.classes)[own]
         return images, shares.argmax(dim=1), float(state.best_objective[winner])
+
+    def explained(self, state: SearchState) -> float | None:
+        """The share of its start's distance to the observation that the best restart removed, in [0, 1].
+
+        Returns:
+            0 where the best iterate is the start; None where the objective matches no part that counts.
+        """
+        winner = int(state.best_objective.argmin())
+        start, best = float(state.start_distance[winner]), float(state.best_distance[winner])
+        if self.objective.matched is None:
+            return None
+        if not (state.improved[winner] and math.isfinite(start) and start > 0):
+            return 0.0
+        return min(1.0, max(0.0, 1 - best / start))
+
+    def found_nothing(self, state: SearchState) -> bool:
+        """Whether the best iterate of the best restart is its start."""
+        return not bool(state.improved[int(state.best_objective.argmin())])
 
     def _evaluate(self, state: SearchState) -> "_Points":
         """Evaluates all restarts that are alive, up to `objective.together` at once."""

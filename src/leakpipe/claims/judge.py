@@ -10,8 +10,9 @@ from leakpipe.claims.evidence import FEWEST_DRAWS, Estimate, Evidence, UntestedE
 from leakpipe.claims.paper import list_paper_claims
 from leakpipe.claims.parts import list_part_questions
 from leakpipe.claims.questions import Question
-from leakpipe.claims.rules import ACCURACY_MARGIN, LEAK_MARGIN, NOT_TESTED
+from leakpipe.claims.rules import ACCURACY_MARGIN, NOT_TESTED
 from leakpipe.params.claims import ClaimsParams
+from leakpipe.tables.verdicts import LEAK_MARGIN
 
 DIGITS = 4
 DEFINITIONS = {
@@ -21,7 +22,7 @@ DEFINITIONS = {
     "interval": "95 % interval of the mean over draws, by a bootstrap of draws. It speaks of other draws from the same "
     f"data set, and is not corrected for the number of claims. Fewer than {FEWEST_DRAWS} draws give no verdict.",
     "margins": f"A gain counts above {LEAK_MARGIN:g} SSIM, a loss of accuracy above {ACCURACY_MARGIN:g}. Both come "
-    "from what the paper's figures call hidden and costly; they are not tuned to these results.",
+    "from what the paper's figures count as a leak and as a cost; they are not tuned to these results.",
 }
 
 

@@ -2,12 +2,13 @@
 
 from leakpipe.claims.evidence import Estimate, Evidence, UntestedError, difference
 from leakpipe.claims.questions import Answer, Question, ask_difference, ask_gain
-from leakpipe.claims.rules import ACCURACY_MARGIN, INCONCLUSIVE, LEAK_MARGIN, NOT_REPRODUCED, REPRODUCED, Rule
+from leakpipe.claims.rules import ACCURACY_MARGIN, INCONCLUSIVE, NOT_REPRODUCED, REPRODUCED, Rule
 from leakpipe.params.claims import ClaimsParams
+from leakpipe.tables.verdicts import LEAK_MARGIN
 
 PAPER = "Hatamizadeh et al., IEEE TMI 2023"
 LEAKS = Rule(LEAK_MARGIN, above=REPRODUCED, below=NOT_REPRODUCED)
-HIDES = Rule(LEAK_MARGIN, above=NOT_REPRODUCED, below=REPRODUCED)
+SILENT = Rule(LEAK_MARGIN, above=NOT_REPRODUCED, below=REPRODUCED)
 COSTS = Rule(ACCURACY_MARGIN, above=REPRODUCED, below=NOT_REPRODUCED)
 
 
@@ -19,7 +20,7 @@ def list_paper_claims(roles: ClaimsParams) -> list[Question]:
         *(_leaks(name, roles.high_risk) for name in attacks),
         *(_beats(roles.paper_attack, name, roles.high_risk) for name in roles.earlier_attacks if roles.paper_attack),
         *(_leaks_every_round(name, roles.high_risk) for name in attacks),
-        *(_low_risk_hides(name, roles.low_risk) for name in attacks if roles.low_risk),
+        *(_low_risk_gives_nothing(name, roles.low_risk) for name in attacks if roles.low_risk),
         *(question for name in attacks for question in _contrasts(name, roles)),
         *(_noise_removes(name, roles.high_risk) for name in attacks),
         _noise_costs(roles.attack, roles.high_risk),
@@ -28,7 +29,7 @@ def list_paper_claims(roles: ClaimsParams) -> list[Question]:
 
 def _fails(attack: str, client: str) -> Question:
     return ask_gain(
-        HIDES,
+        SILENT,
         attack,
         client,
         id=f"{attack}-fails",
@@ -79,28 +80,28 @@ def _leaks_every_round(attack: str, client: str) -> Question:
     )
 
 
-def _low_risk_hides(attack: str, clients: tuple[str, ...]) -> Question:
+def _low_risk_gives_nothing(attack: str, clients: tuple[str, ...]) -> Question:
     def answer(evidence: Evidence) -> Answer:
         found = [evidence.gain(attack, client, defense=evidence.undefended) for client in clients]
         largest = max(found, key=lambda each: each.mean)
-        return Answer(HIDES.judge_all(found, hoped=REPRODUCED), largest, found)
+        return Answer(SILENT.judge_all(found, hoped=REPRODUCED), largest, found)
 
     return Question(
-        id=f"{attack}-low-risk-hidden",
-        sentence=f"Clients with several images ({', '.join(clients)}) hide them from {attack}.",
+        id=f"{attack}-no-leak-of-low-risk",
+        sentence=f"No leak of clients with several images ({', '.join(clients)}) to {attack} is found.",
         source=f"{PAPER}: only the high-risk client leaks; RDLV −0.04 at site-1, −0.09 at site-5.",
         statistic=f"SSIM gain over the prior of {attack}, without noise, of each of these clients by itself; shown "
         "first is the client with the largest mean.",
-        rule=HIDES.explain_all("client", hoped=REPRODUCED),
+        rule=SILENT.explain_all("client", hoped=REPRODUCED),
         answer=answer,
     )
 
 
 def _contrasts(attack: str, roles: ClaimsParams) -> list[Question]:
     pairs = {
-        "More images": roles.more_images,
-        "Larger batches": roles.larger_batches,
-        "More local steps": roles.more_steps,
+        "more images": roles.more_images,
+        "larger batches": roles.larger_batches,
+        "more local steps": roles.more_steps,
     }
     return [_contrast(attack, what, *pair) for what, pair in pairs.items() if pair]
 
@@ -113,9 +114,9 @@ def _contrast(attack: str, what: str, less: str, more: str) -> Question:
         return Answer(LEAKS.judge(found), found, others)
 
     return Question(
-        id=f"{attack}-{what.lower().replace(' ', '-')}-hide",
-        sentence=f"{what} hide images from {attack} ({less} against {more}).",
-        source=f"{PAPER}: more images, larger batches and more local iterations hide images.",
+        id=f"{attack}-{what.replace(' ', '-')}-leak-less",
+        sentence=f"With {what}, less leaks to {attack} ({less} against {more}).",
+        source=f"{PAPER}: less leaks with more images, larger batches and more local iterations.",
         statistic=f"SSIM gain over the prior of {attack} on {less} minus that on {more}, without noise, within draws.",
         rule=str(LEAKS),
         answer=answer,
@@ -125,19 +126,19 @@ def _contrast(attack: str, what: str, less: str, more: str) -> Question:
 def _noise_removes(attack: str, client: str) -> Question:
     def answer(evidence: Evidence) -> Answer:
         found = _under_noise(evidence, attack, client)
-        stopping = _find_stopping(evidence, attack, client)
+        silent = _find_silence(evidence, attack, client)
         others = [evidence.gain(attack, client, defense=evidence.undefended), *found.values()]
-        if stopping:
-            return Answer(REPRODUCED, found[stopping], others)
+        if silent:
+            return Answer(REPRODUCED, found[silent], others)
         strongest = list(found.values())[-1]
-        return Answer(HIDES.judge(strongest), strongest, others)
+        return Answer(SILENT.judge(strongest), strongest, others)
 
     return Question(
-        id=f"noise-stops-{attack}",
-        sentence=f"Noise on the update removes what {attack} gets out of the high-risk client ({client}).",
+        id=f"no-leak-to-{attack}-under-noise",
+        sentence=f"Under enough noise on the update, no leak of the high-risk client ({client}) to {attack} is found.",
         source=f"{PAPER}: RDLV of site-9 falls from 0.39 at σ0 = 20 to 0.00 at σ0 = 25.",
         statistic=f"SSIM gain over the prior of {attack} on {client} at each tested σ0; shown first is the smallest "
-        "from which on the leak is gone, or else the largest tested.",
+        "from which on no leak is found, or else the largest tested.",
         rule=f"{REPRODUCED}: the whole 95 % interval lies at or below {LEAK_MARGIN:g} at some tested σ0 and at every "
         f"larger one; {NOT_REPRODUCED}: it lies wholly above at the largest; {INCONCLUSIVE}: otherwise. Not tested "
         "where there is no leak without noise",
@@ -147,19 +148,19 @@ def _noise_removes(attack: str, client: str) -> Question:
 
 def _noise_costs(attack: str, client: str) -> Question:
     def answer(evidence: Evidence) -> Answer:
-        stopping = _find_stopping(evidence, attack, client)
-        if not stopping:
-            raise UntestedError(f"a tested σ0 that stops {attack} on {client}")
-        found = evidence.accuracy_loss(stopping)
+        silent = _find_silence(evidence, attack, client)
+        if not silent:
+            raise UntestedError(f"a tested σ0 under which no leak of {client} to {attack} is found")
+        found = evidence.accuracy_loss(silent)
         others = [evidence.accuracy_loss(defense) for defense in evidence.noises(attack, client=client)]
         return Answer(COSTS.judge(found), found, others)
 
     return Question(
         id="noise-costs-accuracy",
-        sentence=f"The noise that stops {attack} costs accuracy.",
+        sentence=f"The noise under which no leak to {attack} is found costs accuracy.",
         source=f"{PAPER}: test accuracy falls from 0.97 without noise to 0.92 at σ0 = 25.",
-        statistic="Test accuracy after the last round without noise minus that at the smallest σ0 that stops "
-        f"{attack} on {client} (the claim noise-stops-{attack}), within draws.",
+        statistic="Test accuracy after the last round without noise minus that at the smallest σ0 of the "
+        f"claim no-leak-to-{attack}-under-noise, within draws.",
         rule=str(COSTS),
         answer=answer,
     )
@@ -167,8 +168,8 @@ def _noise_costs(attack: str, client: str) -> Question:
 
 def _under_noise(evidence: Evidence, attack: str, client: str) -> dict[str, Estimate]:
     """Gains under every tested amount of noise, smallest first, where there is a leak that noise could remove."""
-    silent = evidence.gain(attack, client, defense=evidence.undefended)
-    if LEAKS.judge(silent) != REPRODUCED:
+    undefended = evidence.gain(attack, client, defense=evidence.undefended)
+    if LEAKS.judge(undefended) != REPRODUCED:
         raise UntestedError(f"a leak of {client} to {attack} without noise, that noise could remove")
     noises = evidence.noises(attack, client=client)
     if not noises:
@@ -176,11 +177,11 @@ def _under_noise(evidence: Evidence, attack: str, client: str) -> dict[str, Esti
     return {defense: evidence.gain(attack, client, defense=defense) for defense in noises}
 
 
-def _find_stopping(evidence: Evidence, attack: str, client: str) -> str | None:
-    """The smallest tested noise from which on the leak is gone."""
-    stopping = None
+def _find_silence(evidence: Evidence, attack: str, client: str) -> str | None:
+    """The smallest tested noise from which on no leak is found."""
+    silent = None
     for defense, found in reversed(_under_noise(evidence, attack, client).items()):
-        if HIDES.judge(found) != REPRODUCED:
+        if SILENT.judge(found) != REPRODUCED:
             break
-        stopping = defense
-    return stopping
+        silent = defense
+    return silent

@@ -2,11 +2,13 @@
 
 from leakpipe.claims.evidence import Evidence, UntestedError, difference
 from leakpipe.claims.questions import Answer, Question, ask_difference, ask_gain
-from leakpipe.claims.rules import LEAK_MARGIN, Rule, TwoSidedRule
+from leakpipe.claims.rules import Rule, TwoSidedRule
 from leakpipe.params.claims import ClaimsParams
+from leakpipe.tables.verdicts import LEAK_MARGIN
+from leakpipe.tables.wording import LEAKS, NOTHING_FOUND
 
 SOURCE = "An open question: the paper gives no answer."
-ALONE = Rule(LEAK_MARGIN, above="leaks", below="does not leak")
+ALONE = Rule(LEAK_MARGIN, above=LEAKS, below=NOTHING_FOUND)
 LARGER = TwoSidedRule(LEAK_MARGIN, first="weights", second="statistics", alike="alike")
 ADDS = Rule(LEAK_MARGIN, above="statistics add to the leak", below="statistics add nothing")
 

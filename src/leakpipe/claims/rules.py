@@ -8,10 +8,6 @@ from leakpipe.claims.evidence import Estimate
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 INCONCLUSIVE, NOT_TESTED = "inconclusive", "not tested"
 
-LEAK_MARGIN = 0.05
-"""Gain in SSIM that counts as a leak. The paper calls clients hidden whose RDLV is within about 0.1 of 0 (site-1 and
-site-5: −0.04 to −0.11 up to σ0 = 25); on priors with an SSIM of 0.3 to 0.5 that is a gain of 0.03 to 0.05."""
-
 ACCURACY_MARGIN = 0.01
 """Test accuracy whose loss counts as a cost: one percentage point, the last digit of the paper's own accuracies."""
 

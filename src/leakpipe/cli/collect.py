@@ -60,9 +60,12 @@ def collect(
         write_table(leakage_csv, leakage)
         write_table(leakage_parquet, leakage)
         write_table(accuracy_csv, accuracy)
-        write_json(metrics, summarize(leakage, accuracy))
         run.artifacts += [str(leakage_csv), str(accuracy_csv)]
+        looked_up = None
         if identifiability_csv:
-            looked_up = (read_table(path, identifiability_columns(top)) for path in found)
-            write_table(identifiability_csv, collect_identifiability(looked_up, top=top))
+            looked_up = collect_identifiability(
+                (read_table(path, identifiability_columns(top)) for path in found), top=top
+            )
+            write_table(identifiability_csv, looked_up)
             run.artifacts.append(str(identifiability_csv))
+        write_json(metrics, summarize(leakage, accuracy, looked_up))

@@ -194,6 +194,7 @@ class _Attack:
             "iterations": result.iterations,
             "stopped": result.stopped,
             "objective": result.objective,
+            "explained": result.explained,
             "notes": list(result.notes),
             **({"layers": list(result.layers)} if result.layers else {}),
         }

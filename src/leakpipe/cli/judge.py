@@ -1,4 +1,4 @@
-"""`leakpipe judge`: what the tables say: comparisons, guarantees, and verdicts on the paper's claims."""
+"""`leakpipe judge`: what the tables say: verdicts, comparisons, guarantees, and the paper's claims."""
 
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,16 @@ from leakpipe.cli.options import InputFile, JsonOrFile, OutputFile, record_optio
 @click.option("--adaptive", multiple=True, help="Attack that knows the defence; repeatable.")
 @click.option("--leakage", type=InputFile, required=True, help="The leakage table (collect's output).")
 @click.option("--accuracy", type=InputFile, required=True, help="The accuracy table (collect's output).")
+@click.option(
+    "--identifiability", type=InputFile, help="The identifiability table (collect's output), if there is one."
+)
 @click.option("--images", type=InputFile, required=True, help="The data set (prepare-data's output).")
 @click.option("--split", "splits", type=InputFile, multiple=True, required=True, help="A seed's split; repeatable.")
 @click.option("--differences", type=OutputFile, required=True, help="Where the paired differences go (.csv).")
-@click.option("--verdicts", type=OutputFile, required=True, help="Where the verdicts on the claims go (.json).")
+@click.option(
+    "--verdicts", type=OutputFile, required=True, help="Where the verdict on every client and defence goes (.csv)."
+)
+@click.option("--judged-claims", type=OutputFile, required=True, help="Where the verdicts on the claims go (.json).")
 @click.option("--guarantees", type=OutputFile, required=True, help="Where the ε of every defence goes (.csv).")
 @click.option("--defense-table", type=OutputFile, required=True, help="Where the table of defences goes (.csv).")
 @click.option("--attack-table", type=OutputFile, help="Where the means of every attack, client and round go (.csv).")
@@ -44,17 +50,19 @@ def judge(
     adaptive: tuple[str, ...],
     leakage: Path,
     accuracy: Path,
+    identifiability: Path | None,
     images: Path,
     splits: tuple[Path, ...],
     differences: Path,
     verdicts: Path,
+    judged_claims: Path,
     guarantees: Path,
     defense_table: Path,
     attack_table: Path | None,
     record: Path | None,
     labels: dict[str, Any],
 ) -> None:
-    """Compare attacks, clients and defences, account for privacy, and judge the paper's claims."""
+    """Say what leaks, compare attacks, clients and defences, account for privacy, and judge the paper's claims."""
     from leakpipe.accounting.table import tabulate_guarantees
     from leakpipe.claims.judge import judge_claims
     from leakpipe.data.files import load_dataset, load_split
@@ -67,7 +75,14 @@ def judge(
     from leakpipe.records.run_record import record_run
     from leakpipe.tables.comparisons import compare_attacks, compare_pairs
     from leakpipe.tables.defenses import commonest_class, compare_defenses
-    from leakpipe.tables.table import ACCURACY_COLUMNS, LEAKAGE_COLUMNS, read_table, write_table
+    from leakpipe.tables.table import (
+        ACCURACY_COLUMNS,
+        LEAKAGE_COLUMNS,
+        identifiability_columns,
+        read_table,
+        write_table,
+    )
+    from leakpipe.tables.verdicts import judge_cells, tabulate_verdicts
     from leakpipe.tables.wording import select
 
     settings = parse_section(FederationParams, federation, source="--federation")
@@ -77,6 +92,9 @@ def judge(
     params = {"attacks": attacks, "clients": clients, "client": high_risk, "adaptive": adaptive, "claims": claims}
     with record_run(record, rule="judge", labels=labels, params=params) as run:
         leaks, kept = read_table(leakage, LEAKAGE_COLUMNS), read_table(accuracy, ACCURACY_COLUMNS)
+        looked_up = read_table(identifiability, identifiability_columns((1,))) if identifiability else None
+        judged = judge_cells(leaks, looked_up)
+        write_table(verdicts, tabulate_verdicts(judged))
         classes = load_dataset(images).labels
         chance, test_images = commonest_class([classes[list(load_split(path)[0].test)] for path in splits])
         promised = tabulate_guarantees(defenses, settings, delta=delta)
@@ -85,6 +103,7 @@ def judge(
             leaks,
             kept,
             promised,
+            verdicts={verdict.defense: verdict.word for verdict in judged if verdict.client == high_risk},
             client=high_risk,
             defenses=names,
             adaptive=adaptive,
@@ -93,8 +112,8 @@ def judge(
         )
         write_table(defense_table, compared)
         write_table(differences, compare_pairs(leaks, {"attack": attacks, "client": clients, "defense": names}))
-        write_json(verdicts, judge_claims(leaks, kept, roles=roles, defenses=defenses))
-        run.artifacts += [str(path) for path in (differences, verdicts, guarantees, defense_table)]
+        write_json(judged_claims, judge_claims(leaks, kept, roles=roles, defenses=defenses))
+        run.artifacts += [str(path) for path in (verdicts, differences, judged_claims, guarantees, defense_table)]
         if attack_table:
             write_table(attack_table, compare_attacks(select(leaks, defense=names[0])).round(4))
             run.artifacts.append(str(attack_table))

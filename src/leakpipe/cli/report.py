@@ -28,6 +28,9 @@ class NamedFile(click.ParamType[Any]):
 @click.option("--leakage", type=InputFile, required=True, help="The leakage table (collect's output).")
 @click.option("--accuracy", type=InputFile, required=True, help="The accuracy table (collect's output).")
 @click.option("--metrics", type=InputFile, required=True, help="Headline numbers (collect's output).")
+@click.option(
+    "--verdicts", type=InputFile, required=True, help="What may be said of clients and defences (judge's output)."
+)
 @click.option("--claims", type=InputFile, required=True, help="Verdicts on the claims (judge's output).")
 @click.option(
     "--defense-table", type=InputFile, required=True, help="What defences leave, cost and guarantee (judge's output)."
@@ -56,6 +59,7 @@ def report(
     leakage: Path,
     accuracy: Path,
     metrics: Path,
+    verdicts: Path,
     claims: Path,
     defense_table: Path,
     figures: tuple[tuple[str, Path], ...],
@@ -85,6 +89,7 @@ def report(
     from leakpipe.report.pictures import arrange_pictures
     from leakpipe.tables.defenses import DEFENSE_COLUMNS
     from leakpipe.tables.table import ACCURACY_COLUMNS, LEAKAGE_COLUMNS, read_table
+    from leakpipe.tables.verdicts import VERDICT_COLUMNS
 
     comparisons = params.get("comparisons", {})
     with record_run(record, rule="report", labels=labels, params={"config_files": list(config_files)}) as run:
@@ -96,6 +101,7 @@ def report(
             leakage=leaks,
             accuracy=histories,
             metrics=read_json(metrics),
+            verdicts=read_table(verdicts, VERDICT_COLUMNS),
             claims=read_json(claims),
             defenses=read_table(defense_table, DEFENSE_COLUMNS),
             params=params,

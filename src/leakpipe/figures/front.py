@@ -9,22 +9,23 @@ from typing import TYPE_CHECKING, Any
 from leakpipe.figures.lines import INTERVAL, mark_zero, name_points
 from leakpipe.figures.registry import figure
 from leakpipe.figures.style import COLORS, MUTED, Drawing, add_legend, make_key, make_panels
-from leakpipe.tables.wording import Clients, count, describe_client
+from leakpipe.tables.wording import CANNOT_TELL, LEAKS, NOTHING_FOUND, Clients, count, describe_client
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-LEAKS, NOT_FOUND, DESTROYED = COLORS[0], COLORS[1], MUTED
-NAMED = 20  # with more defences than this, only those on the front or at or below 0 are named
+OF_VERDICT = {LEAKS: COLORS[0], CANNOT_TELL: COLORS[3], NOTHING_FOUND: COLORS[1]}
+DESTROYED = MUTED
+NAMED = 20  # with more defences than this, only those on the front or without a leak are named
 
 
 @figure(
     "front",
     heading="Which defence to switch on",
     about="RDLV of the high-risk client, of attacks that know the defence and of others, against test accuracy, a "
-    "point per defence; at or below 0 no leak was found, and a diamond has a guarantee.",
+    "point per defence, coloured by its verdict; a diamond has a guarantee.",
 )
 def draw_front(defense_table: pd.DataFrame, *, defenses: Mapping[str, str], clients: Clients) -> Drawing:
     """Draw a point per defence, hollow for an attack that knows the defence, and the front of all.
@@ -44,7 +45,7 @@ def draw_front(defense_table: pd.DataFrame, *, defenses: Mapping[str, str], clie
         _draw_defense(axes, row)
     axes.margins(0.12)
     mark_zero(axes)
-    named = [row for row in rows if len(rows) <= NAMED or row["front"] or row["rdlv"] <= 0 or row["destroyed"]]
+    named = [row for row in rows if len(rows) <= NAMED or row["front"] or row["verdict"] != LEAKS or row["destroyed"]]
     name_points(axes, [(row["accuracy"], row["rdlv"], _name(row, defenses)) for row in named])
     axes.set_title("Leakage and accuracy under each defence")
     axes.set_xlabel("Test accuracy after the last round")
@@ -55,7 +56,7 @@ def draw_front(defense_table: pd.DataFrame, *, defenses: Mapping[str, str], clie
 
 
 def _draw_defense(axes: Axes, row: Mapping[str, Any]) -> None:
-    color = DESTROYED if row["destroyed"] else LEAKS if row["rdlv"] > 0 else NOT_FOUND
+    color = DESTROYED if row["destroyed"] else OF_VERDICT[row["verdict"]]
     marker = "o" if isnan(row["epsilon"]) else "D"
     found = [whose for whose in ("naive", "adaptive") if not isnan(row[f"{whose}_rdlv"])]
     axes.plot([row["accuracy"]] * len(found), [row[f"{whose}_rdlv"] for whose in found], ":", color=color, linewidth=1)
@@ -73,7 +74,8 @@ def _name(row: Mapping[str, Any], names: Mapping[str, str]) -> str:
 
 
 def _list_keys(table: pd.DataFrame) -> list[Line2D]:
-    keys = [make_key("leaks", LEAKS, marker="o"), make_key("no leak found (RDLV ≤ 0)", NOT_FOUND, marker="o")]
+    words = set(table["verdict"])
+    keys = [make_key(word, color, marker="o") for word, color in OF_VERDICT.items() if word in words]
     if table["destroyed"].any():
         keys.append(make_key("accuracy at chance", DESTROYED, marker="o"))
     if table["epsilon"].notna().any():
@@ -84,18 +86,18 @@ def _list_keys(table: pd.DataFrame) -> list[Line2D]:
 
 
 def _describe(table: pd.DataFrame, names: Mapping[str, str]) -> str:
-    hiding = table[table["rdlv"] <= 0]
+    silent = table[table["verdict"] != LEAKS]
     client, draws = table["client"].iloc[0], int(table["draws"].min())
-    if hiding.empty:
-        said = "No defence brings it to 0 or below"
+    if silent.empty:
+        said = "It leaks under every defence"
     else:
-        first = hiding.iloc[0]
-        said = f"Of those at or below 0, {names[first['defense']]} keeps the most accuracy ({first['accuracy']:.2f})"
+        first = silent.iloc[0]
+        said = f"Verdict on {names[first['defense']]}, accuracy {first['accuracy']:.2f}: {first['verdict']}"
     destroyed = [names[name] for name in table.loc[table["destroyed"], "defense"]]
     return (
         f"One point per defence ({len(table)}): mean RDLV of {client}, of the attack that gets most out of it, against "
-        f"mean test accuracy; down and right is better, and at 0 a reconstruction shows no more than the prior "
-        f"image. {said}. "
+        f"mean test accuracy; at 0 a reconstruction is on average as similar as the prior image, which is not "
+        f"anonymity: the verdict also counts single images and who is recognised. {said}. "
         f"{'Accuracy at chance: ' + ', '.join(destroyed) + '. ' if destroyed else ''}"
         f"The dashed line joins the defences that no other beats in both. Where these attacks find no "
         f"leak, others may: only a diamond has a guarantee, whose ε defenses.csv gives. {INTERVAL} "

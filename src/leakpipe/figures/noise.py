@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     "noise",
     heading="Leakage and accuracy under noise",
     about="RDLV and, below it, test accuracy against the noise multiplier σ0, beside the paper's values on another "
-    "data set. Where a line has come down to 0, no leak was found under that noise.",
+    "data set. Where a line has come down to 0, images are on average no more "
+    "similar than the prior; single ones may leak, and be recognised.",
 )
 def draw_noise(
     leakage: pd.DataFrame, accuracy: pd.DataFrame, *, attack: str, sigma0: Mapping[str, float], clients: Clients

@@ -13,7 +13,7 @@ Contrast = Annotated[tuple[Name, Name], AfterValidator(distinct)]
 class ClaimsParams(Section):
     """Roles in the claims that are judged. A claim whose role is null or empty is not judged."""
 
-    attack: Name = Field(description="The strongest attack: images that it does not recover count as hidden.")
+    attack: Name = Field(description="The strongest attack: where it gains nothing, no leak is found.")
     paper_attack: Name | None = Field(default=None, description="The paper's attack, which matches BN statistics.")
     earlier_attacks: Names = Field(
         default=(), description="Attacks published before the paper, which assume frozen batch normalisation."
@@ -25,7 +25,7 @@ class ClaimsParams(Section):
         default=None, description="`attack` on BN statistics alone, without matching weight differences."
     )
     high_risk: Name = Field(description="Client that the paper expects to leak: one image, one local step.")
-    low_risk: Names = Field(default=(), description="Clients that the paper expects to hide their images.")
+    low_risk: Names = Field(default=(), description="Clients of which the paper expects no leak.")
     more_images: Contrast | None = Field(default=None, description="Two clients: the second holds more images.")
     larger_batches: Contrast | None = Field(
         default=None, description="Two clients with as many images: the second has larger batches."

@@ -28,7 +28,7 @@ function listPoints(rows) {
 
 /** Points by line; a line is called by what tells it from the others. */
 function listLines(points) {
-  const parts = ["client", "attack", "defense", "round"].filter((name) => name !== AXES[state.x].hides);
+  const parts = ["client", "attack", "defense", "round"].filter((name) => name !== AXES[state.x].column);
   const differing = parts.filter((name) => new Set(points.map((point) => point.names[name])).size > 1);
   const called = differing.length ? differing : ["client"];
   const lines = new Map();

@@ -9,6 +9,7 @@ import pandas as pd
 
 from leakpipe.defenses.naming import name_defenses, noise_multipliers
 from leakpipe.report.pictures import PagePictures
+from leakpipe.tables.verdicts import Verdict
 from leakpipe.tables.wording import describe_client
 
 FIRST = (
@@ -31,7 +32,12 @@ DIGITS = {  # decimals shown; other columns as they are
 
 
 def describe_rows(
-    leakage: pd.DataFrame, *, params: Mapping[str, Any], accuracy: Mapping[str, float], pictures: PagePictures | None
+    leakage: pd.DataFrame,
+    *,
+    params: Mapping[str, Any],
+    accuracy: Mapping[str, float],
+    worst: Verdict,
+    pictures: PagePictures | None,
 ) -> dict[str, Any]:
     """Everything that the page's script needs, as JSON.
 
@@ -39,12 +45,14 @@ def describe_rows(
         leakage: The leakage table.
         params: All parameters; filters list clients, defences and attacks as they name them.
         accuracy: Mean test accuracy after the last round, by defence.
+        worst: The verdict whose strongest attack and round the page shows first, above them its most leaked image.
         pictures: Of the rows; None for a page without pictures.
 
     Returns:
         `columns` but those that are empty, `rows` (a number is rounded as shown, None where there is none, text
         "inf" where it is infinite), `digits` by column, `filters` (the values of each, with what to call them),
-        `start` (which rows are shown first), `noise` and `accuracy` by defence, `pictures`.
+        `start` (which rows are shown first), `lead` (number of the row of the most leaked image), `noise` and
+        `accuracy` by defence, `pictures`.
     """
     shown = leakage.dropna(axis="columns", how="all").drop(columns="experiment")
     shown = shown[[*FIRST, *(name for name in shown.columns if name not in FIRST)]]
@@ -54,11 +62,17 @@ def describe_rows(
         "digits": {name: digits for name, digits in DIGITS.items() if name in columns},
         "rows": [[_write(row[name], DIGITS.get(name)) for name in columns] for row in shown.to_dict("records")],
         "filters": _list_filters(shown, params),
-        "start": {"attack": next(iter(params["attacks"])), "round": str(shown["round"].max())},
+        "start": {"attack": worst.attack, "round": str(worst.round)},
+        "lead": _find_most_leaked(leakage, worst),
         "noise": noise_multipliers(params["defenses"]),
         "accuracy": dict(accuracy),
         "pictures": asdict(pictures) if pictures else None,
     }
+
+
+def _find_most_leaked(leakage: pd.DataFrame, worst: Verdict) -> int:
+    there = (leakage["client"] == worst.client) & (leakage["defense"] == worst.defense)
+    return int((leakage["ssim"] - leakage["ssim_prior"]).where(there, -3).to_numpy().argmax())
 
 
 def _list_filters(shown: pd.DataFrame, params: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:

@@ -1,54 +1,47 @@
-"""What the tables say, in a sentence and a few numbers: nothing here is typed in, all of it is computed."""
+"""What the verdicts say, in a sentence and a few tiles: nothing here is typed in, all of it is computed."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from leakpipe.defenses.naming import name_defenses, noise_multipliers
+from leakpipe.defenses.naming import name_defenses
 from leakpipe.errors import LeakpipeError
-from leakpipe.randomness import derive_seed
 from leakpipe.report.reading import describe_reading
-from leakpipe.tables.statistics import bootstrap_mean
-from leakpipe.tables.wording import count, describe_client, select
+from leakpipe.tables.verdicts import Verdict
+from leakpipe.tables.wording import LEAKS, VERDICTS, count, select
 
 FEW_IMAGES = 30  # fewer different images of a client than this are called few
-ALMOST_EXACT = 0.9  # mean SSIM from which an image is called almost exactly rebuilt
+LISTED = 4  # up to so many defences are named in the headline, more are counted
 
 
 @dataclass(frozen=True)
-class Cell:
-    """What one attack got out of one client under one defence, over images, seeds and captured rounds.
+class Tile:
+    """What is known of one defence, over all attacked clients, attacks and rounds.
 
     Attributes:
-        values: How many (image, seed, round) the numbers are over.
-        images: How many different images those are of.
-        seeds: Over how many seeds.
-        rounds: Over how many captured rounds.
-        ssim_low: Lower end of the 95 % interval of `ssim_mean` over seeds, NaN for fewer than three.
-        ssim_high: Upper end of the same.
+        text: What the defence is called.
+        word: The worst verdict of any client.
+        why: What that one rests on; of several, the one with the least explained update.
+        leaked: How many of `images` leaked, all clients together.
+        strongest: Of the client that gained most on average.
+        most: Of the client with the most leaked image.
+        recognised: Of the client of whose reconstructions the largest share was recognised; None where nobody looked.
+        cost: Its row of the table of defences; None where it has none.
     """
 
-    attack: str
-    client: str
-    client_text: str
     defense: str
-    defense_text: str
-    values: int
+    text: str
+    word: str
+    why: str
+    leaked: int
     images: int
-    seeds: int
-    rounds: int
-    ssim_mean: float | None
-    ssim_low: float
-    ssim_high: float
-    ssim_min: float | None
-    ssim_max: float | None
-    prior_mean: float
-    rdlv_mean: float | None
-    rdlv_min: float | None
-    rdlv_max: float | None
-    accuracy: float | None
+    strongest: Verdict
+    most: Verdict
+    recognised: Verdict | None
+    cost: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -56,125 +49,161 @@ class Findings:
     """What the report opens with.
 
     Attributes:
-        sentence: The finding.
+        word: The worst verdict of all.
+        sentence: The rest of the finding.
+        granted: What the attackers knew.
         reading: How much of the text in the images of the client that leaked most can be read; empty without text.
         sample: What little it rests on; empty where no client has few images.
-        highlights: The cells of the headline numbers.
-        accuracy: Name of the defence and test accuracy: without noise, and with the most.
-        cells: All cells, in the order of the parameters.
+        tiles: One for each defence, in the order of the parameters.
+        worst: The verdict that the finding is about.
     """
 
+    word: str
     sentence: str
+    granted: str
     reading: str
     sample: str
-    highlights: tuple[Cell, ...]
-    accuracy: tuple[tuple[str, float | None], ...]
-    cells: tuple[Cell, ...]
+    tiles: tuple[Tile, ...]
+    worst: Verdict
 
 
-def find(leakage: pd.DataFrame, metrics: Mapping[str, Any], params: Mapping[str, Any]) -> Findings:
-    """Work out the findings.
+def find(
+    verdicts: Sequence[Verdict], leakage: pd.DataFrame, defenses: pd.DataFrame, params: Mapping[str, Any]
+) -> Findings:
+    """Works out the findings.
 
     Args:
+        verdicts: On every client and defence (`leakpipe.tables.verdicts`).
         leakage: The leakage table.
-        metrics: Headline numbers (`leakpipe.tables.headline.summarize`).
-        params: All parameters; its first attack is the one that the experiment is about.
+        defenses: The table of defences (`leakpipe.tables.defenses`).
+        params: All parameters.
     """
-    cells = _list_cells(leakage, metrics, params)
-    attack = next(iter(params["attacks"]))
-    defenses = list(name_defenses(params["defenses"]))
-    open_cells = [cell for cell in cells if cell.attack == attack and cell.defense == defenses[0]]
-    if not open_cells:
-        raise LeakpipeError(f"the metrics hold nothing of attack {attack!r} under defence {defenses[0]!r}")
-    worst = max(open_cells, key=lambda cell: (_known(cell.rdlv_mean), _known(cell.ssim_mean)))
-    noisy = [cell for cell in cells if (cell.attack, cell.client) == (attack, worst.client)]
-    noisy = [cell for name in noise_multipliers(params["defenses"]) for cell in noisy if cell.defense == name]
-    others = [cell for cell in cells if cell.attack != attack and _place(cell) == _place(worst)]
-    chosen = [worst, *(noisy[-1:] if noisy and noisy[-1] != worst else []), *others]
-    chosen += [cell for cell in open_cells if cell != worst]
-    accuracy = tuple((cell.defense_text, cell.accuracy) for cell in dict.fromkeys([worst, *noisy[-1:]]))
-    attacked = select(leakage, attack=attack, client=worst.client)
-    reading = describe_reading(attacked, name_defenses(params["defenses"]))
-    return Findings(_sentence(worst, noisy), reading, _sample(open_cells), tuple(chosen), accuracy, cells)
-
-
-def _list_cells(leakage: pd.DataFrame, metrics: Mapping[str, Any], params: Mapping[str, Any]) -> tuple[Cell, ...]:
-    clients, accuracy = params["federation"]["clients"], metrics["accuracy"]
-    cells = []
-    for attack in params["attacks"]:
-        for client in clients:
-            for defense, text in name_defenses(params["defenses"]).items():
-                numbers = metrics["leakage"].get(attack, {}).get(client, {}).get(defense)
-                if numbers is None:
-                    continue
-                rows = select(leakage, attack=attack, client=client, defense=defense)
-                seed = derive_seed("ssim interval", attack, client, defense)
-                low, high = bootstrap_mean(rows["ssim"], clusters=rows["seed"], seed=seed)
-                cells.append(
-                    Cell(
-                        attack=attack,
-                        client=client,
-                        client_text=describe_client(client, clients[client]),
-                        defense=defense,
-                        defense_text=text,
-                        values=numbers["images"],
-                        images=rows["image"].nunique(),
-                        seeds=rows["seed"].nunique(),
-                        rounds=rows["round"].nunique(),
-                        ssim_low=low,
-                        ssim_high=high,
-                        prior_mean=float(rows["ssim_prior"].mean()),
-                        accuracy=accuracy.get(defense),
-                        **{name: value for name, value in numbers.items() if name != "images"},
-                    )
-                )
-    return tuple(cells)
-
-
-def _sentence(worst: Cell, noisy: list[Cell]) -> str:
-    """The finding about the client that leaked most, and about the noise under which no leak was found."""
-    ssim, rdlv = _known(worst.ssim_mean), _known(worst.rdlv_mean)
-    if rdlv <= 0:
-        return (
-            f"No leak found: attack {worst.attack} shows no more of the images of any client than its prior does. The "
-            f"most is seen of {worst.client_text}, with a mean SSIM of {ssim:.2f} (prior: {worst.prior_mean:.2f})."
-        )
-    what = "rebuilds {} almost exactly" if ssim >= ALMOST_EXACT else "shows more of {} than the prior does"
-    holds_one = worst.client_text.endswith(": 1 image")
-    whose = f"the only image of {worst.client}" if holds_one else f"the images of {worst.client}"
-    opening = (
-        f"From one shared update ({worst.defense_text}), attack {worst.attack} {what.format(whose)}: "
-        f"mean SSIM {ssim:.2f}, where the prior image has {worst.prior_mean:.2f}"
+    if not verdicts:
+        raise LeakpipeError("there are no verdicts to report on: the leakage table is empty")
+    names, clients = name_defenses(params["defenses"]), params["federation"]["clients"]
+    costs = {str(row["defense"]): row for row in defenses.to_dict("records")}
+    under = {name: [verdict for verdict in verdicts if verdict.defense == name] for name in names}
+    tiles = [_tile(name, names[name], found, costs.get(name)) for name, found in under.items() if found]
+    first = next(tile for tile in tiles if tile.word == _worst(tile.word for tile in tiles))
+    attacked = select(leakage, attack=first.strongest.attack, client=first.strongest.client)
+    return Findings(
+        word=first.word,
+        sentence=f"{_describe_first(first, clients)} {_describe_others(first, tiles)}".strip(),
+        granted=_describe_attackers(params),
+        reading=describe_reading(attacked, names),
+        sample=_sample(verdicts),
+        tiles=tuple(tiles),
+        worst=first.most,
     )
-    return f"{opening}; {_what_noise_does(worst, noisy)}."
 
 
-def _what_noise_does(worst: Cell, noisy: list[Cell]) -> str:
-    """The smallest tested noise from which on no image has an RDLV above zero."""
-    stopping = None
-    for cell in reversed(noisy):
-        if cell == worst or _known(cell.rdlv_max) > 0:
-            break
-        stopping = cell
-    if stopping is None:
-        tested = len([cell for cell in noisy if cell != worst])
-        return "no noise was tested" if tested == 0 else "it leaks under every tested amount of noise"
-    text = f"under noise of {stopping.defense_text} no leak was found (mean SSIM {_known(stopping.ssim_mean):.2f}"
-    if worst.accuracy is None or stopping.accuracy is None:
-        return text + ")"
-    kept, before = f"{stopping.accuracy:.2f}", f"{worst.accuracy:.2f}"
-    return f"{text}), with a test accuracy of {kept}{', as without it' if kept == before else f' instead of {before}'}"
+def _worst(words: Iterable[str]) -> str:
+    return max(words, key=VERDICTS.index)
 
 
-def _sample(cells: list[Cell]) -> str:
-    few = [cell for cell in cells if cell.images < FEW_IMAGES]
-    parts = [f"{cell.client}: {count(cell.images, 'image')}, {count(cell.seeds, 'seed')}" for cell in few]
+def _tile(name: str, text: str, found: Sequence[Verdict], cost: Mapping[Any, Any] | None) -> Tile:
+    word = _worst(verdict.word for verdict in found)
+    looked_up = [verdict for verdict in found if verdict.looked_up]
+    return Tile(
+        defense=name,
+        text=text,
+        word=word,
+        why=min((verdict for verdict in found if verdict.word == word), key=_known_share).why,
+        leaked=sum(verdict.leaked for verdict in found),
+        images=sum(verdict.images for verdict in found),
+        strongest=max(found, key=lambda verdict: verdict.gain),
+        most=max(found, key=lambda verdict: verdict.most),
+        recognised=max(looked_up, key=lambda verdict: verdict.identified / verdict.looked_up, default=None),
+        cost=cost,
+    )
+
+
+def _known_share(verdict: Verdict) -> float:
+    return -1.0 if math.isnan(verdict.explained) else verdict.explained
+
+
+def _describe_first(tile: Tile, clients: Mapping[str, Any]) -> str:
+    """The finding under the first defence that has the worst verdict."""
+    where = _where(tile)
+    if not tile.leaked:
+        return f"{where}, {tile.why}."
+    most = tile.most
+    whose = "the only image" if clients[most.client]["images"] == 1 else "an image"
+    return (
+        f"{tile.leaked} of {count(tile.images, 'private image')} can be seen in updates sent {where}, best of all "
+        f"{whose} of {most.client} (SSIM {most.most_ssim:.2f}, before the attack {most.most_prior:.2f})."
+    )
+
+
+def _describe_others(first: Tile, tiles: Sequence[Tile]) -> str:
+    """The verdicts on the other defences, by name or, where there are many, by number."""
+    others = [tile for tile in tiles if tile != first]
+    if len(others) > LISTED:
+        words = [tile.word for tile in others]
+        counted = [f"{word} ({words.count(word)})" for word in reversed(VERDICTS) if word in words]
+        return f"{len(others)} other defences: {', '.join(counted)}."
+    leaking = [tile.text for tile in others if tile.word == LEAKS]
+    parts = [f"under {' and '.join(leaking)}: {LEAKS}"] if leaking else []
+    parts += [f"{_where(tile)}{_describe_cost(tile.cost)}: {tile.word}" for tile in others if tile.word != LEAKS]
+    said = "; ".join(parts)
+    return f"{said[0].upper()}{said[1:]}." if said else ""
+
+
+def _where(tile: Tile) -> str:
+    return "without noise" if tile.text == "no noise" else f"under {tile.text}"
+
+
+def _describe_cost(cost: Mapping[str, Any] | None) -> str:
+    if cost is None or math.isnan(cost["accuracy_lost"]):
+        return ""
+    low, high = cost["accuracy_lost_low"], cost["accuracy_lost_high"]
+    interval = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]".replace("-", "−")
+    return f" (test accuracy lower by {cost['accuracy_lost']:.2f}{interval})".replace("-", "−")
+
+
+def _describe_attackers(params: Mapping[str, Any]) -> str:
+    """What the attackers were granted, those with the same knowledge together."""
+    by_knowledge: dict[str, list[str]] = {}
+    for name, attack in params["attacks"].items():
+        granted = {**params.get("threat_model", {}), **(attack.get("threat_model") or {})}
+        by_knowledge.setdefault(_describe_knowledge(granted), []).append(name)
+    if len(by_knowledge) == 1:
+        return f"{next(iter(by_knowledge))}."
+    return "; ".join(f"{', '.join(names)}: {text}" for text, names in by_knowledge.items()) + "."
+
+
+def _describe_knowledge(granted: Mapping[str, Any]) -> str:
+    prior = {"class": "the mean public image of the victim's class", "gray": "no public image"}
+    parts = [
+        "the global model and one update of the client",
+        prior.get(granted.get("prior", "all"), "the mean of public images (the prior)"),
+        *(["the labels"] if granted.get("labels", "known") == "known" else []),
+        *(["exact batch statistics"] if granted.get("batch_norm") == "exact" else []),
+    ]
+    knows = "and the defence" if granted.get("defense") == "known" else "but not the defence"
+    return f"{', '.join(parts)}, {knows}"
+
+
+def _sample(verdicts: Sequence[Verdict]) -> str:
+    fewest: dict[str, Verdict] = {}
+    for verdict in verdicts:
+        if verdict.images < FEW_IMAGES:
+            fewest.setdefault(verdict.client, verdict)
+    parts = [f"{each.client}: {count(each.images, 'image')}, {count(each.draws, 'seed')}" for each in fewest.values()]
     return "; ".join(parts)
 
 
-def _place(cell: Cell) -> tuple[str, str]:
-    return cell.client, cell.defense
-
-
-def _known(value: float | None) -> float:
-    return float("-inf") if value is None else value
+def list_means(leakage: pd.DataFrame, names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Means of every attack, client and defence over images, seeds and rounds, in the order of the leakage table."""
+    found = leakage.groupby(["attack", "client", "defense"], sort=False).agg(
+        values=("ssim", "size"),
+        seeds=("seed", "nunique"),
+        ssim=("ssim", "mean"),
+        highest=("ssim", "max"),
+        prior=("ssim_prior", "mean"),
+        rdlv=("rdlv", "mean"),
+        rdlv_highest=("rdlv", "max"),
+        explained=("explained", "mean"),
+    )
+    rows = [{str(key): value for key, value in row.items()} for row in found.reset_index().to_dict("records")]
+    return [{**row, "defense": names[row["defense"]]} for row in rows if not math.isnan(row["ssim"])]

@@ -22,6 +22,14 @@ function drawTile(canvas, tile, share = 1) {
   );
 }
 
+/** The most leaked image, at the top of the page. */
+function showLead() {
+  if (!sheets.length) return;
+  const tiles = data.pictures.tiles[data.lead];
+  ["lead-original", "lead-rebuilt", "lead-prior"].forEach((id, which) => drawTile(find(id), tiles[which]));
+  document.querySelector(".lead").hidden = false;
+}
+
 function newPicture(tile, side) {
   const canvas = make("canvas", { width: side, height: side, "aria-hidden": "true" });
   drawTile(canvas, tile);
@@ -153,7 +161,7 @@ function listen() {
   for (const name of [...FILTERS, "y"])
     find(`choose-${name}`).addEventListener("change", (event) => change({ [name]: event.target.value }));
   find("choose-x").addEventListener("change", ({ target }) =>
-    change({ x: target.value, [AXES[target.value].hides]: "" }), // one round, or one defence, is one place on the axis
+    change({ x: target.value, [AXES[target.value].column]: "" }), // one round, or one defence, is one place on the axis
   );
   for (const input of document.getElementsByName("against"))
     input.addEventListener("change", () => change({ against: input.value }));
@@ -205,4 +213,5 @@ let current = 0; // number of the row that is compared
 find("head").append(...data.columns.map(makeHeader));
 listen();
 find("explorer").hidden = false;
+showLead();
 show();

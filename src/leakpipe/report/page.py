@@ -16,10 +16,11 @@ from leakpipe.defenses.naming import name_defenses
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.log import note_read
 from leakpipe.report.explorer import describe_rows
-from leakpipe.report.findings import find
+from leakpipe.report.findings import find, list_means
 from leakpipe.report.pictures import PagePictures
 from leakpipe.report.runs import summarize_runs
 from leakpipe.report.vendor import SHA256, VERSION, read_vendored
+from leakpipe.tables.verdicts import list_verdicts
 
 TEMPLATE = "template.html.j2"
 PARTS = ("page.css", "rows.js", "chart.js", "page.js")
@@ -55,6 +56,7 @@ def render_page(
     leakage: pd.DataFrame,
     accuracy: pd.DataFrame,
     metrics: Mapping[str, Any],
+    verdicts: pd.DataFrame,
     claims: Mapping[str, Any],
     defenses: pd.DataFrame,
     params: Mapping[str, Any],
@@ -69,6 +71,7 @@ def render_page(
         leakage: The leakage table; all its rows are on the page, and its columns but those that are empty.
         accuracy: The accuracy table.
         metrics: Headline numbers of both (`leakpipe.tables.headline.summarize`).
+        verdicts: What may be said of every client under every defence (`leakpipe.tables.verdicts`).
         claims: Verdicts on the paper's claims (`leakpipe.claims.judge.judge_claims`); no section where there are none.
         defenses: Leakage, accuracy and guarantee of each defence (`leakpipe.tables.defenses`).
         params: All parameters, merged.
@@ -84,18 +87,26 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": format_number, "duration": format_duration}
+    environment.filters |= {"number": format_number, "duration": format_duration, "share": format_share}
+    names = name_defenses(params["defenses"])
+    judged = list_verdicts(verdicts)
+    findings = find(judged, leakage, defenses, params)
     overlays = [] if list(config_files) == ["params.yaml"] else list(config_files)
     return environment.get_template(TEMPLATE).render(
         experiment=params["experiment"],
         params=params,
-        findings=find(leakage, metrics, params),
+        findings=findings,
+        verdicts=sorted(judged, key=lambda verdict: list(names).index(verdict.defense)),
+        names=names,
+        means=list_means(leakage, names),
         accuracy_seeds=accuracy["seed"].nunique(),
         accuracy_round=int(accuracy["round"].max()),
         figures=figures,
         claims=claims,
-        defenses=[_name_defense(row, params) for row in defenses.to_dict("records")],
-        data=describe_rows(leakage, params=params, accuracy=metrics["accuracy"], pictures=pictures),
+        defenses=defenses.to_dict("records"),
+        data=describe_rows(
+            leakage, params=params, accuracy=metrics["accuracy"], worst=findings.worst, pictures=pictures
+        ),
         parts={name: Markup(read_part(name)) for name in PARTS},
         vendored={name: Markup(read_vendored(name)) for name in SHA256},
         chart_version=VERSION,
@@ -114,15 +125,16 @@ def format_number(value: float | None, digits: int = 2) -> str:
     return f"{shown:.{digits}f}".replace("-", "−").replace("inf", "∞")
 
 
+def format_share(value: float) -> str:
+    """`1 %`; an en dash where there is no number."""
+    return "–" if math.isnan(value) else f"{100 * value:.0f}\u00a0%"
+
+
 def format_duration(seconds: float) -> str:
     """`42 s`, `6 min`, `3.2 h`."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _name_defense(row: Mapping[Any, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    return {**row, "name": name_defenses(params["defenses"])[row["defense"]]}
 
 
 def read_part(name: str) -> str:

@@ -15,14 +15,14 @@ const AXES = {
   noise: {
     label: "noise multiplier σ₀ of the defence",
     of: (row) => data.noise[row[place.defense]],
-    hides: "defense",
+    column: "defense",
     line: true,
   },
-  round: { label: "round", of: (row) => row[place.round], hides: "round", line: true },
+  round: { label: "round", of: (row) => row[place.round], column: "round", line: true },
   accuracy: {
     label: "test accuracy after the last round",
     of: (row) => data.accuracy[row[place.defense]],
-    hides: "defense",
+    column: "defense",
   },
 };
 const START = {

@@ -1,6 +1,6 @@
 """Leakage, accuracy and guarantee of each defence: one row per defence, the one to switch on first."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import isnan, sqrt
 from typing import Any
 
@@ -10,8 +10,8 @@ import pandas as pd
 from leakpipe.errors import LeakpipeError
 from leakpipe.randomness import derive_seed
 from leakpipe.tables.statistics import bootstrap_mean, compare_draws, draw_means
+from leakpipe.tables.wording import VERDICTS
 
-YES, ON_AVERAGE, NO = "yes", "on average", "no"
 PROMISED = ["kind", "epsilon", "delta", "unit", "guarantee"]  # columns of the privacy table
 DEFENSE_COLUMNS = [
     "defense",
@@ -21,9 +21,10 @@ DEFENSE_COLUMNS = [
     *("naive_attack", "naive_rdlv", "naive_rdlv_low", "naive_rdlv_high"),
     *("adaptive_attack", "adaptive_rdlv", "adaptive_rdlv_low", "adaptive_rdlv_high"),
     "rdlv",
-    "hides",
+    "verdict",
     *("accuracy", "accuracy_low", "accuracy_high"),
     *("accuracy_lost", "accuracy_lost_low", "accuracy_lost_high"),
+    "test_images",
     "destroyed",
     "front",
     *("epsilon", "delta", "unit", "guarantee"),
@@ -35,13 +36,14 @@ def compare_defenses(
     accuracy: pd.DataFrame,
     privacy: pd.DataFrame,
     *,
+    verdicts: Mapping[str, str],
     client: str,
     defenses: Sequence[str],
     adaptive: Collection[str] = (),
     chance: float,
     test_images: int,
 ) -> pd.DataFrame:
-    """Compare the leak that every defence leaves, its accuracy and its guarantee.
+    """Compares the leak that every defence leaves, its accuracy and its guarantee.
 
     Under each defence the attack with the largest mean RDLV counts, among those that know nothing of the defence and
     among those that know it. Which one is chosen by the same numbers, so its RDLV is a little too high by chance.
@@ -50,6 +52,7 @@ def compare_defenses(
         leakage: The leakage table: all captured rounds and images of `client` count.
         accuracy: The accuracy table: the last round counts.
         privacy: What is guaranteed (`leakpipe.accounting.table`).
+        verdicts: By defence, what may be said of `client` (`leakpipe.tables.verdicts`): the word.
         client: Client whose leak counts.
         defenses: Names of the defences; the first is what accuracy is lost against.
         adaptive: Attacks that know the defence.
@@ -57,8 +60,9 @@ def compare_defenses(
         test_images: Images behind the accuracy of one draw.
 
     Returns:
-        `DEFENSE_COLUMNS`, a row for each defence that `client` was attacked under: those without a leak (RDLV ≤ 0
-        on average) first, the most accurate first among them, then the others likewise.
+        `DEFENSE_COLUMNS`, a row for each defence that `client` was attacked under: those under which no leak was
+        found first, the most accurate first among them, then those that the attacks cannot tell of, then those that
+        leak, likewise.
     """
     kept = accuracy[accuracy["round"] == accuracy["round"].max()]
     rows = leakage[(leakage["client"] == client) & leakage["rdlv"].notna()]
@@ -78,7 +82,8 @@ def compare_defenses(
                 "client": client,
                 "draws": attacked["seed"].nunique(),
                 **{f"{whose}_{what}": value for whose, leak in leaks.items() for what, value in leak.items()},
-                **_judge_leaks([leak for leak in leaks.values() if leak]),
+                "rdlv": max(leak["rdlv"] for leak in leaks.values() if leak),
+                "verdict": verdicts[name],
                 **utility,
                 **{column: promised.at[name, column] for column in PROMISED},
             }
@@ -87,8 +92,8 @@ def compare_defenses(
         raise LeakpipeError(f"the leakage table has no RDLV of client {client!r} under {', '.join(defenses)}")
     best = find_front([(row["accuracy"], row["rdlv"]) for row in table])
     found = pd.DataFrame([{**row, "front": index in best} for index, row in enumerate(table)], columns=DEFENSE_COLUMNS)
-    order = found.assign(leaks=found["hides"] == NO).sort_values(
-        ["leaks", "accuracy", "defense"], ascending=[True, False, True], ignore_index=True
+    order = found.assign(rank=found["verdict"].map(VERDICTS.index)).sort_values(
+        ["rank", "accuracy", "defense"], ascending=[True, False, True], ignore_index=True
     )
     return order[DEFENSE_COLUMNS]
 
@@ -102,15 +107,6 @@ def _find_best(rows: pd.DataFrame) -> dict[str, Any]:
     chosen = rows[rows["attack"] == attack]
     low, high = bootstrap_mean(chosen["rdlv"], clusters=chosen["seed"], seed=derive_seed("defence leak", attack))
     return {"attack": attack, "rdlv": float(means.max()), "rdlv_low": low, "rdlv_high": high}
-
-
-def _judge_leaks(leaks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The larger RDLV, and whether it is at or below 0: surely (both intervals end there), on average, or not."""
-    worst = max(leak["rdlv"] for leak in leaks)
-    if worst > 0:
-        return {"rdlv": worst, "hides": NO}
-    surely = all(leak["rdlv_high"] <= 0 for leak in leaks)  # False where there is no interval
-    return {"rdlv": worst, "hides": YES if surely else ON_AVERAGE}
 
 
 def _measure_utility(
@@ -129,6 +125,7 @@ def _measure_utility(
         "accuracy_lost": lost.difference,
         "accuracy_lost_low": lost.low,
         "accuracy_lost_high": lost.high,
+        "test_images": test_images,
         "destroyed": is_destroyed(mean, chance=chance, images=test_images * len(values)),
     }
 

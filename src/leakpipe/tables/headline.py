@@ -7,12 +7,17 @@ from typing import Any
 import pandas as pd
 
 from leakpipe.tables.table import KEY
+from leakpipe.tables.verdicts import judge_cells
 
 
-def summarize(leakage: pd.DataFrame, accuracy: pd.DataFrame) -> dict[str, Any]:
-    """Summarise the tables as nested JSON, the same for the same parameters and seed.
+def summarize(
+    leakage: pd.DataFrame, accuracy: pd.DataFrame, identifiability: pd.DataFrame | None = None
+) -> dict[str, Any]:
+    """Summarises the tables as nested JSON, the same for the same parameters and seed.
 
     Returns:
+        `verdicts.<client>.<defense>`: what all attacks together say (`Verdict`): `word`, `leaked` of so many `images`,
+        the mean `gain` of the strongest attack with its interval (`low`, `high`), and the share `identified`;
         `leakage.<attack>.<client>.<defense>`: mean, smallest and largest SSIM and RDLV over images, seeds and
         captured rounds, and how many values that is; `accuracy.<defense>`: mean test accuracy after the
         last round over seeds; `fingerprint`: SHA-256 over all rows but their wall time, equal for equal
@@ -34,7 +39,19 @@ def summarize(leakage: pd.DataFrame, accuracy: pd.DataFrame) -> dict[str, Any]:
     kept = {str(name): _rounded(rows["test_accuracy"].mean()) for name, rows in last.groupby("defense", sort=True)}
     stable = leakage.drop(columns="seconds").sort_values([*KEY, "image"])
     content = stable.to_csv(index=False, lineterminator="\n") + accuracy.to_csv(index=False, lineterminator="\n")
-    return {"leakage": leaks, "accuracy": kept, "fingerprint": hashlib.sha256(content.encode()).hexdigest()}
+    verdicts: dict[str, Any] = {}
+    for verdict in judge_cells(leakage.sort_values(KEY), identifiability):
+        verdicts.setdefault(verdict.client, {})[verdict.defense] = {
+            "word": verdict.word,
+            "leaked": verdict.leaked,
+            "images": verdict.images,
+            "gain": _rounded(verdict.gain),
+            "low": _rounded(verdict.low),
+            "high": _rounded(verdict.high),
+            "identified": _rounded(verdict.identified / verdict.looked_up) if verdict.looked_up else None,
+        }
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    return {"verdicts": verdicts, "leakage": leaks, "accuracy": kept, "fingerprint": digest}
 
 
 def _rounded(value: float) -> float | None:

@@ -33,7 +33,7 @@ SCORE_COLUMNS = [
     "label_accuracy",
     "iterations",
 ]
-LEAKAGE_COLUMNS = [*SCORE_COLUMNS, "seconds"]
+LEAKAGE_COLUMNS = [*SCORE_COLUMNS, "explained", "seconds"]
 ACCURACY_COLUMNS = ["experiment", "defense", "seed", "round", "test_accuracy", "validation_accuracy"]
 
 
@@ -67,22 +67,24 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def collect_leakage(scores: Iterable[pd.DataFrame], attacks: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Join all scores with the attacks' wall time.
+    """Joins all scores with the attacks' wall time and the share of the update that they explain.
 
     Args:
         scores: Tables of `SCORE_COLUMNS`.
-        attacks: `{"cell": …, "seconds": …}` as the run records of the attacks hold them.
+        attacks: `{"cell": …, "explained": …, "seconds": …}` as the run records of the attacks hold them.
 
     Returns:
         `LEAKAGE_COLUMNS`, sorted by cell and image. `seconds` is the wall time of the attack that the image
         was rebuilt in (all images of a client together); it is the only column that a second run of the
         same parameters changes.
     """
-    timings = pd.DataFrame([{**attack["cell"], "seconds": attack["seconds"]} for attack in attacks])
+    measured = ["explained", "seconds"]
+    timings = pd.DataFrame([{**attack["cell"], **{name: attack[name] for name in measured}} for attack in attacks])
     rows = pd.concat(list(scores), ignore_index=True)
     if rows.empty or timings.empty:
         raise LeakpipeError("there are no scores or no attack records to collect")
-    joined = rows.merge(timings[[*KEY, "seconds"]], on=KEY, how="left", validate="many_to_one")
+    timings["explained"] = timings["explained"].astype(float)  # None where nothing is matched
+    joined = rows.merge(timings[[*KEY, *measured]], on=KEY, how="left", validate="many_to_one")
     untimed = joined[joined["seconds"].isna()]
     if len(untimed):
         raise LeakpipeError(f"no run record for attack {dict(untimed.iloc[0][KEY])}")

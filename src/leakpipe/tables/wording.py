@@ -8,6 +8,10 @@ from leakpipe.errors import LeakpipeError
 if TYPE_CHECKING:
     import pandas as pd  # slow to import, and the Snakefile uses this module on every start
 
+LEAKS, NOTHING_FOUND, CANNOT_TELL = "leaks", "no leak found", "cannot tell"
+VERDICTS = (NOTHING_FOUND, CANNOT_TELL, LEAKS)
+"""What may be said of a client under a defence (`leakpipe.tables.verdicts`), the most alarming last."""
+
 Clients = Mapping[str, Mapping[str, Any]]
 """The `federation.clients` section of the parameters, as plain mappings."""
 
