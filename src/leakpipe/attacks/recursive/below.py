@@ -36,14 +36,8 @@ class InputGradients:
     """
 
     def __init__(self, arrived: Arrived, dtype: torch.dtype) -> None:
-        def cast(layer: Layer) -> Layer:
-            fields = {
-                name: value.to(dtype) if isinstance(value, Tensor) else value for name, value in vars(layer).items()
-            }
-            return Layer(**fields)
-
-        self.first = cast(arrived.first)
-        self.projection = cast(arrived.projection) if arrived.projection is not None else None
+        self.first = arrived.first.to(dtype)
+        self.projection = arrived.projection.to(dtype) if arrived.projection is not None else None
         self.passed, self.shortcut = arrived.passed.to(dtype), arrived.shortcut.to(dtype)
         self.normalised, self.on = arrived.normalised.to(dtype), arrived.on.to(dtype) > 0
 

@@ -23,7 +23,7 @@ class ImageSettings:
 
     Attributes:
         maps: How many of the lowest recovered maps are matched.
-        gradients: Weight of the squared relative distance of the weight gradients that tell of the lowest block's input.
+        gradients: Weight of the squared relative distance of the weight gradients that tell of the lowest input.
         total_variation: Its weight in each stage, against a relative squared error of the maps.
         refinement: The same in further stages, for images that fit their maps to `FITS`.
         iterations: Of L-BFGS in each stage.
@@ -98,7 +98,7 @@ def search_image(
             objective = error + weight * smoothed_total_variation(candidate) + OUTSIDE * outside
             if below is not None:
                 objective = objective + settings.gradients * below.distance(found[below.first.name])
-            objective.backward()  # type: ignore[no-untyped-call]
+            objective.backward()
             errors.append(float(error.detach()))
             return float(objective.detach())
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from leakpipe.attacks.observation import Observation
-from leakpipe.attacks.recursive.descent import LayerReport, descend
+from leakpipe.attacks.recursive.descent import descend
+from leakpipe.attacks.recursive.found import LayerReport
 from leakpipe.attacks.recursive.image import ImageSettings, search_image
 from leakpipe.attacks.recursive.reading import read_layers
 from leakpipe.attacks.recursive.structure import read_chain

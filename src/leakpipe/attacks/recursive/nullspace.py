@@ -41,7 +41,7 @@ def row_space(layer: Layer) -> Tensor:
     """Returns orthonormal columns that span the rows of the gradient, shape (patch length, n − 1)."""
     matrix = layer.gradient.flatten(1)
     _, left = torch.linalg.eigh(matrix @ matrix.T)
-    rows, _ = torch.linalg.qr(matrix.T @ left[:, -(layer.positions - 1) :])
+    rows: Tensor = torch.linalg.qr(matrix.T @ left[:, -(layer.positions - 1) :])[0]
     return rows
 
 
