@@ -55,6 +55,8 @@ def test_image_comes_out_of_a_deep_networks_update(found: Reconstruction) -> Non
     assert similarity(PRIOR) < 0.7
     assert similarity(found.images) > 0.98
     assert found.labels.tolist() == [1]
+    assert found.explained is not None
+    assert found.explained > 0.9
     assert found.objective == found.curves["map_error"][-1]
 
 
@@ -97,7 +99,7 @@ def test_prior_is_what_is_left_of_an_update_that_tells_nothing(
     left = invert(changed(observed, update=spoil(observed.update)), SHORT, seed=1)
     assert torch.equal(left.images, PRIOR)
     assert any(said in note for note in left.notes)
-    assert (left.layers, left.objective, left.iterations) == ([], None, 0)
+    assert (left.layers, left.objective, left.explained, left.iterations) == ([], None, 0.0, 0)
 
 
 def test_preset_is_what_recursive_inversion_does_by_itself() -> None:

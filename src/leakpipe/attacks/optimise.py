@@ -30,7 +30,7 @@ class Reconstruction:
         explained: Share of the start's distance to the update that `images` remove, in [0, 1]: 1 − D(best) / D(start),
             0 where the best iterate is the start; None where the attack leaves out all weight differences. D is the
             update distance, without it the distance to the row spaces; where the update has no weight differences,
-            that of the batch statistics.
+            that of the batch statistics. A recursive inversion has the squared distance to the recovered feature maps.
         iterations: Optimiser steps taken.
         stopped: Why it ended: "finished" all iterations, "converged" before, or "diverged".
         curves: Value of every term at `curves["iteration"]` (at most about 100 points).
@@ -130,6 +130,7 @@ def _invert_recursively(
         images=found.images,
         labels=labels,
         objective=found.map_error if found.layers else None,
+        explained=max(0.0, 1 - (found.map_error / found.start_error) ** 2) if found.layers else 0.0,
         iterations=image.iterations * len(curves["iteration"]),
         stopped="finished",
         curves=curves,

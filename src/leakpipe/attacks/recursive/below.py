@@ -1,7 +1,6 @@
 """What the weight gradients of a block's first convolution and shortcut say about the block's input."""
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -37,14 +36,8 @@ class InputGradients:
     """
 
     def __init__(self, arrived: Arrived, dtype: torch.dtype) -> None:
-        def cast(layer: Layer) -> Layer:
-            tensors: dict[str, Any] = {
-                name: value.to(dtype) for name, value in vars(layer).items() if isinstance(value, Tensor)
-            }
-            return replace(layer, **tensors)
-
-        self.first = cast(arrived.first)
-        self.projection = cast(arrived.projection) if arrived.projection is not None else None
+        self.first = arrived.first.to(dtype)
+        self.projection = arrived.projection.to(dtype) if arrived.projection is not None else None
         self.passed, self.shortcut = arrived.passed.to(dtype), arrived.shortcut.to(dtype)
         self.normalised, self.on = arrived.normalised.to(dtype), arrived.on.to(dtype) > 0
 

@@ -1,5 +1,6 @@
 """From recovered maps to the image: a search through the few layers below them."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ class ImageSettings:
 
     Attributes:
         maps: How many of the lowest recovered maps are matched.
-        gradients: Weight of the squared relative distance of the weight gradients at the lowest block's input.
+        gradients: Weight of the squared relative distance of the weight gradients that tell of the lowest input.
         total_variation: Its weight in each stage, against a relative squared error of the maps.
         refinement: The same in further stages, for images that fit their maps to `FITS`.
         iterations: Of L-BFGS in each stage.
@@ -49,7 +50,7 @@ def search_image(
     *,
     arrived: Arrived | None = None,
     on_stage: Callable[[float, Tensor], None] = lambda _error, _images: None,
-) -> tuple[Tensor, float]:
+) -> tuple[Tensor, float, float]:
     """Searches the images whose maps are the recovered ones, with batch normalisation at its known statistics.
 
     Args:
@@ -62,7 +63,7 @@ def search_image(
         on_stage: Called after each stage with the relative error of the maps, and the images.
 
     Returns:
-        Images, and the relative error of their maps.
+        Images, the relative error of their maps, and that of the start's.
     """
     names = [unit.convolution for block in chain.blocks for unit in block.residual if unit.convolution in maps]
     names = names[: settings.maps]
@@ -70,7 +71,7 @@ def search_image(
     targets = {name: maps[name].float() for name in names}
     sizes = {name: float(targets[name].square().sum()) * len(names) for name in names}
     variables = to_coefficients(start.float(), settings.decay).requires_grad_()
-    images, reached = start, float("nan")
+    images, reached, first = start, float("nan"), float("nan")
     below = InputGradients(arrived, torch.float32) if arrived and settings.gradients else None
     for weight in (*settings.total_variation, *settings.refinement):
         if weight in settings.refinement and not reached < FITS:
@@ -105,8 +106,9 @@ def search_image(
         optimizer.step(measure)
         images = from_coefficients(variables.detach(), settings.decay).clamp(0, 1)
         reached = min(errors) ** 0.5
+        first = errors[0] ** 0.5 if math.isnan(first) else first
         on_stage(reached, images)
-    return images, reached
+    return images, reached, first
 
 
 def smoothed_total_variation(images: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from leakpipe.attacks.observation import Observation
-from leakpipe.attacks.recursive.descent import LayerReport, descend
+from leakpipe.attacks.recursive.descent import descend
+from leakpipe.attacks.recursive.found import LayerReport
 from leakpipe.attacks.recursive.image import ImageSettings, search_image
 from leakpipe.attacks.recursive.reading import read_layers
 from leakpipe.attacks.recursive.structure import read_chain
@@ -32,12 +33,14 @@ class RecursiveReconstruction:
     Attributes:
         images: Shape (images, channels, height, width) in [0, 1].
         map_error: Relative error of the images' maps against those recovered.
+        start_error: The same of the prior image, where the search started.
         layers: A report on every recovered map, from the last layer on.
         notes: Where and why the recursion ended before the stem, in sentences.
     """
 
     images: Tensor
     map_error: float
+    start_error: float
     layers: Sequence[LayerReport]
     notes: Sequence[str]
 
@@ -68,14 +71,14 @@ def invert_recursively(
         raise LeakpipeError("recursive inversion starts its search at a prior image, but none is granted")
     if not observation.has_signal:
         note = "The observed weight differences are all zero, so the image is the prior."
-        return RecursiveReconstruction(observation.client.prior, float("nan"), [], [note])
+        return RecursiveReconstruction(observation.client.prior, float("nan"), float("nan"), [], [note])
     chain = read_chain(observation.before.module)
     layers = read_layers(observation, chain)
     found = descend(chain, layers, generator, on_map=on_layer)
     if not found.maps:
         note = f"No map came out, so the image is the prior: {found.stopped}"
-        return RecursiveReconstruction(observation.client.prior, float("nan"), [], [note])
-    images, error = search_image(
+        return RecursiveReconstruction(observation.client.prior, float("nan"), float("nan"), [], [note])
+    images, error, start_error = search_image(
         chain, layers, found.maps, observation.client.prior, settings.image, arrived=found.arrived, on_stage=on_stage
     )
-    return RecursiveReconstruction(images, error, found.reports, [found.stopped] if found.stopped else [])
+    return RecursiveReconstruction(images, error, start_error, found.reports, [found.stopped] if found.stopped else [])

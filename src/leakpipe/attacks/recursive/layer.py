@@ -1,6 +1,7 @@
 """All that an update tells about one convolution and the batch normalisation behind it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,6 +50,13 @@ class Layer:
     epsilon: float
     input_shape: tuple[int, int, int, int]
     output_shape: tuple[int, int, int, int]
+
+    def to(self, dtype: torch.dtype) -> "Layer":
+        """Returns the same in another precision."""
+        changed: dict[str, Any] = {
+            name: value.to(dtype) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **changed)
 
     @property
     def deviation(self) -> Tensor:

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from leakpipe.attacks.recursive.layer import Layer, by_channel
+from leakpipe.attacks.recursive.layer import PRECISION, Layer, by_channel
 
 ON = 4.0  # deviations of the noise, below which no unit is taken to be on
 SEARCHED = 100.0  # deviations, up to which the gap between units that are off and on is looked for
 CERTAIN = 20.0  # deviations, above which it is certain
 PRIOR_COUNT = 2.0
-PRECISION = 1e-4  # relative, of gradients that come down to a ReLU
 GOOD_READING = 0.03  # relative error of a gradient that is read
 LEAST_TRUST = 0.4
 BREACH = 4.0  # deviations of a sum of gradients that are no rounding
