@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from leakpipe.federation.local import Batch, ClientUpdate, LocalSettings, local_update, make_batches, schedule_batches
-from leakpipe.params_data import ImagesParams
-from leakpipe.params_models import ModelParams, PretrainingParams
 from torch import Tensor
 
-from leakpipe.attacks.observation import Observation
+from leakpipe.attacks.observation import KnownClient, Observation
 from leakpipe.attacks.recursive.invert import RecursiveSettings, invert_recursively
+from leakpipe.client.batches import make_batches, schedule_batches
+from leakpipe.client.local_update import LocalSettings, local_update
+from leakpipe.client.update import ClientUpdate
 from leakpipe.data.datasets import DATASETS
 from leakpipe.data.images import LabeledImages
 from leakpipe.data.phantom.generate import make_phantoms
@@ -24,6 +24,8 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.federation.pretraining import pretrain
 from leakpipe.metrics.similarity import ssim
 from leakpipe.models.state import ModelState, Tensors, build_module, initial_state
+from leakpipe.params.data import ImagesParams
+from leakpipe.params.models import ModelParams, PretrainingParams
 
 XRAY_SIZE = 224  # pixels; smaller images are faces
 PHANTOMS, PUBLIC_PHANTOMS, PUBLIC_FACES = 420, 300, 42
@@ -60,18 +62,14 @@ class Case:
                 state = pretrain(state, images[public], labels[public], PretrainingParams(epochs=5), seed=self.seed)
             state = self._train(state, images, labels, victim, rest[~torch.isin(rest, victim)], generator)
             torch.save((state.weights, state.statistics), path)
-        update = local_update(state, [Batch(images[victim], labels[victim])], CLIENT)
+        update = local_update(state, make_batches(images[victim], labels[victim], [[0]]), CLIENT)
         sent = ClientUpdate(_rounded(state.weights, update.weights), _rounded(state.statistics, update.statistics), 1)
         observation = Observation(
             before=state,
             update=sent,
             settings=CLIENT,
-            images=1,
-            batch_size=1,
-            epochs=1,
-            image_shape=tuple(images.shape[1:]),
-            prior=images[public].mean(dim=0, keepdim=True),
-            labels=None,
+            image_shape=(images.shape[1], images.shape[2], images.shape[3]),
+            client=KnownClient(images=1, batch_size=1, epochs=1, prior=images[public].mean(dim=0, keepdim=True)),
         )
         return observation, images[victim]
 
@@ -138,8 +136,11 @@ def _attack(observation: Observation, truth: Tensor) -> str:
     except LeakpipeError as error:
         return str(error)
     seconds = time.process_time() - began
-    assert observation.prior is not None
-    alike = [ssim(image[0].numpy(), truth[0].numpy(), data_range=1.0) for image in (found.images, observation.prior)]
+    assert observation.client.prior is not None
+    shown = (found.images, observation.client.prior)
+    alike = [ssim(image[0].numpy(), truth[0].numpy(), data_range=1.0) for image in shown]
+    if not found.layers:
+        return " ".join(found.notes)
     lowest, doubtful = found.layers[-1], sum(layer.doubtful for layer in found.layers)
     return (
         f"SSIM {alike[0]:.3f}, prior {alike[1]:.3f}, {seconds:.0f} s of processor time, {len(found.layers)} maps, "

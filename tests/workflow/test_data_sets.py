@@ -52,7 +52,9 @@ LISTS: dict[str, object] = {  # what of params.yaml needs more than two images a
         }
     },
     "attacks": {
-        **dict.fromkeys(("leakpipe-adapted", "leakpipe-weights", "leakpipe-statistics", "bn-aware", "inverting-gradients")),
+        **dict.fromkeys(
+            ("leakpipe-adapted", "leakpipe-weights", "leakpipe-statistics", "bn-aware", "inverting-gradients")
+        ),
         "leakpipe": {"targets": {"site-9": None, "site-5": None, "site-1": {"seeds": None}}},
     },
     "claims": None,
