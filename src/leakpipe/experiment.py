@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from leakpipe.attacks.presets import PRESETS, resolve_settings, resolve_threat_model
-from leakpipe.attacks.requirements import matches_weights, unfit_for_aggregates
+from leakpipe.attacks.requirements import RECURSIVE_MODELS, matches_weights, needs_statistics, unfit_for_aggregates
 from leakpipe.client.batches import count_local_steps
 from leakpipe.data.datasets import DATASETS
 from leakpipe.defenses.naming import name_defenses
@@ -106,7 +106,10 @@ def _conflicts(params: Params) -> Iterator[str]:
         for target in attack.targets:
             try:
                 granted = resolve_threat_model(attack, params.threat_model)
-                missing = _find_missing_knowledge(params, resolve_settings(attack, target), granted)
+                settings = resolve_settings(attack, target)
+                missing = _find_missing_knowledge(params, settings, granted)
+                if settings.method == "recursive":
+                    missing = missing or _find_unfit_for_recursion(params, target)
             except LeakpipeError as error:
                 unresolved.append(f"attacks.{name}: {error}")
                 continue
@@ -181,7 +184,7 @@ def _find_missing_knowledge(params: Params, settings: AttackSettings, granted: T
     is_kept = params.federation.batch_norm_sharing == "local"
     if is_kept and granted.batch_norm == "exact":
         return f"is granted exact batch statistics by threat_model.batch_norm: exact, which {kept}"
-    if settings.batch_norm_weight == 0:
+    if not needs_statistics(settings):
         return None
     if not has_batch_norm(params.model):
         return f"needs batch normalisation, which model.normalization: {params.model.normalization} replaces"
@@ -191,6 +194,18 @@ def _find_missing_knowledge(params: Params, settings: AttackSettings, granted: T
         return "needs running statistics in the update, which threat_model.batch_norm: none withholds"
     if settings.batch_norm == "exact" and granted.batch_norm != "exact":
         return f"needs exact batch statistics, which threat_model.batch_norm: {granted.batch_norm} does not grant"
+    return None
+
+
+def _find_unfit_for_recursion(params: Params, client: str) -> str | None:
+    """Describes why a client's images cannot be recovered recursively; None if nothing speaks against it."""
+    if params.model.name not in RECURSIVE_MODELS:
+        return f"needs a residual network, one of {', '.join(RECURSIVE_MODELS)}, not model.name: {params.model.name}"
+    where, trained = f"federation.clients.{client}", params.federation.clients[client]
+    if trained.images > 1:
+        return f"recovers one image, but {where}.images is {trained.images}"
+    if (steps := _steps(params, trained)) > 1:
+        return f"needs an update of one local step, but {where} takes {steps}"
     return None
 
 
@@ -252,6 +267,8 @@ def _find_unfit_cell(params: Params, cell: Cell) -> str | None:
     """Describes why an attack cannot be run under a defence; None if it can."""
     attack, defense = params.attacks[cell.attack], params.defenses[cell.defense]
     settings = resolve_settings(attack, cell.client)
+    if withholds_statistics(defense) and settings.method == "recursive":
+        return f"needs running statistics in the update, which defence {cell.defense!r} withholds"
     if withholds_statistics(defense) and not matches_weights(settings) and settings.batch_norm == "update":
         return f"matches nothing but BN statistics, which defence {cell.defense!r} withholds"
     granted = resolve_threat_model(attack, params.threat_model)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 from safetensors.numpy import save
 
+from leakpipe.attacks import optimise
+from leakpipe.attacks.optimise import invert
 from leakpipe.cli.main import COMMANDS, GROUPS, main
 from leakpipe.files.log import hash_file
 from leakpipe.files.storage import read_arrays, read_json, write_arrays
@@ -221,6 +224,19 @@ def test_the_record_of_an_attack_has_its_curves(run: Path) -> None:
     assert [attack["cell"]["round"] for attack in record["details"]["attacks"]] == [1, 2]
 
 
+def test_the_record_has_what_a_recursive_inversion_found_of_each_layer(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = [{"layer": "b", "gap": 40.0, "residual": 0.1, "doubtful": 3}]
+    layers += [{"layer": "a", "gap": None, "residual": 0.2, "doubtful": 5}]
+    monkeypatch.setattr(optimise, "invert", lambda *seen, **more: replace(invert(*seen, **more), layers=layers))
+    succeed(*invert_arguments(run / "gaussian-1", "site-9", tmp_path, attack=SHORT))
+    record = read_json(tmp_path / "site-9.json")
+    assert [attack["layers"] for attack in record["details"]["attacks"]] == [layers, layers]
+    assert record["curves"]["round2/layer_residual"] == [[1, 0.1], [2, 0.2]]
+    assert record["curves"]["round2/layer_doubtful"] == [[1, 3.0], [2, 5.0]]
+
+
 def test_help_lists_every_command_in_a_group_with_a_whole_summary() -> None:
     said = succeed("--help").output
     for title, group in GROUPS.items():
@@ -331,7 +347,7 @@ def test_an_interrupted_attack_says_so_and_continues_to_the_same_bytes(
     broken = invert_arguments(run / "gaussian-1", "site-1", tmp_path / "broken", attack=LONG)
     succeed(*whole)
     said = interrupt(broken, tmp_path / "broken" / "checkpoints", signal_sent)
-    assert "Interrupted: the same command continues from the last checkpoint." in said
+    assert "Interrupted: the same command continues from the last checkpoint" in said
     assert not (tmp_path / "broken" / "site-1.json").exists()
     succeed(*broken)
     for number in (1, 2):

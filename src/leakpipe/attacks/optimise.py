@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,11 +30,13 @@ class Reconstruction:
         explained: Share of the start's distance to the update that `images` remove, in [0, 1]: 1 − D(best) / D(start),
             0 where the best iterate is the start; None where the attack leaves out all weight differences. D is the
             update distance, without it the distance to the row spaces; where the update has no weight differences,
-            that of the batch statistics.
+            that of the batch statistics. A recursive inversion has the squared distance to the recovered feature maps.
         iterations: Optimiser steps taken.
         stopped: Why it ended: "finished" all iterations, "converged" before, or "diverged".
         curves: Value of every term at `curves["iteration"]` (at most about 100 points).
         notes: What a reader must know (a term that could not be used, an engine that stood in), in sentences.
+        layers: Of a recursive inversion, how each layer's map came out, from the last layer on
+            (`leakpipe.attacks.recursive.descent.LayerReport`).
     """
 
     images: Tensor
@@ -44,6 +47,7 @@ class Reconstruction:
     stopped: str
     curves: Mapping[str, list[float]]
     notes: Sequence[str]
+    layers: Sequence[Mapping[str, Any]] = ()
 
 
 def invert(
@@ -56,17 +60,20 @@ def invert(
 ) -> Reconstruction:
     """Searches the images whose simulated local training explains the observed update.
 
-    `leakpipe.attacks.objective.Objective` is what the search minimises.
+    `leakpipe.attacks.objective.Objective` is what the search minimises. With `settings.method` "recursive" feature maps
+    are recovered by linear algebra first (`leakpipe.attacks.recursive`), and images whose maps these are searched.
 
     Args:
         seed: Fixes the random starts.
         on_iteration: Called after every step with the step's number (from 1) and the objective it reached.
         checkpoint: Where the search is saved now and then, and continued from if it is there; an interrupted
-            and continued search ends with the same bytes as an undisturbed one.
+            and continued search ends with the same bytes as an undisturbed one. A recursive inversion is not saved.
 
     Raises:
         LeakpipeError: The settings need what the observation lacks.
     """
+    if settings.method == "recursive":
+        return _invert_recursively(observation, settings, seed=seed, on_iteration=on_iteration)
     settings, notes = usable_settings(observation, settings)
     labels, how = _choose_labels(observation, settings, seed=seed)
     search = Search(observation, settings, labels, seed=seed)
@@ -83,6 +90,52 @@ def invert(
         stopped=state.stopped,
         curves=state.curves,
         notes=[*notes, *how, *search.objective.notes, *nothing, *state.notes],
+    )
+
+
+def _invert_recursively(
+    observation: Observation,
+    settings: AttackSettings,
+    *,
+    seed: int,
+    on_iteration: Callable[[int, float], None],
+) -> Reconstruction:
+    from leakpipe.attacks.recursive.image import ImageSettings  # SciPy's solvers take a while to import
+    from leakpipe.attacks.recursive.invert import RecursiveSettings, invert_recursively
+
+    usual = ImageSettings()
+    scale = settings.total_variation_weight / usual.total_variation[0]
+    stages = len(usual.total_variation) + len(usual.refinement)
+    image = replace(
+        usual,
+        total_variation=tuple(scale * weight for weight in usual.total_variation),
+        refinement=tuple(scale * weight for weight in usual.refinement),
+        iterations=max(1, settings.iterations // stages),
+        decay=settings.spectrum_decay,
+    )
+    curves: dict[str, list[float]] = {"iteration": [], "map_error": []}
+
+    def on_stage(error: float, _images: Tensor) -> None:
+        curves["iteration"].append(image.iterations * (len(curves["iteration"]) + 1))
+        curves["map_error"].append(error)
+        on_iteration(int(curves["iteration"][-1]), error)
+
+    generator = torch.Generator().manual_seed(seed)
+    found = invert_recursively(observation, RecursiveSettings(image), generator, on_stage=on_stage)
+    labels, how = _choose_labels(observation, settings, seed=seed)
+    assert labels is not None  # the settings do not search them
+    doubtful = sum(layer.doubtful for layer in found.layers)
+    counted = f"Maps of {len(found.layers)} convolutions were recovered; {doubtful} of their units may be on or off."
+    return Reconstruction(
+        images=found.images,
+        labels=labels,
+        objective=found.map_error if found.layers else None,
+        explained=max(0.0, 1 - (found.map_error / found.start_error) ** 2) if found.layers else 0.0,
+        iterations=image.iterations * len(curves["iteration"]),
+        stopped="finished",
+        curves=curves,
+        notes=[*([counted] if found.layers else []), *found.notes, *how],
+        layers=[asdict(layer) for layer in found.layers],
     )
 
 

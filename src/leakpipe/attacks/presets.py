@@ -182,6 +182,19 @@ PRESETS.add(
     ),
 )
 
+PRESETS.add(
+    "recursive",
+    Preset(
+        paper="this repository: feature maps by null spaces and linear algebra, block by block, then the image below",
+        settings=AttackSettings(
+            method="recursive",
+            total_variation_weight=10.0,
+            spectrum_decay=0.5,
+            iterations=2100,  # of L-BFGS, in seven stages
+        ),
+    ),
+)
+
 
 def resolve_settings(attack: AttackParams, client: str) -> AttackSettings:
     """The preset's settings with those fields replaced that params.yaml sets, for the attack or for `client`.

@@ -4,6 +4,7 @@ from leakpipe.params.attacks import AttackSettings
 
 # Settings that interpret an update as that of a single client.
 SINGLE_CLIENT = {
+    "method": "recursive",
     "batch_norm": "exact",
     "update_gradient": "detached",
     "global_model": "drifting",
@@ -11,6 +12,13 @@ SINGLE_CLIENT = {
     "variance": "biased",
     "local_batches": "single",
 }
+
+RECURSIVE_MODELS = ("resnet20", "resnet18", "resnet34")  # of `leakpipe.models.catalog.MODELS`
+
+
+def needs_statistics(settings: AttackSettings) -> bool:
+    """Whether the attack cannot go without batch statistics."""
+    return settings.batch_norm_weight > 0 or settings.method == "recursive"
 
 
 def matches_weights(settings: AttackSettings) -> bool:

@@ -120,6 +120,8 @@ def invert(
                     run.details.setdefault("attacks", []).append(result.pop("summary"))
                     for curve, values in result["curves"].items():
                         run.add_curve(f"round{result['round']}/{curve}", result["steps"], values)
+                    for curve, values in result["layers"].items():  # against the number of the map, the last one first
+                        run.add_curve(f"round{result['round']}/layer_{curve}", range(1, 1 + len(values)), values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +143,7 @@ class _Attack:
         from leakpipe.attacks.checkpoint import Checkpoint
         from leakpipe.attacks.files import save_reconstruction
         from leakpipe.attacks.optimise import invert as run_attack
+        from leakpipe.attacks.requirements import needs_statistics
         from leakpipe.attacks.threat_model import observe
         from leakpipe.data.priors import choose_priors, load_priors
         from leakpipe.errors import LeakpipeError
@@ -164,7 +167,7 @@ class _Attack:
 
         started = time.perf_counter()
         try:
-            matched = self.settings.batch_norm_weight > 0 and self.settings.batch_norm == "update"
+            matched = needs_statistics(self.settings) and self.settings.batch_norm == "update"
             if matched and self.granted.batch_norm == "none":
                 raise LeakpipeError("the attack needs running statistics, withheld by threat_model.batch_norm: none")
             observation = observe(state, stored, self.granted, priors=grant, defense=self.defense)
@@ -193,8 +196,16 @@ class _Attack:
             "objective": result.objective,
             "explained": result.explained,
             "notes": list(result.notes),
+            **({"layers": list(result.layers)} if result.layers else {}),
         }
-        return {"round": cell["round"], "steps": curves.pop("iteration", []), "curves": curves, "summary": summary}
+        measured = ("residual", "doubtful") if result.layers else ()
+        return {
+            "round": cell["round"],
+            "steps": curves.pop("iteration", []),
+            "curves": curves,
+            "layers": {name: [layer[name] for layer in result.layers] for name in measured},
+            "summary": summary,
+        }
 
     def _key(self, seed: int, model: Path, update: Path) -> str:
         """Everything that an attack depends on: a checkpoint of another attack must not be continued."""

@@ -41,7 +41,7 @@ def stop_cleanly() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo("Interrupted: the same command continues from the last checkpoint.", err=True)
+        click.echo("Interrupted: the same command continues from the last checkpoint, if there is one.", err=True)
         raise SystemExit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from leakpipe.params.types import Name, Registered, Section, Seeds, Switchable
 
 RENAMED_PRESETS = {"leakpipe": "bn-cosine"}  # read for one more release, with a warning
+RECURSIVE_SETTINGS = ("method", "labels", "total_variation_weight", "iterations", "spectrum_decay")
 Iterations = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
@@ -34,6 +35,13 @@ def _growing(sizes: tuple[int, ...]) -> tuple[int, ...]:
 
 class AttackSettings(Section):
     """All settings of the inversion loop. Presets fix these; params.yaml may override each."""
+
+    method: Literal["search", "recursive"] = Field(
+        default="search",
+        description="`search` moves candidate images until they explain the update; `recursive` recovers the feature "
+        "maps of a residual network by linear algebra, from the last block downwards, and then searches the image "
+        "below them.",
+    )
 
     # The assumed training, and what is known of the client.
     batch_norm: Literal["frozen", "update", "exact", "none"] = Field(
@@ -183,6 +191,18 @@ class AttackSettings(Section):
     candidate_input: Literal["normalized", "raw"] = Field(
         default="normalized", description="Whether candidates are normalised as the client's images are."
     )
+
+    @model_validator(mode="after")
+    def _method_uses_all(self) -> Self:
+        if self.method == "recursive":
+            if self.labels == "joint":
+                raise ValueError("labels: joint is searched by method: search only; take granted or recovered")
+            for name, field in type(self).model_fields.items():
+                is_setting = name in AttackSettings.model_fields and name not in RECURSIVE_SETTINGS
+                if is_setting and getattr(self, name) != field.default:
+                    usable = ", ".join(RECURSIVE_SETTINGS[1:])
+                    raise ValueError(f"{name}: has no effect with method: recursive, which has {usable}; remove it")
+        return self
 
     @model_validator(mode="after")
     def _terms_fit(self) -> Self:

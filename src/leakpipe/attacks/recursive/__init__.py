@@ -1,0 +1,1 @@
+"""Recursive inversion: a residual network's feature maps by linear algebra, then the image below them."""

@@ -1,0 +1,241 @@
+"""One block: its inner map and its input, from what the blocks above have given."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from leakpipe.attacks.recursive.below import Arrived
+from leakpipe.attacks.recursive.found import Descent, LayerReport
+from leakpipe.attacks.recursive.gradients import (
+    can_read_gradient,
+    can_solve_inner,
+    has_spare_equations,
+    read_gradient,
+    refine_inner,
+    solve_inner,
+)
+from leakpipe.attacks.recursive.inputs import (
+    Equations,
+    convolution_equations,
+    gradient_equations,
+    null_space_equations,
+    shortcut_equations,
+    solve_map,
+)
+from leakpipe.attacks.recursive.layer import Layer
+from leakpipe.attacks.recursive.masks import Mask, guess_mask, read_mask, trust_channels
+from leakpipe.attacks.recursive.nullspace import find_null_space, scale_map
+from leakpipe.attacks.recursive.structure import Block
+
+LEAST_GAP = 30.0  # of the eigenvalue behind a null space to the one inside it, below which there is none
+WORST_FIT = 0.05  # relative residual of a weight's gradient, above which a map is not believed
+ROUGH_FIT = 2e-3  # relative residual, above which the fixed-point iteration is not believed to have ended
+MASK_ROUNDS = 6
+
+
+class BlockStep:
+    """One block: ReLU(shortcut(x) + BN(conv(ReLU(BN(conv(x))))))."""
+
+    def __init__(
+        self,
+        block: Block,
+        layers: Mapping[str, Layer],
+        found: Descent,
+        generator: torch.Generator,
+        above: Block | None,
+    ) -> None:
+        self.block, self.found, self.generator = block, found, generator
+        self.first, self.second = (layers[unit.convolution] for unit in block.residual)
+        self.projection = layers[block.projection.convolution] if block.projection else None
+        self.output = found.raw.get(above.residual[0].convolution) if above else None
+        self.mask = guess_mask(self.output) if self.output is not None else None
+
+    def run(self, keep: Callable[[LayerReport, Tensor], None]) -> str:
+        """Recovers the block's two maps and the gradient at its input; returns why not, or nothing."""
+        for layer, is_inner in ((self.second, True), (self.first, False)):
+            if not is_inner and self.mask is not None:
+                self.found.arrived = self._arrived()
+            for recover in (self._by_null_space, self._inner if is_inner else self._input):
+                recovered = recover(layer)
+                if recovered is not None:
+                    keep(*recovered)
+                    break
+            else:
+                return f"{layer.name}: what it reads did not come out: {self._why(layer)}."
+        self.found.arriving = self._arriving_below()
+        return ""
+
+    def _why(self, layer: Layer) -> str:
+        if layer is self.first and self._count_equations() < int(np.prod(layer.input_shape)):
+            return f"{self._count_equations()} equations for {int(np.prod(layer.input_shape))} unknowns"
+        if layer is self.second and not can_solve_inner(layer):
+            return f"{layer.positions} positions, more than the {layer.weight[:, 0].numel()} gradient equations"
+        return "the equations do not fit"
+
+    def _by_null_space(self, layer: Layer) -> tuple[LayerReport, Tensor] | None:
+        if not (layer.has_null_space and layer.stride == 1 and layer.kernel > 1):
+            return None
+        space = find_null_space(layer, self.generator)
+        if space.gap() < LEAST_GAP:
+            return None
+        raw = scale_map(layer, space.vectors[0])
+        residual = float(space.eigenvalues[0].abs().sqrt())
+        return LayerReport(layer.name, "null space", space.gap(), residual, guess_mask(raw).doubtful), raw
+
+    def _inner(self, layer: Layer) -> tuple[LayerReport, Tensor] | None:
+        """The inner map, from the gradient that arrives at the block's output."""
+        arriving, mask = self.found.arriving, self.mask
+        if not can_solve_inner(layer) or arriving is None or mask is None:
+            return None
+        rough, inner, raw, fit = False, None, torch.empty(0), float("inf")
+        trusted = trust_channels(layer, arriving * mask.on)
+        for _ in range(MASK_ROUNDS):
+            if not rough:
+                inner, raw = solve_inner(layer, arriving * mask.on, trusted, inner)
+            assert inner is not None
+            normalised = layer.normalise(layer.convolve(inner))
+            fit = _misfit(layer, layer.enter(arriving * mask.on, normalised), inner, trusted)
+            rough = rough or (fit > ROUGH_FIT and not has_spare_equations(layer))
+            if rough:
+                inner, raw = refine_inner(layer, arriving * mask.on, trusted, inner)
+                normalised = layer.normalise(layer.convolve(inner))
+                fit = _misfit(layer, layer.enter(arriving * mask.on, normalised), inner, trusted)
+            if not can_read_gradient(layer):
+                break
+            passed = layer.leave(read_gradient(layer, inner), normalised, 1 - mask.on)
+            better = read_mask(mask, passed, arriving, trusted)
+            changed = better.on != mask.on
+            mask = better
+            trusted = trust_channels(layer, arriving * mask.on)
+            if not changed.any():
+                break
+        if fit > WORST_FIT:
+            return None
+        self.mask = mask
+        return LayerReport(layer.name, "gradient", None, fit, guess_mask(raw).doubtful), raw
+
+    def _input(self, layer: Layer) -> tuple[LayerReport, Tensor] | None:
+        """The block's input, from its output, its inner map and the gradient at the inner map."""
+        if self.output is None or self.mask is None:
+            return None
+        inner, second = self.found.maps[self.second.name], self.second
+        mask = guess_mask(self.found.raw[second.name])
+        passed, arriving = self._behind_block(), second.convolve_back(self._before_second())
+        if self._count_equations() < int(np.prod(layer.input_shape)):
+            return None
+        exact = self._exact_equations(inner, mask)
+        raw, residual = solve_map(layer.input_shape, exact)
+        if not layer.has_null_space:
+            for _ in range(MASK_ROUNDS):
+                features = raw.clamp_min(0)
+                more = self._gradient_equations(features, inner, mask, arriving, passed)
+                raw, residual = solve_map(layer.input_shape, exact + more, features)
+                if not can_read_gradient(layer):
+                    continue
+                features = raw.clamp_min(0)
+                normalised = layer.normalise(layer.convolve(features))
+                read = layer.leave(read_gradient(layer, features), normalised, 1 - mask.on)
+                better = read_mask(mask, read, arriving, trust_channels(layer, arriving * mask.on))
+                if bool((better.on == mask.on).all()):
+                    break
+                mask = better
+        if residual > WORST_FIT:
+            return None
+        return LayerReport(layer.name, "least squares", None, residual, guess_mask(raw).doubtful), raw
+
+    def _arrived(self) -> Arrived:
+        inner, mask = self.found.maps[self.second.name], guess_mask(self.found.raw[self.second.name])
+        passed = self.second.convolve_back(self._before_second()) * mask.on
+        known = self.first.unscale(inner)
+        return Arrived(self.first, passed, known, mask.on, self.projection, self._behind_block())
+
+    def _count_equations(self) -> int:
+        """Of the input: at most as many as there are units on, and entries of weight gradients that tell of it."""
+        readers = [layer for layer in (self.first, self.projection) if layer is not None]
+        count = sum(layer.gradient.numel() for layer in readers)
+        count += sum(
+            layer.positions * (layer.weight[0].numel() - layer.positions + 1)
+            for layer in readers
+            if layer.has_null_space
+        )
+        if self.mask is not None:
+            skipped = self.mask.certain if self.projection else self.mask.certain[:, : self.first.input_shape[1]]
+            count += int(skipped.sum()) + int(guess_mask(self.found.raw[self.second.name]).certain.sum())
+        return count
+
+    def _exact_equations(self, inner: Tensor, mask: Mask) -> list[Equations]:
+        """Those that hold whatever units in doubt are."""
+        assert self.output is not None
+        assert self.mask is not None
+        skipped = self.output - self.second.forward(inner)
+        equations = [convolution_equations(self.first, self.first.unscale(inner), mask.certain)]
+        if self.projection is None:
+            shape = self.first.input_shape
+            equations.append(shortcut_equations(self.block.stride, shape, skipped, self.mask.certain))
+        else:
+            known = self.projection.unscale(skipped)
+            equations.append(convolution_equations(self.projection, known, self.mask.certain))
+        readers = [layer for layer in (self.first, self.projection) if layer is not None and layer.has_null_space]
+        return equations + [null_space_equations(layer) for layer in readers]
+
+    def _gradient_equations(
+        self, features: Tensor, inner: Tensor, mask: Mask, arriving: Tensor, passed: Tensor
+    ) -> list[Equations]:
+        """Those of the weight gradients, given a guess of the input for ẑ where units are off."""
+        first = self.first
+        normalised = torch.where(mask.on > 0, first.unscale(inner), first.normalise(first.convolve(features)))
+        trusted = trust_channels(first, arriving * mask.on)
+        equations = [gradient_equations(first, first.enter(arriving * mask.on, normalised), trusted)]
+        if self.projection is not None:
+            side = self.projection
+            before = side.enter(passed, side.normalise(side.convolve(features)))
+            equations.append(gradient_equations(side, before, torch.ones_like(side.scale)))
+        return equations
+
+    def _before_second(self) -> Tensor:
+        """Δ of the second convolution."""
+        inner = self.found.maps[self.second.name]
+        if can_read_gradient(self.second):
+            return read_gradient(self.second, inner)
+        normalised = self.second.normalise(self.second.convolve(inner))
+        return self.second.enter(self._masked(), normalised)
+
+    def _behind_block(self) -> Tensor:
+        """Gradient that passed the block's last ReLU."""
+        inner = self.found.maps[self.second.name]
+        normalised = self.second.normalise(self.second.convolve(inner))
+        if self.mask is not None:
+            off = 1 - self.mask.on
+        else:
+            off = (self.second.rescale(normalised) + self.found.maps[self.first.name] < 0).double()
+        if can_read_gradient(self.second):
+            return self.second.leave(read_gradient(self.second, inner), normalised, off)
+        return self._masked()
+
+    def _masked(self) -> Tensor:
+        assert self.found.arriving is not None
+        assert self.mask is not None
+        return self.found.arriving * self.mask.on
+
+    def _arriving_below(self) -> Tensor | None:
+        """Gradient at the block's input; None where the first convolution has too many positions to read it."""
+        if not can_read_gradient(self.first):
+            return None
+        features, passed = self.found.maps[self.first.name], self._behind_block()
+        below = self.first.convolve_back(read_gradient(self.first, features))
+        if self.projection is not None:
+            side = self.projection
+            return below + side.convolve_back(
+                side.enter(passed, side.normalise(side.convolve(features)), own_means=True)
+            )
+        stride = self.block.stride
+        below[:, :, ::stride, ::stride] += passed[:, : below.shape[1]]
+        return below
+
+
+def _misfit(layer: Layer, before: Tensor, features: Tensor, trusted: Tensor) -> float:
+    """Relative residual of the weight's gradient, over the trusted channels."""
+    gradient = layer.gradient.flatten(1) * trusted[:, None]
+    return float((layer.weight_gradient(before, features) * trusted[:, None] - gradient).norm() / gradient.norm())

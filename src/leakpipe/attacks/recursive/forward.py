@@ -1,0 +1,67 @@
+"""The network from the image on, with batch normalisation fixed at the statistics that the update gives away."""
+
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, max_pool2d, pad, relu
+
+from leakpipe.attacks.recursive.layer import Layer
+from leakpipe.attacks.recursive.structure import Block, Chain
+from leakpipe.models.preprocessing import normalize_input
+
+
+class FixedNetwork:
+    """Maps of images, as a function of a given precision.
+
+    Args:
+        chain: The network.
+        layers: What is known of its units.
+        dtype: Of the arithmetic.
+    """
+
+    def __init__(self, chain: Chain, layers: Mapping[str, Layer], dtype: torch.dtype) -> None:
+        self.chain, self.layers = chain, layers
+        self.kernels = {}
+        for name, layer in layers.items():
+            factor = layer.scale / layer.deviation
+            weight = layer.weight * factor[:, None, None, None]
+            self.kernels[name] = weight.to(dtype), (layer.shift - layer.mean * factor).to(dtype)
+
+    def apply(self, name: str, features: Tensor) -> Tensor:
+        """Returns what a convolution and its batch normalisation make of `features`."""
+        weight, bias = self.kernels[name]
+        layer = self.layers[name]
+        return conv2d(features, weight, bias, stride=layer.stride, padding=layer.padding)
+
+    def shortcut(self, block: Block, features: Tensor) -> Tensor:
+        """Returns what a block's shortcut makes of its input."""
+        if block.projection is not None:
+            return self.apply(block.projection.convolution, features)
+        kept = features[:, :, :: block.stride, :: block.stride]
+        added = self.layers[block.residual[-1].convolution].output_shape[1] - features.shape[1]
+        return pad(kept, (0, 0, 0, 0, 0, added))
+
+    def maps(self, images: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
+        """Returns what the convolutions named `wanted` read; the pass ends with the last of them.
+
+        Args:
+            images: Shape (batch, 1 or 3, height, width) in [0, 1].
+            wanted: Names of convolutions in blocks.
+        """
+        found: dict[str, Tensor] = {}
+        features = relu(self.apply(self.chain.stem.convolution, normalize_input(images)))
+        if self.chain.pooled:
+            features = max_pool2d(features, 3, stride=2, padding=1)
+        for block in self.chain.blocks:
+            value = features
+            for unit in block.residual:
+                if unit.convolution in wanted:
+                    found[unit.convolution] = value
+                if len(found) == len(set(wanted)):
+                    return found
+                value = self.apply(unit.convolution, value)
+                if unit is not block.residual[-1]:
+                    value = relu(value)
+            features = relu(value + self.shortcut(block, features))
+        return found

@@ -1,0 +1,52 @@
+"""What a descent through the network recovers, and how each map came out."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from leakpipe.attacks.recursive.below import Arrived
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """How a map came out.
+
+    Attributes:
+        layer: The convolution that reads it.
+        how: "null space", "gradient" (equations of the weight's gradient) or "least squares".
+        gap: Ratio of the eigenvalue behind the null space to the one inside; None where there is no null space.
+        residual: Relative residual of the equations.
+        doubtful: Units of the map whose values do not tell whether they are on.
+    """
+
+    layer: str
+    how: str
+    gap: float | None
+    residual: float
+    doubtful: int
+
+
+@dataclass
+class Descent:
+    """What was recovered.
+
+    Attributes:
+        maps: What convolutions read, by their names, nonnegative.
+        raw: The same, not clamped: entries below 0 tell the noise.
+        reports: One for each of them.
+        arriving: Gradient of the loss at the lowest block's input that was recovered; None where none was.
+        arrived: Gradients at the lowest block whose inner map was recovered; None where none was.
+        stopped: Why it went no further, in a sentence; empty where it reached the stem.
+    """
+
+    maps: dict[str, Tensor] = field(default_factory=dict)
+    raw: dict[str, Tensor] = field(default_factory=dict)
+    reports: list[LayerReport] = field(default_factory=list)
+    arriving: Tensor | None = None
+    arrived: Arrived | None = None
+    stopped: str = ""
+
+    def keep(self, report: LayerReport, raw: Tensor) -> None:
+        """Add a map."""
+        self.maps[report.layer], self.raw[report.layer] = raw.clamp_min(0), raw
+        self.reports.append(report)

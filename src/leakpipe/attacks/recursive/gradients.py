@@ -1,0 +1,167 @@
+"""The gradient step: G = Σ_p Δ_p ⊗ P_p is linear in Δ for a known map, and linear in the map for a known Δ.
+
+Where a layer has no more positions than its patches have entries, a known map gives Δ without knowing any ReLU's mask:
+`read_gradient`. Where 9·(channels out) is at least the number of positions, a known gradient behind batch
+normalisation gives the map: `solve_inner`.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import unfold
+
+from leakpipe.attacks.recursive.inputs import Equations, solve_map
+from leakpipe.attacks.recursive.layer import Layer, by_channel
+from leakpipe.attacks.recursive.nonnegative import solve_nonnegative
+
+RIDGE = 1e-13  # of the largest eigenvalue of a normal matrix: rounding, not a regulariser
+ROUNDS = 12  # of the fixed-point iteration for ẑ, in one call
+ENOUGH = 1.03  # equations per unknown, below which channels that are not trusted have to help
+SPARE = 1.15  # equations per unknown that need no constraint
+MANY = 1.3
+STEPS = 12  # of Gauss–Newton
+SETTLED_STEP = 0.02  # least relative gain of a step
+SETTLED = 1e-5  # relative change of the map that ends it
+
+
+def can_read_gradient(layer: Layer) -> bool:
+    """Returns whether the centred patches of a known map are, in general, linearly independent."""
+    return layer.positions - 1 <= layer.weight[0].numel()
+
+
+def read_gradient(layer: Layer, features: Tensor) -> Tensor:
+    """Returns Δ, the gradient before batch normalisation, shape of the output, given what the layer reads.
+
+    Least squares on G = Δᵀ·(P − mean P): centring changes nothing where Δ sums to zero over the positions, as batch
+    normalisation makes it, and the solution of least norm then does so as well.
+    """
+    patches = layer.patches(features)
+    centred = patches - patches.mean(dim=0)
+    inverse = torch.linalg.pinv(centred @ centred.T, hermitian=True, rtol=RIDGE)
+    return layer.as_map(inverse @ (centred @ layer.gradient.flatten(1).T))
+
+
+def can_solve_inner(layer: Layer) -> bool:
+    """Returns whether there are at least as many gradient equations as unknowns, for every channel."""
+    return layer.stride == 1 and layer.weight[:, 0].numel() >= layer.positions
+
+
+def has_spare_equations(layer: Layer) -> bool:
+    """Returns whether so many gradient equations are left over that the fixed-point iteration suffices."""
+    return layer.weight[:, 0].numel() > MANY * layer.positions
+
+
+def gradient_matrix(layer: Layer, before: Tensor) -> Tensor:
+    """Returns the matrix whose product with one channel of a map is its part of the weight gradient.
+
+    Args:
+        layer: Of stride 1, so that input and output have the same positions.
+        before: Δ, shape of the output.
+
+    Returns:
+        Shape (channels out, kernel², positions); every channel in has the same.
+    """
+    kernel, channels = layer.kernel, before.shape[1]
+    taps = unfold(before, kernel, padding=kernel - 1 - layer.padding).transpose(1, 2).flatten(0, 1)
+    return taps.view(-1, channels, kernel**2).flip(-1).permute(1, 2, 0)
+
+
+def solve_inner(layer: Layer, received: Tensor, trusted: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Returns the map that the layer read, given the gradient behind its batch normalisation.
+
+    Δ depends on the map through ẑ, so that least squares and a forward pass take turns until nothing changes. Where
+    there are few more equations than unknowns, least squares are nonnegative ones, which take longer.
+
+    Args:
+        layer: With enough equations (`can_solve_inner`).
+        received: Gradient behind batch normalisation, shape of the output.
+        trusted: Weight of each channel's equations, shape (channels out,): 0 where `received` may be wrong.
+        start: Of the map; without one, ẑ starts at 0.
+
+    Returns:
+        The nonnegative map, and the solution without that constraint, whose entries below 0 tell its noise.
+    """
+    features, normalised = start, torch.zeros_like(received)
+    wanted = layer.gradient.permute(0, 2, 3, 1) * trusted[:, None, None, None]
+    normal = right = torch.empty(0)
+    equations = float(trusted.sum()) * layer.kernel**2
+    if equations < ENOUGH * layer.positions and has_spare_equations(layer):
+        trusted = torch.ones_like(trusted)
+        wanted = layer.gradient.permute(0, 2, 3, 1)
+    spare = has_spare_equations(layer) or equations > SPARE * layer.positions
+    for _ in range(ROUNDS):
+        if features is not None:
+            normalised = layer.normalise(layer.convolve(features))
+        matrix = gradient_matrix(layer, layer.enter(received, normalised)) * trusted[:, None, None]
+        rows = matrix.flatten(0, 1)
+        normal, right = rows.T @ rows, rows.T @ wanted.flatten(0, 2)
+        normal.diagonal().add_(RIDGE * normal.diagonal().mean() + 1e-300)
+        if spare:
+            found = _as_input(layer, torch.linalg.solve(normal, right)).clamp_min(0)
+        else:
+            guess = None if features is None else features.transpose(0, 1).flatten(1).T
+            found = _as_input(layer, solve_nonnegative(normal, right, guess))
+        settled = features is not None and float((found - features).norm()) < SETTLED * float(found.norm())
+        features = found
+        if settled:
+            break
+    assert features is not None
+    return features, _as_input(layer, torch.linalg.solve(normal, right))
+
+
+def refine_inner(layer: Layer, received: Tensor, trusted: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the map that the layer read, by Gauss–Newton steps on G = Δ(map)ᵀ·P(map).
+
+    Where the fixed-point iteration of `solve_inner` is slow, or ends beside the solution, this is not. Entries at 0
+    that the equations do not pull up stay at 0.
+
+    Args:
+        layer: As for `solve_inner`, like the next two.
+        received: Gradient behind batch normalisation.
+        trusted: Weight of each channel's equations.
+        start: A map near the solution.
+
+    Returns:
+        As `solve_inner`.
+    """
+    features, best = start, float("inf")
+    for _ in range(STEPS):
+        system = _Linearised(layer, received, trusted, features)
+        if float(system.misfit.norm()) > best * (1 - SETTLED_STEP):
+            break
+        best = float(system.misfit.norm())
+        features = (features + system.solve((features > 0) | (system.back(system.misfit) > 0))).clamp_min(0)
+    last = _Linearised(layer, received, trusted, features)
+    return features, features + last.solve(torch.ones_like(features, dtype=torch.bool))
+
+
+class _Linearised:
+    """The equations G = Δ(map)ᵀ·P(map) around a map, in units of Δ."""
+
+    def __init__(self, layer: Layer, received: Tensor, trusted: Tensor, features: Tensor) -> None:
+        before = layer.enter(received, layer.normalise(layer.convolve(features)))
+        self.layer, self.scale = layer, (trusted / before.square().sum(dim=(0, 2, 3)).mean().sqrt())[:, None]
+        self.slope = by_channel(-layer.scale * layer.scale_gradient / (layer.positions * layer.deviation.square()))
+        self.patches, self.matrix = layer.patches(features), layer.by_position(before)
+        self.misfit = self.scale * (layer.gradient.flatten(1) - self.matrix.T @ self.patches)
+
+    def forward(self, step: Tensor) -> Tensor:
+        layer = self.layer
+        change = layer.by_position(self.slope * layer.convolve(step)).T @ self.patches
+        return self.scale * (self.matrix.T @ layer.patches(step) + change)
+
+    def back(self, residual: Tensor) -> Tensor:
+        layer, weighted = self.layer, self.scale * residual
+        pulled = layer.convolve_back(self.slope * layer.as_map(self.patches @ weighted.T))
+        return layer.gather(self.matrix @ weighted) + pulled
+
+    def solve(self, free: Tensor) -> Tensor:
+        """Returns the step that solves them in the least-squares sense, with the entries that are not free at 0."""
+        equations = Equations(
+            lambda step: self.forward(step * free), lambda residual: self.back(residual) * free, self.misfit
+        )
+        return solve_map(self.layer.input_shape, [equations])[0] * free
+
+
+def _as_input(layer: Layer, columns: Tensor) -> Tensor:
+    batch, channels, height, width = layer.input_shape
+    return columns.T.reshape(channels, batch, height, width).transpose(0, 1)

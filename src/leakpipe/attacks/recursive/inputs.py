@@ -1,0 +1,114 @@
+"""A block's input by linear least squares, from its output, its inner map and the gradient of its first convolution."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator, lsmr
+from torch import Tensor
+
+from leakpipe.attacks.recursive.layer import Layer, by_channel
+from leakpipe.attacks.recursive.nullspace import outside_rows, outside_rows_back, row_space
+
+ITERATIONS = 400
+TOLERANCE = 1e-9
+Shape = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Equations:
+    """Linear equations `forward(map) = target`; `back` is the adjoint of `forward`."""
+
+    forward: Callable[[Tensor], Tensor]
+    back: Callable[[Tensor], Tensor]
+    target: Tensor
+
+
+def convolution_equations(layer: Layer, normalised: Tensor, known: Tensor) -> Equations:
+    """Returns: the convolution's output is as it is known, in deviations of the batch.
+
+    Args:
+        layer: That reads the unknown map.
+        normalised: ẑ.
+        known: Where, of 0 and 1, same shape.
+    """
+    weights = known / by_channel(layer.deviation)
+    target = known * normalised + weights * by_channel(layer.mean)
+    return Equations(
+        lambda features: layer.convolve(features) * weights, lambda value: layer.convolve_back(value * weights), target
+    )
+
+
+def null_space_equations(layer: Layer) -> Equations:
+    """Returns: the centred patches lie in the rows of the gradient."""
+    rows = row_space(layer)
+    return Equations(
+        lambda features: outside_rows(layer, rows, features),
+        lambda residual: outside_rows_back(layer, rows, residual),
+        torch.zeros(layer.positions, len(rows), dtype=rows.dtype),
+    )
+
+
+def gradient_equations(layer: Layer, before: Tensor, trusted: Tensor) -> Equations:
+    """Returns: the weight's gradient is Σ_p Δ_p ⊗ P_p, in units that make it comparable with a convolution's output.
+
+    Args:
+        layer: That reads the unknown map.
+        before: Δ.
+        trusted: Weight of each channel out, shape (channels out,).
+    """
+    unit = trusted / before.square().sum(dim=(0, 2, 3)).mean().sqrt().clamp_min(1e-30)
+    matrix = layer.by_position(before).T * unit[:, None]
+    return Equations(
+        lambda features: matrix @ layer.patches(features),
+        lambda residual: layer.gather(matrix.T @ residual),
+        layer.gradient.flatten(1) * unit[:, None],
+    )
+
+
+def shortcut_equations(stride: int, shape: Shape, value: Tensor, known: Tensor) -> Equations:
+    """Returns: a shortcut without parameters gave `value`, which keeps every `stride`-th pixel and adds channels of 0.
+
+    Args:
+        stride: Of the shortcut.
+        shape: Of the unknown map.
+        value: Shape of the block's output.
+        known: Where, of 0 and 1, same shape.
+    """
+    channels = shape[1]
+    mask = known[:, :channels]
+
+    def back(residual: Tensor) -> Tensor:
+        full = residual.new_zeros(shape)
+        full[:, :, ::stride, ::stride] = residual * mask
+        return full
+
+    return Equations(lambda features: features[:, :, ::stride, ::stride] * mask, back, value[:, :channels] * mask)
+
+
+def solve_map(shape: Shape, equations: list[Equations], start: Tensor | None = None) -> tuple[Tensor, float]:
+    """Returns the least-squares solution of all equations together, and the relative residual, by LSMR.
+
+    Args:
+        shape: Of the unknown map.
+        equations: At least one kind.
+        start: Where the iterations begin; zeros without one. What no equation tells stays as it is there.
+    """
+    sizes = [each.target.numel() for each in equations]
+    unknowns = int(np.prod(shape))
+
+    def forward(vector: np.ndarray) -> np.ndarray:
+        features = torch.from_numpy(np.ascontiguousarray(vector)).view(shape)
+        return torch.cat([each.forward(features).flatten() for each in equations]).numpy()
+
+    def back(vector: np.ndarray) -> np.ndarray:
+        parts = torch.from_numpy(np.ascontiguousarray(vector)).split(sizes)
+        pulled = [each.back(part.view(each.target.shape)) for each, part in zip(equations, parts, strict=True)]
+        return torch.stack(pulled).sum(dim=0).flatten().numpy()
+
+    operator = LinearOperator((sum(sizes), unknowns), matvec=forward, rmatvec=back, dtype=np.float64)
+    target = torch.cat([each.target.flatten() for each in equations]).numpy()
+    first = None if start is None else start.flatten().numpy()
+    solution = lsmr(operator, target, atol=TOLERANCE, btol=TOLERANCE, maxiter=ITERATIONS, x0=first)
+    return torch.from_numpy(solution[0]).view(shape), float(solution[3] / np.linalg.norm(target))

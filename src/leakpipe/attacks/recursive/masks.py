@@ -1,0 +1,105 @@
+"""Which units a ReLU let pass: from values near zero, and from gradients read behind it.
+
+After batch normalisation's backward pass one wrong unit stands out, so masks matter more than values. A unit in doubt
+is one whose value is not far from 0 by the value's own noise. Three things settle it, none of which needs the truth:
+
+- batch normalisation's bias gradient is the sum of the gradients that passed, channel by channel: a channel that holds
+  a wrong unit breaks it (`trust_channels`), so that its equations are left out at first;
+- the gradient that is read behind the unit, divided by the one that arrives, is 1 where it is on and 0 where it is off
+  (`read_mask`);
+- both are repeated with the better map that the better mask gives, until no unit changes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from leakpipe.attacks.recursive.layer import PRECISION, Layer, by_channel
+
+ON = 4.0  # deviations of the noise, below which no unit is taken to be on
+SEARCHED = 100.0  # deviations, up to which the gap between units that are off and on is looked for
+CERTAIN = 20.0  # deviations, above which it is certain
+PRIOR_COUNT = 2.0
+GOOD_READING = 0.03  # relative error of a gradient that is read
+LEAST_TRUST = 0.4
+BREACH = 4.0  # deviations of a sum of gradients that are no rounding
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Which units are on.
+
+    Attributes:
+        on: Of 0 and 1, shape of the map.
+        certain: Where a unit is on beyond doubt, of 0 and 1.
+        near: Where a unit's value does not tell whether it is on.
+    """
+
+    on: Tensor
+    certain: Tensor
+    near: Tensor
+
+    @property
+    def doubtful(self) -> int:
+        """How many units are taken to be on though their values could be noise."""
+        return int(((self.on > 0) & (self.certain == 0)).sum())
+
+
+def estimate_noise(values: Tensor) -> Tensor:
+    """Returns the deviation of a nonnegative map's noise at each position, shape (batch, 1, height, width).
+
+    Entries where units are off scatter around 0, so it is the root mean square of those below 0. Noise differs between
+    positions far more than between channels; the map's mean stands in for `PRIOR_COUNT` further channels.
+    """
+    below = values.clamp_max(0).square()
+    counts = (values < 0).sum(dim=1, keepdim=True)
+    overall = below.sum() / counts.sum().clamp_min(1)
+    return ((below.sum(dim=1, keepdim=True) + PRIOR_COUNT * overall) / (counts + PRIOR_COUNT)).sqrt()
+
+
+def guess_mask(values: Tensor) -> Mask:
+    """Returns the mask of a solved map, whose entries where a unit is off scatter around 0, or a little beside it.
+
+    Units are on from the widest gap on, in ratio, between neighbouring values not far above the noise.
+    """
+    noise = estimate_noise(values)
+    ratio = (values / noise.clamp_min(1e-300)).flatten()
+    window = ratio[(ratio > ON) & (ratio < SEARCHED)].sort().values
+    edges = torch.cat([ratio.new_tensor([ON]), window, ratio.new_tensor([SEARCHED])]).log()
+    widest = int(edges.diff().argmax())
+    threshold = float((edges[widest] + edges[widest + 1]).div(2).exp())
+    limit = max(CERTAIN, CERTAIN / ON * threshold) * noise
+    return Mask((values > threshold * noise).double(), (values > limit).double(), values.abs() <= limit)
+
+
+def trust_channels(layer: Layer, passed: Tensor) -> Tensor:
+    """Returns 1 for channels where batch normalisation's bias gradient is the sum of what passed, else 0.
+
+    Where few channels would be left, all are trusted.
+
+    Args:
+        layer: Whose batch normalisation receives the gradient.
+        passed: Gradient that passed the ReLU, shape of the layer's output.
+    """
+    misfit = layer.shift_gradient - passed.sum(dim=(0, 2, 3))
+    noise = (layer.gradient_noise[:, 0].square() + (PRECISION * passed).square().sum(dim=(0, 2, 3))).sqrt()
+    trusted = (misfit.abs() <= BREACH * noise).double()
+    return trusted if float(trusted.mean()) > LEAST_TRUST else torch.ones_like(trusted)
+
+
+def read_mask(mask: Mask, passed: Tensor, arriving: Tensor, trusted: Tensor) -> Mask:
+    """Returns the mask with units near zero decided by the quotient of the gradients behind and before the ReLU.
+
+    Args:
+        mask: A guess, which stands where a unit is not near zero, or too little arrives to tell.
+        passed: Gradient that passed the ReLU, as read from a weight gradient.
+        arriving: Gradient at the ReLU's output.
+        trusted: 0 for channels whose sum of gradients is broken; where the reading is poor, no others change.
+    """
+    error = float((passed - arriving * mask.on).square().mean().sqrt())
+    tells = mask.near & (arriving.abs() > error)
+    if error > GOOD_READING * float(arriving.square().mean().sqrt()):
+        tells &= by_channel(trusted) == 0
+    on = torch.where(tells, (passed * arriving.sign() > arriving.abs() / 2).double(), mask.on)
+    return Mask(on, mask.certain, mask.near)

@@ -1,0 +1,99 @@
+"""The null-space step: the map that a convolution read, from the row space of its weight gradient alone.
+
+Batch normalisation in training mode makes the gradients Δ_p before it sum to zero, so the rows of G = Σ_p Δ_p ⊗ P_p
+lie in the span of the centred patches P_p − mean, and are all of it where n − 1 < min(channels out, patch length).
+With V an orthonormal basis of the rows, the map X solves (I − VVᵀ)(P(X) − mean P(X)) = 0, a homogeneous linear system
+whose solution is unique up to its scale for one image and a 3×3 convolution of stride 1 with zero padding.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator, eigsh
+from torch import Tensor
+
+from leakpipe.attacks.recursive.layer import Layer
+
+GAP = 1e-2  # of the second smallest eigenvalue, above which the smallest is none
+TOLERANCE = 1e-9  # of the eigenvalues, against the largest
+
+
+@dataclass(frozen=True)
+class NullSpace:
+    """Smallest eigenpairs of the system's normal operator.
+
+    Attributes:
+        eigenvalues: In ascending order, float64 of shape (pairs,).
+        vectors: Maps of unit length, shape (pairs, batch, channels, height, width).
+    """
+
+    eigenvalues: Tensor
+    vectors: Tensor
+
+    def gap(self, dimension: int = 1) -> float:
+        """Ratio of the eigenvalue behind the null space of `dimension` to the largest one inside it."""
+        inside = max(float(self.eigenvalues[dimension - 1].abs()), torch.finfo(torch.float64).tiny)
+        return float(self.eigenvalues[dimension]) / inside
+
+
+def row_space(layer: Layer) -> Tensor:
+    """Returns orthonormal columns that span the rows of the gradient, shape (patch length, n − 1)."""
+    matrix = layer.gradient.flatten(1)
+    _, left = torch.linalg.eigh(matrix @ matrix.T)
+    rows: Tensor = torch.linalg.qr(matrix.T @ left[:, -(layer.positions - 1) :])[0]
+    return rows
+
+
+def outside_rows(layer: Layer, rows: Tensor, features: Tensor) -> Tensor:
+    """Returns (I − VVᵀ) of the centred patches of `features`, shape (positions, patch length)."""
+    patches = layer.patches(features)
+    centred = patches - patches.mean(dim=0)
+    return centred - (centred @ rows) @ rows.T
+
+
+def outside_rows_back(layer: Layer, rows: Tensor, residual: Tensor) -> Tensor:
+    """Returns the adjoint of `outside_rows`."""
+    left = residual - (residual @ rows) @ rows.T
+    return layer.gather(left - left.mean(dim=0))
+
+
+def find_null_space(layer: Layer, generator: torch.Generator, *, pairs: int = 2) -> NullSpace:
+    """Returns the smallest eigenpairs of the normal operator, by Lanczos iterations without ever forming it.
+
+    Args:
+        layer: With a null space (`has_null_space`), of stride 1.
+        generator: Draws the start vector.
+        pairs: One more than the null space's dimension at least, to see the gap.
+    """
+    rows, shape = row_space(layer), layer.input_shape
+
+    def multiply(vector: np.ndarray) -> np.ndarray:
+        features = torch.from_numpy(vector).view(shape)
+        return outside_rows_back(layer, rows, outside_rows(layer, rows, features)).flatten().numpy()
+
+    size = int(np.prod(shape))
+    operator = LinearOperator((size, size), matvec=multiply, dtype=np.float64)
+    start = torch.randn(size, generator=generator, dtype=torch.float64).numpy()
+    kept = max(40, 4 * pairs)
+    values, vectors = eigsh(operator, k=pairs, which="SA", v0=start, ncv=min(kept, size - 1), tol=TOLERANCE)
+    order = np.argsort(values)
+    columns = torch.from_numpy(np.ascontiguousarray(vectors[:, order].T)).view(pairs, *shape)
+    return NullSpace(torch.from_numpy(values[order]), columns)
+
+
+def scale_map(layer: Layer, direction: Tensor) -> Tensor:
+    """Returns the multiple of `direction` that has the known batch statistics behind the convolution.
+
+    Its sign is that of a map that is nonnegative, as behind a ReLU; entries that are still negative are rounding and
+    are left, as they tell the noise.
+
+    Args:
+        direction: A map up to its scale.
+    """
+    positive = (
+        direction if float(direction.clamp_min(0).square().sum()) > float(direction.square().sum()) / 2 else -direction
+    )
+    found = layer.convolve(positive).transpose(0, 1).flatten(1).var(dim=1, correction=0)
+    scale = float((layer.variance * found).sqrt().sum() / found.sum())
+    return scale * positive

@@ -1,0 +1,152 @@
+"""What recursive inversion gets of one image: `python -m tests.benchmarks.recursive resnet18 64 --seeds 4,5,6`.
+
+Faces (scikit-image's) at 32 and 64 pixels, phantom X-rays at 224. The attacked client holds one image; four clients of
+8, 8, 32 and 32 others train with it where there were rounds before. What it sends are differences of float32 weights.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from leakpipe.attacks.observation import KnownClient, Observation
+from leakpipe.attacks.recursive.invert import RecursiveSettings, invert_recursively
+from leakpipe.client.batches import make_batches, schedule_batches
+from leakpipe.client.local_update import LocalSettings, local_update
+from leakpipe.client.update import ClientUpdate
+from leakpipe.data.datasets import DATASETS
+from leakpipe.data.images import LabeledImages
+from leakpipe.data.phantom.generate import make_phantoms
+from leakpipe.errors import LeakpipeError
+from leakpipe.federation.pretraining import pretrain
+from leakpipe.metrics.similarity import ssim
+from leakpipe.models.state import ModelState, Tensors, build_module, initial_state
+from leakpipe.params.data import ImagesParams
+from leakpipe.params.models import ModelParams, PretrainingParams
+
+XRAY_SIZE = 224  # pixels; smaller images are faces
+PHANTOMS, PUBLIC_PHANTOMS, PUBLIC_FACES = 420, 300, 42
+OTHERS = ((8, 8), (8, 4), (32, 4), (32, 8))  # images and batch size of the clients that are not attacked
+CLIENT = LocalSettings(learning_rate=0.01, batch_norm_momentum=0.1)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One draw: `public` weights are trained for five epochs on the public images first."""
+
+    model: str
+    size: int
+    seed: int
+    rounds: int
+    public: bool
+
+    def observe(self, data: LabeledImages, cache: Path) -> tuple[Observation, Tensor]:
+        """Returns what the attacker sees, and the attacked image."""
+        images, labels = torch.tensor(data.images), torch.tensor(data.labels)
+        xray = self.size == XRAY_SIZE
+        generator = torch.Generator().manual_seed(1000 + self.seed)
+        order = torch.randperm(len(images), generator=generator)
+        known = PUBLIC_PHANTOMS if xray else PUBLIC_FACES
+        public, rest = order[:known], order[known:]
+        victim = rest[labels[rest] == int(xray)][:1]  # a patient with opacities, or a face
+        params = ModelParams(name=self.model, widths=None, strides=None)
+        state = initial_state(build_module(params, classes=2, image_size=self.size), seed=self.seed)
+        path = cache / f"{self.model}-{self.size}-s{self.seed}-r{self.rounds}{'-public' if self.public else ''}.pt"
+        if path.exists():
+            state = state.with_tensors(*torch.load(path))
+        else:
+            if self.public:
+                state = pretrain(state, images[public], labels[public], PretrainingParams(epochs=5), seed=self.seed)
+            state = self._train(state, images, labels, victim, rest[~torch.isin(rest, victim)], generator)
+            torch.save((state.weights, state.statistics), path)
+        update = local_update(state, make_batches(images[victim], labels[victim], [[0]]), CLIENT)
+        sent = ClientUpdate(_rounded(state.weights, update.weights), _rounded(state.statistics, update.statistics), 1)
+        observation = Observation(
+            before=state,
+            update=sent,
+            settings=CLIENT,
+            image_shape=(images.shape[1], images.shape[2], images.shape[3]),
+            client=KnownClient(images=1, batch_size=1, epochs=1, prior=images[public].mean(dim=0, keepdim=True)),
+        )
+        return observation, images[victim]
+
+    def _train(
+        self,
+        state: ModelState,
+        images: Tensor,
+        labels: Tensor,
+        victim: Tensor,
+        others: Tensor,
+        generator: torch.Generator,
+    ) -> ModelState:
+        clients, first = [(victim, 1)], 0
+        for count, batch_size in OTHERS:
+            clients.append((others[first : first + count], batch_size))
+            first += count
+        total = sum(len(held) for held, _ in clients)
+        for _ in range(self.rounds):
+            weights, statistics = dict(state.weights), dict(state.statistics)
+            for held, batch_size in clients:
+                schedule = schedule_batches(len(held), batch_size, 1, generator)
+                update = local_update(state, make_batches(images[held], labels[held], schedule), CLIENT)
+                for target, change in ((weights, update.weights), (statistics, update.statistics)):
+                    for name, value in change.items():
+                        target[name] = target[name] + value.detach() * (len(held) / total)
+            state = state.with_tensors(weights, statistics)
+        return state
+
+
+def _rounded(before: Tensors, change: Tensors) -> Tensors:
+    return {name: (before[name] + value.detach()) - before[name] for name, value in change.items()}
+
+
+def main() -> None:
+    """Print one line per draw."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.recursive", description=__doc__)
+    parser.add_argument("model", choices=("resnet18", "resnet20", "resnet34"))
+    parser.add_argument("size", type=int)
+    parser.add_argument("--seeds", default="4,5,6")
+    parser.add_argument("--rounds", default="0,12", help="of federated training before the attack")
+    parser.add_argument("--public", action="store_true", help="train on the public images before that")
+    parser.add_argument("--cache", type=Path, default=Path("/tmp/leakpipe-recursive"), help="where models are kept")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    chosen.cache.mkdir(parents=True, exist_ok=True)
+    if chosen.size == XRAY_SIZE:
+        data = make_phantoms(PHANTOMS, XRAY_SIZE, burned_text=True)
+    else:
+        data = DATASETS["lfw-faces"].load(ImagesParams(dataset="lfw-faces", image_size=chosen.size))
+    for seed in map(int, chosen.seeds.split(",")):
+        for rounds in map(int, chosen.rounds.split(",")):
+            observation, truth = Case(chosen.model, chosen.size, seed, rounds, chosen.public).observe(
+                data, chosen.cache
+            )
+            print(
+                f"{chosen.model} {chosen.size} seed {seed} rounds {rounds}: {_attack(observation, truth)}", flush=True
+            )
+
+
+def _attack(observation: Observation, truth: Tensor) -> str:
+    began = time.process_time()
+    try:
+        found = invert_recursively(observation, RecursiveSettings(), torch.Generator().manual_seed(0))
+    except LeakpipeError as error:
+        return str(error)
+    seconds = time.process_time() - began
+    assert observation.client.prior is not None
+    shown = (found.images, observation.client.prior)
+    alike = [ssim(image[0].numpy(), truth[0].numpy(), data_range=1.0) for image in shown]
+    if not found.layers:
+        return " ".join(found.notes)
+    lowest, doubtful = found.layers[-1], sum(layer.doubtful for layer in found.layers)
+    return (
+        f"SSIM {alike[0]:.3f}, prior {alike[1]:.3f}, {seconds:.0f} s of processor time, {len(found.layers)} maps, "
+        f"lowest {lowest.layer} (residual {lowest.residual:.1e}), {doubtful} units in doubt, {' '.join(found.notes)}"
+    )
+
+
+if __name__ == "__main__":
+    main()

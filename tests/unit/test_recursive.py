@@ -1,0 +1,169 @@
+"""Recursive inversion against oracles: true maps in float64, counting arguments, masks flipped on purpose."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from leakpipe.attacks.recursive.gradients import read_gradient, refine_inner, solve_inner
+from leakpipe.attacks.recursive.inputs import convolution_equations, null_space_equations, solve_map
+from leakpipe.attacks.recursive.layer import Layer
+from leakpipe.attacks.recursive.masks import guess_mask, read_mask, trust_channels
+from leakpipe.attacks.recursive.nonnegative import solve_nonnegative
+from leakpipe.attacks.recursive.nullspace import find_null_space, scale_map
+
+EPSILON = 1e-5
+
+
+class Truth:
+    """One convolution with batch normalisation and a ReLU, as a client trains it, in float64.
+
+    Attributes:
+        layer: What the update tells.
+        features: What the convolution read: nonnegative, about half of it 0.
+        before: Gradient at the convolution's output.
+        passed: Gradient behind batch normalisation.
+        arriving: Gradient behind the ReLU.
+    """
+
+    def __init__(self, *, batch: int = 1, channels: int = 12, width: int = 24, size: int = 4, stride: int = 1) -> None:
+        generator = torch.Generator().manual_seed(channels + width + size)
+
+        def draw(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+        self.features = draw(batch, channels, size, size).clamp_min(0)
+        weight = (draw(width, channels, 3, 3) / 10).requires_grad_()
+        scale, shift = (1 + draw(width) / 10).requires_grad_(), (draw(width) / 10).requires_grad_()
+        convolved = torch.nn.functional.conv2d(self.features, weight, stride=stride, padding=1)
+        convolved.retain_grad()
+        normalised = torch.nn.functional.batch_norm(convolved, None, None, scale, shift, True, 0.0, EPSILON)
+        normalised.retain_grad()
+        self.output = normalised.relu()
+        self.arriving = draw(*self.output.shape)
+        (self.output * self.arriving).sum().backward()
+        assert convolved.grad is not None
+        assert normalised.grad is not None
+        assert weight.grad is not None
+        assert scale.grad is not None
+        assert shift.grad is not None
+        self.before, self.passed = convolved.grad, normalised.grad
+        self.output = self.output.detach()
+        variance, mean = torch.var_mean(convolved.detach(), dim=(0, 2, 3), correction=0)
+        self.layer = Layer(
+            name="convolution",
+            weight=weight.detach(),
+            gradient=weight.grad,
+            stride=stride,
+            padding=1,
+            scale=scale.detach(),
+            shift=shift.detach(),
+            scale_gradient=scale.grad,
+            shift_gradient=shift.grad,
+            gradient_noise=torch.full((width, 2), 1e-12, dtype=torch.float64),
+            mean=mean,
+            variance=variance,
+            epsilon=EPSILON,
+            input_shape=tuple(self.features.shape),  # type: ignore[arg-type]
+            output_shape=tuple(convolved.shape),  # type: ignore[arg-type]
+        )
+
+    @property
+    def normalised(self) -> Tensor:
+        return self.layer.normalise(self.layer.convolve(self.features))
+
+
+def relative(found: Tensor, true: Tensor) -> float:
+    return float((found - true).norm() / true.norm())
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_null_space_is_the_map_up_to_its_scale() -> None:
+    truth = Truth()
+    space = find_null_space(truth.layer, generator())
+    assert space.gap() > 1e6
+    assert relative(scale_map(truth.layer, space.vectors[0]), truth.features) < 1e-8
+
+
+@pytest.mark.parametrize(("batch", "dimension"), [(1, 1), (2, 3), (3, 7)])
+def test_null_space_of_a_batch_has_as_many_dimensions_as_mixings_that_keep_the_centring(
+    batch: int, dimension: int
+) -> None:
+    truth = Truth(batch=batch, channels=24, width=60)
+    assert dimension == batch**2 - batch + 1
+    values = find_null_space(truth.layer, generator(), pairs=dimension + 1).eigenvalues
+    assert values[:dimension].abs().max() < 1e-9
+    assert values[dimension] > 1e-3
+
+
+def test_layer_with_too_many_positions_has_no_null_space() -> None:
+    assert not Truth(size=6).layer.has_null_space  # 36 positions, 24 channels
+
+
+def test_gradient_is_read_without_masks() -> None:
+    truth = Truth(size=6)
+    assert relative(read_gradient(truth.layer, truth.features), truth.before) < 1e-8
+
+
+def test_batch_normalisations_backward_pass_and_its_inverse() -> None:
+    truth = Truth(size=6)
+    layer, off = truth.layer, (truth.output == 0).double()
+    assert relative(layer.enter(truth.passed, truth.normalised), truth.before) < 1e-8
+    assert relative(layer.enter(truth.passed, truth.normalised, own_means=True), truth.before) < 1e-8
+    assert relative(layer.leave(truth.before, truth.normalised, off), truth.passed) < 1e-8
+
+
+def test_inverse_of_the_backward_pass_bears_a_coarse_weight_gradient() -> None:
+    truth = Truth(size=6)
+    noisy = {**vars(truth.layer), "scale_gradient": truth.layer.scale_gradient + 0.1}
+    noisy["gradient_noise"] = torch.tensor([[1e-12, 0.1]], dtype=torch.float64).expand(24, 2)
+    passed = Layer(**noisy).leave(truth.before, truth.normalised, (truth.output == 0).double())
+    assert relative(passed, truth.passed) < 1e-6
+
+
+def test_map_of_more_positions_than_channels_comes_from_the_gradient_behind_it() -> None:
+    truth = Truth(size=8)  # 64 positions, 216 equations
+    everywhere = torch.ones_like(truth.layer.scale)
+    found, _ = solve_inner(truth.layer, truth.passed, everywhere)
+    assert relative(found, truth.features) < 1e-4
+    refined, _ = refine_inner(truth.layer, truth.passed, everywhere, found)
+    assert relative(refined, truth.features) < 1e-8
+
+
+def test_channels_with_a_wrong_unit_are_not_trusted_and_the_unit_is_put_right() -> None:
+    truth = Truth(size=8)
+    values = truth.output + 1e-6 * torch.randn(truth.output.shape, generator=generator(), dtype=torch.float64)
+    mask = guess_mask(values)
+    assert torch.equal(mask.on, (truth.output > 0).double())
+    mask.on[0, 3, 2, 2] = 1 - mask.on[0, 3, 2, 2]
+    mask.on[0, 5, 4, 1] = 1 - mask.on[0, 5, 4, 1]
+    mask.near[0, (3, 5), (2, 4), (2, 1)] = True
+    trusted = trust_channels(truth.layer, truth.arriving * mask.on)
+    assert trusted.nonzero().flatten().tolist() == [channel for channel in range(24) if channel not in (3, 5)]
+    found, _ = solve_inner(truth.layer, truth.arriving * mask.on, trusted)
+    normalised = truth.layer.normalise(truth.layer.convolve(found))
+    passed = truth.layer.leave(read_gradient(truth.layer, found), normalised, 1 - mask.on)
+    repaired = read_mask(mask, passed, truth.arriving, trusted)
+    assert torch.equal(repaired.on, (truth.output > 0).double())
+
+
+def test_input_of_a_stride_comes_from_its_output_where_that_is_on_and_the_null_space() -> None:
+    truth = Truth(size=8, stride=2, width=40, channels=12)
+    known = (truth.output > 0).double()
+    equations = [convolution_equations(truth.layer, truth.normalised, known), null_space_equations(truth.layer)]
+    found, residual = solve_map(truth.layer.input_shape, equations)
+    assert residual < 1e-6
+    assert relative(found, truth.features) < 1e-5
+
+
+def test_nonnegative_least_squares_agree_with_scipy() -> None:
+    from scipy.optimize import nnls
+
+    drawn = torch.randn(30, 12, generator=generator(), dtype=torch.float64)
+    targets = torch.randn(30, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = solve_nonnegative(drawn.T @ drawn, drawn.T @ targets)
+    for column in range(5):
+        expected, _ = nnls(drawn.numpy(), targets[:, column].numpy())
+        assert torch.allclose(found[:, column], torch.from_numpy(expected), atol=1e-8)

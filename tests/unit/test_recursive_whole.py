@@ -1,0 +1,50 @@
+"""Recursive inversion of a ResNet-18, from an observation to the image."""
+
+import torch
+from skimage.data import lfw_subset
+from skimage.transform import resize
+
+from leakpipe.attacks.observation import Observation
+from leakpipe.attacks.recursive.image import ImageSettings
+from leakpipe.attacks.recursive.invert import RecursiveSettings, invert_recursively
+from leakpipe.client.batches import make_batches
+from leakpipe.client.local_update import LocalSettings, local_update
+from leakpipe.client.update import ClientUpdate
+from leakpipe.metrics.similarity import ssim
+from leakpipe.models.state import build_module, initial_state
+from leakpipe.params.models import ModelParams
+from tests.unit.attacking import changed, observe
+
+CLIENT = LocalSettings(learning_rate=0.01)
+SHORT = RecursiveSettings(image=ImageSettings(iterations=30, total_variation=(1.0, 0.1), refinement=()))
+
+
+def resnet(size: int = 64) -> tuple[Observation, torch.Tensor]:
+    """One face's update as a client sends it, differences of float32 weights; and the face."""
+    faces = torch.stack([torch.from_numpy(resize(face, (size, size), order=1)) for face in lfw_subset()[:40]])
+    faces = faces[:, None].float().clamp(0, 1)
+    truth = faces[:1]
+    params = ModelParams(name="resnet18", widths=None, strides=None)
+    state = initial_state(build_module(params, classes=2, image_size=size), seed=0)
+    update = local_update(state, make_batches(truth, torch.tensor([0]), [[0]]), CLIENT)
+    rounded = {name: (state.weights[name] + change) - state.weights[name] for name, change in update.weights.items()}
+    update = ClientUpdate(rounded, update.statistics, update.steps)
+    prior = faces[20:].mean(dim=0, keepdim=True)
+    observation = observe(state, truth, [0], update=update, settings=CLIENT, prior=prior)
+    return changed(observation, labels=None), truth
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_face_comes_out_of_a_deep_networks_update() -> None:
+    observation, truth = resnet()
+    found = invert_recursively(observation, SHORT, generator())
+    assert observation.client.prior is not None
+    assert ssim(observation.client.prior[0].numpy(), truth[0].numpy(), data_range=1.0) < 0.6
+    assert ssim(found.images[0].numpy(), truth[0].numpy(), data_range=1.0) > 0.9
+    assert len(found.layers) == 16
+    assert not found.notes
+    assert all(layer.gap is None or layer.gap > 1e6 for layer in found.layers)
+    assert max(layer.residual for layer in found.layers) < 1e-3
