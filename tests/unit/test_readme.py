@@ -25,6 +25,12 @@ ROWS = [
     ("RDLV, 1 image (site-9), no noise", published("site-9", 0), ("leakpipe", "site-9", "none", "rdlv_mean")),
     ("RDLV, 1 image (site-9), σ0 = 5", published("site-9", 5), ("leakpipe", "site-9", "gaussian-5", "rdlv_mean")),
     ("RDLV, 1 image (site-9), σ0 = 20", published("site-9", 20), ("leakpipe", "site-9", "gaussian-20", "rdlv_mean")),
+    ("RDLV, 1 image, σ0 = 5, attacker knows the noise", "", ("leakpipe-adapted", "site-9", "gaussian-5", "rdlv_mean")),
+    (
+        "RDLV, 1 image, σ0 = 20, attacker knows the noise",
+        "",
+        ("leakpipe-adapted", "site-9", "gaussian-20", "rdlv_mean"),
+    ),
     (
         "RDLV, 8 images, batch 4 (site-1), no noise",
         published("site-1", 0),
