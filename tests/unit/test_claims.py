@@ -303,4 +303,4 @@ def test_the_command_writes_the_same_verdicts_and_tables_twice(tmp_path: Path) -
     assert means.loc[first, "ssim"] == pytest.approx(rows.ssim.mean(), abs=5e-5)
     write_json(tmp_path / "roles.json", {"attack": "ours"})
     refused = CliRunner().invoke(main, [*arguments, *out, "--claims", str(tmp_path / "roles.json")])
-    assert refused.output.startswith("Error: --claims: high_risk: required, but missing")
+    assert refused.output == "Error: --claims: high_risk: required, but missing: add it\n"
