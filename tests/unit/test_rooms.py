@@ -13,12 +13,12 @@ ROOT = Path(leakpipe.__file__).parent
 # A room imports only rooms that stand before it.
 ORDER = (
     *("leakpipe", "errors", "randomness", "registry"),
-    *("params", "files", "data", "models", "client", "defenses", "attacks", "federation", "accounting"),
+    *("params", "files", "data", "models", "client", "captured", "defenses", "attacks", "federation", "accounting"),
     *("experiment", "workload", "metrics", "tables", "figures", "claims", "report"),
     *("records", "tracking", "cli", "__main__"),
 )
 NEVER = {"attacks": {"data", "federation"}, "metrics": {"attacks", "federation", "experiment"}}
-LIBRARY = ("models", "client", "defenses", "attacks", "federation", "metrics")
+LIBRARY = ("models", "client", "captured", "defenses", "attacks", "federation", "metrics")
 # Of the packages that leakpipe requires, those that the library does without.
 PIPELINE_ONLY = ("click", "matplotlib", "mlflow", "pandas", "pyarrow", "snakemake", "torchvision", "tqdm", "yaml")
 

@@ -107,7 +107,7 @@ def write_arrays(path: Path, kind: str, arrays: Mapping[str, np.ndarray], metada
     Raises:
         LeakpipeError: The file cannot be written there, or a value is not finite.
     """
-    contiguous = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
+    contiguous = {name: np.asarray(array, order="C") for name, array in sorted(arrays.items())}
     _check_finite(path, contiguous)
     content = save(contiguous)
     sha256 = hashlib.sha256(content).hexdigest()

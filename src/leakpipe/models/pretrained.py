@@ -5,7 +5,6 @@ Files of tensors (`.pth`, `.safetensors`) are read without running any code that
 
 import hashlib
 import io
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,14 +15,12 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.files.log import note_read
 from leakpipe.models.catalog import MODELS, find_model_weights
 from leakpipe.models.layers import head_layer
+from leakpipe.models.names import align_names
 from leakpipe.models.state import ModelState, Tensors, initial_state
 from leakpipe.models.weights import WEIGHTS
 from leakpipe.params.models import ArchitectureParams
 
 NESTED = ("state_dict", "model")  # keys under which training scripts store the weights among other things
-# Prefixes of tensor names: of our storage, torch's DataParallel, AugNet, our adapter of torchvision.
-WRAPPERS = re.compile(r"^(weights/|statistics/|module\.|pre\.|network\.)*")
-OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")  # names in torchvision's published file
 
 
 def pretrained_state(params: ArchitectureParams, weights: str, module: nn.Module, *, seed: int) -> ModelState:
@@ -55,25 +52,25 @@ def take_tensors(state: ModelState, tensors: Tensors, *, source: str) -> ModelSt
         LeakpipeError: A tensor is missing, unknown, not finite or of another shape (except the head's); the message
             begins with `source`.
     """
-    found = {_bare(name): tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
+    found = {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
     expected = {**state.weights, **state.statistics}
-    bare = {_bare(name): name for name in expected}
-    for name in found:
-        if name not in bare:
-            raise LeakpipeError(f"{source}: tensor {name!r} is not one of the model's")
-    head = {name for name, full in bare.items() if full.rpartition(".")[0] == head_layer(state)}
-    fits = all(name in found and found[name].shape == expected[bare[name]].shape for name in head)
+    aligned, _ = align_names(found, expected)
+    for name in found.keys() - aligned.values():
+        raise LeakpipeError(f"{source}: tensor {name!r} is not one of the model's")
+    given = {name: found[theirs] for name, theirs in aligned.items()}
+    head = {name for name in expected if name.rpartition(".")[0] == head_layer(state)}
+    fits = all(name in given and given[name].shape == expected[name].shape for name in head)
     taken: dict[str, Tensor] = {}
-    for name in [name for name in bare if fits or name not in head]:
-        wanted = expected[bare[name]]
-        if name not in found:
+    for name in [name for name in expected if fits or name not in head]:
+        wanted = expected[name]
+        if name not in given:
             raise LeakpipeError(f"{source}: tensor {name!r} is missing; the model has it")
-        if found[name].shape != wanted.shape:
-            shapes = f"shape {tuple(found[name].shape)}, expected {tuple(wanted.shape)}"
+        if given[name].shape != wanted.shape:
+            shapes = f"shape {tuple(given[name].shape)}, expected {tuple(wanted.shape)}"
             raise LeakpipeError(f"{source}: tensor {name!r} has {shapes}")
-        if not torch.isfinite(found[name]).all():
+        if not torch.isfinite(given[name]).all():
             raise LeakpipeError(f"{source}: tensor {name!r} holds values that are not finite (NaN or infinity)")
-        taken[bare[name]] = found[name].to(wanted.dtype)
+        taken[name] = given[name].to(wanted.dtype)
     return state.replacing(taken)
 
 
@@ -118,8 +115,3 @@ def _parse_tensors(content: bytes, path: Path) -> Tensors:
     if not (isinstance(found, Mapping) and found and all(isinstance(value, Tensor) for value in found.values())):
         raise LeakpipeError(f"{path}: expected tensors by name, as `module.state_dict()` returns them")
     return found
-
-
-def _bare(name: str) -> str:
-    """Returns a tensor's name without the prefixes of wrappers."""
-    return OLD_DENSE_LAYER.sub(r"\1\2.", WRAPPERS.sub("", name))

@@ -1,0 +1,1 @@
+"""States and updates of other people's federations: read from files, and matched to a network."""
