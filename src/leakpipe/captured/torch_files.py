@@ -56,7 +56,7 @@ def read_torch(path: Path) -> CapturedState:
     if isinstance(found, list | tuple) and found and all(isinstance(value, Tensor) for value in found):
         notes.append(f"{path.name}: {len(found)} tensors by position.")
         return CapturedState(path, listed_tensors(path, found), positional=True, notes=tuple(notes))
-    states = list(_states(found, ()))
+    states = list(_states(found))
     if not states:
         raise LeakpipeError(f"{path}: holds no state, expected tensors by name, as `module.state_dict()` returns them")
     keys, tensors = _choose(path, states)
@@ -67,16 +67,19 @@ def read_torch(path: Path) -> CapturedState:
     return CapturedState(path, named_tensors(path, tensors), notes=tuple(notes))
 
 
-def _states(found: object, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
-    """Yields the mappings from names to tensors in nested ones, with the keys that lead there."""
-    if not isinstance(found, Mapping) or len(keys) > DEEPEST:
-        return
-    named = {name: value for name, value in found.items() if not str(name).endswith(EXTRA)}
-    if named and all(isinstance(value, Tensor) and isinstance(name, str) for name, value in named.items()):
-        yield keys, named
-        return
-    for key, value in found.items():
-        yield from _states(value, (*keys, str(key)))
+def _states(found: object) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """Yields the mappings from names to tensors in nested ones, with the keys that lead there; each mapping once."""
+    waiting: list[tuple[tuple[str, ...], object]] = [((), found)]
+    seen: set[int] = set()
+    for keys, value in waiting:
+        if not isinstance(value, Mapping) or id(value) in seen or len(keys) > DEEPEST:
+            continue
+        seen.add(id(value))
+        named = {name: each for name, each in value.items() if not str(name).endswith(EXTRA)}
+        if named and all(isinstance(each, Tensor) and isinstance(name, str) for name, each in named.items()):
+            yield keys, named
+        else:
+            waiting += [((*keys, str(key)), each) for key, each in value.items()]
 
 
 def _choose(
