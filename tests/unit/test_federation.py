@@ -59,10 +59,21 @@ SPLIT = Split(
 )  # fmt: skip
 
 
-def federate(*defense: dict[str, object], seed: int = 0, captured: tuple[int, ...] = (1, 3)) -> FederationResult:
+def federate(
+    *defense: dict[str, object],
+    seed: int = 0,
+    captured: tuple[int, ...] = (1, 3),
+    training: dict[str, object] | None = None,
+    own: dict[str, object] | None = None,
+) -> FederationResult:
+    """Four rounds; `own` is the training of the client "one"."""
     params = FederationParams(
         rounds=4, captured_rounds=captured, learning_rate=0.05, local_epochs=2, batch_norm_momentum=0.1,
-        clients={"one": ClientParams(images=1, batch_size=1), "many": ClientParams(images=15, batch_size=4)},
+        training=training or {},
+        clients={
+            "one": ClientParams(images=1, batch_size=1, training=own),
+            "many": ClientParams(images=15, batch_size=4),
+        },
     )  # fmt: skip
     initial = small_state(dtype=torch.float32)
     steps = DefenseSteps.model_validate(defense)
@@ -95,6 +106,30 @@ def test_a_federation_learns_and_captures_what_was_asked() -> None:
         batches = make_batches(IMAGES[:1], LABELS[:1], captured.schedule)
         again = local_update(captured.before, batches, SETTINGS)
         torch.testing.assert_close(dict(captured.update.weights), dict(again.weights), rtol=0, atol=0)
+
+
+def test_clients_train_as_the_parameters_say_and_may_keep_their_optimizer() -> None:
+    """The first round is the same with a kept optimiser as with a fresh one, the second is not."""
+    momentum = {"kind": "sgd", "momentum": 0.9, "weight_decay": 0.5}
+    trainings = ({}, {"optimizer": momentum}, {"optimizer": momentum, "optimizer_state": "kept"})
+    plain, fresh, kept = (federate(captured=(1, 2), training=training).captured for training in trainings)
+    assert [each.settings.training.optimizer.kind for each in fresh] == ["sgd"] * 2
+    weights = [[each.update.weights["head.weight"] for each in run] for run in (plain, fresh, kept)]
+    (plain_first, _), (fresh_first, fresh_second), (kept_first, kept_second) = weights
+    assert torch.equal(fresh_first, kept_first)
+    assert not torch.allclose(plain_first, fresh_first, rtol=1e-3)
+    assert not torch.allclose(fresh_second, kept_second, rtol=1e-3)
+
+
+def test_a_client_may_train_in_its_own_way() -> None:
+    """Its first update is that of a federation that trains so, or of one that does not, while the model moves on."""
+    adam = {"optimizer": {"kind": "adam"}}
+    plain, own, all_of_them = federate(), federate(own=adam), federate(training=adam)
+    name = "head.weight"
+    first, third = ([run.captured[place].update.weights[name] for run in (plain, own, all_of_them)] for place in (0, 1))
+    assert torch.equal(first[1], first[2])
+    assert not torch.allclose(first[0], first[1], rtol=1e-3)
+    assert not torch.allclose(third[1], third[2], rtol=1e-3)
 
 
 def test_same_seed_same_federation_and_noise_differs_between_clients_and_rounds() -> None:

@@ -12,12 +12,18 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from leakpipe.client.batches import Batch, assume_schedule, make_batches, schedule_batches
-from leakpipe.client.local_update import LocalSettings, local_update, mean_loss
+from leakpipe.client.local_update import LocalSettings, local_update
+from leakpipe.client.losses import training_loss
 from leakpipe.models.preprocessing import normalize_input
 from leakpipe.models.state import ModelState, forward_training
+from leakpipe.params.training import LossParams, TrainingParams
 from tests.conftest import SETTINGS, small_batches, small_state
 
 LOSSES = pytest.mark.parametrize("loss", ["cross-entropy", "binary-cross-entropy"])
+
+
+def minimising(loss: Any) -> LocalSettings:
+    return replace(SETTINGS, training=TrainingParams(loss=LossParams(kind=loss)))
 
 
 class TorchNet(nn.Module):
@@ -144,7 +150,7 @@ def test_losses_of_shares_equal_their_formula(loss: Any) -> None:
     else:
         on = 1 / (1 + (-logits).exp())
         expected = -(labels * on.log() + (1 - labels) * (1 - on).log()).mean()
-    torch.testing.assert_close(mean_loss(logits, labels, replace(SETTINGS, loss=loss)), expected)
+    torch.testing.assert_close(training_loss(logits, labels, LossParams(kind=loss)), expected)
 
 
 @LOSSES
@@ -153,7 +159,7 @@ def test_label_gradient_equals_finite_differences(loss: Any) -> None:
 
     def head(*labels: Tensor) -> Tensor:
         given = [Batch(batch.images, label) for batch, label in zip(batches, labels, strict=True)]
-        update = local_update(state, given, replace(SETTINGS, loss=loss))
+        update = local_update(state, given, minimising(loss))
         return torch.cat([update.weights["head.bias"], update.weights["features.0.weight"].flatten()])
 
     assert torch.autograd.gradcheck(head, [batch.labels for batch in batches], eps=1e-6, atol=1e-6, rtol=1e-4)
@@ -164,7 +170,7 @@ def test_one_step_of_binary_cross_entropy_is_its_gradient() -> None:
     state, (batch,) = small_state(), soft(small_batches(3))
     logits, _ = forward_training(state, batch.images)
     expected = -SETTINGS.learning_rate * (logits.sigmoid() - batch.labels).sum(dim=0) / (3 * 2)
-    found = local_update(state, [batch], replace(SETTINGS, loss="binary-cross-entropy"))
+    found = local_update(state, [batch], minimising("binary-cross-entropy"))
     torch.testing.assert_close(found.weights["head.bias"], expected)
 
 

@@ -20,6 +20,7 @@ from leakpipe.files.storage import read_arrays, read_json, write_arrays, write_a
 from leakpipe.models.catalog import MODELS
 from leakpipe.models.state import build_module, initial_state
 from leakpipe.params.models import ModelParams
+from leakpipe.params.training import AdamWParams, ClippingParams, LossParams, TrainingParams
 from tests.conftest import SETTINGS, small_batches, small_state
 
 ARRAYS = {"b": np.arange(6.0).reshape(2, 3), "a": np.array([1, 2], dtype=np.int64)}
@@ -158,6 +159,21 @@ def test_models_and_updates_survive(federation: tuple[Path, Path]) -> None:
     )
     again = local_update(state, small_batches(2, dtype=torch.float32), SETTINGS)
     torch.testing.assert_close(dict(stored.update.weights), dict(again.weights), rtol=0, atol=0)
+
+
+def test_how_a_client_trained_survives_and_plain_sgd_is_not_said(federation: tuple[Path, Path]) -> None:
+    model, shared = federation
+    state = load_model(model)
+    plain = load_update(shared, state)
+    assert "training" not in read_arrays(shared, "leakpipe/update")[1]
+    training = TrainingParams(
+        optimizer=AdamWParams(kind="adamw", eps=1e-6),
+        clipping=ClippingParams(kind="norm", limit=2.0),
+        loss=LossParams(class_weights=(1.0, 2.0), reduction="sum"),
+        precision="bf16",
+    )
+    save_update(shared, replace(plain, settings=replace(plain.settings, training=training)))
+    assert load_update(shared, state).settings.training == training
 
 
 def test_what_an_aggregate_holds_besides_survives(federation: tuple[Path, Path]) -> None:

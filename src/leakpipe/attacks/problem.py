@@ -10,6 +10,7 @@ from leakpipe.client.local_update import LocalSettings
 from leakpipe.client.update import ClientUpdate
 from leakpipe.params.attacks import AttackSettings
 from leakpipe.params.defenses import DefenseSteps
+from leakpipe.params.training import LossParams, TrainingParams
 
 Training = tuple[list[list[int]], float]  # a schedule over all candidates, and its weight in the update
 
@@ -40,7 +41,7 @@ class Problem:
             learning_rate=client.learning_rate,
             batch_norm_momentum=client.batch_norm_momentum,
             batch_norm="frozen" if settings.batch_norm == "frozen" else "training",
-            loss="cross-entropy" if settings.client_loss == "cross-entropy" else "binary-cross-entropy",
+            training=believed_training(client, settings),
         )
         slope = settings.surrogate_slope
         self.model = with_surrogate_relus(before, slope) if slope > 0 else before
@@ -65,6 +66,13 @@ class Problem:
         largest = max(norms.values())
         weighting = 0.0 if self.adapted_update.equal_noise else settings.layer_weighting
         return {name: (norm / largest) ** -weighting / unit if norm > 0 else 1 / unit for name, norm in norms.items()}
+
+
+def believed_training(client: LocalSettings, settings: AttackSettings) -> TrainingParams:
+    """How the attack believes that the client trained: as it did, unless the settings say otherwise."""
+    if settings.client_loss == "saturated-bce":
+        return TrainingParams(loss=LossParams(kind="binary-cross-entropy"))
+    return client.training
 
 
 def simulated_trainings(observation: Observation, settings: AttackSettings, *, seed: int) -> list[Training]:

@@ -13,7 +13,6 @@ from leakpipe.cli.terminal import progress_bar
 if TYPE_CHECKING:
     from leakpipe.federation.simulate import CapturedUpdate
     from leakpipe.models.state import ModelState
-    from leakpipe.params.federation import FederationParams
     from leakpipe.params.models import ModelParams
 
 
@@ -110,9 +109,7 @@ def federate(
                 named, out = {**cell.labels, "seed": seed}, cell.fill(out_dir)
                 for captured in result.captured:
                     folder = out / f"round{captured.round}"
-                    _save(
-                        captured, folder, model_params, settings, cell=named, exact_statistics=exact_statistics, **built
-                    )
+                    _save(captured, folder, model_params, cell=named, exact_statistics=exact_statistics, **built)
                 write_accuracy(out / "accuracy.csv", result.accuracy, cell=named)
                 rounds = [accuracy.round for accuracy in result.accuracy]
                 run.add_curve("test_accuracy", rounds, [accuracy.test for accuracy in result.accuracy])
@@ -141,7 +138,6 @@ def _save(
     captured: "CapturedUpdate",
     folder: Path,
     params: "ModelParams",
-    settings: "FederationParams",
     *,
     cell: Mapping[str, Any],
     exact_statistics: bool,
@@ -149,7 +145,6 @@ def _save(
     image_size: int,
 ) -> None:
     """Write one client's update of one round, and the global model that it was sent."""
-    from leakpipe.client.local_update import LocalSettings
     from leakpipe.federation.files import StoredUpdate, save_model, save_update
 
     save_model(folder / "global.safetensors", captured.before, params=params, classes=classes, image_size=image_size)
@@ -158,7 +153,7 @@ def _save(
         {**cell, "round": captured.round, "client": captured.client},
         captured.schedule,
         captured.labels,
-        LocalSettings(learning_rate=settings.learning_rate, batch_norm_momentum=settings.batch_norm_momentum),
+        captured.settings,
         exact_statistics=captured.exact_statistics if exact_statistics else {},
         cohort=captured.cohort,
     )

@@ -6,20 +6,24 @@ steps, and tests compare the two.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from leakpipe.client.batches import Batch
 from leakpipe.client.dp_sgd import private_gradients
+from leakpipe.client.losses import training_loss
+from leakpipe.client.optimizers import OptimizerState, clip_gradients, direction, step_sizes
 from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.batchnorm import BATCH_NORMS, update_running
 from leakpipe.models.state import ModelState, Tensors, forward_frozen, forward_training
-from leakpipe.params.privacy import WHY_NO_BATCH_NORM, DpSgdParams
+from leakpipe.params.privacy import WHY_NO_BATCH_NORM, WHY_PLAIN_SGD, DpSgdParams
+from leakpipe.params.training import TrainingParams
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,26 +31,40 @@ class LocalSettings:
     """How a client trains.
 
     Attributes:
-        learning_rate: η, the step size of SGD (no momentum, no weight decay).
+        learning_rate: η, the step size of the optimiser.
         batch_norm_momentum: Weight m of a batch in running ← (1 − m)·running + m·batch.
         batch_norm: "training" normalises with the batch and updates the running statistics, as clients do; "frozen"
             normalises with the running statistics and keeps them, as attacks published before the paper assume.
-        loss: "cross-entropy" is what clients minimise; "binary-cross-entropy", of each class separately, is what the
-            paper's released tool simulates.
-        dp_sgd: How gradients are clipped and noised; None is plain SGD.
+        training: Loss, precision, clipping and optimiser; the default is plain SGD on the mean cross-entropy.
+        dp_sgd: How gradients are clipped and noised; None is none of it.
     """
 
     learning_rate: float
     batch_norm_momentum: float = 0.1
     batch_norm: Literal["training", "frozen"] = "training"
-    loss: Literal["cross-entropy", "binary-cross-entropy"] = "cross-entropy"
+    training: TrainingParams = field(default_factory=TrainingParams)
     dp_sgd: DpSgdParams | None = None
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """A client in the middle of its round: what has changed since it began.
+
+    Attributes:
+        changes: Of the weights.
+        running: The running statistics.
+        optimizer: What the optimiser remembers.
+    """
+
+    changes: Tensors
+    running: Tensors
+    optimizer: OptimizerState
 
 
 def local_update(
     state: ModelState, batches: Sequence[Batch], settings: LocalSettings, *, noise: torch.Generator | None = None
 ) -> ClientUpdate:
-    """Trains one step of SGD on the mean loss of each batch, in order.
+    """Trains on the batches in order, with a fresh optimiser; one batch is one step unless gradients are accumulated.
 
     The arguments do not change. If the images or labels of a batch require a gradient, so does the update: each
     difference, of weights and of running statistics, can be differentiated in them through all steps.
@@ -58,77 +76,127 @@ def local_update(
             (`noise_multiplier` 0).
 
     Returns:
-        ΔW = −η Σ_k ∇loss_k, summed step by step, and the differences of the running statistics (the running variance
-        takes the UNBIASED variance of each batch, as torch does).
+        ΔW = −Σ_k η_k d_k, summed step by step, with d_k the optimiser's direction (the loss's gradient for plain SGD),
+        and the differences of the running statistics (the running variance takes the UNBIASED variance of each batch,
+        as torch does).
 
     Raises:
-        LeakpipeError: DP-SGD is to train a network with batch normalisation, or has noise and no generator.
+        LeakpipeError: DP-SGD is to train a network with batch normalisation or by anything but plain SGD, or has noise
+            and no generator.
     """
+    return continue_training(state, batches, settings, OptimizerState(), noise=noise)[0]
+
+
+def continue_training(
+    state: ModelState,
+    batches: Sequence[Batch],
+    settings: LocalSettings,
+    optimizer: OptimizerState,
+    *,
+    noise: torch.Generator | None = None,
+) -> tuple[ClientUpdate, OptimizerState]:
+    """As `local_update`, from an optimiser that remembers earlier rounds; returns also what it remembers then."""
+    if settings.dp_sgd is not None:
+        _check_private(state, settings)
     differentiable = any(batch.images.requires_grad or batch.labels.requires_grad for batch in batches)
-    changes: Tensors = {name: torch.zeros_like(weight) for name, weight in state.weights.items()}
-    running = state.statistics
+    size = settings.training.accumulation
+    groups = [batches[first : first + size] for first in range(0, len(batches), size)]
+    rates = step_sizes(settings.learning_rate, settings.training.schedule, len(groups))
+    client = _Progress(
+        {name: torch.zeros_like(weight) for name, weight in state.weights.items()}, state.statistics, optimizer
+    )
     with torch.enable_grad():
-        for batch in batches:
-            changes, running = _step(state, changes, running, batch, settings, differentiable, noise)
-    statistic_changes = {name: running[name] - before for name, before in state.statistics.items()}
-    return ClientUpdate(changes, statistic_changes, steps=len(batches))
+        for group, rate in zip(groups, rates, strict=True):
+            if settings.dp_sgd is not None:
+                client = _private_step(state, client, group[0], settings, differentiable, noise)
+            else:
+                client = _step(state, client, group, settings, rate, differentiable)
+    statistic_changes = {name: client.running[name] - before for name, before in state.statistics.items()}
+    return ClientUpdate(client.changes, statistic_changes, steps=len(batches)), client.optimizer
 
 
 def _step(
     state: ModelState,
-    changes: Tensors,
-    running: Tensors,
+    client: _Progress,
+    group: Sequence[Batch],
+    settings: LocalSettings,
+    rate: float,
+    differentiable: bool,
+) -> _Progress:
+    """Takes one step of the optimiser on the batches of `group`."""
+    training = settings.training
+    weights = {name: before + client.changes[name] for name, before in state.weights.items()}
+    for weight in weights.values():
+        if not weight.requires_grad:
+            weight.requires_grad_()
+    gradients: Tensors = {}
+    for batch in group:
+        found, running = _gradients(state.with_tensors(weights, client.running), batch, settings, differentiable)
+        gradients = {name: gradients[name] + value for name, value in found.items()} if gradients else found
+        client = replace(client, running=running)
+    with torch.set_grad_enabled(differentiable):
+        if training.loss_scale != 1:
+            gradients = {name: value / training.loss_scale for name, value in gradients.items()}
+        if training.precision == "fp16" and not all(bool(value.isfinite().all()) for value in gradients.values()):
+            return client
+        if training.proximal_weight:
+            gradients = {
+                name: value.add(client.changes[name], alpha=training.proximal_weight)
+                for name, value in gradients.items()
+            }
+        if training.clipping is not None:
+            gradients = clip_gradients(gradients, training.clipping)
+        directions, optimizer = direction(training.optimizer, weights, gradients, client.optimizer)
+        changes = {name: torch.sub(change, directions[name], alpha=rate) for name, change in client.changes.items()}
+    return replace(client, changes=changes, optimizer=optimizer)
+
+
+def _gradients(
+    current: ModelState, batch: Batch, settings: LocalSettings, differentiable: bool
+) -> tuple[Tensors, Tensors]:
+    """Returns the gradients of one batch's scaled loss, and the running statistics after it."""
+    training, running = settings.training, current.statistics
+    with torch.autocast(
+        batch.images.device.type, AUTOCAST.get(training.precision), training.precision in AUTOCAST, cache_enabled=False
+    ):
+        if settings.batch_norm == "training":
+            logits, seen = forward_training(current, batch.images, differentiable=differentiable)
+            running = update_running(running, seen, settings.batch_norm_momentum)
+        else:
+            logits = forward_frozen(current, batch.images)
+        loss = training_loss(logits, batch.labels, training.loss)
+    factor = training.loss_scale / training.accumulation
+    gradients = torch.autograd.grad(
+        loss if factor == 1 else loss * factor, list(current.weights.values()), create_graph=differentiable
+    )
+    return dict(zip(current.weights, gradients, strict=True)), running
+
+
+def _check_private(state: ModelState, settings: LocalSettings) -> None:
+    if any(isinstance(layer, BATCH_NORMS) for layer in state.module.modules()):
+        raise LeakpipeError(WHY_NO_BATCH_NORM)
+    if settings.training != TrainingParams(loss=settings.training.loss):
+        raise LeakpipeError(WHY_PLAIN_SGD)
+
+
+def _private_step(
+    state: ModelState,
+    client: _Progress,
     batch: Batch,
     settings: LocalSettings,
     differentiable: bool,
     noise: torch.Generator | None,
-) -> tuple[Tensors, Tensors]:
-    """Returns the weight changes and running statistics after one more step."""
-    if settings.dp_sgd is not None:
-        private = _private_step(state, changes, batch, settings, noise)
-        return private if differentiable else {name: change.detach() for name, change in private.items()}, running
-    weights = {name: before + changes[name] for name, before in state.weights.items()}
-    for weight in weights.values():
-        if not weight.requires_grad:
-            weight.requires_grad_()
-    current = state.with_tensors(weights, running)
-    if settings.batch_norm == "training":
-        logits, seen = forward_training(current, batch.images, differentiable=differentiable)
-        running = update_running(running, seen, settings.batch_norm_momentum)
-    else:
-        logits = forward_frozen(current, batch.images)
-    gradients = torch.autograd.grad(
-        mean_loss(logits, batch.labels, settings), list(weights.values()), create_graph=differentiable
-    )
-    moved = zip(changes.items(), gradients, strict=True)
-    step = settings.learning_rate
-    return {name: torch.sub(change, gradient, alpha=step) for (name, change), gradient in moved}, running
-
-
-def _private_step(
-    state: ModelState, changes: Tensors, batch: Batch, settings: LocalSettings, noise: torch.Generator | None
-) -> Tensors:
-    """Returns the weight changes after one more step of DP-SGD; each image is a batch of its own."""
+) -> _Progress:
+    """Takes one step of DP-SGD; each image is a batch of its own."""
     assert settings.dp_sgd is not None
-    if any(isinstance(layer, BATCH_NORMS) for layer in state.module.modules()):
-        raise LeakpipeError(WHY_NO_BATCH_NORM)
 
     def loss(weights: Tensors, image: Tensor, label: Tensor) -> Tensor:
         logits, _ = forward_training(state.with_tensors(weights, state.statistics), image[None])
-        return mean_loss(logits, label[None], settings)
+        return training_loss(logits, label[None], settings.training.loss)
 
-    weights = {name: before + changes[name] for name, before in state.weights.items()}
+    weights = {name: before + client.changes[name] for name, before in state.weights.items()}
     gradients = private_gradients(loss, weights, batch.images, batch.labels, settings.dp_sgd, generator=noise)
-    return {name: change - settings.learning_rate * gradients[name] for name, change in changes.items()}
-
-
-def mean_loss(logits: Tensor, labels: Tensor, settings: LocalSettings) -> Tensor:
-    """Returns the loss that clients minimise, a scalar.
-
-    Args:
-        logits: Shape (batch, classes).
-        labels: As in `Batch`; binary cross-entropy needs a share of each class.
-    """
-    if settings.loss == "binary-cross-entropy":
-        return binary_cross_entropy_with_logits(logits, labels)
-    return cross_entropy(logits, labels)
+    changes = {name: change - settings.learning_rate * gradients[name] for name, change in client.changes.items()}
+    if not differentiable:
+        changes = {name: change.detach() for name, change in changes.items()}
+    return replace(client, changes=changes)

@@ -16,6 +16,7 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.files.storage import read_arrays, sidecar_path, write_arrays
 from leakpipe.models.state import ModelState, build_module, shared_part
 from leakpipe.params.models import ArchitectureParams, ModelParams
+from leakpipe.params.training import TrainingParams
 
 MODEL, UPDATE = "leakpipe/model", "leakpipe/update"
 WEIGHTS, STATISTICS, EXACT = "weights/", "statistics/", "exact_statistics/"
@@ -89,6 +90,8 @@ def save_update(path: Path, stored: StoredUpdate) -> None:
         "learning_rate": stored.settings.learning_rate,
         "batch_norm_momentum": stored.settings.batch_norm_momentum,
     }
+    if training := stored.settings.training.model_dump(mode="json", exclude_defaults=True):
+        metadata["training"] = training
     if not stored.update.statistics:
         metadata["statistics"] = WITHHELD
     if stored.cohort:
@@ -120,6 +123,7 @@ def load_update(path: Path, state: ModelState) -> StoredUpdate:
             settings=LocalSettings(
                 learning_rate=float(metadata["learning_rate"]),
                 batch_norm_momentum=float(metadata["batch_norm_momentum"]),
+                training=TrainingParams.model_validate(metadata.get("training", {})),
             ),
             exact_statistics=exact,
             cohort=[_read_member(entry) for entry in metadata.get("companions", [])],

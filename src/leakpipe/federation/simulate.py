@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from leakpipe.client.batches import make_batches, schedule_batches
-from leakpipe.client.local_update import LocalSettings, local_update
+from leakpipe.client.local_update import LocalSettings, continue_training
 from leakpipe.client.mixup import mix_batches
+from leakpipe.client.optimizers import OptimizerState
 from leakpipe.client.update import ClientUpdate, aggregate_updates
 from leakpipe.data.partition import Split
 from leakpipe.defenses.compose import Memory, apply_defenses
@@ -40,6 +41,7 @@ class CapturedUpdate:
             grant.
         schedule: Positions of the client's images in each local step.
         labels: Class of each of its images, by position.
+        settings: How the client trained.
         cohort: The other clients whose updates are in the mean.
     """
 
@@ -50,6 +52,7 @@ class CapturedUpdate:
     exact_statistics: Tensors
     schedule: list[list[int]]
     labels: list[int]
+    settings: LocalSettings
     cohort: list[CohortMember] = field(default_factory=list)
 
 
@@ -80,6 +83,7 @@ class _Client:
     Attributes:
         batch_norm: Its own tensors of batch normalisation under FedBN; empty otherwise.
         memory: Remainders of the defence's steps with error feedback.
+        optimizer: What its optimiser remembers.
     """
 
     name: str
@@ -88,16 +92,18 @@ class _Client:
     labels: Tensor
     batch_norm: Tensors = field(default_factory=dict)
     memory: Memory | None = None
+    optimizer: OptimizerState = field(default_factory=OptimizerState)
 
 
 @dataclass(frozen=True)
 class _Contribution:
-    """One client's part in a round: its update before and after the defence, and the order of its images."""
+    """One client's part in a round: its update before and after the defence, and how it trained."""
 
     client: _Client
     trained: ClientUpdate
     shared: ClientUpdate
     schedule: list[list[int]]
+    settings: LocalSettings
 
 
 def simulate_federation(
@@ -196,14 +202,17 @@ def _contribute(
     settings = LocalSettings(
         learning_rate=params.learning_rate,
         batch_norm_momentum=params.batch_norm_momentum,
+        training=client.params.training or params.training,
         dp_sgd=in_training if isinstance(in_training, DpSgdParams) else None,
     )
-    trained = local_update(begun, batches, settings, noise=generator("dp-sgd"))
+    trained, optimizer = continue_training(begun, batches, settings, client.optimizer, noise=generator("dp-sgd"))
+    if settings.training.optimizer_state == "kept":
+        client.optimizer = optimizer
     if params.batch_norm_sharing == "local":
         client.batch_norm, trained = own_batch_norm(begun, trained), without_batch_norm(state, trained)
     defended = apply_defenses(trained, defense, generator=generator("defense"), memory=client.memory)
     client.memory = defended.memory
-    return _Contribution(client, trained, defended.update, schedule)
+    return _Contribution(client, trained, defended.update, schedule, settings)
 
 
 def _capture(
@@ -224,5 +233,6 @@ def _capture(
         exact_statistics=first.trained.statistics,
         schedule=first.schedule,
         labels=first.client.labels.tolist(),
+        settings=first.settings,
         cohort=[CohortMember(part.client.name, part.schedule, part.client.labels.tolist()) for part in others],
     )

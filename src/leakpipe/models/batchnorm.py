@@ -37,6 +37,8 @@ class BatchStatistics:
         Raises `ValueError` for a single value per channel, which has no variance.
         """
         count = values_per_channel(values)
+        if values.dtype in (torch.bfloat16, torch.float16):
+            values = values.float()  # as torch's own batch normalisation of such values
         variance, mean = torch.var_mean(values, dim=(0, *range(2, values.dim())), correction=0)
         return cls(mean, variance * (count / (count - 1)), count)
 

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from leakpipe.params.training import TrainingParams
 from leakpipe.params.types import ClassName, Section, Switchable, distinct
 
 
@@ -17,6 +18,9 @@ class ClientParams(Section):
     )
     local_epochs: int | None = Field(
         default=None, ge=1, le=1000, description="Passes over its images per round; null: federation.local_epochs."
+    )
+    training: TrainingParams | None = Field(
+        default=None, description="How it trains, all of it; null: as federation.training says."
     )
 
     @model_validator(mode="after")
@@ -33,7 +37,7 @@ class FederationParams(Section):
     captured_rounds: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(distinct)] = Field(
         min_length=1, description="Rounds (the first is 1) in which the attacked clients' updates are kept."
     )
-    learning_rate: float = Field(gt=0, le=10, description="Step of the clients' SGD (no momentum).")
+    learning_rate: float = Field(gt=0, le=10, description="Step size of the clients' optimiser.")
     local_epochs: int = Field(ge=1, le=1000, description="Passes over a client's images per round.")
     batch_norm_momentum: float = Field(
         gt=0, le=1, description="Weight of a batch in the running statistics (torch's `momentum`)."
@@ -43,6 +47,10 @@ class FederationParams(Section):
         description="Batch normalisation's weights, biases and running statistics: `shared` as all others are, or "
         "kept by each client from round to round (`local`, FedBN): no update holds them, the server's stay as they "
         "were, and accuracy is the mean over clients, each with its own.",
+    )
+    training: TrainingParams = Field(
+        default=TrainingParams(),
+        description="How clients train: optimiser, clipping, accumulation, loss, precision; plain SGD where unset.",
     )
     clients: Switchable[ClientParams] = Field(
         min_length=1, description="Clients by name; null switches an inherited one off."

@@ -10,6 +10,9 @@ WHY_NO_BATCH_NORM = (
     "dp-sgd clips the gradient of each image, and batch normalisation makes it depend on the others of the batch; "
     "use a model without it (model.normalization: group)"
 )
+WHY_PLAIN_SGD = (
+    "dp-sgd is plain SGD on clipped and noised gradients, but federation.training says otherwise; leave only its loss"
+)
 
 
 class PrivacyParams(Section):

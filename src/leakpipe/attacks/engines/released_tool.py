@@ -11,7 +11,7 @@ from leakpipe.attacks.engines.autograd import Autograd
 from leakpipe.attacks.engines.engine import Explained
 from leakpipe.attacks.problem import Problem
 from leakpipe.attacks.recovered_statistics import StatisticsByLayer
-from leakpipe.client.local_update import mean_loss
+from leakpipe.client.losses import training_loss
 from leakpipe.client.update import ClientUpdate
 from leakpipe.models.layers import count_classes
 from leakpipe.models.preprocessing import undo_normalization
@@ -86,7 +86,7 @@ class ReleasedTool(Autograd):
         The tool's term has no gradient of its own. Its simulated training leaves that of the loss behind, at full size
         whatever the term's weight.
         """
-        loss = mean_loss(forward_training(model, images)[0], labels, self.problem.assumed_training)
+        loss = training_loss(forward_training(model, images)[0], labels, self.problem.assumed_training.training.loss)
         return distance.detach() + (loss - loss.detach()) / self.settings.objective_weight
 
     def _statistics(self, images: Tensor, update: ClientUpdate | None) -> StatisticsByLayer | None:

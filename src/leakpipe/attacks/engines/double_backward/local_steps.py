@@ -16,7 +16,8 @@ from leakpipe.attacks.engines.double_backward.base import Adjoints, Layer, pull_
 from leakpipe.attacks.engines.double_backward.gradients import Gradients, Parts
 from leakpipe.attacks.engines.double_backward.program import Instruction
 from leakpipe.attacks.engines.double_backward.weighted import Normalized, ParameterLayer
-from leakpipe.client.local_update import LocalSettings, mean_loss
+from leakpipe.client.local_update import LocalSettings
+from leakpipe.client.losses import training_loss
 from leakpipe.models.state import Tensors
 
 
@@ -54,7 +55,9 @@ class LocalStep:
             if self.labels.is_floating_point():
                 self.labels.requires_grad_()
             logits = self.logits.unflatten(1, (networks, -1)).transpose(0, 1).flatten(0, 1)
-            loss = mean_loss(logits, self.labels.flatten(0, 1), settings) * networks  # each has a mean of its own
+            loss = training_loss(logits, self.labels.flatten(0, 1), settings.training.loss)
+            if settings.training.loss.reduction == "mean":
+                loss = loss * networks  # each has a mean of its own
             (self.delta,) = torch.autograd.grad(loss, self.logits, create_graph=True)
         self._back(_backward, self.delta.detach())
 
