@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("--name", required=True, help="What to call the attack in tables.")
 @click.option("--global-model", "models", type=InputFile, multiple=True, required=True, help="Model before the round.")
 @click.option("--update", "updates", type=InputFile, multiple=True, required=True, help="Update to attack.")
+@click.option("--network", help="Network factory that the models may name: package.module:function. It runs.")
 @click.option("--prior", type=InputFile, required=True, help="Prior images (split-data's output).")
 @click.option("--out", "outputs", type=OutputFile, multiple=True, required=True, help="Where the images go.")
 @click.option(
@@ -57,6 +58,7 @@ def invert(
     name: str,
     models: tuple[Path, ...],
     updates: tuple[Path, ...],
+    network: str | None,
     prior: Path,
     outputs: tuple[Path, ...],
     checkpoints: Path | None,
@@ -111,6 +113,7 @@ def invert(
                     settings=settings,
                     granted=granted,
                     defense=known,
+                    network=network,
                     prior=cell.fill(prior),
                     checkpoints=checkpoints and cell.fill(checkpoints),
                     checkpoint_seconds=checkpoint_seconds,
@@ -132,6 +135,7 @@ class _Attack:
     settings: "AttackSettings"
     granted: "ThreatModel"
     defense: "DefenseSteps | None"
+    network: str | None
     prior: Path
     checkpoints: Path | None
     checkpoint_seconds: float
@@ -150,7 +154,7 @@ class _Attack:
         from leakpipe.federation.files import load_model, load_update
         from leakpipe.randomness import derive_seed
 
-        state = load_model(model)
+        state = load_model(model, factory=self.network)
         stored = load_update(update, state)
         require_cell(update, stored.cell, labels)
         cell = {**stored.cell, "attack": self.name}

@@ -15,6 +15,7 @@ from leakpipe.records.command_line import ARGUMENTS
 GROUPS = {
     "Run an experiment": {
         "check": "Check params.yaml and overlays; estimate time, memory, disk.",
+        "audit": "Say what a captured update of your federation gives away.",
         "fetch": "Download a data set (docs/data-sets.md describes each).",
     },
     "Stages that Snakemake calls": {
@@ -23,6 +24,8 @@ GROUPS = {
         "pretrain": "Train the starting model on the public images.",
         "federate": "Run federated averaging and capture clients' updates.",
         "invert": "Reconstruct a client's images from its updates.",
+        "read-update": "Read a captured update for an audit.",
+        "assess": "Judge an audit's reconstructions and write its page.",
         "score": "Compare reconstructions with the true images.",
         "identify": "Look reconstructions up among all training images.",
         "collect": "Collect all scores and measurements into tables.",

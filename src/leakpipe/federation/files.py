@@ -14,6 +14,7 @@ from leakpipe.client.local_update import LocalSettings
 from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.storage import read_arrays, sidecar_path, write_arrays
+from leakpipe.models.custom import build_custom
 from leakpipe.models.state import ModelState, build_module, shared_part
 from leakpipe.params.models import ArchitectureParams, ModelParams
 from leakpipe.params.training import TrainingParams
@@ -69,9 +70,27 @@ def save_model(path: Path, state: ModelState, *, params: ModelParams, classes: i
     write_arrays(path, MODEL, _to_arrays(state.weights, state.statistics), metadata)
 
 
-def load_model(path: Path) -> ModelState:
-    """Reads a global model and checks every tensor's name and shape against its architecture."""
+def save_custom_model(path: Path, state: ModelState, *, factory: str, arguments: Mapping[str, Any]) -> None:
+    """Writes a global model whose network `leakpipe.models.custom.build_custom` builds."""
+    metadata = {"factory": factory, "arguments": dict(arguments)}
+    write_arrays(path, MODEL, _to_arrays(state.weights, state.statistics), metadata)
+
+
+def load_model(path: Path, *, factory: str | None = None) -> ModelState:
+    """Reads a global model and checks every tensor's name and shape against its architecture.
+
+    Args:
+        factory: The network factory that the file may name, which then runs. A file that names another is refused:
+            it could have any function called.
+    """
     arrays, metadata = read_arrays(path, MODEL)
+    if "factory" in metadata:
+        if metadata["factory"] != factory:
+            raise LeakpipeError(
+                f"{sidecar_path(path)}: metadata.factory: {metadata['factory']!r}, expected {factory!r}; pass it as "
+                "--network if you trust it: it runs"
+            )
+        return _from_arrays(path, arrays, ModelState.of(build_custom(factory, metadata.get("arguments", {}))))
     try:
         params = ArchitectureParams.model_validate(metadata["model"])
         module = build_module(params, classes=int(metadata["classes"]), image_size=int(metadata["image_size"]))

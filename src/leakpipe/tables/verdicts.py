@@ -190,7 +190,7 @@ def _recognised(client: str, defense: str, table: pd.DataFrame | None) -> tuple[
     if not found:
         return worst
     level = CHANCE_LEVEL / len(found)
-    no_chance = any(_chance_of_as_many(*each) <= level for each in found)
+    no_chance = any(chance_of_as_many(*each) <= level for each in found)
     hits, count, chance = max(found, key=lambda each: (each[0] / each[1], each[1]))
     return hits, count, chance, no_chance
 
@@ -201,7 +201,7 @@ def _look_ups(rows: pd.DataFrame) -> Iterator[tuple[float, int, float]]:
         yield float(group["top1"].sum()), len(group), float(group["chance_client"].max())
 
 
-def _chance_of_as_many(hits: float, count: int, chance: float) -> float:
+def chance_of_as_many(hits: float, count: int, chance: float) -> float:
     """Returns the probability of at least so many hits by guessing (binomial); ties count in favour of the attack."""
     needed = math.ceil(hits - 1e-9)
     return float(bdtrc(needed - 1, count, chance)) if needed > 0 else 1.0

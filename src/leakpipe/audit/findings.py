@@ -1,0 +1,103 @@
+"""From an audit's files to its findings."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from leakpipe.attacks.explanation import explained_share
+from leakpipe.attacks.files import load_reconstruction
+from leakpipe.audit.assessment import Attempt, Truth, assess
+from leakpipe.audit.calibration import shipped_calibration
+from leakpipe.audit.inputs import AuditedUpdate, granted, observe_audited, read_folder
+from leakpipe.audit.page import AuditFindings, list_assumptions
+from leakpipe.data.priors import load_priors
+from leakpipe.errors import LeakpipeError
+from leakpipe.federation.files import load_model, load_update
+from leakpipe.files.storage import read_json
+from leakpipe.params.audit import AuditParams
+from leakpipe.params.defenses import DefenseSteps
+from leakpipe.params.reading import parse_section
+
+
+def collect_findings(
+    plan: Mapping[str, Any], *, updates: str, reconstruction: str, attack_record: str, read_record: str
+) -> AuditFindings:
+    """Reads all reconstructions of an audit and judges them.
+
+    Args:
+        plan: What `leakpipe audit` planned.
+        updates: Folder of each update, a path with {captured}.
+        reconstruction: Path with {captured}, {defense} and {attack}.
+        attack_record: The same of the run records.
+        read_record: Path of read-update's run records, with {captured}.
+    """
+    params = parse_section(AuditParams, plan["audit"], source="plan: audit")
+    truth = _read_truth(params)
+    attempts, assessments, notes = [], [], list[str]()
+    for update in params.updates:
+        notes += [note for note in read_json(Path(read_record.format(captured=update)))["details"]["notes"] if note not in notes]
+        for defense, attacks in plan["cells"].items():
+            cell = {"update": update, "defense": defense}
+            steps = DefenseSteps.model_validate([*plan["audit"]["defense"], *plan["what_if"].get(defense, [])])
+            audited = _load(Path(updates.format(captured=update)), defense, params)
+            found = list(_attempts(audited, cell, attacks, params, steps, reconstruction, attack_record))
+            attempts += found
+            assessments.append(assess(found, shipped_calibration(), truth))
+    return AuditFindings(
+        name=params.audit,
+        assessments=assessments,
+        attempts=attempts,
+        assumptions=list_assumptions(plan["audit"], notes),
+        attacks={name: attack["why"] for name, attack in plan["attacks"].items()},
+        truths=None if truth is None else truth.images,
+    )
+
+
+def _read_truth(params: AuditParams) -> Truth | None:
+    if params.truth is None:
+        return None
+    images = read_folder(Path(params.truth), params)
+    if len(images) != params.images.count:
+        raise LeakpipeError(
+            f"truth: {params.truth} holds {len(images)} images, expected images.count: {params.images.count}"
+        )
+    if params.candidates is None:
+        return Truth(images)
+    others = [each for each in read_folder(Path(params.candidates), params) if not any((each == own).all() for own in images)]
+    return Truth(images, torch.stack([*map(torch.from_numpy, [*images, *others])]).numpy())
+
+
+def _load(folder: Path, defense: str, params: AuditParams) -> AuditedUpdate:
+    before = load_model(folder / "global.safetensors", factory=params.network.factory)
+    stored = load_update(folder / defense / "update.safetensors", before)
+    return AuditedUpdate(before, stored, load_priors(folder / "prior.safetensors")[0]["all"], [])
+
+
+def _attempts(
+    audited: AuditedUpdate,
+    cell: Mapping[str, str],
+    attacks: Mapping[str, Any],
+    params: AuditParams,
+    steps: DefenseSteps,
+    reconstruction: str,
+    attack_record: str,
+) -> Iterator[Attempt]:
+    observation = observe_audited(audited, params.model_copy(update={"defense": steps}))
+    assert granted(params).defense == "known"
+    for attack in attacks:
+        place = {"captured": cell["update"], "defense": cell["defense"], "attack": attack}
+        found = load_reconstruction(Path(reconstruction.format(**place)))
+        (summary,) = read_json(Path(attack_record.format(**place)))["details"]["attacks"]
+        images, labels = torch.from_numpy(found.images), torch.from_numpy(found.labels)
+        yield Attempt(
+            **cell,
+            attack=attack,
+            images=found.images,
+            prior=found.prior,
+            explained=explained_share(observation, images, labels),
+            seconds=summary["seconds"],
+            iterations=found.iterations,
+            notes=summary["notes"],
+        )

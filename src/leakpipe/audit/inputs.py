@@ -1,0 +1,161 @@
+"""From audit.yaml to what the attacks need: the network, the update as it was captured, the prior image."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from leakpipe.attacks.observation import Observation
+from leakpipe.attacks.threat_model import observe
+from leakpipe.audit.plan import AS_SENT
+from leakpipe.client.batches import assume_schedule
+from leakpipe.client.local_update import LocalSettings
+from leakpipe.data.folders import SUFFIXES
+from leakpipe.data.image_files import read_image
+from leakpipe.data.priors import GRAY
+from leakpipe.errors import LeakpipeError
+from leakpipe.federation.files import StoredUpdate, save_custom_model, save_model
+from leakpipe.models.custom import build_custom
+from leakpipe.models.state import ModelState, build_module
+from leakpipe.params.attacks import ThreatModel
+from leakpipe.params.audit import AuditParams, CapturedFiles
+from leakpipe.params.reading import parse_section, read_yaml
+
+FOLDERS = ("public", "truth", "candidates")
+
+
+@dataclass(frozen=True)
+class AuditedUpdate:
+    """One captured update, ready to be attacked.
+
+    Attributes:
+        before: The global model.
+        stored: The update, and how the client trained.
+        prior: Shape (channels, height, width) in [0, 1]: what the attacker knew before.
+        notes: What was found out or assumed while reading, in sentences.
+    """
+
+    before: ModelState
+    stored: StoredUpdate
+    prior: np.ndarray
+    notes: list[str]
+
+
+def load_audit(path: Path) -> AuditParams:
+    """Reads an audit.yaml; paths in it are relative to its folder, and are returned relative to the current one.
+
+    Raises:
+        LeakpipeError: The file is not a valid audit, or names a file or folder that does not exist.
+    """
+    content = read_yaml(path)
+    params = parse_section(AuditParams, content, source=str(path), files=[path])
+    missing: list[str] = []
+
+    def found(field: str, value: str, *, folder: bool = False) -> str:
+        place = Path(os.path.relpath(path.parent / Path(value).expanduser()))
+        if not (place.is_dir() if folder else place.is_file()):
+            missing.append(f"{field}: {value!r}: there is no such {'folder' if folder else 'file'} as {place}")
+        return str(place)
+
+    updates = {
+        name: CapturedFiles(**{key: found(f"updates.{name}.{key}", value) for key, value in files if value is not None})
+        for name, files in params.updates.items()
+    }
+    folders = {name: found(name, value, folder=True) for name in FOLDERS if (value := getattr(params, name))}
+    if missing:
+        raise LeakpipeError(f"{path}: {'; '.join(missing)}")
+    return params.model_copy(update={"updates": updates, **folders})
+
+
+def build_network(params: AuditParams) -> nn.Module:
+    """Builds the audited network."""
+    network = params.network
+    if network.factory is not None:
+        return build_custom(network.factory, network.arguments)
+    assert network.architecture is not None  # the schema demands one of both
+    return build_module(network.architecture, classes=network.classes, image_size=params.images.size)
+
+
+def read_folder(folder: Path, params: AuditParams) -> np.ndarray:
+    """Reads all images of a folder and its subfolders, by name.
+
+    Returns:
+        float32 of shape (images, channels, size, size) in [0, 1].
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise LeakpipeError(f"{folder}: holds no image, expected files that end in {', '.join(SUFFIXES)}")
+    color = params.images.channels == "color"
+    return np.stack([read_image(path, size=params.images.size, color=color) for path in paths])
+
+
+def make_prior(params: AuditParams) -> np.ndarray:
+    """Returns the mean of the public images, plain gray where there are none."""
+    if params.public is None:
+        channels = 3 if params.images.channels == "color" else 1
+        return np.full((channels, params.images.size, params.images.size), GRAY, dtype=np.float32)
+    return read_folder(Path(params.public), params).mean(axis=0, dtype=np.float64).astype(np.float32)
+
+
+def granted(params: AuditParams) -> ThreatModel:
+    """Returns what the attacker is granted."""
+    return ThreatModel(labels="unknown" if params.labels is None else "known", defense="known")
+
+
+def observe_audited(audited: AuditedUpdate, params: AuditParams) -> Observation:
+    """Returns what an attacker sees of an audited update."""
+    prior = torch.from_numpy(audited.prior)
+    return observe(
+        audited.before,
+        audited.stored,
+        granted(params),
+        priors=lambda labels: prior.expand(len(labels), *prior.shape).clone(),
+        defense=params.defense,
+    )
+
+
+def read_update(params: AuditParams, name: str) -> AuditedUpdate:
+    """Reads one captured update and checks it against the network.
+
+    Raises:
+        LeakpipeError: A file is not a state of this network, or contradicts what audit.yaml says.
+    """
+    module, files = build_network(params), params.updates[name]
+    before, update, notes = _match(module, files)
+    images = params.images
+    schedule = assume_schedule(images.count, images.batch_size or images.count, images.epochs)
+    stored = StoredUpdate(
+        update,
+        {"experiment": params.audit, "defense": AS_SENT, "seed": 0, "round": 1, "client": name},
+        schedule,
+        list(params.labels or [0] * images.count),
+        LocalSettings(**params.training),
+    )
+    return AuditedUpdate(before, stored, make_prior(params), notes)
+
+
+def save_network(path: Path, state: ModelState, params: AuditParams) -> None:
+    """Writes the global model, so that `leakpipe.federation.files.load_model` builds the same network."""
+    network = params.network
+    if network.factory is not None:
+        save_custom_model(path, state, factory=network.factory, arguments=network.arguments)
+    else:
+        assert network.architecture is not None  # the schema demands one of both
+        save_model(
+            path, state, params=network.architecture, classes=network.classes, image_size=params.images.size
+        )
+
+
+def _match(module, files):
+    from leakpipe.client.update import ClientUpdate
+    def load(path):
+        return torch.load(path, weights_only=True, map_location="cpu")
+    first, second = load(files.before), load(files.after or files.change)
+    state = ModelState.of(module).replacing(first)
+    base = (lambda n: first[n]) if files.after else (lambda n: 0 * first[n])
+    w = {n: second[n] - base(n) for n in state.weights}
+    st = {n: second[n] - base(n) for n in state.statistics if n in second}
+    return state, ClientUpdate(w, st, steps=1), []

@@ -1,0 +1,169 @@
+"""The audit's page and its one-page summary: what an update gives away, for a person who has to decide."""
+
+import base64
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from leakpipe.audit.assessment import Assessment, Attempt
+from leakpipe.audit.plan import AS_SENT
+from leakpipe.figures.style import COLORS, INK, MUTED, Drawing, in_style
+from leakpipe.report.page import format_duration, format_number, format_share, read_part
+from leakpipe.tables.wording import LEAKS, count
+
+SHOWN = 8  # images of one client that the page shows
+
+
+@dataclass(frozen=True)
+class AuditFindings:
+    """All that an audit found, for its page and its summary.
+
+    Attributes:
+        name: Of the audit.
+        assessments: Of every update under every defence, `AS_SENT` first.
+        attempts: All of them.
+        assumptions: What was granted or believed: (what, how it is known), sentences.
+        attacks: Planned attacks: name and why.
+        truths: The client's own images, if given: shape (images, channels, height, width).
+    """
+
+    name: str
+    assessments: Sequence[Assessment]
+    attempts: Sequence[Attempt]
+    assumptions: Sequence[tuple[str, str]]
+    attacks: Mapping[str, str]
+    truths: np.ndarray | None = None
+
+    @property
+    def sent(self) -> list[Assessment]:
+        """Those of the updates as they were sent."""
+        return [each for each in self.assessments if each.defense == AS_SENT]
+
+    @property
+    def worst(self) -> Assessment:
+        """The most alarming of the updates as they were sent."""
+        return max(self.sent, key=lambda each: (each.word == LEAKS, np.nan_to_num(each.gain, nan=-1), _known(each)))
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence, without the word it begins with."""
+        worst, total = self.worst, len(self.sent)
+        leaking = [each for each in self.sent if each.word == LEAKS]
+        if total == 1:
+            return f"{worst.why}."
+        several = f"{len(leaking)} of {total} updates leak; of the worst, {worst.update}," if leaking else worst.update
+        return f"{several} {worst.why}."
+
+
+def _known(each: Assessment) -> float:
+    return -1.0 if each.best.explained is None else each.best.explained
+
+
+def render_audit(findings: AuditFindings) -> str:
+    """Renders the page: one file that needs nothing but itself. Images are shown only after a click."""
+    environment = Environment(
+        loader=PackageLoader("leakpipe.audit", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": format_number, "share": format_share, "duration": format_duration}
+    pictures = {
+        each.update: [_picture(each, position, findings.truths) for position in range(min(SHOWN, len(each.best.images)))]
+        for each in findings.sent
+    }
+    return environment.get_template("page.html.j2").render(
+        findings=findings, pictures=pictures, css=Markup(read_part("page.css")), as_sent=AS_SENT
+    )
+
+
+def _picture(found: Assessment, position: int, truths: np.ndarray | None) -> dict[str, str]:
+    """Returns one image of an update, before the attack, rebuilt and (where known) true, as data URIs by caption."""
+    if truths is None or not found.scores:
+        return {
+            "known before": encode_image(found.best.prior[position]),
+            f"rebuilt by {found.best.attack}": encode_image(found.best.images[position]),
+        }
+    row = found.scores[position]
+    return {
+        "known before": encode_image(found.strongest.prior[position]),
+        f"rebuilt by {found.strongest.attack}": encode_image(found.strongest.images[row["reconstruction"]]),
+        "the client's own": encode_image(truths[position]),
+    }
+
+
+def encode_image(image: np.ndarray) -> str:
+    """Encodes an image of shape (channels, height, width) in [0, 1] as a PNG data URI."""
+    from PIL import Image
+
+    pixels = np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, 2)).save(stream, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+@in_style
+def draw_summary(findings: AuditFindings) -> Drawing:
+    """Draws the summary on a page of A4: the verdict, how much each attack explains, the assumptions. No images."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.27, 11.69))
+    worst = findings.worst
+    figure.text(0.08, 0.955, f"Audit {findings.name}", color=MUTED, fontsize=11)
+    headline = textwrap.fill(f"{worst.word.capitalize()}: {findings.sentence}", 62)
+    figure.text(0.08, 0.93, headline, fontsize=15, fontweight="bold", va="top",
+                color=COLORS[0] if worst.word == LEAKS else INK)  # fmt: skip
+    cells = [each for each in findings.attempts if each.update == worst.update]
+    bars = sorted(cells, key=lambda each: (each.defense != AS_SENT, each.defense, -(each.explained or 0)))
+    axes = figure.add_axes((0.36, 0.48, 0.56, 0.32))
+    values = [max(0.0, each.explained or 0.0) for each in bars]
+    axes.barh(range(len(bars)), values, color=[COLORS[0] if each.defense == AS_SENT else COLORS[1] for each in bars])
+    names = [each.attack if each.defense == AS_SENT else f"{each.attack}, after {each.defense}" for each in bars]
+    axes.set_yticks(range(len(bars)), names)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("share of the update that the rebuilt images explain")
+    axes.set_title("How far each attack came")
+    lines = [textwrap.fill(f"{what}: {how}", 100, subsequent_indent="  ") for what, how in findings.assumptions]
+    lines += ["", textwrap.fill(SILENCE, 100)]
+    figure.text(0.08, 0.42, "What was assumed", fontweight="bold")
+    figure.text(0.08, 0.405, "\n".join(lines), fontsize=9, va="top", linespacing=1.4)
+    return Drawing(figure, f"{worst.word.capitalize()}: {findings.sentence}")
+
+
+SILENCE = (
+    "What a low score does not mean: these attacks, with this time and this knowledge, came no further. Others may. "
+    "Only differential privacy bounds every attack."
+)
+
+
+def save_summary(drawing: Drawing, *, png: Path, pdf: Path) -> None:
+    """Saves the summary as PNG and PDF, each whole or not at all; the same bytes for the same drawing."""
+    from leakpipe.files.storage import write_atomically
+
+    with write_atomically(png) as stream:
+        drawing.figure.savefig(stream, format="png", dpi=120, metadata={"Software": None})
+    with write_atomically(pdf) as stream:
+        drawing.figure.savefig(stream, format="pdf", metadata={"CreationDate": None})
+
+
+def list_assumptions(params: Mapping[str, Any], notes: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns what the audit grants and believes, and how each is known."""
+    images = params["images"]
+    labels = params["labels"]
+    return [
+        ("Images", f"{count(images['count'], 'image')} of {images['size']}×{images['size']} pixels, declared"),
+        ("Training", f"{', '.join(f'{key} {value}' for key, value in params['training'].items())}, declared"),
+        ("Labels", "unknown to the attacker, who recovers them" if labels is None else f"{labels}, granted"),
+        ("Prior", "plain gray" if params["public"] is None else f"the mean of the images in {params['public']}"),
+        ("Defence", f"{params['defense']}, known to the attacker" if params["defense"] else "none"),
+        *(("Found in the files", note) for note in notes),
+    ]

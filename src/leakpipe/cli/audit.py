@@ -1,0 +1,153 @@
+"""`leakpipe audit`: from captured files to a verdict in one command."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from leakpipe.cli.options import InputFile
+
+if TYPE_CHECKING:
+    from leakpipe.params.audit import AuditParams
+
+START_SECONDS = 4.0  # of a job, before its attack
+WORKFLOW = Path(__file__).parents[3] / "workflow" / "audit.smk"
+NAME_OF_EXAMPLE = "audit.yaml"
+EXAMPLE = """\
+# leakpipe audit {path}: what does this update give away? Paths are relative to this file.
+audit: {name}          # results go to results/audit/{name}/
+
+updates:               # by name; one or many
+  round1:
+    before: {before}   # state of the global model that the client received: .pt, .pth, .safetensors, .npz
+    after: {after}     # the client's state after its training; `change:` instead for a difference
+
+network:               # your own network, or a registered one: architecture: {{name: resnet18}}, classes: 2
+  factory: {factory}   # package.module:function, which must lie beside this file or be installed
+  arguments: {{}}
+
+images:
+  size: {size}         # height and width in pixels that the network takes
+  channels: gray       # or color
+  count: 1             # images that the client trained on in this round
+  batch_size: null     # null: all in one step
+  epochs: 1
+
+training:              # how the client trained
+  learning_rate: 0.01
+
+labels: null           # class of each image, such as [0]; null: unknown, the attacker recovers them
+defense: []            # steps that the client applied before it sent the update (docs/defenses.md)
+
+public: null           # folder of images like the client's that anybody may have
+truth: null            # folder of the client's own images, to score what comes back
+candidates: null       # folder of people to look the reconstructions up among
+
+minutes: 10            # for all attacks on one update
+what_if: null          # defences to try on this very update; null: all, []: none
+"""
+
+
+@click.command()
+@click.argument("config", type=InputFile, default=NAME_OF_EXAMPLE, metavar="[AUDIT.YAML]")
+@click.option("--init", is_flag=True, help="Write a commented audit.yaml to start from, and stop.")
+@click.option("--before", default="before.pth", help="With --init: state of the global model.")
+@click.option("--after", default="after.pth", help="With --init: the client's state after its training.")
+@click.option("--network", default="network:Network", help="With --init: factory of your network.")
+@click.option("--image-size", default=224, type=int, help="With --init: height and width of the images in pixels.")
+@click.option("--cores", type=click.IntRange(min=1), default=os.cpu_count(), show_default=True, help="Attacks at a time.")
+@click.option("--dry-run", is_flag=True, help="Check everything, plan the attacks, and stop.")
+def audit(
+    config: Path, init: bool, before: str, after: str, network: str, image_size: int, cores: int, dry_run: bool
+) -> None:
+    """Say what captured updates give away: attack them, judge, and write a page.
+
+    \b
+    leakpipe audit --init --before before.pth --after after.pth --network network:Network
+    leakpipe audit audit.yaml
+
+    Killed at any moment, the same command continues. Results go to results/audit/NAME/.
+    """
+    from leakpipe.errors import LeakpipeError
+
+    if init:
+        if config.exists():
+            raise LeakpipeError(f"{config}: exists already; remove it, or give another name")
+        fields = {"name": config.resolve().parent.name.replace(" ", "-") or "audit", "path": config}
+        config.write_text(
+            EXAMPLE.format(before=before, after=after, factory=network, size=image_size, **fields), encoding="utf-8"
+        )
+        click.echo(f"Wrote {config}. Fill in what it says of images and training, then: leakpipe audit {config}")
+        return
+    from leakpipe.audit.inputs import load_audit
+    from leakpipe.files.storage import read_json, write_json
+
+    params = load_audit(config)
+    folder = str(config.resolve().parent)
+    sys.path.insert(0, folder)  # the network lies beside audit.yaml
+    path = Path("results/audit") / params.audit / "plan.json"
+    plan = read_json(path) if path.exists() else {}
+    content = params.model_dump(mode="json")
+    if plan.get("audit") != content:
+        click.echo("Checking the files and measuring the time of an attack …", err=True)
+        plan = _plan(params, cores=cores)
+        if not dry_run:
+            write_json(path, plan)
+    _describe(plan)
+    if dry_run:
+        return
+    command = [
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW), "--configfile", str(path)),
+        *("--cores", str(cores), "--quiet", "rules", "--rerun-incomplete"),
+    ]
+    inherited = os.environ.get("PYTHONPATH")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([folder, *([inherited] if inherited else [])])}
+    if subprocess.run(command, env=environment, check=False).returncode:
+        raise LeakpipeError(f"the audit did not finish: see above and logs/audit/{params.audit}; the same command goes on")
+    found = read_json(path.parent / "assessment.json")
+    click.echo(f"{found['verdict']['word'].capitalize()} ({found['verdict']['update']}): {found['verdict']['why']}.")
+    click.echo(f"Page: {path.parent / 'report.html'}   Summary: {path.parent / 'summary.pdf'}")
+
+
+def _plan(params: "AuditParams", *, cores: int) -> dict[str, Any]:
+    """Reads every update, which checks it, and chooses attacks and defences by the first."""
+    from leakpipe.audit.inputs import granted, observe_audited, read_update
+    from leakpipe.audit.plan import AS_SENT, choose_attacks, choose_defenses, repeat_attack
+    from leakpipe.models.custom import find_source
+
+    observations = [observe_audited(read_update(params, name), params) for name in params.updates]
+    seconds = 60 * params.minutes * cores
+    defenses = choose_defenses(observations[0], params.what_if)
+    attacks = choose_attacks(observations[0], seconds=seconds, defended=len(defenses))
+    cells = {AS_SENT: {attack.name: _written(attack) for attack in attacks}}
+    for name, steps in defenses.items():
+        repeated = repeat_attack(attacks, steps, seconds=seconds, defended=len(defenses))
+        cells[name] = {repeated.name: _written(repeated)}
+    source = params.network.factory and find_source(params.network.factory)
+    return {
+        "audit": params.model_dump(mode="json"),
+        "attacks": {attack.name: _written(attack) for attack in attacks},
+        "what_if": {name: steps.model_dump(mode="json") for name, steps in defenses.items()},
+        "cells": cells,
+        "granted": granted(params).model_dump(mode="json"),
+        "network_source": [os.path.relpath(source)] if source else [],
+        "cores": cores,
+    }
+
+
+def _written(attack: Any) -> dict[str, Any]:
+    return {"settings": attack.settings.model_dump(mode="json"), "seconds": attack.seconds, "why": attack.why}
+
+
+def _describe(plan: dict[str, Any]) -> None:
+    """Says what will be run, and how long it takes."""
+    updates, total = len(plan["audit"]["updates"]), START_SECONDS
+    for defense, attacks in plan["cells"].items():
+        for name, attack in attacks.items():
+            total += updates * (attack["seconds"] + START_SECONDS)
+            steps = attack["settings"]["iterations"]
+            click.echo(f"  {defense}: {name}, {steps} iterations, about {attack['seconds']:.0f} s: {attack['why']}")
+    click.echo(f"About {total / plan['cores'] / 60:.1f} minutes for {updates} update(s) on {plan['cores']} cores.")

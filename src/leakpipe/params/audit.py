@@ -1,0 +1,96 @@
+"""The content of an audit.yaml: captured updates, the network, how the client trained, what the attacker knows."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from leakpipe.params.defenses import DefenseSteps
+from leakpipe.params.models import ArchitectureParams
+from leakpipe.params.types import Name, Section, Switchable, distinct
+
+FACTORY_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
+
+
+class CapturedFiles(Section):
+    """The files of one update: the global model, and what the client sent back."""
+
+    before: str = Field(min_length=1, description="State of the global model that the client received.")
+    after: str | None = Field(default=None, min_length=1, description="The client's state after its local training.")
+    change: str | None = Field(
+        default=None, min_length=1, description="The difference of the two instead, as some frameworks send it."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.after is None) == (self.change is None):
+            raise ValueError("expected one of `after` (a full state) and `change` (a difference), not both or none")
+        return self
+
+
+class NetworkParams(Section):
+    """The network: a registered one by `name`, or your own by `factory`."""
+
+    factory: str | None = Field(
+        default=None,
+        pattern=FACTORY_PATTERN,
+        description="`package.module:function` (or class) that returns your network, a torch.nn.Module.",
+    )
+    arguments: dict[str, Any] = Field(default={}, description="Keyword arguments of the factory.")
+    architecture: ArchitectureParams | None = Field(default=None, description="A registered network instead.")
+    classes: int = Field(default=2, ge=1, description="Classes of a registered network; of no effect with `factory`.")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.factory is None) == (self.architecture is None):
+            raise ValueError("expected one of `factory` (your own network) and `architecture` (a registered one)")
+        return self
+
+
+class AuditedImages(Section):
+    """The client's images as far as everybody knows them: their shape and how many there are."""
+
+    size: int = Field(ge=8, le=1024, description="Height and width in pixels of the images that the network takes.")
+    channels: Literal["gray", "color"] = Field(default="gray", description="One channel, or three.")
+    count: int = Field(default=1, ge=1, description="Images that the client trained on.")
+    batch_size: int | None = Field(default=None, ge=1, description="Images in one local step; null: all.")
+    epochs: int = Field(default=1, ge=1, le=1000, description="Passes over the images.")
+
+    @model_validator(mode="after")
+    def _batch_fits(self) -> Self:
+        if self.batch_size is not None and self.batch_size > self.count:
+            raise ValueError(f"batch_size {self.batch_size} is larger than the number of images ({self.count})")
+        return self
+
+
+class AuditParams(Section):
+    """A whole audit."""
+
+    audit: Name = Field(description="Name of the audit: results go to results/audit/<audit>/.")
+    updates: Switchable[CapturedFiles] = Field(min_length=1, description="Captured updates by name.")
+    network: NetworkParams
+    images: AuditedImages
+    training: dict[str, Any] = Field(description="How the client trained: `learning_rate` and more.")
+    labels: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        default=None, description="Class of each image; null: unknown to the attacker, who recovers them."
+    )
+    defense: DefenseSteps = Field(
+        default=DefenseSteps(()), description="Steps of the defence that the client applied, known to the attacker."
+    )
+    public: str | None = Field(
+        default=None, description="Folder of images like the client's that anybody may have; their mean is the prior."
+    )
+    truth: str | None = Field(default=None, description="Folder of the client's own images, to score against.")
+    candidates: str | None = Field(default=None, description="Folder of people to look the reconstructions up among.")
+    minutes: float = Field(default=10, gt=0, le=100_000, description="Time for all attacks on one update, roughly.")
+    what_if: Annotated[tuple[str, ...], AfterValidator(distinct)] | None = Field(
+        default=None,
+        description="Defences to apply to each update, which is then attacked again; null: all that apply; []: none.",
+    )
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        if self.labels is not None and len(self.labels) != self.images.count:
+            raise ValueError(f"labels: {len(self.labels)} given, expected one for each of images.count: {self.images.count}")
+        if self.candidates is not None and self.truth is None:
+            raise ValueError("candidates: needs truth, which says whom among them the update was trained on")
+        return self

@@ -1,0 +1,206 @@
+# The audit of captured updates: `leakpipe audit audit.yaml` plans it and calls Snakemake on this file.
+# Inputs:  plan.json (parameters, attacks, defences), the captured files and folders of images that it names
+# Outputs: results/audit/<audit>/: updates, reconstructions, assessment.json, attempts.csv, report.html, summary
+
+import json
+import sys
+from functools import cache
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+from leakpipe.records.code_version import code_version
+
+min_version("9.10")
+
+code_version = cache(code_version)
+
+shell.prefix(f"export PATH='{Path(sys.executable).parent}':\"$PATH\"; ")
+
+AUDIT = config["audit"]
+RESULTS = f"results/audit/{AUDIT['audit']}"
+PLAN = f"{RESULTS}/plan.json"
+FOLDER = f"{RESULTS}/updates/{{captured}}"
+RECONSTRUCTION = f"{RESULTS}/reconstructions/{{captured}}/{{defense}}/{{attack}}.safetensors"
+READ_RECORD = f"{RESULTS}/records/read_update/{{captured}}.json"
+ATTACK_RECORD = f"{RESULTS}/records/invert/{{captured}}/{{defense}}/{{attack}}.json"
+LOG = f"logs/audit/{AUDIT['audit']}"
+CELLS = [(defense, attack) for defense, attacks in config["cells"].items() for attack in attacks]
+PRODUCTS = [f"{RESULTS}/{name}" for name in ("report.html", "summary.png", "summary.pdf", "assessment.json", "attempts.csv")]
+FOLDERS = [AUDIT[name] for name in ("public", "truth", "candidates") if AUDIT[name]]
+IMAGES = sorted(str(path) for folder in FOLDERS for path in Path(folder).rglob("*") if path.is_file())
+
+
+wildcard_constraints:
+    captured=r"[^/]+",
+    defense=r"[^/]+",
+    attack=r"[^/]+",
+
+
+def options(values):
+    """`--name value` for each."""
+    return [part for name, value in values.items() for part in (f"--{name}", value)]
+
+
+def of_cells(path):
+    """`path` for every update, defence and attack."""
+    return [path.format(captured=u, defense=d, attack=a) for u in AUDIT["updates"] for d, a in CELLS]
+
+
+def of_attack(field):
+    """A field of the planned attack of a job, as JSON."""
+    return lambda wildcards: json.dumps(config["cells"][wildcards.defense][wildcards.attack][field])
+
+
+rule all:
+    default_target: True
+    input:
+        PRODUCTS,
+        f"{RESULTS}/tracked.json",
+
+
+rule read_update:
+    input:
+        files=lambda w: [path for path in AUDIT["updates"][w.captured].values() if path],
+        network=config["network_source"],
+        images=IMAGES,
+    output:
+        model=f"{FOLDER}/global.safetensors",
+        prior=f"{FOLDER}/prior.safetensors",
+        updates=[f"{FOLDER}/{name}/update.safetensors" for name in config["cells"]],
+        record=READ_RECORD,
+    log:
+        f"{LOG}/read_update/{{captured}}.log",
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        audit=json.dumps(AUDIT),
+        what_if=json.dumps(config["what_if"]),
+        folder=FOLDER,
+        labels=lambda w: options({"label": f"experiment={AUDIT['audit']}"}),
+        code=code_version("leakpipe.cli.read_update"),
+    shell:
+        """
+        leakpipe read-update \
+            --audit {params.audit:q} \
+            --update {wildcards.captured:q} \
+            --what-if {params.what_if:q} \
+            --out-dir {params.folder:q} \
+            --record {output.record:q} {params.labels:q} --label client={wildcards.captured:q} \
+            2>{log:q}
+        """
+
+
+rule invert:
+    input:
+        model=f"{FOLDER}/global.safetensors",
+        shared=f"{FOLDER}/{{defense}}/update.safetensors",
+        prior=f"{FOLDER}/prior.safetensors",
+    output:
+        images=RECONSTRUCTION,
+        record=ATTACK_RECORD,
+    log:
+        f"{LOG}/invert/{{captured}}/{{defense}}/{{attack}}.log",
+    threads: 1
+    resources:
+        mem_mb=3000,
+    params:
+        settings=of_attack("settings"),
+        granted=json.dumps(config["granted"]),
+        defense=lambda w: json.dumps([*AUDIT["defense"], *config["what_if"].get(w.defense, [])]),
+        network=options({"network": AUDIT["network"]["factory"]} if AUDIT["network"]["factory"] else {}),
+        checkpoints=f".leakpipe/checkpoints/audit/{AUDIT['audit']}/{{captured}}/{{defense}}/{{attack}}",
+        experiment=AUDIT["audit"],
+        code=code_version("leakpipe.cli.invert"),
+    shell:
+        """
+        leakpipe invert \
+            --attack {params.settings:q} \
+            --name {wildcards.attack:q} \
+            --threat-model {params.granted:q} \
+            --defense {params.defense:q} \
+            {params.network:q} \
+            --global-model {input.model:q} \
+            --update {input.shared:q} \
+            --prior {input.prior:q} \
+            --out {output.images:q} \
+            --checkpoints {params.checkpoints:q} \
+            --threads {threads} \
+            --record {output.record:q} \
+            --label experiment={params.experiment:q} \
+            --label defense={wildcards.defense:q} \
+            --label client={wildcards.captured:q} \
+            2>{log:q}
+        """
+
+
+rule assess:
+    input:
+        reconstructions=of_cells(RECONSTRUCTION),
+        records=of_cells(ATTACK_RECORD),
+        read=[READ_RECORD.format(captured=name) for name in AUDIT["updates"]],
+        images=IMAGES,
+        plan=PLAN,
+    output:
+        PRODUCTS,
+        record=f"{RESULTS}/records/assess.json",
+    log:
+        f"{LOG}/assess.log",
+    threads: 1
+    resources:
+        mem_mb=3000,
+    params:
+        patterns=lambda w: options(
+            {
+                "updates": FOLDER,
+                "reconstruction": RECONSTRUCTION,
+                "attack-record": ATTACK_RECORD,
+                "read-record": READ_RECORD,
+            }
+        ),
+        folder=RESULTS,
+        experiment=AUDIT["audit"],
+        code=code_version("leakpipe.cli.assess"),
+    shell:
+        """
+        leakpipe assess \
+            --plan {input.plan:q} \
+            {params.patterns:q} \
+            --out-dir {params.folder:q} \
+            --record {output.record:q} --label experiment={params.experiment:q} \
+            2>{log:q}
+        """
+
+
+rule track:
+    input:
+        read=[READ_RECORD.format(captured=name) for name in AUDIT["updates"]],
+        attacks=of_cells(ATTACK_RECORD),
+        assess=f"{RESULTS}/records/assess.json",
+        metrics=f"{RESULTS}/assessment.json",
+        artifacts=[path for path in PRODUCTS if not path.endswith("assessment.json")],
+    output:
+        f"{RESULTS}/tracked.json",
+    log:
+        f"{LOG}/track.log",
+    localrule: True
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        experiment=f"audit-{AUDIT['audit']}",
+        audit=json.dumps(AUDIT),
+        artifacts=lambda w, input: [part for path in input.artifacts for part in ("--artifact", path)],
+        code=code_version("leakpipe.cli.track"),
+    shell:
+        """
+        leakpipe track {input.read:q} {input.attacks:q} {input.assess:q} \
+            --experiment {params.experiment:q} \
+            --params {params.audit:q} \
+            --metrics {input.metrics:q} \
+            {params.artifacts:q} \
+            --best-effort \
+            --out {output:q} \
+            2>{log:q}
+        """
