@@ -29,7 +29,7 @@ from leakpipe.data.images import LabeledImages
 from leakpipe.defenses.compose import apply_defenses
 from leakpipe.federation.pretraining import pretrain
 from leakpipe.metrics.score import score_images
-from leakpipe.models.state import ModelState, build_module, initial_state
+from leakpipe.models.state import build_module, initial_state
 from leakpipe.params.data import ImagesParams
 from leakpipe.params.defenses import DefenseSteps
 from leakpipe.params.models import ModelParams, PretrainingParams
@@ -109,9 +109,13 @@ def judge(known: Calibration, cases: list[Case]) -> None:
     predicted = [(known.predict(case.explained, case.agreement), case.gain > LEAK_MARGIN) for case in cases]
     for low, high in ((0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.01)):
         chosen = [leaked for found, leaked in predicted if found.cases and low <= found.leaked / found.cases < high]
-        print(f"{low:.2f} to {min(high, 1):.2f} | {len(chosen)} | {sum(chosen) / len(chosen) if chosen else math.nan:.2f}")
+        print(
+            f"{low:.2f} to {min(high, 1):.2f} | {len(chosen)} | {sum(chosen) / len(chosen) if chosen else math.nan:.2f}"
+        )
     called = [leaked for found, leaked in predicted if found.low >= LIKELY]
-    print(f"called a leak (lower end ≥ {LIKELY}): {len(called)}, true: {sum(called)}; of {sum(x for _, x in predicted)} leaks in all")
+    print(
+        f"called a leak (lower end ≥ {LIKELY}): {len(called)}, true: {sum(called)}; of {sum(x for _, x in predicted)} leaks in all"
+    )
 
 
 def read(path: Path) -> list[Case]:
@@ -125,14 +129,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=lambda text: [int(each) for each in text.split(",")], default=[0])
     parser.add_argument("--out", type=Path, required=True, help="table (.csv); rows that it has are not measured again")
-    parser.add_argument("--judge", type=Path, help="compare predictions from this table with the truth of --out, and stop")
+    parser.add_argument(
+        "--judge", type=Path, help="compare predictions from this table with the truth of --out, and stop"
+    )
     args = parser.parse_args()
     if args.judge:
         judge(Calibration(read(args.judge)), read(args.out))
         return
     torch.set_num_threads(1)
     loaded = {
-        name: DATASETS[entry].load(ImagesParams(dataset=entry, image_size=SIZE, images=200 if name == "phantom" else None))
+        name: DATASETS[entry].load(
+            ImagesParams(dataset=entry, image_size=SIZE, images=200 if name == "phantom" else None)
+        )
         for name, entry in DATA.items()
     }
     names = ("data", "network", "images", "trained", "sigma0", "seed")
@@ -149,7 +157,9 @@ def main() -> None:
             continue
         case = measure(setup, loaded[setup.data])
         with args.out.open("a", encoding="utf-8") as stream:
-            csv.writer(stream, lineterminator="\n").writerow([*key, *(round(value, 4) for value in vars(case).values())])
+            csv.writer(stream, lineterminator="\n").writerow(
+                [*key, *(round(value, 4) for value in vars(case).values())]
+            )
         print(*key, *(f"{value:.3f}" for value in vars(case).values()), flush=True)
 
 

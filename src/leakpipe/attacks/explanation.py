@@ -5,16 +5,19 @@ from torch import Tensor
 
 from leakpipe.attacks.objective import Objective
 from leakpipe.attacks.observation import Observation
+from leakpipe.errors import LeakpipeError
 from leakpipe.params.attacks import AttackSettings
 
 GRAY = 0.5
-MEASURE = AttackSettings(engine="autograd", batch_norm="none")  # the cosine of the update in training mode, and no more
+TERMS = ("update_distance", "batch_statistics")
 
 
 def explained_share(observation: Observation, images: Tensor, labels: Tensor) -> float | None:
-    """Returns 1 − D(ΔŴ(images)) / D(ΔŴ(start)), the share of the start's distance to the update that images remove.
+    """Returns the share of the start's distance to an update that images remove.
 
-    D is 1 − the cosine of all weight differences; the start is the prior image, plain gray where none is granted.
+    The mean of 1 − D(images) / D(start) over two distances: 1 − the cosine of all weight differences, and the squared
+    distance of batch statistics over their variances, where the update has them. The start is the prior image, plain
+    gray where none is granted.
 
     Args:
         observation: One client's update.
@@ -22,13 +25,22 @@ def explained_share(observation: Observation, images: Tensor, labels: Tensor) ->
         labels: Class indices, shape (images,).
 
     Returns:
-        At most 1. Below 0 where the images explain the update worse than the start does. None where the update has no
-        weight differences, or where the start explains it fully.
+        At most 1. Below 0 where the images explain the update worse than the start does. None where the update has
+        nothing to explain.
     """
-    if not observation.has_signal:
+    statistics = bool(observation.update.statistics)
+    settings = AttackSettings(
+        engine="autograd",
+        batch_norm="update" if statistics else "none",
+        batch_norm_weight=float(statistics),
+        objective_weight=float(observation.has_signal),
+    )
+    try:
+        objective = Objective(observation, settings, seed=0)
+    except LeakpipeError:  # nothing is left to match
         return None
-    objective = Objective(observation, MEASURE, seed=0)
     prior = observation.candidate_prior
     start = torch.full_like(images, GRAY) if prior is None else prior
-    before, after = (objective.evaluate(each, labels).terms["update_distance"] for each in (start, images))
-    return 1 - after / before if before > 0 else None
+    before, after = (objective.evaluate(each, labels).terms for each in (start, images))
+    shares = [1 - after[name] / before[name] for name in TERMS if before.get(name, 0) > 0]
+    return sum(shares) / len(shares) if shares else None

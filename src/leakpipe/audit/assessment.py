@@ -133,7 +133,9 @@ def _judge_itself(found: Assessment) -> Assessment:
         return replace(found, word=LEAKS, why=f"{said}, and {compared}")
     if explained < EXPLAINS:
         return replace(found, why=f"{said}: these attacks did not find what is in it, which others may")
-    return replace(found, why=f"{said}, but in {predicted.cases} known cases like this one the images were often others")
+    return replace(
+        found, why=f"{said}, but in {predicted.cases} known cases like this one the images were often others"
+    )
 
 
 def _judge_by_truth(found: Assessment, attempts: Sequence[Attempt], truth: Truth) -> Assessment:
@@ -152,7 +154,9 @@ def _judge_by_truth(found: Assessment, attempts: Sequence[Attempt], truth: Truth
         why = f"{which} came back (SSIM {best['ssim']:.2f}, where {best['ssim_prior']:.2f} was known before)"
         return replace(found, word=LEAKS, why=why)
     if identified > 0 and chance_of_as_many(identified, total, chance) <= CHANCE_LEVEL:
-        return replace(found, word=LEAKS, why=f"{identified:g} of {count(total, 'image')} are recognised among the candidates")
+        return replace(
+            found, word=LEAKS, why=f"{identified:g} of {count(total, 'image')} are recognised among the candidates"
+        )
     judged = _judge_itself(found)
     return replace(judged, word=CANNOT_TELL, why=f"no image is similar, and {judged.why}")
 

@@ -84,4 +84,6 @@ def shipped_calibration() -> Calibration:
     """Returns the calibration that leakpipe ships."""
     text = (files("leakpipe.audit") / FILE).read_text(encoding="utf-8")
     fields = ("explained", "agreement", "gain")
-    return Calibration([Case(**{name: float(row[name]) for name in fields}) for row in csv.DictReader(text.splitlines())])
+    return Calibration(
+        [Case(**{name: float(row[name]) for name in fields}) for row in csv.DictReader(text.splitlines())]
+    )

@@ -37,7 +37,11 @@ def collect_findings(
     truth = _read_truth(params)
     attempts, assessments, notes = [], [], list[str]()
     for update in params.updates:
-        notes += [note for note in read_json(Path(read_record.format(captured=update)))["details"]["notes"] if note not in notes]
+        notes += [
+            note
+            for note in read_json(Path(read_record.format(captured=update)))["details"]["notes"]
+            if note not in notes
+        ]
         for defense, attacks in plan["cells"].items():
             cell = {"update": update, "defense": defense}
             steps = DefenseSteps.model_validate([*plan["audit"]["defense"], *plan["what_if"].get(defense, [])])
@@ -65,7 +69,9 @@ def _read_truth(params: AuditParams) -> Truth | None:
         )
     if params.candidates is None:
         return Truth(images)
-    others = [each for each in read_folder(Path(params.candidates), params) if not any((each == own).all() for own in images)]
+    others = [
+        each for each in read_folder(Path(params.candidates), params) if not any((each == own).all() for own in images)
+    ]
     return Truth(images, torch.stack([*map(torch.from_numpy, [*images, *others])]).numpy())
 
 

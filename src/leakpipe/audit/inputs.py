@@ -11,6 +11,8 @@ from torch import nn
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.threat_model import observe
 from leakpipe.audit.plan import AS_SENT
+from leakpipe.captured.matching import match_update
+from leakpipe.captured.reading import read_state
 from leakpipe.client.batches import assume_schedule
 from leakpipe.client.local_update import LocalSettings
 from leakpipe.data.folders import SUFFIXES
@@ -18,11 +20,13 @@ from leakpipe.data.image_files import read_image
 from leakpipe.data.priors import GRAY
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.files import StoredUpdate, save_custom_model, save_model
+from leakpipe.models.batchnorm import batch_norm_layers
 from leakpipe.models.custom import build_custom
 from leakpipe.models.state import ModelState, build_module
 from leakpipe.params.attacks import ThreatModel
 from leakpipe.params.audit import AuditParams, CapturedFiles
 from leakpipe.params.reading import parse_section, read_yaml
+from leakpipe.params.training import TrainingParams
 
 FOLDERS = ("public", "truth", "candidates")
 
@@ -124,17 +128,33 @@ def read_update(params: AuditParams, name: str) -> AuditedUpdate:
         LeakpipeError: A file is not a state of this network, or contradicts what audit.yaml says.
     """
     module, files = build_network(params), params.updates[name]
-    before, update, notes = _match(module, files)
-    images = params.images
+    images, training = params.images, params.training
     schedule = assume_schedule(images.count, images.batch_size or images.count, images.epochs)
+    kind, sent = files.shared
+    found = match_update(module, read_state(Path(files.before)), read_state(Path(sent)), kind=kind, steps=len(schedule))
+    settings = LocalSettings(
+        learning_rate=training.learning_rate,
+        batch_norm_momentum=_momentum(module) if training.batch_norm_momentum is None else training.batch_norm_momentum,
+        training=TrainingParams(**training.model_dump(include=set(TrainingParams.model_fields))),
+    )
     stored = StoredUpdate(
-        update,
+        found.update,
         {"experiment": params.audit, "defense": AS_SENT, "seed": 0, "round": 1, "client": name},
         schedule,
         list(params.labels or [0] * images.count),
-        LocalSettings(**params.training),
+        settings,
     )
-    return AuditedUpdate(before, stored, make_prior(params), notes)
+    return AuditedUpdate(found.state, stored, make_prior(params), list(found.notes))
+
+
+def _momentum(module: nn.Module) -> float:
+    """Returns the momentum that the network's batch normalisation declares; torch's default where it has none."""
+    found = {layer.momentum for layer in batch_norm_layers(module).values()}
+    if len(found) > 1 or None in found:
+        raise LeakpipeError(
+            f"training.batch_norm_momentum: the network's layers declare {sorted(map(str, found))}, expected one number"
+        )
+    return float(found.pop()) if found else 0.1
 
 
 def save_network(path: Path, state: ModelState, params: AuditParams) -> None:
@@ -144,18 +164,4 @@ def save_network(path: Path, state: ModelState, params: AuditParams) -> None:
         save_custom_model(path, state, factory=network.factory, arguments=network.arguments)
     else:
         assert network.architecture is not None  # the schema demands one of both
-        save_model(
-            path, state, params=network.architecture, classes=network.classes, image_size=params.images.size
-        )
-
-
-def _match(module, files):
-    from leakpipe.client.update import ClientUpdate
-    def load(path):
-        return torch.load(path, weights_only=True, map_location="cpu")
-    first, second = load(files.before), load(files.after or files.change)
-    state = ModelState.of(module).replacing(first)
-    base = (lambda n: first[n]) if files.after else (lambda n: 0 * first[n])
-    w = {n: second[n] - base(n) for n in state.weights}
-    st = {n: second[n] - base(n) for n in state.statistics if n in second}
-    return state, ClientUpdate(w, st, steps=1), []
+        save_model(path, state, params=network.architecture, classes=network.classes, image_size=params.images.size)

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from leakpipe.audit.assessment import Assessment, Attempt
 from leakpipe.audit.plan import AS_SENT
 from leakpipe.figures.style import COLORS, INK, MUTED, Drawing, in_style
+from leakpipe.params.training import TrainingParams
 from leakpipe.report.page import format_duration, format_number, format_share, read_part
 from leakpipe.tables.wording import LEAKS, count
 
@@ -77,7 +78,9 @@ def render_audit(findings: AuditFindings) -> str:
     )
     environment.filters |= {"number": format_number, "share": format_share, "duration": format_duration}
     pictures = {
-        each.update: [_picture(each, position, findings.truths) for position in range(min(SHOWN, len(each.best.images)))]
+        each.update: [
+            _picture(each, position, findings.truths) for position in range(min(SHOWN, len(each.best.images)))
+        ]
         for each in findings.sent
     }
     return environment.get_template("page.html.j2").render(
@@ -161,9 +164,19 @@ def list_assumptions(params: Mapping[str, Any], notes: Sequence[str]) -> list[tu
     labels = params["labels"]
     return [
         ("Images", f"{count(images['count'], 'image')} of {images['size']}×{images['size']} pixels, declared"),
-        ("Training", f"{', '.join(f'{key} {value}' for key, value in params['training'].items())}, declared"),
+        ("Training", f"{_describe_training(params['training'])}, declared"),
         ("Labels", "unknown to the attacker, who recovers them" if labels is None else f"{labels}, granted"),
         ("Prior", "plain gray" if params["public"] is None else f"the mean of the images in {params['public']}"),
         ("Defence", f"{params['defense']}, known to the attacker" if params["defense"] else "none"),
         *(("Found in the files", note) for note in notes),
     ]
+
+
+def _describe_training(training: Mapping[str, Any]) -> str:
+    """Describes how the client trained: optimiser and step size, and what differs from plain training."""
+    plain = TrainingParams().model_dump(mode="json")
+    optimizer = {key: value for key, value in training["optimizer"].items() if key != "kind" and value}
+    said = [f"{training['optimizer']['kind']}, learning rate {training['learning_rate']:g}"]
+    said += [f"{key} {value}" for key, value in optimizer.items()]
+    said += [f"{key} {training[key]}" for key in plain if key != "optimizer" and training[key] != plain[key]]
+    return ", ".join(said)

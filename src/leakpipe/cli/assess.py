@@ -5,15 +5,19 @@ from typing import Any
 
 import click
 
-from leakpipe.cli.options import JsonOrFile, OutputFile, record_options, threads_option, use_threads
+from leakpipe.cli.options import JsonOrFile, record_options, threads_option, use_threads
 
 
 @click.command()
-@click.option("--plan", type=JsonOrFile(), required=True, help="The audit's plan (JSON): parameters, attacks, defences.")
+@click.option(
+    "--plan", type=JsonOrFile(), required=True, help="The audit's plan (JSON): parameters, attacks, defences."
+)
 @click.option(
     "--updates", required=True, help="What read-update wrote, a path with {captured}: the folder of global.safetensors."
 )
-@click.option("--reconstruction", required=True, help="Attacks' outputs, a path with {captured}, {defense} and {attack}.")
+@click.option(
+    "--reconstruction", required=True, help="Attacks' outputs, a path with {captured}, {defense} and {attack}."
+)
 @click.option("--attack-record", required=True, help="Their run records, a path with the same.")
 @click.option("--read-record", required=True, help="Run records of read-update, a path with {captured}.")
 @click.option(

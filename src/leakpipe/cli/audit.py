@@ -58,7 +58,9 @@ what_if: null          # defences to try on this very update; null: all, []: non
 @click.option("--after", default="after.pth", help="With --init: the client's state after its training.")
 @click.option("--network", default="network:Network", help="With --init: factory of your network.")
 @click.option("--image-size", default=224, type=int, help="With --init: height and width of the images in pixels.")
-@click.option("--cores", type=click.IntRange(min=1), default=os.cpu_count(), show_default=True, help="Attacks at a time.")
+@click.option(
+    "--cores", type=click.IntRange(min=1), default=os.cpu_count(), show_default=True, help="Attacks at a time."
+)
 @click.option("--dry-run", is_flag=True, help="Check everything, plan the attacks, and stop.")
 def audit(
     config: Path, init: bool, before: str, after: str, network: str, image_size: int, cores: int, dry_run: bool
@@ -106,7 +108,9 @@ def audit(
     inherited = os.environ.get("PYTHONPATH")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([folder, *([inherited] if inherited else [])])}
     if subprocess.run(command, env=environment, check=False).returncode:
-        raise LeakpipeError(f"the audit did not finish: see above and logs/audit/{params.audit}; the same command goes on")
+        raise LeakpipeError(
+            f"the audit did not finish: see above and logs/audit/{params.audit}; the same command goes on"
+        )
     found = read_json(path.parent / "assessment.json")
     click.echo(f"{found['verdict']['word'].capitalize()} ({found['verdict']['update']}): {found['verdict']['why']}.")
     click.echo(f"Page: {path.parent / 'report.html'}   Summary: {path.parent / 'summary.pdf'}")

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from leakpipe.params.defenses import DefenseSteps
 from leakpipe.params.models import ArchitectureParams
+from leakpipe.params.training import TrainingParams
 from leakpipe.params.types import Name, Section, Switchable, distinct
 
 FACTORY_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
@@ -17,14 +18,36 @@ class CapturedFiles(Section):
     before: str = Field(min_length=1, description="State of the global model that the client received.")
     after: str | None = Field(default=None, min_length=1, description="The client's state after its local training.")
     change: str | None = Field(
-        default=None, min_length=1, description="The difference of the two instead, as some frameworks send it."
+        default=None, min_length=1, description="The difference after minus before instead, as some frameworks send it."
+    )
+    reversed_change: str | None = Field(
+        default=None, min_length=1, description="The difference before minus after instead, as others send it."
     )
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        if (self.after is None) == (self.change is None):
-            raise ValueError("expected one of `after` (a full state) and `change` (a difference), not both or none")
+    def _one_is_shared(self) -> Self:
+        if sum(value is not None for value in (self.after, self.change, self.reversed_change)) != 1:
+            raise ValueError("expected exactly one of `after` (a full state), `change` and `reversed_change`")
         return self
+
+    @property
+    def shared(self) -> tuple[Literal["full", "difference", "reversed-difference"], str]:
+        """What the client sent back, and its file."""
+        if self.after is not None:
+            return "full", self.after
+        if self.change is not None:
+            return "difference", self.change
+        assert self.reversed_change is not None  # the schema demands one of the three
+        return "reversed-difference", self.reversed_change
+
+
+class AuditedTraining(TrainingParams):
+    """How the client trained, as far as it is known."""
+
+    learning_rate: float = Field(gt=0, le=10, description="Step size of the client's optimiser.")
+    batch_norm_momentum: float | None = Field(
+        default=None, gt=0, le=1, description="torch's `momentum` of batch normalisation; null: as the network says."
+    )
 
 
 class NetworkParams(Section):
@@ -69,7 +92,7 @@ class AuditParams(Section):
     updates: Switchable[CapturedFiles] = Field(min_length=1, description="Captured updates by name.")
     network: NetworkParams
     images: AuditedImages
-    training: dict[str, Any] = Field(description="How the client trained: `learning_rate` and more.")
+    training: AuditedTraining
     labels: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
         default=None, description="Class of each image; null: unknown to the attacker, who recovers them."
     )
@@ -90,7 +113,9 @@ class AuditParams(Section):
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
         if self.labels is not None and len(self.labels) != self.images.count:
-            raise ValueError(f"labels: {len(self.labels)} given, expected one for each of images.count: {self.images.count}")
+            raise ValueError(
+                f"labels: {len(self.labels)} given, expected one for each of images.count: {self.images.count}"
+            )
         if self.candidates is not None and self.truth is None:
             raise ValueError("candidates: needs truth, which says whom among them the update was trained on")
         return self
