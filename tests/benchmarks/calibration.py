@@ -113,9 +113,8 @@ def judge(known: Calibration, cases: list[Case]) -> None:
             f"{low:.2f} to {min(high, 1):.2f} | {len(chosen)} | {sum(chosen) / len(chosen) if chosen else math.nan:.2f}"
         )
     called = [leaked for found, leaked in predicted if found.low >= LIKELY]
-    print(
-        f"called a leak (lower end ≥ {LIKELY}): {len(called)}, true: {sum(called)}; of {sum(x for _, x in predicted)} leaks in all"
-    )
+    total = sum(leaked for _, leaked in predicted)
+    print(f"called a leak (lower end ≥ {LIKELY}): {len(called)}, true: {sum(called)}; of {total} leaks in all")
 
 
 def read(path: Path) -> list[Case]:

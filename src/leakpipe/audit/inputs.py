@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,7 +102,8 @@ def make_prior(params: AuditParams) -> np.ndarray:
     if params.public is None:
         channels = 3 if params.images.channels == "color" else 1
         return np.full((channels, params.images.size, params.images.size), GRAY, dtype=np.float32)
-    return read_folder(Path(params.public), params).mean(axis=0, dtype=np.float64).astype(np.float32)
+    mean: np.ndarray = read_folder(Path(params.public), params).mean(axis=0, dtype=np.float64)
+    return mean.astype(np.float32)
 
 
 def granted(params: AuditParams) -> ThreatModel:
@@ -149,7 +151,7 @@ def read_update(params: AuditParams, name: str) -> AuditedUpdate:
 
 def _momentum(module: nn.Module) -> float:
     """Returns the momentum that the network's batch normalisation declares; torch's default where it has none."""
-    found = {layer.momentum for layer in batch_norm_layers(module).values()}
+    found: set[Any] = {layer.momentum for layer in batch_norm_layers(module).values()}
     if len(found) > 1 or None in found:
         raise LeakpipeError(
             f"training.batch_norm_momentum: the network's layers declare {sorted(map(str, found))}, expected one number"

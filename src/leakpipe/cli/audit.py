@@ -65,7 +65,7 @@ what_if: null          # defences to try on this very update; null: all, []: non
 def audit(
     config: Path, init: bool, before: str, after: str, network: str, image_size: int, cores: int, dry_run: bool
 ) -> None:
-    """Say what captured updates give away: attack them, judge, and write a page.
+    r"""Say what captured updates give away: attack them, judge, and write a page.
 
     \b
     leakpipe audit --init --before before.pth --after after.pth --network network:Network

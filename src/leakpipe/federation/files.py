@@ -16,7 +16,7 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.files.storage import read_arrays, sidecar_path, write_arrays
 from leakpipe.models.custom import build_custom
 from leakpipe.models.state import ModelState, build_module, shared_part
-from leakpipe.params.models import ArchitectureParams, ModelParams
+from leakpipe.params.models import ArchitectureParams
 from leakpipe.params.training import TrainingParams
 
 MODEL, UPDATE = "leakpipe/model", "leakpipe/update"
@@ -62,7 +62,7 @@ class StoredUpdate:
     cohort: list[CohortMember] = field(default_factory=list)
 
 
-def save_model(path: Path, state: ModelState, *, params: ModelParams, classes: int, image_size: int) -> None:
+def save_model(path: Path, state: ModelState, *, params: ArchitectureParams, classes: int, image_size: int) -> None:
     """Writes a global model: its tensors, and in the sidecar what its architecture is rebuilt from."""
     fields = set(ArchitectureParams.model_fields)
     architecture = params.model_dump(mode="json", include=fields, exclude_defaults=True)
@@ -85,7 +85,7 @@ def load_model(path: Path, *, factory: str | None = None) -> ModelState:
     """
     arrays, metadata = read_arrays(path, MODEL)
     if "factory" in metadata:
-        if metadata["factory"] != factory:
+        if factory is None or metadata["factory"] != factory:
             raise LeakpipeError(
                 f"{sidecar_path(path)}: metadata.factory: {metadata['factory']!r}, expected {factory!r}; pass it as "
                 "--network if you trust it: it runs"
