@@ -14,7 +14,7 @@ ROOT = Path(leakpipe.__file__).parent
 ORDER = (
     *("leakpipe", "errors", "randomness", "registry"),
     *("params", "files", "data", "models", "client", "captured", "defenses", "attacks", "federation", "accounting"),
-    *("experiment", "workload", "metrics", "tables", "figures", "claims", "report"),
+    *("experiment", "workload", "metrics", "tables", "figures", "claims", "report", "audit"),
     *("records", "tracking", "cli", "__main__"),
 )
 NEVER = {"attacks": {"data", "federation"}, "metrics": {"attacks", "federation", "experiment"}}

@@ -14,7 +14,7 @@ from scipy.special import betaincinv
 
 from leakpipe.tables.verdicts import LEAK_MARGIN
 
-NEAREST = 25  # known cases that a new one is compared with
+NEAREST = 30  # known cases that a new one is compared with
 REACH = 0.25  # and how far they may be: a case that is like none is not predicted
 CONFIDENCE = 0.95
 FILE = "calibration.csv"

@@ -1,0 +1,300 @@
+"""The audit: what it reads, which attacks it chooses, and what it may conclude."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from scipy.stats import binomtest
+from torch import nn
+
+from leakpipe.attacks.explanation import explained_share
+from leakpipe.attacks.observation import Observation
+from leakpipe.audit.assessment import Attempt, Truth, assess, describe, measure_agreement
+from leakpipe.audit.calibration import NEAREST, Calibration, Case, shipped_calibration
+from leakpipe.audit.inputs import load_audit, observe_audited, read_update
+from leakpipe.audit.page import AuditFindings, draw_summary, list_assumptions, render_audit
+from leakpipe.audit.plan import AS_SENT, MATCHING, applicable_attacks, choose_attacks, choose_defenses, repeat_attack
+from leakpipe.client.batches import make_batches
+from leakpipe.client.local_update import local_update
+from leakpipe.errors import LeakpipeError
+from leakpipe.federation.files import load_model, save_custom_model
+from leakpipe.models.custom import build_custom
+from leakpipe.models.state import ModelState
+from leakpipe.params.training import TrainingParams
+from tests.unit.attacking import observe, observe_small, random_images, small_model
+
+LEAKING = Calibration([Case(0.9, 0.9, 0.5)] * 100)
+PLAIN = TrainingParams().model_dump(mode="json")
+RNG = np.random.default_rng(0)
+TRUE, OTHER, NOISE = (RNG.random((2, 1, 16, 16)).astype(np.float32) for _ in range(3))
+PRIOR = 0.7 * NOISE + 0.3 * TRUE  # a little like the truth, as priors are
+
+
+def attempt(images: np.ndarray, explained: float | None, **changes: Any) -> Attempt:
+    fields = {"update": "u", "defense": AS_SENT, "attack": "a", "seconds": 1.0, "iterations": 9, "notes": ()}
+    return Attempt(**{**fields, "images": images, "prior": PRIOR, "explained": explained, **changes})
+
+
+class TestExplainedShare:
+    def test_is_near_one_for_the_truth_and_zero_for_the_start(self) -> None:
+        observation = observe_small()
+        truth, labels = random_images(2, dtype=torch.float32), torch.tensor([0, 1])
+        start = observation.client.prior
+        assert start is not None
+        assert explained_share(observation, truth, labels) == pytest.approx(1, abs=1e-4)
+        assert explained_share(observation, start, labels) == pytest.approx(0, abs=1e-6)
+        wrong = explained_share(observation, random_images(2, seed=9, dtype=torch.float32), labels)
+        assert wrong is not None
+        assert wrong < 0.5
+
+    def test_without_statistics_is_the_naive_formula(self) -> None:
+        seen = observe_small()
+        observation = replace(seen, update=replace(seen.update, statistics={}))
+        guess, labels = random_images(2, seed=5, dtype=torch.float32), torch.tensor([0, 1])
+
+        def distance(images: torch.Tensor) -> float:
+            made = local_update(seen.before, make_batches(images, labels, [[0, 1]]), seen.settings).weights
+            one, two = (
+                torch.cat([each[name].flatten() for name in made]).double() for each in (made, seen.update.weights)
+            )
+            return 1 - float(one @ two / one.norm() / two.norm())
+
+        assert seen.client.prior is not None
+        expected = 1 - distance(guess) / distance(seen.client.prior)
+        assert explained_share(observation, guess, labels) == pytest.approx(expected, abs=1e-4)
+
+    def test_of_an_update_that_says_nothing_is_none(self) -> None:
+        seen = observe_small()
+        nothing = {name: torch.zeros_like(value) for name, value in seen.update.weights.items()}
+        observation = replace(seen, update=replace(seen.update, weights=nothing, statistics={}))
+        assert explained_share(observation, random_images(2, dtype=torch.float32), torch.tensor([0, 1])) is None
+
+
+class TestAssessment:
+    def test_with_the_truth_one_image_that_came_back_leaks(self) -> None:
+        half = np.stack([OTHER[0], TRUE[1]])
+        found = assess([attempt(OTHER, 0.9), attempt(half, 0.1, attack="b")], Calibration([]), Truth(TRUE))
+        assert (found.word, found.leaked, found.strongest.attack) == ("leaks", 1, "b")
+        assert "1 of its 2 images" in found.why
+
+    def test_with_the_truth_and_no_similar_image_nothing_can_be_told(self) -> None:
+        found = assess([attempt(OTHER, 0.9), attempt(OTHER, 0.9)], LEAKING, Truth(TRUE))
+        assert found.word == "cannot tell"
+
+    def test_recognition_alone_leaks(self) -> None:
+        others = RNG.random((400, 1, 16, 16)).astype(np.float32)
+        candidates = np.concatenate([TRUE, others])
+        faint = attempt(np.clip(TRUE + 0.35 * RNG.standard_normal(TRUE.shape), 0, 1).astype(np.float32), 0.1)
+        recognised = assess([replace(faint, prior=TRUE)], Calibration([]), Truth(TRUE, candidates))
+        assert (recognised.leaked, recognised.word) == (0, "leaks")
+        assert "recognised" in recognised.why
+
+    @pytest.mark.parametrize(
+        ("explained", "word"), [(0.95, "leaks"), (0.2, "cannot tell"), (None, "cannot tell"), (-3.0, "cannot tell")]
+    )
+    def test_without_the_truth_known_cases_decide(self, explained: float | None, word: str) -> None:
+        found = assess([attempt(TRUE, explained), attempt(TRUE, explained, attack="b")], LEAKING)
+        assert found.word == word
+        assert found.word != "no leak found"
+
+    def test_without_agreement_there_is_no_leak_to_call(self) -> None:
+        apart = assess([attempt(TRUE, 0.95), attempt(OTHER, 0.94)], Calibration([Case(0.95, 1.0, 0.5)] * 100))
+        assert (apart.word, apart.predicted.cases) == ("cannot tell", 0)
+
+    def test_the_best_attempt_is_chosen_without_the_truth(self) -> None:
+        found = assess([attempt(TRUE, 0.3), attempt(OTHER, 0.6, attack="b")], Calibration([]), Truth(TRUE))
+        assert (found.best.attack, found.strongest.attack) == ("b", "a")
+
+    def test_agreement_does_not_depend_on_the_order_of_images(self) -> None:
+        assert measure_agreement([attempt(TRUE, 1), attempt(TRUE[::-1], 1)]) == pytest.approx(1)
+        assert math.isnan(measure_agreement([attempt(TRUE, 1)]))
+
+    def test_what_is_written_has_no_nan(self) -> None:
+        said = describe(assess([attempt(TRUE, None)], Calibration([])))
+        assert said["gain"] is said["agreement"] is said["predicted"]["gain"] is None
+
+
+class TestCalibration:
+    def test_the_interval_is_that_of_scipy(self) -> None:
+        cases = [Case(0.5, 0.5, 0.2)] * 24 + [Case(0.5, 0.5, 0.0)] * 6
+        found = Calibration(cases).predict(0.5, 0.5)
+        assert (found.cases, found.leaked) == (30, 24)
+        assert found.low == pytest.approx(binomtest(24, 30).proportion_ci(0.95, method="exact").low)
+
+    def test_the_nearest_cases_are_asked(self) -> None:
+        cases = [Case(x, x, x) for x in np.linspace(0, 1, 101)]
+        near = Calibration(cases).predict(0.8, 0.8)
+        assert near.cases == NEAREST
+        assert near.gain == pytest.approx(0.8, abs=0.01)
+        assert Calibration(cases).predict(-2, 0.1).cases == 0
+
+    def test_the_shipped_one_has_cases_of_both_kinds(self) -> None:
+        gains = [case.gain for case in shipped_calibration().cases]
+        assert len(gains) >= 30
+        assert min(gains) < 0.05 < max(gains)
+
+
+class TestPlan:
+    def names(self, observation: Observation) -> list[str]:
+        return [name for name, *_ in applicable_attacks(observation)]
+
+    def test_the_network_decides_which_attacks_apply(self) -> None:
+        seen = observe_small()
+        assert {"statistics-alone", MATCHING, "inverting-gradients"} <= set(self.names(seen))
+        without = replace(seen, update=replace(seen.update, statistics={}))
+        assert "statistics-alone" not in self.names(without)
+        assert "recursive" not in self.names(seen)
+        plain = ModelState.of(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3)))
+        observation = observe(plain, random_images(1, dtype=torch.float32), [0])
+        for _, settings, _, _ in applicable_attacks(observation):
+            assert settings.batch_norm_weight == 0
+
+    def test_more_time_gives_more_iterations_up_to_the_presets(self) -> None:
+        seen = observe_small()
+        short, long = (choose_attacks(seen, seconds=seconds, defended=0) for seconds in (0.01, 1e6))
+        fewest = {attack.name: attack.settings.iterations for attack in short}
+        for attack in long:
+            assert fewest[attack.name] <= attack.settings.iterations <= 5000
+        assert max(attack.settings.iterations for attack in long) > 20 == min(fewest.values())
+
+    def test_noise_is_met_with_less_smoothing(self) -> None:
+        seen = observe_small()
+        defenses = choose_defenses(seen, None)
+        planned = choose_attacks(seen, seconds=10, defended=len(defenses))
+        weights = {
+            name: repeat_attack(planned, steps, seconds=10, defended=4).settings.total_variation_weight
+            for name, steps in defenses.items()
+        }
+        assert weights["noise-5"] < weights["no-statistics"]
+
+    def test_unknown_defences_are_refused(self) -> None:
+        assert list(choose_defenses(observe_small(), ())) == []
+        with pytest.raises(LeakpipeError, match=r"what_if: unknown defence 'magic'; known: noise-5"):
+            choose_defenses(observe_small(), ("magic",))
+
+
+class TestCustomNetworks:
+    def test_a_factory_gets_its_arguments(self) -> None:
+        network = build_custom("torch.nn:Linear", {"in_features": 3, "out_features": 2})
+        assert isinstance(network, nn.Linear)
+
+    @pytest.mark.parametrize(
+        ("factory", "said"),
+        [
+            ("no.such:thing", "cannot be imported"),
+            ("torch.nn:Nothing", "cannot be imported"),
+            ("torch.nn:Linear", "failed: TypeError"),
+            ("builtins:dict", "returned a dict, expected a torch.nn.Module"),
+        ],
+    )
+    def test_what_is_no_network_is_refused(self, factory: str, said: str) -> None:
+        with pytest.raises(LeakpipeError, match=rf"network\.factory: '?{factory}.*{said}"):
+            build_custom(factory, {})
+
+    def test_a_model_file_runs_no_factory_that_was_not_passed(self, tmp_path: Path) -> None:
+        state, path = ModelState.of(nn.Linear(2, 1)), tmp_path / "global.safetensors"
+        save_custom_model(path, state, factory="torch.nn:Linear", arguments={"in_features": 2, "out_features": 1})
+        loaded = load_model(path, factory="torch.nn:Linear")
+        assert torch.equal(loaded.weights["weight"], state.weights["weight"])
+        for given in (None, "os:system"):
+            with pytest.raises(LeakpipeError, match=r"metadata\.factory: 'torch\.nn:Linear', expected .*--network"):
+                load_model(path, factory=given)
+
+
+@pytest.fixture
+def captured(tmp_path: Path) -> Path:
+    """An audit.yaml of a client that trained a registered network on one image."""
+    seen = observe(small_model(size=16), random_images(1, size=16, dtype=torch.float32), [1])
+    before = {**seen.before.weights, **seen.before.statistics}
+    changes = {**seen.update.weights, **seen.update.statistics}
+    torch.save(before, tmp_path / "before.pth")
+    torch.save({name: value + changes[name] for name, value in before.items()}, tmp_path / "after.pth")
+    torch.save(changes, tmp_path / "change.pth")
+    write(tmp_path)
+    return tmp_path / "audit.yaml"
+
+
+def write(folder: Path, **changes: Any) -> None:
+    content = {
+        "audit": "tiny",
+        "updates": {"one": {"before": "before.pth", "after": "after.pth"}},
+        "network": {
+            "architecture": {"name": "convnet-bn", "widths": [3, 4], "strides": [2, 2]},
+            "classes": 3,
+        },
+        "images": {"size": 16, "count": 1},
+        "training": {"learning_rate": 0.05},
+    }
+    (folder / "audit.yaml").write_text(yaml.safe_dump({**content, **changes}))
+
+
+class TestInputs:
+    def test_a_full_state_and_a_difference_are_one_update(self, captured: Path) -> None:
+        first = read_update(load_audit(captured), "one")
+        write(captured.parent, updates={"one": {"before": "before.pth", "change": "change.pth"}})
+        second = read_update(load_audit(captured), "one")
+        for name, value in first.stored.update.weights.items():
+            assert torch.allclose(value, second.stored.update.weights[name], atol=1e-6)
+
+    def test_an_observation_grants_what_was_declared(self, captured: Path) -> None:
+        params = load_audit(captured)
+        observation = observe_audited(read_update(params, "one"), params)
+        assert observation.client.labels is None
+        assert observation.client.prior is not None
+        assert torch.equal(observation.client.prior, torch.full((1, 1, 16, 16), 0.5))
+        assert observation.settings.learning_rate == 0.05
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"updates": {}}, "updates"),
+            ({"updates": {"one": {"before": "before.pth"}}}, "expected exactly one of `after`"),
+            ({"updates": {"one": {"before": "no.pth", "after": "after.pth"}}}, "updates.one.before: 'no.pth'"),
+            ({"network": {}}, "expected one of `factory`"),
+            ({"network": {"factory": "no colon"}}, "network.factory"),
+            ({"labels": [0, 1]}, "labels: 2 given, expected one for each"),
+            ({"images": {"size": 16, "count": 1, "batch_size": 2}}, "batch_size 2 is larger"),
+            ({"training": {}}, "training.learning_rate: required"),
+            ({"training": {"learning_rate": 0}}, "training.learning_rate"),
+            ({"training": {"learning_rate": 0.1, "momentun": 1}}, "training.momentun: unknown key"),
+            ({"public": "nowhere"}, "public: 'nowhere': there is no such folder"),
+            ({"candidates": "."}, "candidates: needs truth"),
+            ({"minutes": 0}, "minutes"),
+            ({"publik": "."}, "did you mean 'public'"),
+        ],
+    )
+    def test_mistakes_are_said_in_a_sentence(self, captured: Path, changes: dict[str, Any], said: str) -> None:
+        write(captured.parent, **changes)
+        with pytest.raises(LeakpipeError, match=said.replace("`", ".")):
+            load_audit(captured)
+
+    def test_files_that_contradict_each_other_are_refused(self, captured: Path) -> None:
+        write(captured.parent, updates={"one": {"before": "before.pth", "change": "after.pth"}})
+        with pytest.raises(LeakpipeError, match=r"after\.pth: is no difference but a full state"):
+            read_update(load_audit(captured), "one")
+
+
+def test_the_page_shows_images_only_after_a_click_and_escapes_names() -> None:
+    found = assess([attempt(TRUE, 0.9), attempt(OTHER, 0.5, attack="b")], LEAKING, Truth(TRUE))
+    params = {
+        "images": {"count": 2, "size": 16},
+        "labels": None,
+        "public": None,
+        "defense": [],
+        "training": {**PLAIN, "learning_rate": 0.1, "optimizer": {"kind": "sgd", "momentum": 0.9}},
+    }
+    findings = AuditFindings(
+        "<b>x", [found], [attempt(TRUE, 0.9)], list_assumptions(params, ["<i>note"]), {"a": "why"}, TRUE
+    )
+    page = render_audit(findings)
+    assert "<b>x" not in page
+    assert "&lt;i&gt;note" in page
+    assert page.index("<details>") < page.index("<img") < page.index("</details>")
+    assert "momentum 0.9" in page
+    assert findings.sentence.startswith("2 of its 2 images came back")
+    assert draw_summary(findings).caption.startswith("Leaks: 2 of its 2 images came back")
