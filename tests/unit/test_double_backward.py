@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.transforms import Normalize
 
 from leakpipe.attacks.distances import Products
 from leakpipe.attacks.engines.autograd import Autograd
@@ -279,6 +280,9 @@ class Own(nn.Module):
         super().__init__()
         self.features = nn.Sequential(nn.Conv2d(1, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU())
         self.again = nn.Conv2d(6, 6, 3, 1, 1)
+        self.register_buffer("mean", torch.tensor(0.4))
+        self.register_buffer("deviation", torch.tensor([[[0.2]]]))
+        self.normalize = Normalize([0.4], [0.2])
         self.head = nn.Linear(6 * 4 * 4, 3)
         self.run = forward
 
@@ -286,15 +290,49 @@ class Own(nn.Module):
         return self.run(self, images)
 
 
-def test_a_network_that_reads_images_as_they_are() -> None:
-    state = initial_state(Own(lambda net, x: net.head(net.again(net.features(x)).flatten(1))), seed=1, dtype=DOUBLE)
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        lambda _, x: x,
+        lambda _, x: (x - 0.5) / 0.25,
+        lambda net, x: (x - net.mean) / net.deviation,
+        lambda net, x: net.normalize(x),
+        lambda _, x: 2 * x.square() - 1,
+    ],
+    ids=["none", "constants", "buffers", "torchvision", "not linear"],
+)
+@pytest.mark.parametrize("slope", [0.0, 4.0])
+def test_a_network_that_prepares_images_itself(prepare: Callable[[nn.Module, Tensor], Tensor], slope: float) -> None:
+    network = Own(lambda net, x: net.head(net.again(net.features(prepare(net, x))).flatten(1).view(-1, 96)))
+    state = initial_state(network, seed=1, dtype=DOUBLE)
+    state = with_surrogate_relus(state, slope) if slope else state
     compare_with_autograd(state, random_images(2, size=8, dtype=DOUBLE), torch.tensor([2, 0]))
+    apart = random_images(4, size=8, dtype=DOUBLE).view(2, 2, 1, 8, 8)
+    labels = torch.tensor([[0, 1], [2, 2]])
+    together = Comparison(state, state.weights, CLIENT, restarts=2).compare(apart, labels)
+    for restart in range(2):
+        one = explain_one(Comparison(state, state.weights, CLIENT), apart[restart], labels[restart])
+        torch.testing.assert_close(of_restart(together, restart).products.inner, one.products.inner)
+
+
+def test_layers_that_give_other_logits_than_the_network_are_left_to_autograd() -> None:
+    network = Own(lambda net, x: net.head(net.again(net.features(x)).flatten(1)))
+    network.again.register_forward_hook(lambda _layer, _inputs, output: 2 * output)
+    (note,) = Objective(
+        observe(ModelState.of(network), random_images(1, dtype=torch.float32), [0]), AttackSettings(), seed=0
+    ).notes
+    assert "give other logits than the network" in note
 
 
 @pytest.mark.parametrize(
     ("forward", "said"),
     [
-        (lambda net, x: net.head(net.again(net.features((x - 0.5) / 2)).flatten(1)), "calls of sub"),
+        (lambda net, x: net.head(net.again(net.features(x) - 0.5).flatten(1)), "calls of sub"),
+        (lambda net, x: net.head(net.features(x).flatten(1)), r"not read by a layer \(again.bias\)"),
+        (
+            lambda net, x: net.head(net.again(net.features(x)).flatten(1) * net.head.bias[0]),
+            r"outside of layers \(head.bias\)",
+        ),
         (lambda net, x: net.head(net.again(net.again(net.features(x))).flatten(1)), r"used twice \(again\)"),
         (lambda net, x: net.head(normalize_input(net.again(net.features(x))).flatten(1)), "normalises something else"),
     ],

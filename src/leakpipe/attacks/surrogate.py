@@ -7,39 +7,72 @@ the derivative of a sigmoid of given slope stand in for that of the step (as sur
 networks: Neftci, Mostafa, Zenke 2019).
 """
 
-import copy
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
+from torch.overrides import TorchFunctionMode
 
+from leakpipe.models.any_module import copy_layers
 from leakpipe.models.state import ModelState
 
+IN_PLACE = (torch.relu_, Tensor.relu_)
+RELUS = (nn.functional.relu, torch.relu, Tensor.relu, *IN_PLACE)
+SLOPE = "surrogate_slope"  # attribute of the copied network
 
-class SurrogateReLU(nn.Module):
-    """`torch.nn.ReLU` with a surrogate second derivative.
+
+def surrogate_relu(input: Tensor, slope: float) -> Tensor:
+    """`torch.relu` with a surrogate second derivative.
 
     Args:
+        input: Any shape.
         slope: Of the sigmoid, in 1 / (unit of the input); batch-normalised inputs have a deviation near 1.
     """
+    return _Relu.apply(input, slope)  # type: ignore[no-any-return]
+
+
+def with_surrogate_relus(state: ModelState, slope: float) -> ModelState:
+    """The same model whose ReLUs are surrogates, in layers and in calls; its outputs and updates do not change."""
+    module = copy_layers(state.module)
+    setattr(module, SLOPE, slope)
+    active: list[_SurrogateRelus] = []
+
+    def enter(*_: Any) -> None:
+        active.append(_SurrogateRelus(slope))
+        active[-1].__enter__()  # type: ignore[no-untyped-call]
+
+    def leave(*_: Any) -> None:
+        active.pop().__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    module.register_forward_pre_hook(enter)
+    module.register_forward_hook(leave, always_call=True)
+    return ModelState(module, state.weights, state.statistics)
+
+
+def surrogate_slope(module: nn.Module) -> float:
+    """The slope of a network's surrogate ReLUs; 0 if they are none."""
+    return float(getattr(module, SLOPE, 0.0))
+
+
+class _SurrogateRelus(TorchFunctionMode):
+    """Replaces every call of a ReLU, which also is what `torch.nn.ReLU` makes."""
 
     def __init__(self, slope: float) -> None:
         super().__init__()
         self.slope = slope
 
-    def forward(self, input: Tensor) -> Tensor:
-        """max(input, 0)."""
-        return _Relu.apply(input, self.slope)  # type: ignore[no-any-return]
-
-
-def with_surrogate_relus(state: ModelState, slope: float) -> ModelState:
-    """The same model whose ReLU layers are surrogates; its outputs and its clients' updates do not change."""
-    module = copy.deepcopy(state.module)
-    for parent in list(module.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.ReLU):
-                setattr(parent, name, SurrogateReLU(slope))
-    return ModelState(module, state.weights, state.statistics)
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        named = dict(kwargs or {})
+        if func not in RELUS:
+            return func(*args, **named)
+        input = args[0] if args else named["input"]
+        if func in IN_PLACE or named.get("inplace") or True in args[1:]:
+            return input.copy_(surrogate_relu(input.clone(), self.slope))  # the copy is kept for the backward pass
+        return surrogate_relu(input, self.slope)
 
 
 class _Relu(torch.autograd.Function):

@@ -167,7 +167,10 @@ def _gradients(
         loss = training_loss(logits, batch.labels, training.loss)
     factor = training.loss_scale / training.accumulation
     gradients = torch.autograd.grad(
-        loss if factor == 1 else loss * factor, list(current.weights.values()), create_graph=differentiable
+        loss if factor == 1 else loss * factor,
+        list(current.weights.values()),
+        create_graph=differentiable,
+        materialize_grads=True,  # 0 for weights that the network does not use
     )
     return dict(zip(current.weights, gradients, strict=True)), running
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from leakpipe.models.any_module import copy_network, switch_off_dropout
 from leakpipe.models.batchnorm import (
     BatchStatistics,
     batch_norm_layers,
@@ -28,9 +30,9 @@ class ModelState:
     """All that a federation shares of a model. Nothing in it changes in place.
 
     Attributes:
-        module: The architecture: any network, whose own parameters and running statistics are neither read nor
-            written.
-        weights: Trainable parameters by torch's names.
+        module: The architecture: any network, whose own tensors are never written. It is read for what the state lacks:
+            frozen parameters and other buffers.
+        weights: Trainable parameters by torch's names; of one that several layers share, the first name.
         statistics: Running statistics of batch normalisation by torch's names ("features.1.running_mean",
             "features.1.running_var"; the variance is unbiased).
     """
@@ -40,10 +42,23 @@ class ModelState:
     statistics: Tensors
 
     @classmethod
-    def of(cls, module: nn.Module) -> "ModelState":
-        """Returns the state that a network holds itself; its tensors are not copied."""
+    def of(cls, module: nn.Module, *, dropout: bool = True) -> "ModelState":
+        """Returns the state that a network holds now, of a copy: what later happens to the network changes nothing.
+
+        Args:
+            module: Any network that maps images to logits. Wrappers of data parallelism, Opacus and torch.compile are
+                taken off; parameters that require no gradient stay as they are.
+            dropout: Whether the client trained with the network's dropout. An attack refuses a network with dropout,
+                which it cannot know the draws of. False states the belief that the client trained without.
+
+        Raises:
+            LeakpipeError: The network cannot be copied, or has nothing to train.
+        """
+        module = copy_network(module)
+        if not dropout:
+            switch_off_dropout(module)
         names = [name for layer in batch_norm_layers(module) for name in (mean_name(layer), variance_name(layer))]
-        weights = {name: value.detach() for name, value in module.named_parameters()}
+        weights = {name: value.detach() for name, value in module.named_parameters() if value.requires_grad}
         return cls(module, weights, {name: module.get_buffer(name) for name in names})
 
     def with_tensors(self, weights: Tensors, statistics: Tensors) -> "ModelState":
@@ -133,7 +148,13 @@ def measure_statistics(state: ModelState, images: Tensor, *, frozen: bool) -> di
 
 
 def _call(state: ModelState, images: Tensor, tensors: Tensors) -> Tensor:
-    return functional_call(state.module, dict(tensors), (images,), tie_weights=False)  # type: ignore[no-any-return]
+    """Calls the network with `tensors`, and with copies of all other buffers, which layers may write into.
+
+    Attention runs as plain matrix products: fused attention cannot be differentiated twice.
+    """
+    buffers = {name: value.clone() for name, value in state.module.named_buffers() if name not in tensors}
+    with sdpa_kernel(SDPBackend.MATH):
+        return functional_call(state.module, {**buffers, **tensors}, (images,))  # type: ignore[no-any-return]
 
 
 def _set_training(training: bool, module: nn.Module, *layers: nn.Module) -> None:

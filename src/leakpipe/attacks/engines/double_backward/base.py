@@ -151,3 +151,18 @@ class Linear(Layer):
 
     def reverse(self, adjoint: Tensor | None) -> Adjoints:
         return (None,) * len(self.inputs) if adjoint is None else self.backward(adjoint)
+
+
+class Preprocessing(Linear):
+    """Any function before the first parameters (a normalisation, a change of shape): its values never move."""
+
+    def backward(self, delta: Tensor) -> Adjoints:  # noqa: ARG002 no parameter reads it
+        return (None,) * len(self.inputs)
+
+    def tangent(self, *moved: Tensor | None) -> Tensor | None:  # noqa: ARG002 nothing moves
+        return None
+
+    def reverse(self, adjoint: Tensor | None) -> Adjoints:
+        if adjoint is None or not self.result.requires_grad:
+            return (None,) * len(self.inputs)
+        return pull_back(adjoint, self.result, self.inputs)

@@ -20,7 +20,7 @@ from leakpipe.attacks.recovered_statistics import StatisticsByLayer
 from leakpipe.client.local_update import LocalSettings
 from leakpipe.models.batchnorm import BatchStatistics
 from leakpipe.models.preprocessing import normalize_input
-from leakpipe.models.state import ModelState, Tensors
+from leakpipe.models.state import ModelState, Tensors, forward_frozen, forward_training
 from leakpipe.params.training import TrainingParams
 
 MOST_TOGETHER = 16
@@ -50,6 +50,8 @@ class DoubleBackward(Engine):
         )
         self.comparison = cache(lambda restarts: compare(restarts=restarts))
         self.comparison(1)  # raises for an unknown layer
+        if not next(iter(problem.model.module.parameters())).is_meta:
+            _check_logits(problem)
         weights = sum(value.numel() for value in problem.model.weights.values())
         pixels = problem.observation.candidates * math.prod(problem.observation.image_shape[1:])
         most = MOST_TOGETHER if len(schedule) == 1 else 1
@@ -83,6 +85,32 @@ def _why_unfit(problem: Problem) -> str | None:
     if adapted.weight_bounds or adapted.statistic_bounds:
         return "it knows exact updates, not updates within bounds"
     return None
+
+
+def _check_logits(problem: Problem) -> None:
+    """Raises `UnfitError` unless a network of the user's own gives the logits of the layers that were found in it.
+
+    Hooks, branches and shapes that change with the batch are not seen when a forward pass is followed.
+    """
+    model, settings = problem.model, problem.assumed_training
+    exact = model.with_tensors(
+        *({n: v.double() for n, v in part.items()} for part in (model.weights, model.statistics))
+    )
+    shape = (len(problem.trainings[0][0][0]), *problem.observation.image_shape)
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    try:
+        found = Comparison(exact, {}, settings).logits(images)
+    except (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UnfitError(f"the layers of the network's forward pass cannot be run one by one ({reason})") from error
+    with torch.no_grad():
+        expected = (
+            forward_frozen(exact, images)
+            if settings.batch_norm == "frozen"
+            else forward_training(exact, images, differentiable=False)[0]
+        )
+    if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-6, atol=1e-9):
+        raise UnfitError("the layers of the network's forward pass give other logits than the network (it has hooks?)")
 
 
 @dataclass(frozen=True)
@@ -139,7 +167,7 @@ class Comparison:
             formed=differs or self.schedule is not None,
             networks=restarts,
         )
-        program = compile_network(model.module, given)
+        program = compile_network(model.module, model.weights, given)
         self.instructions, self.normalizes = program.instructions, program.normalizes
         self.weights = copied(model.weights)
         self.gradients = Gradients(self.instructions, model.weights, laid_out, networks=restarts, differs=differs)
@@ -159,6 +187,13 @@ class Comparison:
         pairs = zip(run.normalized, channels[::2], channels[1::2], strict=True)
         statistics = {name: BatchStatistics(mean, variance) for name, mean, variance in pairs}
         return ComparedGradients(Products(inner, squared, gaps), statistics)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """The logits of one network's images, by the layers that the double backward runs."""
+        values = [normalize_input(images) if self.normalizes else images]
+        for step in self.instructions:
+            values.append(step.make(self.weights, *(values[read] for read in step.reads)).output)
+        return values[-1]
 
     def _steps(self) -> OneStep:
         if self.schedule is None:

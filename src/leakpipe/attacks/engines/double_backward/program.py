@@ -1,7 +1,7 @@
 """A network as a list of layers that the double backward knows, or the sentence that names the one it does not know."""
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from leakpipe.attacks.engines.double_backward.base import Layer, Linear, MaxPool, Rectifier, Sum
+from leakpipe.attacks.engines.double_backward.base import Layer, Linear, MaxPool, Preprocessing, Rectifier, Sum
 from leakpipe.attacks.engines.double_backward.product import ConvolutionProduct, MatrixProduct
 from leakpipe.attacks.engines.double_backward.weighted import Frozen, Normalized, Weighted
 from leakpipe.attacks.engines.engine import UnfitError
-from leakpipe.attacks.surrogate import SurrogateReLU
+from leakpipe.attacks.surrogate import surrogate_slope
 from leakpipe.models.batchnorm import mean_name, variance_name
 from leakpipe.models.preprocessing import normalize_input
 from leakpipe.models.state import Tensors
@@ -68,11 +68,14 @@ class Given:
     networks: int
 
 
-def compile_network(module: nn.Module, given: Given) -> Program:
+def compile_network(module: nn.Module, held: Collection[str], given: Given) -> Program:
     """The network's layers, with the targets of their gradients.
 
     A program of several networks runs all of them side by side: its input, values and output have the channels of the
     first, then those of the second, and so on.
+
+    Args:
+        held: Names of the parameters that a client trains.
 
     Raises:
         UnfitError: The double backward does not know one of its layers.
@@ -81,7 +84,8 @@ def compile_network(module: nn.Module, given: Given) -> Program:
         graph = _Tracer().trace(module)
     except (fx.proxy.TraceError, TypeError, ValueError) as error:
         raise UnfitError(f"the network's forward pass cannot be followed ({error})") from error
-    layers = dict(module.named_modules())
+    layers, slope = dict(module.named_modules()), surrogate_slope(module)
+    constants: dict[fx.Node, Tensor] = {}
     places: dict[fx.Node, int] = {}
     moves = [False]
     instructions: list[Instruction] = []
@@ -99,7 +103,11 @@ def compile_network(module: nn.Module, given: Given) -> Program:
             normalizes = _check_normalization(node, places)
             places[node] = 0
             continue
-        reads = tuple(places[read] for read in node.all_input_nodes)
+        if node.op == "get_attr":
+            constants[node] = _buffer(module, str(node.target))
+            continue
+        read_nodes = tuple(read for read in node.all_input_nodes if read not in constants)
+        reads = tuple(places[read] for read in read_nodes)
         moves.append(any(moves[read] for read in reads))
         name = ""
         if node.op == "call_module" and isinstance(layers[node.target], (nn.Conv2d, nn.Linear, nn.BatchNorm2d)):
@@ -107,14 +115,33 @@ def compile_network(module: nn.Module, given: Given) -> Program:
             if any(step.name == name for step in instructions):
                 raise UnfitError(f"it does not know layers with parameters that are used twice ({name})")
             moves[-1] = True
-        make = (
-            _module_layer(layers[node.target], name, given, moves=moves[reads[0]])
-            if node.op == "call_module"
-            else _function_layer(node, given.networks)
-        )
+        if moves[-1] and node.op == "call_module":
+            make = _module_layer(layers[node.target], name, given, slope=slope, moves=moves[reads[0]])
+        elif moves[-1]:
+            make = _function_layer(node, read_nodes, constants, given.networks, slope=slope)
+        else:
+            function = layers[node.target] if node.op == "call_module" else partial(_call, node, read_nodes, constants)
+            make = _without_weights(partial(Preprocessing, _each(function, given.networks)))
         instructions.append(Instruction(make, reads, name))
         places[node] = len(instructions)
+    _check_parameters(layers, held, {step.name for step in instructions if step.name})
     return Program(instructions, normalizes)
+
+
+def _buffer(module: nn.Module, name: str) -> Tensor:
+    """The value of a buffer that the forward pass reads itself."""
+    buffer = dict(module.named_buffers()).get(name)
+    if buffer is None or buffer.is_meta:
+        raise UnfitError(f"it does not know parameters outside of layers ({name})")
+    return buffer.detach()
+
+
+def _check_parameters(layers: dict[str, nn.Module], held: Collection[str], names: Collection[str]) -> None:
+    """Every parameter that a layer runs with must be trained, and every one that is trained belong to such a layer."""
+    found = {f"{name}.{kind}" for name in names for kind, _ in layers[name].named_parameters()}
+    other = sorted(found ^ set(held))
+    if other:
+        raise UnfitError(f"it does not know parameters that are frozen, shared, or not read by a layer ({other[0]})")
 
 
 def _check_normalization(node: fx.Node, places: dict[fx.Node, int]) -> bool:
@@ -130,13 +157,14 @@ def _check_output(node: fx.Node, places: dict[fx.Node, int], last: int) -> None:
 
 
 class _Tracer(fx.Tracer):
-    """Follows a network down to the layers that the double backward knows."""
+    """Follows a network down to the layers that the double backward knows, and to torchvision's preprocessing."""
 
     def __init__(self) -> None:
         super().__init__(autowrap_functions=(normalize_input,))
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, SurrogateReLU) or super().is_leaf_module(m, module_qualified_name)
+        known = super().is_leaf_module(m, module_qualified_name)
+        return known or type(m).__module__.startswith("torchvision.transforms")
 
 
 LINEAR_MODULES = (nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.Flatten, nn.Identity)
@@ -148,10 +176,10 @@ LINEAR_FUNCTIONS = (
     nn.functional.avg_pool2d,
     operator.getitem,
 )
-LINEAR_METHODS = ("flatten", "mean")
+LINEAR_METHODS = ("flatten", "mean", "view", "reshape")
 
 
-def _module_layer(layer: nn.Module, name: str, given: Given, *, moves: bool) -> Make:
+def _module_layer(layer: nn.Module, name: str, given: Given, *, slope: float, moves: bool) -> Make:
     """How a module of the network is run."""
     if isinstance(layer, nn.Conv2d):
         plain = layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
@@ -169,27 +197,31 @@ def _module_layer(layer: nn.Module, name: str, given: Given, *, moves: bool) -> 
         product = kind(layer, given.networks)  # type: ignore[arg-type]
         target = given.targets.get(f"{name}.weight")
         return _with_weights(partial(Weighted, product, target=target, formed=given.formed, moves=moves), name)
-    if isinstance(layer, SurrogateReLU):
-        return _without_weights(partial(Rectifier, slope=layer.slope))
     if isinstance(layer, nn.ReLU):
-        return _without_weights(partial(Rectifier, slope=0.0))
+        return _without_weights(partial(Rectifier, slope=slope))
     if isinstance(layer, nn.MaxPool2d):
         return _without_weights(partial(MaxPool, layer))
-    if isinstance(layer, LINEAR_MODULES):
+    if isinstance(layer, LINEAR_MODULES) or (isinstance(layer, nn.Dropout) and layer.p == 0):
         return _without_weights(partial(Linear, _each(layer, given.networks)))
     raise UnfitError(f"it does not know layers of kind {type(layer).__name__}")
 
 
-def _function_layer(node: fx.Node, networks: int) -> Make:
+def _function_layer(
+    node: fx.Node, reads: Sequence[fx.Node], constants: Mapping[fx.Node, Tensor], networks: int, *, slope: float
+) -> Make:
     """How a function that the network calls is run."""
-    if node.target in (operator.add, operator.iadd, torch.add) and len(node.all_input_nodes) == 2:
+    if (
+        node.target in (operator.add, operator.iadd, torch.add)
+        and len(reads) == len(node.args) == 2
+        and not node.kwargs
+    ):
         return _without_weights(Sum)
     if node.target in (nn.functional.relu, torch.relu) or (node.op == "call_method" and node.target == "relu"):
-        return _without_weights(partial(Rectifier, slope=0.0))
+        return _without_weights(partial(Rectifier, slope=slope))
     known = node.target in (LINEAR_METHODS if node.op == "call_method" else LINEAR_FUNCTIONS)
     if not known:
         raise UnfitError(f"it does not know calls of {getattr(node.target, '__name__', node.target)}")
-    return _without_weights(partial(Linear, _each(partial(_call, node, tuple(node.all_input_nodes)), networks)))
+    return _without_weights(partial(Linear, _each(partial(_call, node, reads, constants), networks)))
 
 
 def _with_weights(make: Callable[..., Layer], name: str) -> Make:
@@ -215,9 +247,9 @@ def _each(function: Callable[..., Tensor], networks: int) -> Callable[..., Tenso
     return on_all
 
 
-def _call(node: fx.Node, reads: Sequence[fx.Node], *values: Tensor) -> Tensor:
+def _call(node: fx.Node, reads: Sequence[fx.Node], constants: Mapping[fx.Node, Tensor], *values: Tensor) -> Tensor:
     """The node's function of what it reads, its other arguments as they are in the network."""
-    given = dict(zip(reads, values, strict=True))
+    given = {**constants, **dict(zip(reads, values, strict=True))}
     arguments = fx.node.map_arg(node.args, given.__getitem__)
     named: dict[str, Any] = fx.node.map_arg(node.kwargs, given.__getitem__)
     if node.op == "call_method":
