@@ -22,8 +22,9 @@ from leakpipe.params.attacks import RENAMED_PRESETS, AttackSettings, ThreatModel
 from leakpipe.params.claims import ClaimsParams
 from leakpipe.params.experiment import Params
 from leakpipe.params.federation import ClientParams
-from leakpipe.params.privacy import WHY_NO_BATCH_NORM, DpSgdParams
+from leakpipe.params.privacy import WHY_NO_BATCH_NORM, WHY_PLAIN_SGD, DpSgdParams
 from leakpipe.params.reading import InvalidError, merge, parse_section, read_yaml
+from leakpipe.params.training import TrainingParams
 
 # Names that params.yaml may use, by kind; those of renamed presets are read for one more release.
 REGISTERED = {each.kind: [*each] for each in (DATASETS, MODELS, PRESETS)}
@@ -101,6 +102,7 @@ def _conflicts(params: Params) -> Iterator[str]:
     """Yields what cannot be run though every field is valid by itself."""
     yield from _check_model(params)
     yield from _check_data(params)
+    yield from _check_training(params)
     unresolved: list[str] = []
     for name, attack in params.attacks.items():
         for target in attack.targets:
@@ -162,6 +164,25 @@ def _check_data(params: Params) -> Iterator[str]:
                 yield f"{where}.classes: unknown class {class_name!r}; known: {', '.join(contents.classes)}"
         if _has_lone_values(params, client.images, client.batch_size):
             yield f"{where}: {_lone_values(params)}"
+
+
+def _check_training(params: Params) -> Iterator[str]:
+    """Trainings that do not fit the data set's classes, or DP-SGD."""
+    contents, federation = DATASETS[params.data.dataset].contents(params.data), params.federation
+    own = {f"federation.clients.{name}.training": each.training for name, each in federation.clients.items()}
+    believed = {f"attacks.{name}.training": each.training for name, each in params.attacks.items()}
+    for where, training in {"federation.training": federation.training, **own, **believed}.items():
+        weights = training.loss.class_weights if training else None
+        if contents and weights is not None and len(weights) != len(contents.classes):
+            yield (
+                f"{where}.loss.class_weights: {len(weights)} weights, expected one for each of the classes "
+                f"{', '.join(contents.classes)}"
+            )
+    trainings = [training or federation.training for training in own.values()]
+    for name, steps in params.defenses.items():
+        private = isinstance(training_step(steps), DpSgdParams)
+        if private and any(each != TrainingParams(loss=each.loss) for each in trainings):
+            yield f"defenses.{name}: {WHY_PLAIN_SGD}"
 
 
 def _has_lone_values(params: Params, images: int, batch_size: int) -> bool:
@@ -273,6 +294,12 @@ def _find_unfit_cell(params: Params, cell: Cell) -> str | None:
         return f"matches nothing but BN statistics, which defence {cell.defense!r} withholds"
     granted = resolve_threat_model(attack, params.threat_model)
     if granted.defense == "known" and count_aggregated(defense) > 1:
+        clients = params.federation.clients.values()
+        if any(client.training or client.learning_rate for client in clients):
+            return (
+                f"knows of the aggregate of defence {cell.defense!r} and believes that all its clients train alike, "
+                "but federation.clients have a training or learning_rate of their own"
+            )
         unfit = unfit_for_aggregates(settings, labels_known=granted.labels == "known")
         return unfit and f"knows of the aggregate of defence {cell.defense!r}, but {unfit}"
     return None

@@ -38,6 +38,7 @@ def observe(
     batch_size: int | None = None,
     epochs: int = 1,
     schedule: Sequence[Sequence[int]] | None = None,
+    trained: LocalSettings = CLIENT,
     **changes: Any,
 ) -> Observation:
     """The update of a client that trained in `schedule`, or in the order that an attacker assumes.
@@ -50,8 +51,8 @@ def observe(
     channels, height, width = images.shape[1:]
     seen = Observation(
         before=state,
-        update=local_update(state, make_batches(images, labels, taken), CLIENT),
-        settings=CLIENT,
+        update=local_update(state, make_batches(images, labels, taken), trained),
+        settings=trained,
         image_shape=(channels, height, width),
         client=KnownClient(
             images=len(images),

@@ -16,6 +16,7 @@ from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.layers import count_classes, head_layer
 from leakpipe.models.state import ModelState, forward_training
+from leakpipe.params.training import TrainingParams
 from tests.unit.attacking import CLIENT, observe, random_images, small_model
 
 CLASSES = 5
@@ -60,7 +61,7 @@ def test_head_gradient_is_prediction_minus_truth() -> None:
     logits = forward_training(state, images)[0].numpy().astype(np.float64)
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     expected = (shares - np.eye(CLASSES)[labels]).mean(axis=0)
-    assert head_gradient(observe(state, images, labels)).numpy() == pytest.approx(expected, abs=1e-6)
+    assert head_gradient(observe(state, images, labels), TrainingParams()).numpy() == pytest.approx(expected, abs=1e-6)
 
 
 def told(state: ModelState, images: torch.Tensor, gradient: torch.Tensor) -> Observation:

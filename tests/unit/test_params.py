@@ -95,7 +95,7 @@ def test_overlays_are_runnable(overlay: Path) -> None:
 WRONG = """
 federation/round = 3 | federation.round: unknown key; known here: batch_norm_momentum, batch_norm_sharing
 federation/clients/site-9/size = 1 | federation.clients.site-9.size: unknown key; known here: batch_size
-attacks/leakpipe/iteration = 1 | attacks.leakpipe.iteration: unknown key; known here: batch_norm
+attacks/leakpipe/iteration = 1 | attacks.leakpipe.iteration: unknown key; known here: adam_softening
 model/name = vgg | model.name: unknown model 'vgg'; known: convnet-bn, densenet121
 data/dataset = mnist | data.dataset: unknown data set 'mnist'; known: covid-radiography
 data/root = x | data.root: only 'covid-radiography' and 'image-folder' and 'medmnist' can have it; not
@@ -122,6 +122,11 @@ model = {name: resnet18, weights: imagenet, normalization: group} | were trained
 model = {name: resnet18, weights: public, pretraining: {batch_size: 41}} | pretraining.batch_size: model
 model/pretraining = {start: public} | model.pretraining.start: 'public', expected random, imagenet, aug
 model = {name: vgg11_bn}; data/image_size = 16 | data.image_size: 16, expected 32 or more for 'vgg11_bn'
+federation/training = {loss: {class_weights: [1, 2, 3]}} | federation.training.loss.class_weights: 3 weights, exp
+attacks/leakpipe/training = {loss: {class_weights: [1]}} | attacks.leakpipe.training.loss.class_weights: 1 weights
+federation/training = {optimizer: {kind: lion}} | federation.training.optimizer: {'kind': 'lion'} is not valid: input
+federation/training = {optimizer: {kind: sgd, nesterov: true}} | nesterov: needs momentum above 0 and dampening 0
+federation/training = {accumulation: 2}; defenses/p = [{kind: dp-sgd, clip_norm: 1, noise_multiplier: 1}] | leave only
 federation/batch_norm_sharing = local | preset 'bn-cosine' needs running statistics in the update, which fed
 model/normalization = group; federation/batch_norm_sharing = local | sharing: local keeps batch normalisation
 threat_model = {batch_norm: exact}; federation/batch_norm_sharing = local | is granted exact batch statistics
@@ -254,6 +259,10 @@ def test_what_reads_one_clients_update_is_refused_under_a_told_aggregate(content
     edit(content, "attacks/rows", {"preset": "row-space", "targets": {"site-9": {}}})
     parse_params(content, source="params.yaml")  # an attack that does not know takes the mean for one client's
     edit(content, "attacks/rows/threat_model", {"defense": "known"})
+    edit(content, "federation/clients/site-5/learning_rate", 0.1)
+    with pytest.raises(LeakpipeError, match="believes that all its clients train alike"):
+        parse_params(content, source="params.yaml")
+    edit(content, "federation/clients/site-5/learning_rate", None)
     said = r"attacks.rows.targets.site-9: knows of the aggregate of defence 'pair', but row_space_weight: above 0 .*"
     with pytest.raises(LeakpipeError, match=rf"^params.yaml: {said}; name the other defences in `defenses`$"):
         parse_params(content, source="params.yaml")

@@ -128,7 +128,7 @@ PRODUCT_DISTANCES: dict[str, Callable[[Products, Tensor], Tensor]] = {
     "layer-norms": layer_norms_from_products,
     "relative-l2": relative_squared_from_products,
 }
-WITHOUT_DIFFERENCE = ("cosine", "layer-cosine")  # distances that do not need ‖x − y‖²
+WITHOUT_DIFFERENCE = ("cosine", "layer-cosine")  # they need no ‖x − y‖², and no length of x
 
 
 def _flatten(candidate: Tensors, observed: Tensors) -> tuple[Tensor, Tensor]:

@@ -1,18 +1,24 @@
 """Labels of a client's images out of the gradient of its last linear layer.
 
-For the mean cross-entropy, the gradient of the head's bias is mean(p − y) over the batch: predicted minus true
-share of each class. So with p̄, the mean prediction, known,
+The gradient of the head's bias is the mean over the batch of v = ∂loss/∂logits: for the mean cross-entropy p − y,
+predicted minus true share of each class. With p̄, the mean prediction, known, an image of class c adds about v_c(p̄), so
+the numbers n_c of images of each class solve
 
-    images of class c = images · (p̄_c − bias gradient_c)
+    Σ_c n_c · (v_c(p̄) − u_c · bias gradient) = 0,    Σ_c n_c = images
+
+with u_c what an image of the class adds to the divisor of the loss. For the cross-entropy v_c(p̄) = p̄ − e_c, so that
+
+    n_c = images · (p̄_c − bias gradient_c)
 
 exactly. One image needs no p̄: only the entry of its own class is negative (Zhao 2020). A batch's p̄ is taken
 from guesses of its images (after Wainakh 2021 and Ma 2023); where rounding is then a close call, the attack
-tries the nearest counts and keeps those that explain the update best (`leakpipe.attacks.optimise`).
+tries the nearest counts and keeps those that explain the update best (`leakpipe.attacks.optimise`). With smoothed
+labels one image is counted as a batch is: a prediction above the smoothed label turns the sign.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import torch
@@ -20,8 +26,12 @@ from torch import Tensor
 
 from leakpipe.attacks.distances import TINY
 from leakpipe.attacks.observation import Observation
+from leakpipe.attacks.plain_update import Reading, read_training
+from leakpipe.client.losses import training_loss
+from leakpipe.errors import LeakpipeError
 from leakpipe.models.layers import head_layer
 from leakpipe.models.state import forward_training
+from leakpipe.params.training import LossParams, TrainingParams
 
 CLOSE_CALL = 0.2  # nearer than this to whole numbers, an estimate leaves no doubt
 MOST_GUESSES = 5
@@ -40,35 +50,100 @@ class LabelCounts:
     guesses: Sequence[tuple[int, ...]]
 
 
-def recover_label_counts(observation: Observation, guess: Tensor) -> LabelCounts:
+def recover_label_counts(
+    observation: Observation, guess: Tensor, training: TrainingParams | None = None
+) -> LabelCounts:
     """Count a client's labels by class, from its update.
 
     Args:
         observation: With `images` known.
         guess: Guessed images, shape (images, channels, height, width), for the mean prediction p̄: the prior, or
             what an attack has found.
+        training: How the client is believed to have trained; None is as it did.
 
     Raises:
-        LeakpipeError: The model does not end in a linear layer with a bias.
+        LeakpipeError: The model does not end in a linear layer with a bias, or the update does not tell how large the
+            gradient was.
     """
-    gradient = head_gradient(observation)
-    images = observation.client.images
-    if images == 1:
-        counts = tuple(int(entry == gradient.argmin()) for entry in range(len(gradient)))
+    training = training or observation.settings.training
+    loss, images = training.loss, observation.client.images
+    sign = head_gradient_sign(observation, training)
+    floor = loss.label_smoothing / len(sign)
+    if images == 1 and not floor:
+        counts = tuple(int(entry == sign.argmin()) for entry in range(len(sign)))
         return LabelCounts(torch.tensor(counts, dtype=torch.float64), [counts])
+    gradient = head_gradient(observation, training)
     with torch.no_grad():
         logits, _ = forward_training(observation.before, guess)
-    predicted = logits.double().softmax(dim=1).mean(dim=0)
-    estimate = (images * (predicted - gradient)).clamp_min(TINY)  # noise can make all of it negative
+    estimate = _solve_counts(gradient, logits.double(), loss, images).clamp_min(TINY)  # noise can make all negative
     estimate = estimate * (images / estimate.sum())
-    present = gradient < 0  # p − y is below 0 for the images' own classes only
+    weights = loss.class_weights or (1.0,)
+    spread = max(weights) / min(weights) if min(weights) > 0 else math.inf
+    # Entries of other classes are at least 0, with smoothed labels at least −smoothing / classes.
+    present = gradient < (-floor * spread if floor else 0.0)
     return LabelCounts(estimate, _nearest_counts(estimate, present, images))
 
 
-def head_gradient(observation: Observation) -> Tensor:
-    """Mean gradient of the head's bias over the local steps, float64 of shape (classes,)."""
+def head_gradient_sign(observation: Observation, training: TrainingParams) -> Tensor:
+    """The head's bias as plain SGD with learning rate 1 would have changed it, times −1, up to a factor, float64."""
     name = f"{head_layer(observation.before)}.bias"
-    return -observation.update.weights[name].double() / (observation.settings.learning_rate * observation.update.steps)
+    return -_reading(observation, training).drifted(name, observation.update.weights[name]).double()
+
+
+def head_gradient(observation: Observation, training: TrainingParams) -> Tensor:
+    """Mean gradient of the head's bias, per image and of a loss with factor 1, float64 of shape (classes,).
+
+    Raises:
+        LeakpipeError: The optimiser leaves only its sign or direction.
+    """
+    name = f"{head_layer(observation.before)}.bias"
+    reading, changes = _reading(observation, training), observation.update.weights
+    if reading.gain is None or not reading.knows_length(changes):
+        lost = training.optimizer.kind if reading.gain is None and not training.clipping else "gradient clipping"
+        raise LeakpipeError(
+            f"labels: of {observation.client.images} images cannot be counted, {lost} leaves only the direction of the "
+            "gradient; grant them (threat_model.labels: known) or search them (labels: joint)"
+        )
+    summed = training.loss.reduction == "sum"
+    batch = observation.client.images * observation.client.epochs / observation.update.steps if summed else 1.0
+    return reading.gradient(name, changes[name]) / (training.loss.factor * batch)
+
+
+def _reading(observation: Observation, training: TrainingParams) -> Reading:
+    settings = replace(observation.settings, training=training)
+    return read_training(observation.before.weights, settings, observation.update.steps)
+
+
+def _solve_counts(gradient: Tensor, logits: Tensor, loss: LossParams, images: int) -> Tensor:
+    """Numbers of images of each class that make up the head's gradient, by least squares, of shape (classes,).
+
+    Args:
+        gradient: As `head_gradient` returns it.
+        logits: Of guessed images, shape (images, classes).
+        loss: The client's.
+        images: Their number.
+    """
+    classes = len(gradient)
+    if loss.kind == "cross-entropy":
+        predicted = logits.softmax(dim=1).mean(dim=0)
+        if loss.class_weights is None and not loss.label_smoothing:
+            return images * (predicted - gradient)
+        mean = predicted.log()
+    else:
+        mean = logits.sigmoid().mean(dim=0).logit()
+    each = mean.repeat(classes, 1).requires_grad_()
+    summed = training_loss(each, torch.arange(classes), loss.model_copy(update={"reduction": "sum", "factor": 1.0}))
+    (slopes,) = torch.autograd.grad(summed, each)  # row c is what an image of class c adds
+    divisor = torch.ones(classes, dtype=torch.float64)
+    if loss.kind == "binary-cross-entropy" and loss.reduction == "mean":
+        divisor = divisor * classes
+    elif loss.class_weights is not None and loss.reduction == "mean":
+        divisor = divisor.new_tensor(loss.class_weights)
+    system = slopes.T - gradient[:, None] * divisor
+    equations = torch.cat([system, torch.ones(1, classes, dtype=torch.float64)])
+    wanted = torch.cat([torch.zeros(classes, dtype=torch.float64), torch.full((1,), images, dtype=torch.float64)])
+    solution: Tensor = torch.linalg.lstsq(equations, wanted[:, None], driver="gelsd").solution
+    return solution[:, 0]
 
 
 def labels_of_counts(counts: Sequence[int]) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from leakpipe.attacks.checkpoint import Checkpoint
 from leakpipe.attacks.labels import labels_of_counts, recover_label_counts
 from leakpipe.attacks.observation import Observation, usable_settings
+from leakpipe.attacks.problem import believed_training
 from leakpipe.attacks.search import Search, SearchState
 from leakpipe.params.attacks import AttackSettings
 
@@ -179,7 +180,7 @@ def _recover_labels(observation: Observation, settings: AttackSettings, *, seed:
     trial = settings.model_copy(update={"iterations": iterations, "restarts": 1, "group_weight": 0.0})
     chosen: tuple[int, ...] = ()
     for _ in range(LABEL_ROUNDS):
-        guesses = recover_label_counts(observation, guess).guesses
+        guesses = recover_label_counts(observation, guess, believed_training(observation.settings, settings)).guesses
         if len(guesses) == 1:
             return guesses[0]
         tried = []

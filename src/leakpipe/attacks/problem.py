@@ -1,16 +1,22 @@
 """What an attack has to explain, and the training that it assumes to have made it."""
 
+from dataclasses import replace
+
 import torch
+from torch import Tensor
 
 from leakpipe.attacks.adaptive import adapt
+from leakpipe.attacks.distances import WITHOUT_DIFFERENCE
 from leakpipe.attacks.observation import KnownClient, Observation
+from leakpipe.attacks.plain_update import as_plain_sgd, read_training
 from leakpipe.attacks.recovered_statistics import weight_of_batches
 from leakpipe.attacks.surrogate import with_surrogate_relus
 from leakpipe.client.local_update import LocalSettings
 from leakpipe.client.update import ClientUpdate
+from leakpipe.models.state import Tensors
 from leakpipe.params.attacks import AttackSettings
 from leakpipe.params.defenses import DefenseSteps
-from leakpipe.params.training import LossParams, TrainingParams
+from leakpipe.params.training import LossParams, SgdParams, TrainingParams
 
 Training = tuple[list[list[int]], float]  # a schedule over all candidates, and its weight in the update
 
@@ -26,9 +32,12 @@ class Problem:
         assumed_training: How the attack assumes that the client trained.
         model: The global model, with surrogate ReLUs where the settings ask for them.
         trainings: The local trainings whose average explains the update (`simulated_trainings`).
-        adapted_update: The update with its defence undone, as far as the attacker knows it and can.
+        adapted_update: The update with its defence undone, as far as the attacker knows it and can, and, where one step
+            of one gradient made it, what plain SGD would have made of that gradient.
+        reading: What the update says of its gradients.
+        drift: What is taken off every update before it is compared, by parameter name; without those it is zero for.
         scales: Factor of each tensor of an update before updates are compared.
-        observed: The weight differences that candidates have to explain, scaled.
+        observed: The weight differences that candidates have to explain, `scaled`.
         explains: Whether the attack compares updates.
         one_step: Whether the update is one local step of one client: its batch statistics are those of a forward pass.
         bounded_statistics: Whether the batch statistics to match are known within bounds only.
@@ -42,14 +51,18 @@ class Problem:
             batch_norm_momentum=client.batch_norm_momentum,
             batch_norm="frozen" if settings.batch_norm == "frozen" else "training",
             training=believed_training(client, settings),
+            softening=settings.adam_softening,
         )
         slope = settings.surrogate_slope
         self.model = with_surrogate_relus(before, slope) if slope > 0 else before
         self.trainings = simulated_trainings(observation, settings, seed=seed)
         defense = observation.defense or DefenseSteps(())
         self.adapted_update = adapt(observation.update, defense, shares=observation.shares)
+        self.reading = read_training(before.weights, self.assumed_training, observation.update.steps)
+        self.drift: Tensors = {} if observation.cohort else self.reading.drift
+        self._take_the_optimizer_out()
         self.scales = self._scale_tensors()
-        self.observed = {name: value * self.scales[name] for name, value in self.adapted_update.weights.items()}
+        self.observed = {name: self.scaled(name, value) for name, value in self.adapted_update.weights.items()}
         self.explains = observation.has_signal and settings.objective_weight > 0
         self.one_step = observation.update.steps == 1 and not observation.cohort
         self.bounded_statistics = settings.batch_norm == "update" and bool(self.adapted_update.statistic_bounds)
@@ -59,12 +72,35 @@ class Problem:
         steps = [update.steps, *(len(client.assumed_schedule) for client in self.observation.cohort)]
         return weight_of_batches(self.assumed_training.batch_norm_momentum, steps, self.observation.shares)
 
+    def scaled(self, name: str, change: Tensor) -> Tensor:
+        """A tensor of an update as updates are compared: without the drift, in its own scale."""
+        return self._drifted(name, change) * self.scales[name]
+
+    def _drifted(self, name: str, change: Tensor) -> Tensor:
+        return change - self.drift[name] if name in self.drift else change
+
+    def _take_the_optimizer_out(self) -> None:
+        """Goes on as if plain SGD had made the update, where the same gradient would have."""
+        training, reading, adapted = self.assumed_training.training, self.reading, self.adapted_update
+        plain = TrainingParams(loss=training.loss, precision=training.precision, loss_scale=training.loss_scale)
+        exact = reading.gain is not None and reading.single and not self.observation.cohort
+        comparable = self.settings.objective in WITHOUT_DIFFERENCE or reading.knows_length(adapted.weights)
+        if training == plain or not (exact and comparable):
+            return
+        rate = self.assumed_training.learning_rate
+        self.adapted_update = as_plain_sgd(adapted, reading, rate)
+        self.assumed_training = replace(self.assumed_training, training=plain)
+        self.drift = {}
+
     def _scale_tensors(self) -> dict[str, float]:
         settings = self.settings
         unit = self.assumed_training.learning_rate if settings.objective in ("l2", "layer-norms") else 1.0
-        norms = {name: float(value.double().norm()) for name, value in self.adapted_update.weights.items()}
+        weights = self.adapted_update.weights.items()
+        norms = {name: float(self._drifted(name, value).double().norm()) for name, value in weights}
         largest = max(norms.values())
-        weighting = 0.0 if self.adapted_update.equal_noise else settings.layer_weighting
+        # Signs have the same norm per value in every tensor, which says nothing of what its gradient tells.
+        signs = not isinstance(self.assumed_training.training.optimizer, SgdParams)
+        weighting = 0.0 if self.adapted_update.equal_noise or signs else settings.layer_weighting
         return {name: (norm / largest) ** -weighting / unit if norm > 0 else 1 / unit for name, norm in norms.items()}
 
 
@@ -72,7 +108,7 @@ def believed_training(client: LocalSettings, settings: AttackSettings) -> Traini
     """How the attack believes that the client trained: as it did, unless the settings say otherwise."""
     if settings.client_loss == "saturated-bce":
         return TrainingParams(loss=LossParams(kind="binary-cross-entropy"))
-    return client.training
+    return client.training if settings.training is None else settings.training
 
 
 def simulated_trainings(observation: Observation, settings: AttackSettings, *, seed: int) -> list[Training]:

@@ -37,6 +37,7 @@ class LocalSettings:
             normalises with the running statistics and keeps them, as attacks published before the paper assume.
         training: Loss, precision, clipping and optimiser; the default is plain SGD on the mean cross-entropy.
         dp_sgd: How gradients are clipped and noised; None is none of it.
+        softening: Of Adam's directions (`leakpipe.client.optimizers.direction`); clients have none.
     """
 
     learning_rate: float
@@ -44,6 +45,7 @@ class LocalSettings:
     batch_norm: Literal["training", "frozen"] = "training"
     training: TrainingParams = field(default_factory=TrainingParams)
     dp_sgd: DpSgdParams | None = None
+    softening: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -139,15 +141,37 @@ def _step(
             gradients = {name: value / training.loss_scale for name, value in gradients.items()}
         if training.precision == "fp16" and not all(bool(value.isfinite().all()) for value in gradients.values()):
             return client
-        if training.proximal_weight:
-            gradients = {
-                name: value.add(client.changes[name], alpha=training.proximal_weight)
-                for name, value in gradients.items()
-            }
-        if training.clipping is not None:
-            gradients = clip_gradients(gradients, training.clipping)
-        directions, optimizer = direction(training.optimizer, weights, gradients, client.optimizer)
-        changes = {name: torch.sub(change, directions[name], alpha=rate) for name, change in client.changes.items()}
+        return _follow(client, weights, gradients, settings, rate)
+
+
+def follow_gradients(weights: Tensors, gradients: Sequence[Tensors], settings: LocalSettings) -> Tensors:
+    """Returns ΔW of a client that found these gradients, one for each step of its optimiser, whatever its images.
+
+    Args:
+        weights: Where it starts.
+        gradients: Of the same names.
+        settings: How it trains.
+    """
+    client = _Progress({name: torch.zeros_like(weight) for name, weight in weights.items()}, {}, OptimizerState())
+    rates = step_sizes(settings.learning_rate, settings.training.schedule, len(gradients))
+    for found, rate in zip(gradients, rates, strict=True):
+        current = {name: before + client.changes[name] for name, before in weights.items()}
+        client = _follow(client, current, found, settings, rate)
+    return client.changes
+
+
+def _follow(client: _Progress, weights: Tensors, gradients: Tensors, settings: LocalSettings, rate: float) -> _Progress:
+    """Takes one step of the optimiser from `weights`."""
+    training = settings.training
+    if training.proximal_weight:
+        pull = training.proximal_weight
+        gradients = {name: value.add(client.changes[name], alpha=pull) for name, value in gradients.items()}
+    if training.clipping is not None:
+        gradients = clip_gradients(gradients, training.clipping)
+    directions, optimizer = direction(
+        training.optimizer, weights, gradients, client.optimizer, softening=settings.softening
+    )
+    changes = {name: torch.sub(change, directions[name], alpha=rate) for name, change in client.changes.items()}
     return replace(client, changes=changes, optimizer=optimizer)
 
 

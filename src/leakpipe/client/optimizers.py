@@ -33,7 +33,12 @@ class OptimizerState:
 
 
 def direction(
-    optimizer: OptimizerParams, weights: Tensors, gradients: Tensors, state: OptimizerState
+    optimizer: OptimizerParams,
+    weights: Tensors,
+    gradients: Tensors,
+    state: OptimizerState,
+    *,
+    softening: float = 0.0,
 ) -> tuple[Tensors, OptimizerState]:
     """Returns the direction d of one step, and the optimiser's state after it.
 
@@ -45,12 +50,14 @@ def direction(
         weights: Where the step starts; weight decay pulls them towards 0.
         gradients: Of the same names, after clipping.
         state: Of the step before; `OptimizerState()` is a fresh one.
+        softening: What attackers add to Adam's ε, as a multiple of the root mean square, over each tensor, of the root
+            of the second moment. Adam's first direction g/(|g| + ε) is nearly a sign, whose slope is nearly 0.
     """
     if optimizer.weight_decay and not isinstance(optimizer, AdamWParams):
         gradients = _add(gradients, weights, optimizer.weight_decay)
     if isinstance(optimizer, SgdParams):
         return _sgd(optimizer, gradients, state)
-    found, state = _adam(optimizer, gradients, state)
+    found, state = _adam(optimizer, gradients, state, softening)
     if isinstance(optimizer, AdamWParams) and optimizer.weight_decay:
         found = _add(found, weights, optimizer.weight_decay)
     return found, state
@@ -72,7 +79,7 @@ def _sgd(optimizer: SgdParams, gradients: Tensors, state: OptimizerState) -> tup
 
 
 def _adam(
-    optimizer: AdamParams | AdamWParams, gradients: Tensors, state: OptimizerState
+    optimizer: AdamParams | AdamWParams, gradients: Tensors, state: OptimizerState, softening: float
 ) -> tuple[Tensors, OptimizerState]:
     (decay1, decay2), steps = optimizer.betas, state.steps + 1
     first, second, found = {}, {}, {}
@@ -84,7 +91,9 @@ def _adam(
             second[name] = (decay2 * state.second[name]).add(squared, alpha=1 - decay2)
         else:
             first[name], second[name] = (1 - decay1) * gradient, (1 - decay2) * squared
-        found[name] = first[name] / (_root(second[name]) / scale + optimizer.eps) / (1 - decay1**steps)
+        root = _root(second[name]) / scale
+        soft = softening * root.detach().square().mean().sqrt() if softening else 0.0
+        found[name] = first[name] / (root + (optimizer.eps + soft)) / (1 - decay1**steps)
     return found, OptimizerState(steps, first, second)
 
 

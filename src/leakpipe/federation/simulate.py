@@ -200,7 +200,7 @@ def _contribute(
         drawn = derive_seed("mixup", seed, number, client.name)
         batches = mix_batches(batches, alpha=in_training.alpha, classes=count_classes(state), seed=drawn)
     settings = LocalSettings(
-        learning_rate=params.learning_rate,
+        learning_rate=client.params.learning_rate or params.learning_rate,
         batch_norm_momentum=params.batch_norm_momentum,
         training=client.params.training or params.training,
         dp_sgd=in_training if isinstance(in_training, DpSgdParams) else None,

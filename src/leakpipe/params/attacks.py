@@ -9,10 +9,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from leakpipe.params.training import TrainingParams
 from leakpipe.params.types import Name, Registered, Section, Seeds, Switchable
 
 RENAMED_PRESETS = {"leakpipe": "bn-cosine"}  # read for one more release, with a warning
-RECURSIVE_SETTINGS = ("method", "labels", "total_variation_weight", "iterations", "spectrum_decay")
+RECURSIVE_SETTINGS = ("method", "training", "labels", "total_variation_weight", "iterations", "spectrum_decay")
 Iterations = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
@@ -54,6 +55,18 @@ class AttackSettings(Section):
         default="granted",
         description="Labels: as the threat model grants them (recovered where it does not), always `recovered` "
         "from the head's gradient, or searched `joint`ly with the images.",
+    )
+    training: TrainingParams | None = Field(
+        default=None,
+        description="How the attack believes that the client trained, all of it; null: as the client did.",
+    )
+    adam_softening: float = Field(
+        default=0.1,
+        ge=0,
+        le=100,
+        description="Where the client's optimiser is believed to be Adam: added to its ε when candidates' training is "
+        "simulated, in units of each tensor's root mean square gradient. Adam's steps are nearly the gradient's signs, "
+        "which tell a search nothing of how to move; softened ones do.",
     )
     orders: int = Field(
         default=1,

@@ -19,6 +19,9 @@ class ClientParams(Section):
     local_epochs: int | None = Field(
         default=None, ge=1, le=1000, description="Passes over its images per round; null: federation.local_epochs."
     )
+    learning_rate: float | None = Field(
+        default=None, gt=0, le=10, description="Its step size; null: federation.learning_rate."
+    )
     training: TrainingParams | None = Field(
         default=None, description="How it trains, all of it; null: as federation.training says."
     )

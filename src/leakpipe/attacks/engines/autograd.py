@@ -39,7 +39,7 @@ class Autograd(Engine):
     def distance(self, update: ClientUpdate) -> Tensor:
         """Distance of a simulated update from the observed one."""
         problem = self.problem
-        mine = {name: update.weights[name] * problem.scales[name] for name in problem.observed}
+        mine = {name: problem.scaled(name, update.weights[name]) for name in problem.observed}
         return DISTANCES[problem.settings.objective](mine, self._weights_to_match(update))
 
     def recovered_statistics(self, update: ClientUpdate) -> StatisticsByLayer | None:
@@ -55,4 +55,4 @@ class Autograd(Engine):
         if not problem.adapted_update.weight_bounds:
             return problem.observed
         nearest = move_into(problem.adapted_update.weight_bounds, update.weights)
-        return {name: (problem.observed[name] + value * problem.scales[name]) / 2 for name, value in nearest.items()}
+        return {name: (problem.observed[name] + problem.scaled(name, value)) / 2 for name, value in nearest.items()}

@@ -46,7 +46,8 @@ class RowSpaceTerm:
         blank = like.new_zeros(observation.client.images, *observation.image_shape)
         with torch.no_grad():
             seen = self._look(blank, plain_convolutions(model.module))
-        self.spaces = find_row_spaces(model.module, observation.update.weights, seen, centred=self.centred)
+        told = {name: problem.reading.drifted(name, value) for name, value in observation.update.weights.items()}
+        self.spaces = find_row_spaces(model.module, told, seen, centred=self.centred)
 
     def value(self, candidates: Candidates) -> Tensor:
         """A scalar in [0, 1], 0 where all patches are made of the rows of their layer's update."""

@@ -15,13 +15,13 @@ from leakpipe.attacks.engines.double_backward.local_steps import OneStep, Severa
 from leakpipe.attacks.engines.double_backward.program import Given, compile_network
 from leakpipe.attacks.engines.engine import Engine, Explained, UnfitError
 from leakpipe.attacks.engines.released_tool import find_deviations
+from leakpipe.attacks.plain_update import is_plain
 from leakpipe.attacks.problem import Problem
 from leakpipe.attacks.recovered_statistics import StatisticsByLayer
 from leakpipe.client.local_update import LocalSettings
 from leakpipe.models.batchnorm import BatchStatistics
 from leakpipe.models.preprocessing import normalize_input
 from leakpipe.models.state import ModelState, Tensors, forward_frozen, forward_training
-from leakpipe.params.training import TrainingParams
 
 MOST_TOGETHER = 16
 WEIGHTS_TOGETHER, PIXELS_TOGETHER = 2**21, 2**14  # of all of them; more gain nothing and take memory
@@ -80,8 +80,8 @@ def _why_unfit(problem: Problem) -> str | None:
         return "it knows the update of one client, not an aggregate"
     if len(problem.trainings) > 1:
         return f"it knows one order of the batches, not an average over {len(problem.trainings)}"
-    if problem.assumed_training.training != TrainingParams(loss=problem.assumed_training.training.loss):
-        return "it knows plain SGD in float32"
+    if not is_plain(problem.assumed_training.training):
+        return "it knows plain SGD in float32, and one step of what only scales or shifts that"
     if adapted.weight_bounds or adapted.statistic_bounds:
         return "it knows exact updates, not updates within bounds"
     return None
