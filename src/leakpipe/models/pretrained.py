@@ -5,6 +5,7 @@ Files of tensors (`.pth`, `.safetensors`) are read without running any code that
 
 import hashlib
 import io
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from leakpipe.models.weights import WEIGHTS
 from leakpipe.params.models import ArchitectureParams
 
 NESTED = ("state_dict", "model")  # keys under which training scripts store the weights among other things
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Prefixes of tensor names: of our storage, torch's DataParallel, AugNet, our adapter of torchvision.
 WRAPPERS = re.compile(r"^(weights/|statistics/|module\.|pre\.|network\.)*")
 OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")  # names in torchvision's published file
@@ -55,7 +57,13 @@ def take_tensors(state: ModelState, tensors: Tensors, *, source: str) -> ModelSt
         LeakpipeError: A tensor is missing, unknown, not finite or of another shape (except the head's); the message
             begins with `source`.
     """
-    found = {_bare(name): tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
+    found: dict[str, Tensor] = {}
+    for full, tensor in tensors.items():
+        name = _bare(full)
+        if name in found:
+            raise LeakpipeError(f"{source}: tensor {name!r} is there twice, under different prefixes")
+        if not name.endswith("num_batches_tracked"):
+            found[name] = tensor
     expected = {**state.weights, **state.statistics}
     bare = {_bare(name): name for name in expected}
     for name in found:
@@ -71,9 +79,15 @@ def take_tensors(state: ModelState, tensors: Tensors, *, source: str) -> ModelSt
         if found[name].shape != wanted.shape:
             shapes = f"shape {tuple(found[name].shape)}, expected {tuple(wanted.shape)}"
             raise LeakpipeError(f"{source}: tensor {name!r} has {shapes}")
-        if not torch.isfinite(found[name]).all():
-            raise LeakpipeError(f"{source}: tensor {name!r} holds values that are not finite (NaN or infinity)")
+        if found[name].dtype not in FLOATS or found[name].layout != torch.strided or found[name].is_meta:
+            kind = str(found[name].dtype).removeprefix("torch.")
+            raise LeakpipeError(
+                f"{source}: tensor {name!r} holds {kind}, expected dense floating-point numbers; dequantize what "
+                "is quantized"
+            )
         taken[bare[name]] = found[name].to(wanted.dtype)
+        if not torch.isfinite(taken[bare[name]]).all():  # or become so, where float64 is more than float32 can be
+            raise LeakpipeError(f"{source}: tensor {name!r} holds values that are not finite (NaN or infinity)")
     return state.replacing(taken)
 
 
@@ -109,15 +123,24 @@ def _parse_tensors(content: bytes, path: Path) -> Tensors:
         if path.suffix == ".safetensors":
             return load(content)
         found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise LeakpipeError(
+            f"{path}: holds more than tensors and plain containers, or is damaged; code in it is not run; save it "
+            "again by torch.save(model.state_dict(), path)"
+        ) from error
     except Exception as error:  # both raise many types, some of their own
-        reason = " ".join(str(error).split())[:120]
-        raise LeakpipeError(f"{path}: is not a file of tensors: {type(error).__name__}: {reason}") from error
+        kind = "safetensors" if path.suffix == ".safetensors" else "torch"
+        raise LeakpipeError(f"{path}: is damaged or not a file that {kind} saved tensors in") from error
     for name in NESTED:
         if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
             found = found[name]
-    if not (isinstance(found, Mapping) and found and all(isinstance(value, Tensor) for value in found.values())):
+    if not (isinstance(found, Mapping) and found and all(map(_is_named_tensor, *zip(*found.items(), strict=True)))):
         raise LeakpipeError(f"{path}: expected tensors by name, as `module.state_dict()` returns them")
     return found
+
+
+def _is_named_tensor(name: object, value: object) -> bool:
+    return isinstance(name, str) and isinstance(value, Tensor)
 
 
 def _bare(name: str) -> str:
