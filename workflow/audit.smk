@@ -27,7 +27,8 @@ ATTACK_RECORD = f"{RESULTS}/records/invert/{{captured}}/{{defense}}/{{attack}}.j
 LOG = f"logs/audit/{AUDIT['audit']}"
 CELLS = [(defense, attack) for defense, attacks in config["cells"].items() for attack in attacks]
 PRODUCTS = [f"{RESULTS}/{name}" for name in ("report.html", "summary.png", "summary.pdf", "assessment.json", "attempts.csv")]
-FOLDERS = [AUDIT[name] for name in ("public", "truth", "candidates") if AUDIT[name]]
+CLIENTS = [AUDIT["client"], *AUDIT["clients"].values()]
+FOLDERS = [path for path in (AUDIT["public"], AUDIT["candidates"], *(each["truth"] for each in CLIENTS)) if path]
 IMAGES = sorted(str(path) for folder in FOLDERS for path in Path(folder).rglob("*") if path.is_file())
 
 
@@ -61,7 +62,7 @@ rule all:
 
 rule read_update:
     input:
-        files=lambda w: [path for path in AUDIT["updates"][w.captured].values() if path],
+        files=lambda w: [path for name, path in AUDIT["updates"][w.captured].items() if path and name != "client"],
         network=config["network_source"],
         images=IMAGES,
     output:
@@ -107,7 +108,7 @@ rule invert:
         mem_mb=3000,
     params:
         settings=of_attack("settings"),
-        granted=json.dumps(config["granted"]),
+        granted=lambda w: json.dumps(config["granted"][w.captured]),
         defense=lambda w: json.dumps([*AUDIT["defense"], *config["what_if"].get(w.defense, [])]),
         network=options({"network": AUDIT["network"]["factory"]} if AUDIT["network"]["factory"] else {}),
         checkpoints=f".leakpipe/checkpoints/audit/{AUDIT['audit']}/{{captured}}/{{defense}}/{{attack}}",

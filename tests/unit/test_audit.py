@@ -25,11 +25,11 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.federation.files import load_model, save_custom_model
 from leakpipe.models.custom import build_custom
 from leakpipe.models.state import ModelState
-from leakpipe.params.training import TrainingParams
+from leakpipe.params.audit import AuditParams
+from leakpipe.params.reading import parse_section
 from tests.unit.attacking import observe, observe_small, random_images, small_model
 
 LEAKING = Calibration([Case(0.9, 0.9, 0.5)] * 100)
-PLAIN = TrainingParams().model_dump(mode="json")
 RNG = np.random.default_rng(0)
 TRUE, OTHER, NOISE = (RNG.random((2, 1, 16, 16)).astype(np.float32) for _ in range(3))
 PRIOR = 0.7 * NOISE + 0.3 * TRUE  # a little like the truth, as priors are
@@ -206,6 +206,11 @@ class TestCustomNetworks:
                 load_model(path, factory=given)
 
 
+def fixed_size() -> nn.Module:
+    """The network of `small_model` for images of 16 pixels."""
+    return small_model(size=16).module
+
+
 @pytest.fixture
 def captured(tmp_path: Path) -> Path:
     """An audit.yaml of a client that trained a registered network on one image."""
@@ -227,7 +232,7 @@ def write(folder: Path, **changes: Any) -> None:
             "architecture": {"name": "convnet-bn", "widths": [3, 4], "strides": [2, 2]},
             "classes": 3,
         },
-        "images": {"size": 16, "count": 1},
+        "images": {"size": 16},
         "training": {"learning_rate": 0.05},
     }
     (folder / "audit.yaml").write_text(yaml.safe_dump({**content, **changes}))
@@ -252,18 +257,19 @@ class TestInputs:
     @pytest.mark.parametrize(
         ("changes", "said"),
         [
-            ({"updates": {}}, "updates"),
+            ({"updates": {}}, "updates: there are none"),
             ({"updates": {"one": {"before": "before.pth"}}}, "expected exactly one of `after`"),
             ({"updates": {"one": {"before": "no.pth", "after": "after.pth"}}}, "updates.one.before: 'no.pth'"),
             ({"network": {}}, "expected one of `factory`"),
             ({"network": {"factory": "no colon"}}, "network.factory"),
-            ({"labels": [0, 1]}, "labels: 2 given, expected one for each"),
-            ({"images": {"size": 16, "count": 1, "batch_size": 2}}, "batch_size 2 is larger"),
+            ({"client": {"labels": [0, 1]}}, "labels: 2 given, expected one for each"),
+            ({"client": {"batch_size": 2}}, "batch_size 2 is larger"),
+            ({"client": {"truth": "no"}}, "client.truth: 'no': there is no such folder"),
             ({"training": {}}, "training.learning_rate: required"),
             ({"training": {"learning_rate": 0}}, "training.learning_rate"),
             ({"training": {"learning_rate": 0.1, "momentun": 1}}, "training.momentun: unknown key"),
             ({"public": "nowhere"}, "public: 'nowhere': there is no such folder"),
-            ({"candidates": "."}, "candidates: needs truth"),
+            ({"candidates": "."}, "candidates: needs client.truth"),
             ({"minutes": 0}, "minutes"),
             ({"publik": "."}, "did you mean 'public'"),
         ],
@@ -273,23 +279,35 @@ class TestInputs:
         with pytest.raises(LeakpipeError, match=said.replace("`", ".")):
             load_audit(captured)
 
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"images": {"size": 40}}, r"images: the network does not take images of 1×40×40 .*; expected the size"),
+            ({"client": {"labels": [3]}}, r"client\.labels: 3, expected class indices below 3"),
+        ],
+    )
+    def test_images_that_the_network_does_not_take_are_refused(
+        self, captured: Path, changes: dict[str, Any], said: str
+    ) -> None:
+        if "images" in changes:
+            write(captured.parent, **changes, network={"factory": "tests.unit.test_audit:fixed_size"})
+        else:
+            write(captured.parent, **changes)
+        with pytest.raises(LeakpipeError, match=said):
+            read_update(load_audit(captured), "one")
+
     def test_files_that_contradict_each_other_are_refused(self, captured: Path) -> None:
         write(captured.parent, updates={"one": {"before": "before.pth", "change": "after.pth"}})
         with pytest.raises(LeakpipeError, match=r"after\.pth: is no difference but a full state"):
             read_update(load_audit(captured), "one")
 
 
-def test_the_page_shows_images_only_after_a_click_and_escapes_names() -> None:
+def test_the_page_shows_images_only_after_a_click_and_escapes_names(tmp_path: Path) -> None:
     found = assess([attempt(TRUE, 0.9), attempt(OTHER, 0.5, attack="b")], LEAKING, Truth(TRUE))
-    params = {
-        "images": {"count": 2, "size": 16},
-        "labels": None,
-        "public": None,
-        "defense": [],
-        "training": {**PLAIN, "learning_rate": 0.1, "optimizer": {"kind": "sgd", "momentum": 0.9}},
-    }
+    write(tmp_path, training={"learning_rate": 0.1, "optimizer": {"kind": "sgd", "momentum": 0.9}})
+    params = parse_section(AuditParams, yaml.safe_load((tmp_path / "audit.yaml").read_text()), source="audit.yaml")
     findings = AuditFindings(
-        "<b>x", [found], [attempt(TRUE, 0.9)], list_assumptions(params, ["<i>note"]), {"a": "why"}, TRUE
+        "<b>x", [found], [attempt(TRUE, 0.9)], list_assumptions(params, ["<i>note"]), {"a": "why"}, {"u": TRUE}
     )
     page = render_audit(findings)
     assert "<b>x" not in page

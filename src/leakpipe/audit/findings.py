@@ -4,13 +4,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from leakpipe.attacks.explanation import explained_share
 from leakpipe.attacks.files import load_reconstruction
 from leakpipe.audit.assessment import Attempt, Truth, assess
 from leakpipe.audit.calibration import shipped_calibration
-from leakpipe.audit.inputs import AuditedUpdate, granted, observe_audited, read_folder
+from leakpipe.audit.inputs import AuditedUpdate, observe_audited, read_folder
 from leakpipe.audit.page import AuditFindings, list_assumptions
 from leakpipe.data.priors import load_priors
 from leakpipe.errors import LeakpipeError
@@ -34,14 +35,16 @@ def collect_findings(
         read_record: Path of read-update's run records, with {captured}.
     """
     params = parse_section(AuditParams, plan["audit"], source="plan: audit")
-    truth = _read_truth(params)
-    attempts, assessments, notes = [], [], list[str]()
+    attempts, assessments, notes, truths = [], [], list[str](), dict[str, np.ndarray]()
     for update in params.updates:
         notes += [
             note
             for note in read_json(Path(read_record.format(captured=update)))["details"]["notes"]
             if note not in notes
         ]
+        truth = _read_truth(params, update)
+        if truth is not None:
+            truths[update] = truth.images
         for defense, attacks in plan["cells"].items():
             cell = {"update": update, "defense": defense}
             steps = DefenseSteps.model_validate([*plan["audit"]["defense"], *plan["what_if"].get(defense, [])])
@@ -53,26 +56,27 @@ def collect_findings(
         name=params.audit,
         assessments=assessments,
         attempts=attempts,
-        assumptions=list_assumptions(plan["audit"], notes),
+        assumptions=list_assumptions(params, notes),
         attacks={name: attack["why"] for name, attack in plan["attacks"].items()},
-        truths=None if truth is None else truth.images,
+        truths=truths,
     )
 
 
-def _read_truth(params: AuditParams) -> Truth | None:
-    if params.truth is None:
+def _read_truth(params: AuditParams, update: str) -> Truth | None:
+    client = params.client_of(update)
+    if client.truth is None:
         return None
-    images = read_folder(Path(params.truth), params)
-    if len(images) != params.images.count:
+    images = read_folder(Path(client.truth), params)
+    if len(images) != client.images:
         raise LeakpipeError(
-            f"truth: {params.truth} holds {len(images)} images, expected images.count: {params.images.count}"
+            f"truth: {client.truth} holds {len(images)} images, expected client.images: {client.images}"
         )
     if params.candidates is None:
         return Truth(images)
     others = [
         each for each in read_folder(Path(params.candidates), params) if not any((each == own).all() for own in images)
     ]
-    return Truth(images, torch.stack([*map(torch.from_numpy, [*images, *others])]).numpy())
+    return Truth(images, np.stack([*images, *others]))
 
 
 def _load(folder: Path, defense: str, params: AuditParams) -> AuditedUpdate:
@@ -91,7 +95,6 @@ def _attempts(
     attack_record: str,
 ) -> Iterator[Attempt]:
     observation = observe_audited(audited, params.model_copy(update={"defense": steps}))
-    assert granted(params).defense == "known"
     for attack in attacks:
         place = {"captured": cell["update"], "defense": cell["defense"], "attack": attack}
         found = load_reconstruction(Path(reconstruction.format(**place)))

@@ -13,7 +13,9 @@ from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.threat_model import observe
 from leakpipe.audit.plan import AS_SENT
 from leakpipe.captured.matching import match_update
+from leakpipe.captured.pairs import find_pairs
 from leakpipe.captured.reading import read_state
+from leakpipe.captured.writing import file_name
 from leakpipe.client.batches import assume_schedule
 from leakpipe.client.local_update import LocalSettings
 from leakpipe.data.folders import SUFFIXES
@@ -23,13 +25,13 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.federation.files import StoredUpdate, save_custom_model, save_model
 from leakpipe.models.batchnorm import batch_norm_layers
 from leakpipe.models.custom import build_custom
-from leakpipe.models.state import ModelState, build_module
+from leakpipe.models.state import ModelState, build_module, forward_training
 from leakpipe.params.attacks import ThreatModel
-from leakpipe.params.audit import AuditParams, CapturedFiles
+from leakpipe.params.audit import AuditedClient, AuditParams, CapturedFiles
 from leakpipe.params.reading import parse_section, read_yaml
 from leakpipe.params.training import TrainingParams
 
-FOLDERS = ("public", "truth", "candidates")
+FOLDERS = ("public", "candidates", "captured")
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,40 @@ def load_audit(path: Path) -> AuditParams:
             missing.append(f"{field}: {value!r}: there is no such {'folder' if folder else 'file'} as {place}")
         return str(place)
 
-    updates = {
-        name: CapturedFiles(**{key: found(f"updates.{name}.{key}", value) for key, value in files if value is not None})
-        for name, files in params.updates.items()
-    }
     folders = {name: found(name, value, folder=True) for name in FOLDERS if (value := getattr(params, name))}
+    updates = {}
+    for name, files in params.updates.items():
+        paths = files.model_dump(exclude={"client"}, exclude_none=True)
+        updates[name] = files.model_copy(
+            update={key: found(f"updates.{name}.{key}", value) for key, value in paths.items()}
+        )
+    clients = {"client": params.client, **{f"clients.{name}": client for name, client in params.clients.items()}}
+    for name, client in clients.items():
+        if client.truth is not None:
+            clients[name] = client.model_copy(update={"truth": found(f"{name}.truth", client.truth, folder=True)})
     if missing:
         raise LeakpipeError(f"{path}: {'; '.join(missing)}")
-    return params.model_copy(update={"updates": updates, **folders})
+    if params.captured is not None:
+        updates |= _captured_updates(Path(folders["captured"]))
+    first, *others = clients.values()
+    return params.model_copy(
+        update={
+            "updates": updates,
+            **folders,
+            "client": first,
+            "clients": dict(zip(params.clients, others, strict=True)),
+        }
+    )
+
+
+def _captured_updates(folder: Path) -> dict[str, CapturedFiles]:
+    """Returns the updates that leakpipe captured below a folder, by client and round."""
+    return {
+        f"{file_name(pair.client)}-round{pair.round_number}": CapturedFiles(
+            before=str(pair.before), captured=str(pair.shared), client=pair.client
+        )
+        for pair in find_pairs(folder)
+    }
 
 
 def build_network(params: AuditParams) -> nn.Module:
@@ -106,9 +134,10 @@ def make_prior(params: AuditParams) -> np.ndarray:
     return mean.astype(np.float32)
 
 
-def granted(params: AuditParams) -> ThreatModel:
-    """Returns what the attacker is granted."""
-    return ThreatModel(labels="unknown" if params.labels is None else "known", defense="known")
+def granted(params: AuditParams, update: str) -> ThreatModel:
+    """Returns what the attacker of an update is granted."""
+    labels = params.client_of(update).labels
+    return ThreatModel(labels="unknown" if labels is None else "known", defense="known")
 
 
 def observe_audited(audited: AuditedUpdate, params: AuditParams) -> Observation:
@@ -117,7 +146,7 @@ def observe_audited(audited: AuditedUpdate, params: AuditParams) -> Observation:
     return observe(
         audited.before,
         audited.stored,
-        granted(params),
+        granted(params, audited.stored.cell["client"]),
         priors=lambda labels: prior.expand(len(labels), *prior.shape).clone(),
         defense=params.defense,
     )
@@ -130,8 +159,8 @@ def read_update(params: AuditParams, name: str) -> AuditedUpdate:
         LeakpipeError: A file is not a state of this network, or contradicts what audit.yaml says.
     """
     module, files = build_network(params), params.updates[name]
-    images, training = params.images, params.training
-    schedule = assume_schedule(images.count, images.batch_size or images.count, images.epochs)
+    client, training = params.client_of(name), params.training
+    schedule = assume_schedule(client.images, client.batch_size or client.images, client.epochs)
     kind, sent = files.shared
     found = match_update(module, read_state(Path(files.before)), read_state(Path(sent)), kind=kind, steps=len(schedule))
     settings = LocalSettings(
@@ -139,14 +168,34 @@ def read_update(params: AuditParams, name: str) -> AuditedUpdate:
         batch_norm_momentum=_momentum(module) if training.batch_norm_momentum is None else training.batch_norm_momentum,
         training=TrainingParams(**training.model_dump(include=set(TrainingParams.model_fields))),
     )
+    prior = make_prior(params)
+    _check_forward(found.state, prior, client)
     stored = StoredUpdate(
         found.update,
         {"experiment": params.audit, "defense": AS_SENT, "seed": 0, "round": 1, "client": name},
         schedule,
-        list(params.labels or [0] * images.count),
+        list(client.labels or [0] * client.images),
         settings,
     )
-    return AuditedUpdate(found.state, stored, make_prior(params), list(found.notes))
+    return AuditedUpdate(found.state, stored, prior, list(found.notes))
+
+
+def _check_forward(state: ModelState, prior: np.ndarray, client: AuditedClient) -> None:
+    """Checks that the network takes the images that were declared, and has their classes."""
+    images = torch.from_numpy(prior).expand(max(2, client.images), *prior.shape)  # one alone may be too few for layers
+    try:
+        with torch.no_grad():
+            logits, _ = forward_training(state, images)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        shape = "×".join(map(str, prior.shape))
+        raise LeakpipeError(
+            f"images: the network does not take images of {shape} ({reason}); expected the size and channels that it "
+            "was trained with"
+        ) from error
+    largest = max(client.labels or (0,))
+    if largest >= logits.shape[1]:
+        raise LeakpipeError(f"client.labels: {largest}, expected class indices below {logits.shape[1]}")
 
 
 def _momentum(module: nn.Module) -> float:

@@ -4,7 +4,7 @@ import base64
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from markupsafe import Markup
 from leakpipe.audit.assessment import Assessment, Attempt
 from leakpipe.audit.plan import AS_SENT
 from leakpipe.figures.style import COLORS, INK, MUTED, Drawing, in_style
+from leakpipe.params.audit import AuditParams
 from leakpipe.params.training import TrainingParams
 from leakpipe.report.page import format_duration, format_number, format_share, read_part
-from leakpipe.tables.wording import LEAKS, count
+from leakpipe.tables.wording import LEAKS
 
 SHOWN = 8  # images of one client that the page shows
 
@@ -32,7 +33,7 @@ class AuditFindings:
         attempts: All of them.
         assumptions: What was granted or believed: (what, how it is known), sentences.
         attacks: Planned attacks: name and why.
-        truths: The client's own images, if given: shape (images, channels, height, width).
+        truths: The clients' own images by update, where given: shape (images, channels, height, width).
     """
 
     name: str
@@ -40,7 +41,7 @@ class AuditFindings:
     attempts: Sequence[Attempt]
     assumptions: Sequence[tuple[str, str]]
     attacks: Mapping[str, str]
-    truths: np.ndarray | None = None
+    truths: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def sent(self) -> list[Assessment]:
@@ -79,7 +80,8 @@ def render_audit(findings: AuditFindings) -> str:
     environment.filters |= {"number": format_number, "share": format_share, "duration": format_duration}
     pictures = {
         each.update: [
-            _picture(each, position, findings.truths) for position in range(min(SHOWN, len(each.best.images)))
+            _picture(each, position, findings.truths.get(each.update))
+            for position in range(min(SHOWN, len(each.best.images)))
         ]
         for each in findings.sent
     }
@@ -158,16 +160,18 @@ def save_summary(drawing: Drawing, *, png: Path, pdf: Path) -> None:
         drawing.figure.savefig(stream, format="pdf", metadata={"CreationDate": None})
 
 
-def list_assumptions(params: Mapping[str, Any], notes: Sequence[str]) -> list[tuple[str, str]]:
+def list_assumptions(params: AuditParams, notes: Sequence[str]) -> list[tuple[str, str]]:
     """Returns what the audit grants and believes, and how each is known."""
-    images = params["images"]
-    labels = params["labels"]
+    sent = {name: params.client_of(name) for name in params.updates}
+    images = [f"{client.images} in {name}" for name, client in sent.items()]
+    blind = [name for name, client in sent.items() if client.labels is None]
+    unknown = f"unknown to the attacker in {', '.join(blind)}, who recovers them" if blind else "known to the attacker"
     return [
-        ("Images", f"{count(images['count'], 'image')} of {images['size']}×{images['size']} pixels, declared"),
-        ("Training", f"{_describe_training(params['training'])}, declared"),
-        ("Labels", "unknown to the attacker, who recovers them" if labels is None else f"{labels}, granted"),
-        ("Prior", "plain gray" if params["public"] is None else f"the mean of the images in {params['public']}"),
-        ("Defence", f"{params['defense']}, known to the attacker" if params["defense"] else "none"),
+        ("Images", f"{', '.join(images)}; of {params.images.size}×{params.images.size} pixels, declared"),
+        ("Training", f"{_describe_training(params.training.model_dump(mode='json'))}, declared"),
+        ("Labels", unknown),
+        ("Prior", "plain gray" if params.public is None else f"the mean of the images in {params.public}"),
+        ("Defence", f"{params.defense.model_dump(mode='json')}, known" if params.defense.root else "none, declared"),
         *(("Found in the files", note) for note in notes),
     ]
 

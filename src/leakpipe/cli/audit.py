@@ -32,18 +32,20 @@ network:               # your own network, or a registered one: architecture: {{
 images:
   size: {size}         # height and width in pixels that the network takes
   channels: gray       # or color
-  count: 1             # images that the client trained on in this round
+
+client:
+  images: 1            # that it trained on in this round
   batch_size: null     # null: all in one step
   epochs: 1
+  labels: null         # class of each image, such as [0]; null: unknown, the attacker recovers them
+  truth: null          # folder of its own images, to score what comes back
 
 training:              # how the client trained
   learning_rate: 0.01
 
-labels: null           # class of each image, such as [0]; null: unknown, the attacker recovers them
 defense: []            # steps that the client applied before it sent the update (docs/defenses.md)
 
 public: null           # folder of images like the client's that anybody may have
-truth: null            # folder of the client's own images, to score what comes back
 candidates: null       # folder of people to look the reconstructions up among
 
 minutes: 10            # for all attacks on one update
@@ -136,7 +138,7 @@ def _plan(params: "AuditParams", *, cores: int) -> dict[str, Any]:
         "attacks": {attack.name: _written(attack) for attack in attacks},
         "what_if": {name: steps.model_dump(mode="json") for name, steps in defenses.items()},
         "cells": cells,
-        "granted": granted(params).model_dump(mode="json"),
+        "granted": {name: granted(params, name).model_dump(mode="json") for name in params.updates},
         "network_source": [os.path.relpath(source)] if source else [],
         "cores": cores,
     }

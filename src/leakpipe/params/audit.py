@@ -24,21 +24,30 @@ class CapturedFiles(Section):
         default=None, min_length=1, description="The difference before minus after instead, as others send it."
     )
 
+    captured: str | None = Field(
+        default=None, min_length=1, description="What leakpipe captured of it instead: the file says what it holds."
+    )
+    client: str | None = Field(default=None, description="Which of `clients` sent it; null: the one that `client` is.")
+
     @model_validator(mode="after")
     def _one_is_shared(self) -> Self:
-        if sum(value is not None for value in (self.after, self.change, self.reversed_change)) != 1:
-            raise ValueError("expected exactly one of `after` (a full state), `change` and `reversed_change`")
+        if len(self._given()) != 1:
+            raise ValueError("expected exactly one of `after` (a full state), `change`, `reversed_change`, `captured`")
         return self
 
     @property
-    def shared(self) -> tuple[Literal["full", "difference", "reversed-difference"], str]:
-        """What the client sent back, and its file."""
-        if self.after is not None:
-            return "full", self.after
-        if self.change is not None:
-            return "difference", self.change
-        assert self.reversed_change is not None  # the schema demands one of the three
-        return "reversed-difference", self.reversed_change
+    def shared(self) -> tuple[Literal["full", "difference", "reversed-difference"] | None, str]:
+        """What the client sent back (None: as its file says), and its file."""
+        return self._given()[0]
+
+    def _given(self) -> list[tuple[Literal["full", "difference", "reversed-difference"] | None, str]]:
+        found: list[tuple[Literal["full", "difference", "reversed-difference"] | None, str | None]] = [
+            ("full", self.after),
+            ("difference", self.change),
+            ("reversed-difference", self.reversed_change),
+            (None, self.captured),
+        ]
+        return [(kind, path) for kind, path in found if path is not None]
 
 
 class AuditedTraining(TrainingParams):
@@ -70,18 +79,29 @@ class NetworkParams(Section):
 
 
 class AuditedImages(Section):
-    """The client's images as far as everybody knows them: their shape and how many there are."""
+    """The images that the network takes."""
 
-    size: int = Field(ge=8, le=1024, description="Height and width in pixels of the images that the network takes.")
+    size: int = Field(ge=8, le=1024, description="Height and width in pixels.")
     channels: Literal["gray", "color"] = Field(default="gray", description="One channel, or three.")
-    count: int = Field(default=1, ge=1, description="Images that the client trained on.")
+
+
+class AuditedClient(Section):
+    """A client: how many images it has, in which batches, and what is known of them."""
+
+    images: int = Field(default=1, ge=1, description="Images that it trained on in a round.")
     batch_size: int | None = Field(default=None, ge=1, description="Images in one local step; null: all.")
-    epochs: int = Field(default=1, ge=1, le=1000, description="Passes over the images.")
+    epochs: int = Field(default=1, ge=1, le=1000, description="Passes over the images in a round.")
+    labels: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        default=None, description="Class of each image; null: unknown to the attacker, who recovers them."
+    )
+    truth: str | None = Field(default=None, description="Folder of its own images, to score reconstructions against.")
 
     @model_validator(mode="after")
-    def _batch_fits(self) -> Self:
-        if self.batch_size is not None and self.batch_size > self.count:
-            raise ValueError(f"batch_size {self.batch_size} is larger than the number of images ({self.count})")
+    def _numbers_agree(self) -> Self:
+        if self.batch_size is not None and self.batch_size > self.images:
+            raise ValueError(f"batch_size {self.batch_size} is larger than the number of images ({self.images})")
+        if self.labels is not None and len(self.labels) != self.images:
+            raise ValueError(f"labels: {len(self.labels)} given, expected one for each of {self.images} images")
         return self
 
 
@@ -89,12 +109,16 @@ class AuditParams(Section):
     """A whole audit."""
 
     audit: Name = Field(description="Name of the audit: results go to results/audit/<audit>/.")
-    updates: Switchable[CapturedFiles] = Field(min_length=1, description="Captured updates by name.")
+    updates: Switchable[CapturedFiles] = Field(default={}, description="Captured updates by name.")
+    captured: str | None = Field(
+        default=None, description="Folder of what leakpipe captured of a federation: every update in it."
+    )
     network: NetworkParams
     images: AuditedImages
     training: AuditedTraining
-    labels: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
-        default=None, description="Class of each image; null: unknown to the attacker, who recovers them."
+    client: AuditedClient = Field(default=AuditedClient(), description="The client that sent the updates.")
+    clients: Switchable[AuditedClient] = Field(
+        default={}, description="Clients by name, where they differ; those that are not here are as `client`."
     )
     defense: DefenseSteps = Field(
         default=DefenseSteps(()), description="Steps of the defence that the client applied, known to the attacker."
@@ -102,7 +126,6 @@ class AuditParams(Section):
     public: str | None = Field(
         default=None, description="Folder of images like the client's that anybody may have; their mean is the prior."
     )
-    truth: str | None = Field(default=None, description="Folder of the client's own images, to score against.")
     candidates: str | None = Field(default=None, description="Folder of people to look the reconstructions up among.")
     minutes: float = Field(default=10, gt=0, le=100_000, description="Time for all attacks on one update, roughly.")
     what_if: Annotated[tuple[str, ...], AfterValidator(distinct)] | None = Field(
@@ -112,10 +135,13 @@ class AuditParams(Section):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
-        if self.labels is not None and len(self.labels) != self.images.count:
-            raise ValueError(
-                f"labels: {len(self.labels)} given, expected one for each of images.count: {self.images.count}"
-            )
-        if self.candidates is not None and self.truth is None:
-            raise ValueError("candidates: needs truth, which says whom among them the update was trained on")
+        if not self.updates and self.captured is None:
+            raise ValueError("updates: there are none; name the files of an update, or a folder in `captured`")
+        known = [client for client in (self.client, *self.clients.values()) if client.truth is not None]
+        if self.candidates is not None and not known:
+            raise ValueError("candidates: needs client.truth, which says whom among them an update was trained on")
         return self
+
+    def client_of(self, update: str) -> AuditedClient:
+        """The client that sent an update."""
+        return self.clients.get(self.updates[update].client or "", self.client)
