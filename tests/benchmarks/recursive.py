@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from leakpipe.attacks.observation import KnownClient, Observation
-from leakpipe.attacks.recursive.invert import RecursiveSettings, invert_recursively
+from leakpipe.attacks.optimise import invert
+from leakpipe.attacks.presets import PRESETS
 from leakpipe.client.batches import make_batches, schedule_batches
 from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.client.update import ClientUpdate
@@ -132,19 +133,18 @@ def main() -> None:
 def _attack(observation: Observation, truth: Tensor) -> str:
     began = time.process_time()
     try:
-        found = invert_recursively(observation, RecursiveSettings(), torch.Generator().manual_seed(0))
+        found = invert(observation, PRESETS["recursive"].settings, seed=0)
     except LeakpipeError as error:
         return str(error)
     seconds = time.process_time() - began
     assert observation.client.prior is not None
     shown = (found.images, observation.client.prior)
     alike = [ssim(image[0].numpy(), truth[0].numpy(), data_range=1.0) for image in shown]
-    if not found.layers:
-        return " ".join(found.notes)
-    lowest, doubtful = found.layers[-1], sum(layer.doubtful for layer in found.layers)
+    lowest = f"lowest {found.layers[-1]['layer']} (residual {found.layers[-1]['residual']:.1e})" if found.layers else ""
+    explained = "–" if found.explained is None else f"{found.explained:.2f}"
     return (
-        f"SSIM {alike[0]:.3f}, prior {alike[1]:.3f}, {seconds:.0f} s of processor time, {len(found.layers)} maps, "
-        f"lowest {lowest.layer} (residual {lowest.residual:.1e}), {doubtful} units in doubt, {' '.join(found.notes)}"
+        f"SSIM {alike[0]:.3f}, prior {alike[1]:.3f}, explained {explained}, {seconds:.0f} s of processor time, "
+        f"{len(found.layers)} maps, {lowest} {' '.join(found.notes)}"
     )
 
 

@@ -1,15 +1,22 @@
 """Recursive inversion against oracles: true maps in float64, counting arguments, masks flipped on purpose."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 from torch import Tensor
 
+from leakpipe.attacks.recursive import block, nullspace
+from leakpipe.attacks.recursive.found import Descent
 from leakpipe.attacks.recursive.gradients import read_gradient, refine_inner, solve_inner
 from leakpipe.attacks.recursive.inputs import convolution_equations, null_space_equations, solve_map
 from leakpipe.attacks.recursive.layer import Layer
 from leakpipe.attacks.recursive.masks import guess_mask, read_mask, trust_channels
 from leakpipe.attacks.recursive.nonnegative import solve_nonnegative
 from leakpipe.attacks.recursive.nullspace import find_null_space, scale_map
+from leakpipe.attacks.recursive.structure import Block, Unit
 
 EPSILON = 1e-5
 
@@ -96,6 +103,45 @@ def test_null_space_of_a_batch_has_as_many_dimensions_as_mixings_that_keep_the_c
     values = find_null_space(truth.layer, generator(), pairs=dimension + 1).eigenvalues
     assert values[:dimension].abs().max() < 1e-9
     assert values[dimension] > 1e-3
+
+
+@pytest.mark.parametrize(("failures", "comes_out"), [(1, True), (2, False)])
+def test_lanczos_iterations_that_do_not_converge_are_tried_anew_and_then_given_up(
+    monkeypatch: pytest.MonkeyPatch, failures: int, comes_out: bool
+) -> None:
+    truth, calls = Truth(), []
+
+    def fail_at_first(*arguments: Any, **options: Any) -> Any:
+        calls.append(options["ncv"])
+        if len(calls) <= failures:
+            raise ArpackNoConvergence("no convergence", np.array([]), np.array([]))
+        return eigsh(*arguments, **options)
+
+    monkeypatch.setattr(nullspace, "eigsh", fail_at_first)
+    space = find_null_space(truth.layer, generator())
+    assert calls == [40, 120]
+    assert (space is not None) == comes_out
+    if space is not None:
+        assert relative(scale_map(truth.layer, space.vectors[0]), truth.features) < 1e-6
+
+
+def test_map_whose_null_space_does_not_converge_is_missing_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block, "find_null_space", lambda *_: None)
+    layers = {"first": Truth().layer, "second": Truth().layer}
+    step = block.BlockStep(
+        Block("last", (Unit("first", "first.norm"), Unit("second", "second.norm")), None),
+        layers,
+        Descent(),
+        generator(),
+        above=None,
+    )
+    assert "Lanczos iterations for its null space did not converge" in step.run(lambda *_: None)
+
+
+def test_nothing_is_known_of_a_map_without_targets() -> None:
+    layer = Truth().layer
+    equations = convolution_equations(layer, torch.zeros(layer.output_shape), torch.zeros(layer.output_shape))
+    assert solve_map(layer.input_shape, [equations])[1] == float("inf")
 
 
 def test_layer_with_too_many_positions_has_no_null_space() -> None:

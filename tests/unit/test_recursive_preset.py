@@ -12,9 +12,11 @@ from skimage.metrics import structural_similarity as ssim
 from torch.nn.functional import interpolate
 
 from leakpipe.attacks.observation import Observation
-from leakpipe.attacks.optimise import Reconstruction, invert
+from leakpipe.attacks.optimise import Reconstruction, explained_of_prior, invert
 from leakpipe.attacks.presets import PRESETS, resolve_settings
 from leakpipe.attacks.recursive.image import ImageSettings
+from leakpipe.client.batches import make_batches
+from leakpipe.client.local_update import local_update
 from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
 from leakpipe.experiment import parse_params
@@ -23,7 +25,7 @@ from leakpipe.params.attacks import AttackParams, AttackSettings
 from leakpipe.params.models import ModelParams
 from leakpipe.params.reading import merge, read_yaml
 from tests.conftest import PROJECT
-from tests.unit.attacking import changed, observe, observe_small
+from tests.unit.attacking import changed, observe, observe_small, searching
 
 SIZE = 16
 SHORT = PRESETS["recursive"].settings.model_copy(update={"iterations": 210})
@@ -55,9 +57,55 @@ def test_image_comes_out_of_a_deep_networks_update(found: Reconstruction) -> Non
     assert similarity(PRIOR) < 0.7
     assert similarity(found.images) > 0.98
     assert found.labels.tolist() == [1]
-    assert found.explained is not None
-    assert found.explained > 0.9
     assert found.objective == found.curves["map_error"][-1]
+
+
+def test_explained_is_the_share_of_the_priors_distance_to_the_update(
+    observed: Observation, found: Reconstruction
+) -> None:
+    def distance(images: torch.Tensor) -> float:  # simulated and compared by hand
+        simulated = local_update(observed.before, make_batches(images, torch.tensor([1]), [[0]]), observed.settings)
+        both = [
+            torch.cat([update.weights[name].detach().double().flatten() for name in observed.update.weights])
+            for update in (simulated, observed.update)
+        ]
+        return 1 - float(torch.cosine_similarity(*both, dim=0))
+
+    def explained(images: torch.Tensor) -> float | None:
+        return explained_of_prior(observed, SHORT, images, torch.tensor([1]), seed=0)
+
+    assert found.explained == pytest.approx(max(0.0, 1 - distance(found.images) / distance(PRIOR)), abs=1e-6)
+    assert explained(FACE) == pytest.approx(1, abs=1e-6)
+    assert explained(PRIOR) == 0
+    wrong = explained(FACES[70:71])
+    assert wrong is not None
+    assert wrong < 0.3
+
+
+@pytest.mark.parametrize("deviation", [0.1, 0.3, 1.0])
+def test_noisy_maps_never_lead_away_from_what_the_prior_explains(observed: Observation, deviation: float) -> None:
+    noisy = changed(observed, update=blurred(observed.update, deviation))
+    left = invert(noisy, SHORT, seed=1)
+    fell_back = torch.equal(left.images, PRIOR)
+    assert fell_back == any("prior" in note for note in left.notes)
+    assert fell_back or statistics_distance(noisy, left.images) < 0.7 * statistics_distance(noisy, PRIOR)
+    assert similarity(left.images) > similarity(PRIOR) - 1e-6
+
+
+def blurred(update: ClientUpdate, deviation: float) -> ClientUpdate:
+    """Noise in units of each tensor's own deviation."""
+    generator = torch.Generator().manual_seed(3)
+
+    def blur(value: torch.Tensor) -> torch.Tensor:
+        return value + deviation * value.std() * torch.randn(value.shape, generator=generator)
+
+    weights, statistics = ({name: blur(v) for name, v in part.items()} for part in (update.weights, update.statistics))
+    return ClientUpdate(weights, statistics, update.steps)
+
+
+def statistics_distance(observation: Observation, images: torch.Tensor) -> float:
+    search = searching(observation, objective_weight=0.0, batch_norm_weight=1.0)
+    return search.objective.evaluate(images, torch.tensor([1])).terms["batch_statistics"]
 
 
 def test_every_layer_is_reported(found: Reconstruction) -> None:
@@ -104,7 +152,7 @@ def test_prior_is_what_is_left_of_an_update_that_tells_nothing(
 
 def test_preset_is_what_recursive_inversion_does_by_itself() -> None:
     settings, usual = PRESETS["recursive"].settings, ImageSettings()
-    stages = len(usual.total_variation) + len(usual.refinement)
+    stages = len(usual.total_variation)
     assert settings.total_variation_weight == usual.total_variation[0]
     assert (settings.iterations, settings.spectrum_decay) == (stages * usual.iterations, usual.decay)
 

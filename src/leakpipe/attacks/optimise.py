@@ -10,6 +10,7 @@ from torch import Tensor
 
 from leakpipe.attacks.checkpoint import Checkpoint
 from leakpipe.attacks.labels import labels_of_counts, recover_label_counts
+from leakpipe.attacks.objective import Objective
 from leakpipe.attacks.observation import Observation, usable_settings
 from leakpipe.attacks.problem import believed_training
 from leakpipe.attacks.search import Search, SearchState
@@ -31,7 +32,8 @@ class Reconstruction:
         explained: Share of the start's distance to the update that `images` remove, in [0, 1]: 1 − D(best) / D(start),
             0 where the best iterate is the start; None where the attack leaves out all weight differences. D is the
             update distance, without it the distance to the row spaces; where the update has no weight differences,
-            that of the batch statistics. A recursive inversion has the squared distance to the recovered feature maps.
+            that of the batch statistics. A recursive inversion starts at the prior image; None where its distance is
+            not finite.
         iterations: Optimiser steps taken.
         stopped: Why it ended: "finished" all iterations, "converged" before, or "diverged".
         curves: Value of every term at `curves["iteration"]` (at most about 100 points).
@@ -106,12 +108,10 @@ def _invert_recursively(
 
     usual = ImageSettings()
     scale = settings.total_variation_weight / usual.total_variation[0]
-    stages = len(usual.total_variation) + len(usual.refinement)
     image = replace(
         usual,
         total_variation=tuple(scale * weight for weight in usual.total_variation),
-        refinement=tuple(scale * weight for weight in usual.refinement),
-        iterations=max(1, settings.iterations // stages),
+        iterations=max(1, settings.iterations // len(usual.total_variation)),
         decay=settings.spectrum_decay,
     )
     curves: dict[str, list[float]] = {"iteration": [], "map_error": []}
@@ -130,14 +130,38 @@ def _invert_recursively(
     return Reconstruction(
         images=found.images,
         labels=labels,
-        objective=found.map_error if found.layers else None,
-        explained=max(0.0, 1 - (found.map_error / found.start_error) ** 2) if found.layers else 0.0,
+        objective=found.map_error if math.isfinite(found.map_error) else None,
+        explained=explained_of_prior(observation, settings, found.images, labels, seed=seed),
         iterations=image.iterations * len(curves["iteration"]),
         stopped="finished",
         curves=curves,
         notes=[*([counted] if found.layers else []), *found.notes, *how],
         layers=[asdict(layer) for layer in found.layers],
     )
+
+
+def explained_of_prior(
+    observation: Observation, settings: AttackSettings, images: Tensor, labels: Tensor, *, seed: int
+) -> float | None:
+    """The share of the prior image's distance to the update that `images` remove, as `Search.explained`.
+
+    Args:
+        images: The attacked client's, like the prior.
+        labels: Class indices that their local training is simulated with.
+
+    Returns:
+        0 where the images are the prior; None where a distance is not finite.
+    """
+    prior = observation.client.prior
+    assert prior is not None  # the attack has started there
+    if torch.equal(images, prior):
+        return 0.0
+    objective = Objective(observation, settings.model_copy(update={"engine": "autograd"}), seed=seed)
+    with torch.no_grad():
+        start, best = (objective.evaluate(each, labels).terms["update_distance"] for each in (prior, images))
+    if not (math.isfinite(start) and math.isfinite(best) and start > 0):
+        return None
+    return min(1.0, max(0.0, 1 - best / start))
 
 
 def _run(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from leakpipe.attacks.recursive.below import Arrived
+from leakpipe.attacks.recursive.forward import keep_pixels
 from leakpipe.attacks.recursive.found import Descent, LayerReport
 from leakpipe.attacks.recursive.gradients import (
     can_read_gradient,
@@ -29,7 +30,7 @@ from leakpipe.attacks.recursive.masks import Mask, guess_mask, read_mask, trust_
 from leakpipe.attacks.recursive.nullspace import find_null_space, scale_map
 from leakpipe.attacks.recursive.structure import Block
 
-LEAST_GAP = 30.0  # of the eigenvalue behind a null space to the one inside it, below which there is none
+LEAST_GAP = 3.0  # of the eigenvalue behind a null space to the one inside it, below which there is none
 WORST_FIT = 0.05  # relative residual of a weight's gradient, above which a map is not believed
 ROUGH_FIT = 2e-3  # relative residual, above which the fixed-point iteration is not believed to have ended
 MASK_ROUNDS = 6
@@ -51,23 +52,27 @@ class BlockStep:
         self.projection = layers[block.projection.convolution] if block.projection else None
         self.output = found.raw.get(above.residual[0].convolution) if above else None
         self.mask = guess_mask(self.output) if self.output is not None else None
+        self.unconverged: set[str] = set()
 
     def run(self, keep: Callable[[LayerReport, Tensor], None]) -> str:
-        """Recovers the block's two maps and the gradient at its input; returns why not, or nothing."""
+        """Recovers the block's two maps and the gradient at its input; returns why a map is missing, or nothing."""
+        missing = ""
         for layer, is_inner in ((self.second, True), (self.first, False)):
-            if not is_inner and self.mask is not None:
-                self.found.arrived = self._arrived()
+            if not is_inner and self.second.name in self.found.maps:
+                self.found.arrived = self._arrived() if self.mask is not None and self._reads_second() else None
             for recover in (self._by_null_space, self._inner if is_inner else self._input):
                 recovered = recover(layer)
                 if recovered is not None:
                     keep(*recovered)
                     break
             else:
-                return f"{layer.name}: what it reads did not come out: {self._why(layer)}."
+                missing = missing or f"{layer.name}: what it reads did not come out: {self._why(layer)}."
         self.found.arriving = self._arriving_below()
-        return ""
+        return missing
 
     def _why(self, layer: Layer) -> str:
+        if layer.name in self.unconverged:
+            return "Lanczos iterations for its null space did not converge"
         if layer is self.first and self._count_equations() < int(np.prod(layer.input_shape)):
             return f"{self._count_equations()} equations for {int(np.prod(layer.input_shape))} unknowns"
         if layer is self.second and not can_solve_inner(layer):
@@ -78,7 +83,10 @@ class BlockStep:
         if not (layer.has_null_space and layer.stride == 1 and layer.kernel > 1):
             return None
         space = find_null_space(layer, self.generator)
-        if space.gap() < LEAST_GAP:
+        if space is None:
+            self.unconverged.add(layer.name)
+            return None
+        if not space.gap() >= LEAST_GAP:
             return None
         raw = scale_map(layer, space.vectors[0])
         residual = float(space.eigenvalues[0].abs().sqrt())
@@ -111,14 +119,16 @@ class BlockStep:
             trusted = trust_channels(layer, arriving * mask.on)
             if not changed.any():
                 break
-        if fit > WORST_FIT:
+        if not fit <= WORST_FIT:
             return None
         self.mask = mask
         return LayerReport(layer.name, "gradient", None, fit, guess_mask(raw).doubtful), raw
 
     def _input(self, layer: Layer) -> tuple[LayerReport, Tensor] | None:
         """The block's input, from its output, its inner map and the gradient at the inner map."""
-        if self.output is None or self.mask is None:
+        if self.output is None or self.mask is None or self.second.name not in self.found.maps:
+            return None
+        if not self._reads_second():
             return None
         inner, second = self.found.maps[self.second.name], self.second
         mask = guess_mask(self.found.raw[second.name])
@@ -141,7 +151,7 @@ class BlockStep:
                 if bool((better.on == mask.on).all()):
                     break
                 mask = better
-        if residual > WORST_FIT:
+        if not residual <= WORST_FIT:
             return None
         return LayerReport(layer.name, "least squares", None, residual, guess_mask(raw).doubtful), raw
 
@@ -162,7 +172,9 @@ class BlockStep:
         )
         if self.mask is not None:
             skipped = self.mask.certain if self.projection else self.mask.certain[:, : self.first.input_shape[1]]
-            count += int(skipped.sum()) + int(guess_mask(self.found.raw[self.second.name]).certain.sum())
+            count += int(skipped.sum())
+            if self.second.name in self.found.raw:
+                count += int(guess_mask(self.found.raw[self.second.name]).certain.sum())
         return count
 
     def _exact_equations(self, inner: Tensor, mask: Mask) -> list[Equations]:
@@ -194,6 +206,10 @@ class BlockStep:
             equations.append(gradient_equations(side, before, torch.ones_like(side.scale)))
         return equations
 
+    def _reads_second(self) -> bool:
+        """Returns whether Δ of the second convolution is known, given its map."""
+        return can_read_gradient(self.second) or (self.found.arriving is not None and self.mask is not None)
+
     def _before_second(self) -> Tensor:
         """Δ of the second convolution."""
         inner = self.found.maps[self.second.name]
@@ -209,7 +225,10 @@ class BlockStep:
         if self.mask is not None:
             off = 1 - self.mask.on
         else:
-            off = (self.second.rescale(normalised) + self.found.maps[self.first.name] < 0).double()
+            features, side = self.found.maps[self.first.name], self.projection
+            kept = keep_pixels(features, self.block.stride, normalised.shape[1])
+            skipped = kept if side is None else side.forward(features)
+            off = (self.second.rescale(normalised) + skipped < 0).double()
         if can_read_gradient(self.second):
             return self.second.leave(read_gradient(self.second, inner), normalised, off)
         return self._masked()
@@ -220,8 +239,9 @@ class BlockStep:
         return self.found.arriving * self.mask.on
 
     def _arriving_below(self) -> Tensor | None:
-        """Gradient at the block's input; None where the first convolution has too many positions to read it."""
-        if not can_read_gradient(self.first):
+        """Gradient at the block's input; None where a map is missing, or has too many positions to read it."""
+        known = {self.first.name, self.second.name} <= self.found.maps.keys()
+        if not (known and can_read_gradient(self.first) and self._reads_second()):
             return None
         features, passed = self.found.maps[self.first.name], self._behind_block()
         below = self.first.convolve_back(read_gradient(self.first, features))

@@ -18,7 +18,7 @@ def descend(
     *,
     on_map: Callable[[LayerReport, Tensor], None] = lambda _report, _map: None,
 ) -> Descent:
-    """Recovers maps from the last block downwards, until one does not come out.
+    """Recovers maps from the last block downwards; below one that does not come out, those with a null space.
 
     Args:
         chain: The network.
@@ -38,8 +38,7 @@ def descend(
             found.stopped = f"{block.name}: blocks of {len(block.residual)} convolutions are not inverted."
             break
         step = BlockStep(block, layers, found, generator, above)
-        found.stopped = step.run(keep)
-        if found.stopped:
-            break
+        missing = step.run(keep)
+        found.stopped = found.stopped or missing
         above = block
     return found

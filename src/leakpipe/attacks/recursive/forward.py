@@ -38,9 +38,7 @@ class FixedNetwork:
         """Returns what a block's shortcut makes of its input."""
         if block.projection is not None:
             return self.apply(block.projection.convolution, features)
-        kept = features[:, :, :: block.stride, :: block.stride]
-        added = self.layers[block.residual[-1].convolution].output_shape[1] - features.shape[1]
-        return pad(kept, (0, 0, 0, 0, 0, added))
+        return keep_pixels(features, block.stride, self.layers[block.residual[-1].convolution].output_shape[1])
 
     def maps(self, images: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
         """Returns what the convolutions named `wanted` read; the pass ends with the last of them.
@@ -65,3 +63,8 @@ class FixedNetwork:
                     value = relu(value)
             features = relu(value + self.shortcut(block, features))
         return found
+
+
+def keep_pixels(features: Tensor, stride: int, channels: int) -> Tensor:
+    """Returns what a shortcut without parameters gives: every `stride`-th pixel, and zeros for further channels."""
+    return pad(features[:, :, ::stride, ::stride], (0, 0, 0, 0, 0, channels - features.shape[1]))

@@ -1,20 +1,20 @@
 """From recovered maps to the image: a search through the few layers below them."""
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from leakpipe.attacks.recursive.below import Arrived, InputGradients
+from leakpipe.attacks.recursive.below import InputGradients
 from leakpipe.attacks.recursive.forward import FixedNetwork
+from leakpipe.attacks.recursive.found import Descent
 from leakpipe.attacks.recursive.layer import Layer
 from leakpipe.attacks.recursive.structure import Chain
 from leakpipe.attacks.spectrum import from_coefficients, to_coefficients
 
 EDGE = 1e-6  # squared difference of neighbours, below which total variation is smooth
-FITS = 0.03  # relative error of maps, below which total variation is what keeps images from them
+FLOOR = 0.01  # relative error, below which a map counts no more than at it
 OUTSIDE = 10.0  # weight of the mean squared distance to [0, 1]
 
 
@@ -26,7 +26,6 @@ class ImageSettings:
         maps: How many of the lowest recovered maps are matched.
         gradients: Weight of the squared relative distance of the weight gradients that tell of the lowest input.
         total_variation: Its weight in each stage, against a relative squared error of the maps.
-        refinement: The same in further stages, for images that fit their maps to `FITS`.
         iterations: Of L-BFGS in each stage.
         history: Steps that L-BFGS remembers.
         decay: Exponent that divides an image's cosine coefficients by their frequency (`leakpipe.attacks.spectrum`).
@@ -34,8 +33,7 @@ class ImageSettings:
 
     maps: int = 3
     gradients: float = 1.0
-    total_variation: tuple[float, ...] = (10.0, 3.0, 1.0, 0.5)
-    refinement: tuple[float, ...] = (0.1, 0.01, 0.001)
+    total_variation: tuple[float, ...] = (10.0, 3.0, 1.0, 0.5, 0.1, 0.01, 0.001)
     iterations: int = 300
     history: int = 30
     decay: float = 0.5
@@ -44,38 +42,34 @@ class ImageSettings:
 def search_image(
     chain: Chain,
     layers: Mapping[str, Layer],
-    maps: Mapping[str, Tensor],
+    found: Descent,
     start: Tensor,
     settings: ImageSettings,
-    *,
-    arrived: Arrived | None = None,
-    on_stage: Callable[[float, Tensor], None] = lambda _error, _images: None,
-) -> tuple[Tensor, float, float]:
+) -> Iterator[tuple[float, Tensor]]:
     """Searches the images whose maps are the recovered ones, with batch normalisation at its known statistics.
+
+    A map counts by the inverse square of its error, as far as that is known.
 
     Args:
         chain: The network.
         layers: What is known of its units.
-        maps: Recovered ones, by the names of the convolutions that read them.
+        found: Recovered maps, and gradients at a block, whose weight gradients are matched as well.
         start: Images to start from, shape (batch, channels, height, width) in [0, 1].
         settings: How.
-        arrived: Gradients at a block, where weight gradients below it are to be matched as well.
-        on_stage: Called after each stage with the relative error of the maps, and the images.
 
-    Returns:
-        Images, the relative error of their maps, and that of the start's.
+    Yields:
+        After each stage, the weighted relative error of the images' maps, and the images.
     """
-    names = [unit.convolution for block in chain.blocks for unit in block.residual if unit.convolution in maps]
+    names = [unit.convolution for block in chain.blocks for unit in block.residual if unit.convolution in found.maps]
     names = names[: settings.maps]
     network = FixedNetwork(chain, layers, torch.float32)
-    targets = {name: maps[name].float() for name in names}
-    sizes = {name: float(targets[name].square().sum()) * len(names) for name in names}
+    targets = {name: found.maps[name].float() for name in names}
+    weights = {report.layer: (report.error**2 + FLOOR**2) ** -1 for report in found.reports if report.layer in names}
+    total = sum(weights.values())
+    sizes = {name: float(targets[name].square().sum()) * total / weights[name] for name in names}
     variables = to_coefficients(start.float(), settings.decay).requires_grad_()
-    images, reached, first = start, float("nan"), float("nan")
-    below = InputGradients(arrived, torch.float32) if arrived and settings.gradients else None
-    for weight in (*settings.total_variation, *settings.refinement):
-        if weight in settings.refinement and not reached < FITS:
-            break
+    below = InputGradients(found.arrived, torch.float32) if found.arrived and settings.gradients else None
+    for weight in settings.total_variation:
         optimizer = torch.optim.LBFGS(
             [variables],
             max_iter=settings.iterations,
@@ -93,22 +87,18 @@ def search_image(
         ) -> float:
             optimizer.zero_grad()
             candidate = from_coefficients(variables, settings.decay)
-            found = network.maps(candidate, [*names, *([below.first.name] if below else [])])
-            error = torch.stack([(found[name] - targets[name]).square().sum() / sizes[name] for name in names]).sum()
+            maps = network.maps(candidate, [*names, *([below.first.name] if below else [])])
+            error = torch.stack([(maps[name] - targets[name]).square().sum() / sizes[name] for name in names]).sum()
             outside = (candidate - candidate.clamp(0, 1)).square().mean()
             objective = error + weight * smoothed_total_variation(candidate) + OUTSIDE * outside
             if below is not None:
-                objective = objective + settings.gradients * below.distance(found[below.first.name])
+                objective = objective + settings.gradients * below.distance(maps[below.first.name])
             objective.backward()
             errors.append(float(error.detach()))
             return float(objective.detach())
 
         optimizer.step(measure)
-        images = from_coefficients(variables.detach(), settings.decay).clamp(0, 1)
-        reached = min(errors) ** 0.5
-        first = errors[0] ** 0.5 if math.isnan(first) else first
-        on_stage(reached, images)
-    return images, reached, first
+        yield min(errors) ** 0.5, from_coefficients(variables.detach(), settings.decay).clamp(0, 1)
 
 
 def smoothed_total_variation(images: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """A block's input by linear least squares, from its output, its inner map and the gradient of its first convolution."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -90,6 +91,8 @@ def shortcut_equations(stride: int, shape: Shape, value: Tensor, known: Tensor) 
 def solve_map(shape: Shape, equations: list[Equations], start: Tensor | None = None) -> tuple[Tensor, float]:
     """Returns the least-squares solution of all equations together, and the relative residual, by LSMR.
 
+    The residual is infinite where all targets are 0, which is when nothing is known.
+
     Args:
         shape: Of the unknown map.
         equations: At least one kind.
@@ -111,4 +114,5 @@ def solve_map(shape: Shape, equations: list[Equations], start: Tensor | None = N
     target = torch.cat([each.target.flatten() for each in equations]).numpy()
     first = None if start is None else start.flatten().numpy()
     solution = lsmr(operator, target, atol=TOLERANCE, btol=TOLERANCE, maxiter=ITERATIONS, x0=first)
-    return torch.from_numpy(solution[0]).view(shape), float(solution[3] / np.linalg.norm(target))
+    size = float(np.linalg.norm(target))
+    return torch.from_numpy(solution[0]).view(shape), float(solution[3]) / size if size > 0 else math.inf

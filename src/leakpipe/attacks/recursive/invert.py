@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from leakpipe.attacks.objective import Objective
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.recursive.descent import descend
 from leakpipe.attacks.recursive.found import LayerReport
@@ -13,6 +14,9 @@ from leakpipe.attacks.recursive.image import ImageSettings, search_image
 from leakpipe.attacks.recursive.reading import read_layers
 from leakpipe.attacks.recursive.structure import read_chain
 from leakpipe.errors import LeakpipeError
+from leakpipe.params.attacks import AttackSettings
+
+CLOSER = 0.7  # of the prior's distance to the batch statistics: the least that images have to be closer than it
 
 
 @dataclass(frozen=True)
@@ -31,16 +35,15 @@ class RecursiveReconstruction:
     """What recursive inversion got.
 
     Attributes:
-        images: Shape (images, channels, height, width) in [0, 1].
-        map_error: Relative error of the images' maps against those recovered.
-        start_error: The same of the prior image, where the search started.
+        images: Shape (images, channels, height, width) in [0, 1]; the prior where nothing better was found.
+        map_error: Relative error of the images' maps against those recovered, weighted by their precision; NaN where
+            the images are the prior.
         layers: A report on every recovered map, from the last layer on.
-        notes: Where and why the recursion ended before the stem, in sentences.
+        notes: Which map is missing and why, and why the images are the prior, in sentences.
     """
 
     images: Tensor
     map_error: float
-    start_error: float
     layers: Sequence[LayerReport]
     notes: Sequence[str]
 
@@ -55,30 +58,53 @@ def invert_recursively(
 ) -> RecursiveReconstruction:
     """Recovers maps from the last block downwards by linear algebra, then searches the image below the lowest.
 
+    Maps that noise spoiled can be fitted by images that are none. The batch statistics of the update, all layers' at
+    once, are what tells: the result is the stage of the search whose statistics are the closest, and the prior where
+    none is clearly closer than that. The distance of whole updates would not do, as in deep networks it is near 1 for
+    images that no eye tells from the truth.
+
     Args:
         observation: One client's update of one local step; its prior image is where the search starts.
         settings: How the search runs.
         generator: Draws the start vectors of Lanczos iterations.
         on_layer: Called with every recovered map.
-        on_stage: Called after each stage of the search.
+        on_stage: Called after each stage of the search, with the relative error of the maps and the images.
 
     Raises:
         LeakpipeError: The observation lacks what the attack needs.
     """
+    prior = observation.client.prior
     if observation.client.images != 1:
         raise LeakpipeError(f"recursive inversion takes one image so far; the client has {observation.client.images}")
-    if observation.client.prior is None:
+    if prior is None:
         raise LeakpipeError("recursive inversion starts its search at a prior image, but none is granted")
     if not observation.has_signal:
         note = "The observed weight differences are all zero, so the image is the prior."
-        return RecursiveReconstruction(observation.client.prior, float("nan"), float("nan"), [], [note])
+        return RecursiveReconstruction(prior, float("nan"), [], [note])
     chain = read_chain(observation.before.module)
     layers = read_layers(observation, chain)
     found = descend(chain, layers, generator, on_map=on_layer)
     if not found.maps:
         note = f"No map came out, so the image is the prior: {found.stopped}"
-        return RecursiveReconstruction(observation.client.prior, float("nan"), float("nan"), [], [note])
-    images, error, start_error = search_image(
-        chain, layers, found.maps, observation.client.prior, settings.image, arrived=found.arrived, on_stage=on_stage
-    )
-    return RecursiveReconstruction(images, error, start_error, found.reports, [found.stopped] if found.stopped else [])
+        return RecursiveReconstruction(prior, float("nan"), [], [note])
+    statistics = AttackSettings(objective_weight=0.0, batch_norm_weight=1.0)
+    objective = Objective(observation, statistics, seed=0)
+
+    def distance(images: Tensor) -> float:
+        with torch.no_grad():
+            return float(objective.evaluate(images, torch.zeros(len(images), dtype=torch.int64)).objective)
+
+    best, reached, last = prior, float("nan"), float("inf")
+    enough = least = CLOSER * distance(prior)
+    for error, images in search_image(chain, layers, found, prior, settings.image):
+        on_stage(error, images)
+        measured = distance(images)
+        if measured < least:
+            best, reached, least = images, error, measured
+        if measured > last and least == enough:  # none is close enough, and they get no closer
+            break
+        last = measured
+    notes = [found.stopped] if found.stopped else []
+    if least == enough:
+        notes.append("No image was clearly closer to the update's batch statistics than the prior, so it is the prior.")
+    return RecursiveReconstruction(best, reached, found.reports, notes)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
 from leakpipe.attacks.recursive.layer import Layer
 
-GAP = 1e-2  # of the second smallest eigenvalue, above which the smallest is none
-TOLERANCE = 1e-9  # of the eigenvalues, against the largest
+ATTEMPTS = ((40, 1e-9), (120, 1e-6))  # Lanczos vectors that are kept, and tolerance of the eigenvalues
+RESTARTS = 60  # of the Lanczos iterations in one attempt; 5 to 20 are usual
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,10 @@ def outside_rows_back(layer: Layer, rows: Tensor, residual: Tensor) -> Tensor:
     return layer.gather(left - left.mean(dim=0))
 
 
-def find_null_space(layer: Layer, generator: torch.Generator, *, pairs: int = 2) -> NullSpace:
+def find_null_space(layer: Layer, generator: torch.Generator, *, pairs: int = 2) -> NullSpace | None:
     """Returns the smallest eigenpairs of the normal operator, by Lanczos iterations without ever forming it.
+
+    None where the iterations do not converge, with more vectors and a coarser tolerance either.
 
     Args:
         layer: With a null space (`has_null_space`), of stride 1.
@@ -75,8 +77,17 @@ def find_null_space(layer: Layer, generator: torch.Generator, *, pairs: int = 2)
     size = int(np.prod(shape))
     operator = LinearOperator((size, size), matvec=multiply, dtype=np.float64)
     start = torch.randn(size, generator=generator, dtype=torch.float64).numpy()
-    kept = max(40, 4 * pairs)
-    values, vectors = eigsh(operator, k=pairs, which="SA", v0=start, ncv=min(kept, size - 1), tol=TOLERANCE)
+    for kept, tolerance in ATTEMPTS:
+        vectors_kept = min(max(kept, 4 * pairs), size - 1)
+        try:
+            values, vectors = eigsh(
+                operator, k=pairs, which="SA", v0=start, ncv=vectors_kept, tol=tolerance, maxiter=RESTARTS
+            )
+            break
+        except ArpackNoConvergence:
+            continue
+    else:
+        return None
     order = np.argsort(values)
     columns = torch.from_numpy(np.ascontiguousarray(vectors[:, order].T)).view(pairs, *shape)
     return NullSpace(torch.from_numpy(values[order]), columns)
