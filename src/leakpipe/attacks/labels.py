@@ -86,7 +86,7 @@ def recover_label_counts(
 
 def head_gradient_sign(observation: Observation, training: TrainingParams) -> Tensor:
     """The head's bias as plain SGD with learning rate 1 would have changed it, times −1, up to a factor, float64."""
-    name = f"{head_layer(observation.before)}.bias"
+    name = _head_bias(observation)
     return -_reading(observation, training).drifted(name, observation.update.weights[name]).double()
 
 
@@ -94,9 +94,9 @@ def head_gradient(observation: Observation, training: TrainingParams) -> Tensor:
     """Mean gradient of the head's bias, per image and of a loss with factor 1, float64 of shape (classes,).
 
     Raises:
-        LeakpipeError: The optimiser leaves only its sign or direction.
+        LeakpipeError: The optimiser leaves only its sign or direction, or the update lacks it.
     """
-    name = f"{head_layer(observation.before)}.bias"
+    name = _head_bias(observation)
     reading, changes = _reading(observation, training), observation.update.weights
     if reading.gain is None or not reading.knows_length(changes):
         lost = training.optimizer.kind if reading.gain is None and not training.clipping else "gradient clipping"
@@ -107,6 +107,16 @@ def head_gradient(observation: Observation, training: TrainingParams) -> Tensor:
     summed = training.loss.reduction == "sum"
     batch = observation.client.images * observation.client.epochs / observation.update.steps if summed else 1.0
     return reading.gradient(name, changes[name]) / (training.loss.factor * batch)
+
+
+def _head_bias(observation: Observation) -> str:
+    """Returns the name of the head's bias; raises `LeakpipeError` where the update lacks it."""
+    name = f"{head_layer(observation.before)}.bias"
+    if name not in observation.update.weights:
+        raise LeakpipeError(
+            f"labels: {name!r}, which they are recovered from, was removed from the update; grant labels"
+        )
+    return name
 
 
 def _reading(observation: Observation, training: TrainingParams) -> Reading:
