@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ class Aligned:
         others: Buffers of other kinds.
         missing_weights: Names of weights that it lacks.
         missing_statistics: Names of running statistics that it lacks.
+        facts: What the file says of the update.
         notes: What was done to recognise them.
     """
 
@@ -38,6 +40,7 @@ class Aligned:
     others: Mapping[str, Tensor]
     missing_weights: list[str]
     missing_statistics: list[str]
+    facts: Mapping[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -69,6 +72,7 @@ def align(module: nn.Module, found: CapturedState) -> Aligned:
         {name: named[name] for name in named if name in rest},
         [name for name in state.weights if name not in weights],
         [name for name in state.statistics if name not in statistics],
+        found.facts,
         notes,
     )
 

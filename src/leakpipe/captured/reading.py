@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from leakpipe.captured.arrays import read_npz
+from leakpipe.captured.flower_files import read_flower
+from leakpipe.captured.nvflare_files import START, read_dxo
 from leakpipe.captured.own_files import read_safetensors
 from leakpipe.captured.state import CapturedState
 from leakpipe.captured.torch_files import check_archive, read_torch
@@ -58,7 +60,15 @@ def _reader(path: Path, start: bytes) -> Callable[[Path], CapturedState]:
     for mark, what in OTHERS.items():
         if start.startswith(mark) or start[257:262] == mark:
             raise LeakpipeError(f"{path}: is {what}")
-    raise LeakpipeError(f"{path}: is none of the formats that are read: {FORMATS}")
+    return read_dxo if start.startswith(START) else _read_message
+
+
+def _read_message(path: Path) -> CapturedState:
+    """Reads what begins with no mark of its own."""
+    state = read_flower(path)
+    if state is None:
+        raise LeakpipeError(f"{path}: is none of the formats that are read: {FORMATS}")
+    return state
 
 
 def _read_archive(path: Path) -> CapturedState:

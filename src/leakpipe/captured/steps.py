@@ -19,6 +19,10 @@ def count_steps(held: Aligned, sent: Aligned, kind: Kind, *, declared: int | Non
         {_count(held, sent, kind, name) for name in sent.counters if name in held.counters or kind != "full"}
     )
     moved = [count for count in counts if count]
+    said = sent.facts.get("steps")
+    if not moved and declared is None and isinstance(said, int) and said > 0:
+        notes.append(f"{sent.path.name}: says {said} local steps, which no counter could check.")
+        return said
     if not moved:
         why = "did not move" if counts else "are not in both files"
         if declared is None:
