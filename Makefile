@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test lint drill report ui services services-stop docs lock schema clean
+.PHONY: help reproduce test test-frameworks lint drill report ui services services-stop docs lock schema clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -18,6 +18,9 @@ reproduce: $(VENV)/run.installed ## Run the default experiment: tables, figures,
 
 test: $(VENV)/test.installed lint ## Lint, check types, run all tests
 	$(BIN)/pytest -n 2 --dist loadgroup --cov --cov-report=term-missing
+
+test-frameworks: .venv-frameworks/installed ## Try the captures in real NVFlare and Flower, in an environment of their own
+	.venv-frameworks/bin/pytest tests/frameworks
 
 lint: $(VENV)/test.installed ## Lint and check types only
 	$(BIN)/ruff check
@@ -68,6 +71,14 @@ $(VENV)/run.installed: $(BIN)/python requirements.lock pyproject.toml
 # Optional extras: docs, postgres.
 $(VENV)/%.installed: $(BIN)/python requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[$*]'
+	@touch $@
+
+# They pin what MLflow and Snakemake want newer, so the pipeline is not installed beside them.
+.venv-frameworks/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-frameworks
+	.venv-frameworks/bin/pip install --quiet 'nvflare[PT]>=2.9,<2.10' 'flwr[simulation]>=1.42,<2' msgpack numpy \
+		pydantic pytest safetensors scikit-image scipy
+	.venv-frameworks/bin/pip install --quiet --no-deps --editable .
 	@touch $@
 
 $(VENV)/test.installed: $(BIN)/python requirements.lock pyproject.toml

@@ -79,9 +79,15 @@ def works_without(packages: tuple[str, ...], modules: list[str]) -> str:
 
 
 def test_the_library_needs_no_package_of_the_pipeline() -> None:
-    adapters = {"leakpipe.models.torchvision_network"}  # imported where a model of torchvision is built
+    # Imported where a model of torchvision is built, or inside of a federation.
+    adapters = {"leakpipe.models.torchvision_network", "leakpipe.captured.flower", "leakpipe.captured.nvflare"}
     modules = [module for module in FILES if room(module) in LIBRARY and module not in adapters]
     assert works_without(PIPELINE_ONLY, modules) == ""
+
+
+def test_capturing_needs_no_torch_and_no_package_of_the_pipeline() -> None:
+    """It is imported inside of federations, some of which train without torch."""
+    assert works_without((*PIPELINE_ONLY, "torch", "pydantic", "scipy", "skimage"), ["leakpipe.captured.writing"]) == ""
 
 
 def test_planning_needs_no_torch() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from leakpipe.captured.arrays import read_npz
 from leakpipe.captured.flower_files import read_flower
 from leakpipe.captured.nvflare_files import START, read_dxo
-from leakpipe.captured.own_files import read_safetensors
+from leakpipe.captured.safetensors_files import read_safetensors
 from leakpipe.captured.state import CapturedState
 from leakpipe.captured.torch_files import check_archive, read_torch
 from leakpipe.errors import LeakpipeError

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from leakpipe.captured.state import KINDS, CapturedState, named_tensors
+from leakpipe.captured.state import KINDS, CapturedState, listed_tensors, named_tensors
+from leakpipe.captured.writing import CAPTURED
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.storage import read_arrays, read_json, sidecar_path
 
-CAPTURED = "leakpipe/captured"
 LARGEST_HEADER = 100 * 2**20  # of safetensors itself
 
 
@@ -32,8 +32,11 @@ def read_safetensors(path: Path) -> CapturedState:
         kind = facts.get("kind")
         if kind not in KINDS:
             raise LeakpipeError(f"{sidecar}: metadata.kind: {kind!r}, expected one of {', '.join(KINDS)}")
+        positional = facts.get("positional") is True and all(name.isdecimal() for name in arrays)
         notes = (f"{path.name}: captured by leakpipe.",)
-        return CapturedState(path, named_tensors(path, arrays), kind=kind, facts=facts, notes=notes)
+        ordered = [arrays[name] for name in sorted(arrays, key=int)] if positional else []
+        tensors = listed_tensors(path, ordered) if positional else named_tensors(path, arrays)
+        return CapturedState(path, tensors, positional=positional, kind=kind, facts=facts, notes=notes)
     try:
         tensors = load_file(path)
     except Exception as error:  # safetensors raises types of its own
