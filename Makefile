@@ -73,7 +73,7 @@ $(VENV)/%.installed: $(BIN)/python requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[$*]'
 	@touch $@
 
-# They pin what MLflow and Snakemake want newer, so the pipeline is not installed beside them.
+# Flower wants an older protobuf and starlette than requirements.lock has, so the pipeline is not installed beside it.
 .venv-frameworks/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-frameworks
 	.venv-frameworks/bin/pip install --quiet 'nvflare[PT]>=2.9,<2.10' 'flwr[simulation]>=1.42,<2' msgpack numpy \

@@ -83,19 +83,11 @@ def check_trained(clients: object, update: MatchedUpdate, client: str) -> None:
     assert min(off) < 1e-6
 
 
-def train_message(arrays: dict[str, torch.Tensor]) -> Any:
+def test_flowers_mod_sees_what_other_mods_let_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("flwr", reason="flwr is not installed: make test-frameworks")
-    from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
-
-    content = RecordDict({"arrays": ArrayRecord(arrays), "config": ConfigRecord({"server-round": 7})})
-    return Message(content=content, dst_node_id=3, message_type="train")
-
-
-def test_flowers_mod_sees_what_other_mods_let_out(tmp_path: Path) -> None:
-    before = {"a": torch.ones(2), "b": torch.zeros(3)}
-    message = train_message(before)
-    from flwr.app import ArrayRecord, Context, Message, RecordDict
+    from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
     from flwr.clientapp import ClientApp
+    from flwr.supercore.task_identity import TaskIdentity
 
     from leakpipe.captured.flower import CaptureMod
 
@@ -111,6 +103,11 @@ def test_flowers_mod_sees_what_other_mods_let_out(tmp_path: Path) -> None:
     def train(msg: Any, _: Any) -> Any:
         return Message(content=RecordDict({"arrays": msg.content["arrays"]}), reply_to=msg)
 
+    for name in ("_run_id", "_node_id", "_task_id"):  # as Flower sets them in the processes that it starts
+        monkeypatch.setattr(TaskIdentity, name, 1)
+    before = {"a": torch.ones(2), "b": torch.zeros(3)}
+    content = RecordDict({"arrays": ArrayRecord(before), "config": ConfigRecord({"server-round": 7})})
+    message = Message(content=content, dst_node_id=3, message_type="train")
     app(message, Context(run_id=1, node_id=3, node_config={}, state=RecordDict(), run_config={}))
     (pair,) = find_pairs(tmp_path)
     assert (pair.round_number, pair.client) == (7, "node-3")
