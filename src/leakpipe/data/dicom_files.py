@@ -105,22 +105,28 @@ def _parse(path: Path) -> Any:
             for macro in FRAME_MACROS:
                 for item in group.get(macro, [])[:1]:
                     dataset.update(item)
+    for keyword in (*WINDOW, *RESCALE, *SPACINGS):
+        _read_commas(dataset, keyword)
     for keyword in (*WINDOW, *RESCALE, "VOILUTFunction"):
-        _repair(path, dataset, keyword)
+        _keep_first(path, dataset, keyword)
     return dataset
 
 
-def _repair(path: Path, dataset: Any, keyword: str) -> None:
-    """Keeps the first of several values, reads a decimal comma (which the standard forbids), drops an empty element."""
-    value = dataset.pop(keyword, None)
-    value = None if value is None else value.value
+def _read_commas(dataset: Any, keyword: str) -> None:
+    """Turns decimal commas, which the standard forbids, into points."""
+    raw = dataset.get_item(keyword) if keyword in dataset else None
+    if raw is not None and raw.is_raw and raw.value:
+        dataset[keyword] = raw._replace(value=raw.value.replace(b",", b"."))
+
+
+def _keep_first(path: Path, dataset: Any, keyword: str) -> None:
+    """Keeps the first of several values, and no element that is empty."""
+    value = dataset.get(keyword)
+    dataset.pop(keyword, None)
     value = value[0] if value and isinstance(value, MutableSequence) else value
-    if isinstance(value, str) and value and keyword != "VOILUTFunction":
-        try:
-            value = float(value.replace(",", "."))
-        except ValueError as error:
-            raise LeakpipeError(f"{path}: {keyword}: {value!r}, expected a number") from error
     value = RESCALE.get(keyword) if value in (None, "") else value
+    if isinstance(value, str) and keyword != "VOILUTFunction":
+        raise LeakpipeError(f"{path}: {keyword}: {value!r}, expected a number")
     if value is not None:
         setattr(dataset, keyword, value)
 
@@ -219,7 +225,7 @@ def _widen(tables: Any) -> int:
 def _pixel_aspect(path: Path, dataset: Any) -> float:
     for keyword in SPACINGS:
         if dataset.get(keyword):
-            height, width = (float(str(value).replace(",", ".")) for value in dataset[keyword].value)
+            height, width = map(float, dataset[keyword].value)
             if not (0 < height < np.inf and 0 < width < np.inf):
                 raise LeakpipeError(f"{path}: {keyword}: {height} and {width}, expected two numbers above 0")
             return height / width

@@ -104,7 +104,7 @@ def _read_with_pillow(path: Path) -> np.ndarray:
     except LeakpipeError:
         raise
     except UnidentifiedImageError as error:
-        raise LeakpipeError(f"{path}: is not a PNG, JPEG or TIFF image") from error
+        raise LeakpipeError(f"{path}: is not a PNG, JPEG or TIFF image that Pillow reads") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise LeakpipeError(f"{path}: is refused as a decompression bomb: {error}") from error
     except Exception as error:  # decoders raise types of their own for what is damaged
@@ -125,7 +125,7 @@ def _to_array(path: Path, image: Any) -> np.ndarray:
     top = 2 ** max(bits, 8) - 1  # Pillow stretches fewer than 8 bits to 8
     stored = np.asarray(image if bits > 8 else image.convert("L"))
     clear = image.info.get("transparency")
-    if clear is not None and (stored == clear * top // (2**bits - 1)).any():
+    if clear is not None and (stored == min(clear * top // (2**bits - 1), top)).any():
         raise LeakpipeError(f"{path}: has transparent pixels, expected opaque ones")
     levels = stored.astype(np.float32) / np.float32(top)
     return 1 - levels if inverted else levels
