@@ -4,6 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from leakpipe.data.images import LabeledImages
 from leakpipe.data.partition import Split
 from leakpipe.data.phantom import BurnedText
@@ -26,7 +28,8 @@ def save_dataset(path: Path, dataset: LabeledImages) -> None:
     arrays = {"images": dataset.images, "labels": dataset.labels}
     texts = {"texts": [[asdict(text) for text in held] for held in dataset.texts]} if dataset.texts else {}
     names = {"names": list(dataset.names)} if dataset.names else {}
-    write_arrays(path, DATASET, arrays, {"classes": list(dataset.classes), **texts, **names})
+    notes = {"notes": list(dataset.notes)} if dataset.notes else {}
+    write_arrays(path, DATASET, arrays, {"classes": list(dataset.classes), **texts, **names, **notes})
 
 
 def load_dataset(path: Path) -> LabeledImages:
@@ -35,6 +38,11 @@ def load_dataset(path: Path) -> LabeledImages:
     sidecar = sidecar_path(path)
     classes = _require_list(sidecar, "classes", metadata.get("classes"))
     images, labels = require_array(path, arrays, "images", 4), require_array(path, arrays, "labels", 1)
+    if images.dtype != np.float32 or images.size == 0 or images.min() < 0 or images.max() > 1:
+        raise LeakpipeError(f"{path}: tensor 'images': expected float32 in [0, 1]")
+    if labels.dtype != np.int64 or len(labels) != len(images) or labels.min() < 0 or labels.max() >= len(classes):
+        raise LeakpipeError(f"{path}: tensor 'labels': expected int64 from 0 to {len(classes) - 1}, one for each image")
+    notes = _require_list(sidecar, "notes", metadata.get("notes", []))
     names, texts = (_require_list(sidecar, field, metadata.get(field, []), len(images)) for field in ("names", "texts"))
     for number, held in enumerate(texts):
         try:
@@ -43,7 +51,9 @@ def load_dataset(path: Path) -> LabeledImages:
                 text.cut_cells(images[number])
         except (TypeError, LeakpipeError) as error:
             raise LeakpipeError(f"{sidecar}: metadata.texts.{number}: {error}") from error
-    return LabeledImages(images, labels, tuple(map(str, classes)), tuple(texts), tuple(map(str, names)))
+    return LabeledImages(
+        images, labels, tuple(map(str, classes)), tuple(texts), tuple(map(str, names)), tuple(map(str, notes))
+    )
 
 
 def _require_list(path: Path, field: str, found: object, length: int | None = None) -> list[Any]:
