@@ -188,18 +188,14 @@ def test_wrapped_nested_and_headless_tensors_and_global_models_are_found(tmp_pat
         (lambda t: t.update({"tail": torch.zeros(1)}), "'tail' is not one of the model's"),
         (lambda t: t.update({"features.1.bias": torch.zeros(5)}), r"'features.1.bias' .* \(5,\), expected \(4,\)"),
         (lambda t: t["features.1.bias"].fill_(torch.nan), "'features.1.bias' .* not finite"),
-        (lambda t: t.update({"features.1.bias": torch.full((4,), 1e300).double() * 1e300}), "'features.1.bias' .* not"),
-        (
-            lambda t: t.update({"features.1.bias": torch.full((4,), 1e200, dtype=torch.float64)}),
-            "'features.1.bias' .* not",
-        ),
+        (lambda t: t.update({"features.1.bias": torch.ones(4).double() * 1e200}), "'features.1.bias' .* not finite"),
         (lambda t: t.update({"features.1.bias": torch.ones(4, dtype=torch.int8)}), "'features.1.bias' holds int8"),
         (lambda t: t.update({"features.1.bias": torch.ones(4, dtype=torch.bool)}), "'features.1.bias' holds bool"),
         (lambda t: t.update({"features.1.bias": torch.ones(4) * 1j}), "'features.1.bias' holds complex64"),
         (lambda t: t.update({"module.features.1.bias": torch.ones(4)}), "'features.1.bias' is there twice"),
     ],
     ids=[
-        *("missing", "no statistics", "unknown", "shape", "not finite", "infinite", "too large", "int8", "bool"),
+        *("missing", "no statistics", "unknown", "shape", "not finite", "too large", "int8", "bool"),
         *("complex", "twice"),
     ],
 )
