@@ -25,6 +25,7 @@ OTHER_JOBS, OTHER_MB = 7, 12  # preparation, tables, figures, report, crate, tra
 # Parameters and buffers with 1000 classes or fewer, in millions; those of a convnet follow from its widths.
 MILLIONS = {
     "resnet20": 0.27,
+    "preact_resnet18": 11.2,
     "resnet18": 11.2,
     "resnet34": 21.3,
     "resnet50": 23.6,

@@ -174,7 +174,9 @@ def test_channels_with_impossible_variance_are_noted() -> None:
     noisy["features.1.running_var"] = noisy["features.1.running_var"] - 1.0
     observation = changed(seen, update=ClientUpdate(seen.update.weights, noisy, seen.update.steps))
     result = invert(observation, leakpipe_with(iterations=2), seed=0)
-    assert "3 channels with a recovered variance that is not positive" in result.notes[0]
+    doubt, note, *_ = result.notes
+    assert "The batch variances of 3 channels come out below 0" in doubt
+    assert "3 channels with a recovered variance that is not positive" in note
 
 
 def test_batch_statistics_alone_do_not_explain_an_update() -> None:

@@ -228,3 +228,27 @@ def test_resnet20_gives_the_logits_of_the_paper(size: int) -> None:
     torch.testing.assert_close(training, resnet20_by_hand(weights, batch.images), rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(frozen, resnet20_by_hand(weights, batch.images, running), rtol=1e-10, atol=1e-12)
     check_image_gradient(state, Batch(batch.images[:1], batch.labels[:1]), resnet20_by_hand)
+
+
+def preactivation_by_hand(weights: dict[str, Tensor], images: Tensor) -> Tensor:
+    """Pre-activation ResNet-18 as the paper tells it, normalised with the batch."""
+
+    def activated(x: Tensor, layer: str) -> Tensor:
+        return F.batch_norm(x, None, None, weights[f"{layer}.weight"], weights[f"{layer}.bias"], training=True).relu()
+
+    x = F.conv2d(normalize_input(images), weights["stem.weight"], padding=1)
+    for block in range(8):
+        name, stride = f"blocks.{block}", 2 if block in (2, 4, 6) else 1
+        a = activated(x, f"{name}.activation.0")
+        y = F.conv2d(a, weights[f"{name}.residual.0.weight"], stride=stride, padding=1)
+        y = F.conv2d(activated(y, f"{name}.residual.1"), weights[f"{name}.residual.3.weight"], padding=1)
+        x = y + (x if stride == 1 else F.conv2d(a, weights[f"{name}.projection.weight"], stride=2))
+    return F.linear(activated(x, "last.0").mean((2, 3)), weights["head.weight"], weights["head.bias"])
+
+
+def test_preactivation_resnet18_gives_the_logits_of_the_paper() -> None:
+    state, (batch,) = drawn_state("preact_resnet18"), small_batches(2, image_size=17)
+    with torch.no_grad():
+        logits = forward_training(state, batch.images)[0]
+    torch.testing.assert_close(logits, preactivation_by_hand(dict(state.weights), batch.images), rtol=1e-9, atol=1e-12)
+    check_image_gradient(state, batch, preactivation_by_hand)

@@ -1,11 +1,12 @@
 """What an attacker has. True images cannot be among it: an observation has no place for them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from leakpipe.attacks.harmonise import as_tensor, check_finite, harmonise_model, harmonise_settings, harmonise_update
 from leakpipe.attacks.recovered_statistics import statistics_by_layer
 from leakpipe.attacks.requirements import matches_weights, unfit_for_aggregates
 from leakpipe.client.batches import assume_schedule
@@ -51,8 +52,29 @@ class KnownClient:
             positions = sorted(position for step in self.schedule for position in step)
             if positions != sorted([*range(self.images)] * self.epochs):
                 raise LeakpipeError(f"schedule: not every position below {self.images} once in each epoch")
-        if self.labels is not None and self.labels.shape != (self.images,):
-            raise LeakpipeError(f"labels: shape {tuple(self.labels.shape)}, expected ({self.images},)")
+        if self.labels is not None:
+            object.__setattr__(self, "labels", self._checked_labels(as_tensor(self.labels, field="labels")))
+        if self.prior is not None:
+            object.__setattr__(self, "prior", self._checked_prior(as_tensor(self.prior, field="prior")))
+
+    def _checked_labels(self, labels: Tensor) -> Tensor:
+        if labels.shape != (self.images,):
+            raise LeakpipeError(f"labels: shape {tuple(labels.shape)}, expected ({self.images},)")
+        if labels.is_floating_point() or labels.dtype == torch.bool:
+            raise LeakpipeError(f"labels: {labels.dtype}, expected class indices (torch.int64)")
+        if int(labels.min()) < 0:
+            raise LeakpipeError(f"labels: {labels.tolist()}, expected class indices from 0 on")
+        return labels.long()
+
+    @staticmethod
+    def _checked_prior(prior: Tensor) -> Tensor:
+        if not prior.is_floating_point():
+            raise LeakpipeError(f"prior: {prior.dtype}, expected floating-point values in [0, 1]; divide by 255")
+        check_finite(prior, field="prior")
+        least, most = float(prior.min()), float(prior.max())
+        if not 0 <= least <= most <= 1:
+            raise LeakpipeError(f"prior: values from {least:g} to {most:g}, expected [0, 1]; scale the images")
+        return prior
 
     @property
     def assumed_schedule(self) -> Sequence[Sequence[int]]:
@@ -79,9 +101,11 @@ class Observation:
         exact_statistics: Batch statistics by layer (their weighted mean over the local steps) where the threat
             model grants them besides the update.
         defense: Steps that the client applied to its update; None where the attacker does not know them.
+        notes: What was converted to make the parts agree, in sentences: names, dtypes (`leakpipe.attacks.harmonise`).
 
     Raises:
-        LeakpipeError: The update is not one of this model, or sizes contradict each other.
+        LeakpipeError: The update is not one of this model, values are not finite or out of range, or sizes contradict
+            each other.
     """
 
     before: ModelState
@@ -92,8 +116,10 @@ class Observation:
     cohort: Sequence[KnownClient] = ()
     exact_statistics: Mapping[str, BatchStatistics] | None = None
     defense: DefenseSteps | None = None
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        self._harmonise()
         shared = shared_part(
             self.before, {**self.update.weights, **self.update.statistics}, removed=self.update.removed
         )
@@ -115,6 +141,30 @@ class Observation:
                 f"cohort: {len(self.cohort)} other clients, expected {aggregated - 1} for the defence's "
                 f"aggregate of {aggregated} clients"
             )
+
+    def _harmonise(self) -> None:
+        """Makes names and dtypes those of the model, and notes what that changed."""
+        notes = list(self.notes)
+        before = harmonise_model(self.before, notes.append)
+        update = harmonise_update(self.update, before, notes.append)
+        settings = harmonise_settings(self.settings, before, steps=update.steps, note=notes.append)
+        dtype = next(iter(before.weights.values())).dtype if before.weights else torch.float32
+
+        def converted(client: KnownClient) -> KnownClient:
+            if client.prior is None or client.prior.dtype == dtype:
+                return client
+            return replace(client, prior=client.prior.to(dtype))
+
+        parts = {
+            "before": before,
+            "update": update,
+            "settings": settings,
+            "client": converted(self.client),
+            "cohort": [converted(client) for client in self.cohort],
+            "notes": tuple(notes),
+        }
+        for name, value in parts.items():
+            object.__setattr__(self, name, value)
 
     @property
     def clients(self) -> tuple[KnownClient, ...]:

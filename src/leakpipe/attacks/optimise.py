@@ -13,6 +13,7 @@ from leakpipe.attacks.labels import labels_of_counts, recover_label_counts
 from leakpipe.attacks.objective import Objective
 from leakpipe.attacks.observation import Observation, usable_settings
 from leakpipe.attacks.problem import believed_training
+from leakpipe.attacks.rehearsal import rehearse
 from leakpipe.attacks.search import Search, SearchState
 from leakpipe.params.attacks import AttackSettings
 
@@ -73,20 +74,24 @@ def invert(
             and continued search ends with the same bytes as an undisturbed one. A recursive inversion is not saved.
 
     Raises:
-        LeakpipeError: The settings need what the observation lacks.
+        LeakpipeError: The settings need what the observation lacks, or the network cannot be simulated
+            (`leakpipe.attacks.rehearsal`).
     """
     if settings.method == "recursive":
-        return _invert_recursively(observation, settings, seed=seed, on_iteration=on_iteration)
-    settings, notes = usable_settings(observation, settings)
+        rehearsed = rehearse(observation)
+        found = _invert_recursively(observation, settings, seed=seed, on_iteration=on_iteration)
+        return replace(found, notes=[*rehearsed, *found.notes])
+    settings, adapted = usable_settings(observation, settings)
+    notes = [*rehearse(observation), *adapted]
     labels, how = _choose_labels(observation, settings, seed=seed)
     search = Search(observation, settings, labels, seed=seed)
     state = (checkpoint.load() if checkpoint else None) or search.start()
     state = _run(search, state, on_iteration, checkpoint)
-    images, found, objective = search.result(state)
+    images, taken, objective = search.result(state)
     nothing = ["The search found nothing better than its start."] if search.found_nothing(state) else []
     return Reconstruction(
         images=images,
-        labels=found,
+        labels=taken,
         objective=objective if math.isfinite(objective) else None,
         explained=search.explained(state),
         iterations=state.iteration,

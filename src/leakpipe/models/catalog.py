@@ -66,6 +66,14 @@ def _build_resnet20(_: ArchitectureParams, normalization: "Normalization", class
     return ResNet20(normalization=normalization, classes=classes)
 
 
+def _build_preactivation(
+    _: ArchitectureParams, normalization: "Normalization", classes: int, _size: int
+) -> "nn.Module":
+    from leakpipe.models.preactivation import PreactivationResNet18
+
+    return PreactivationResNet18(normalization=normalization, classes=classes)
+
+
 def _build_torchvision(
     params: ArchitectureParams, normalization: "Normalization", classes: int, _size: int
 ) -> "nn.Module":
@@ -76,6 +84,7 @@ def _build_torchvision(
 
 MODELS.add("convnet-bn", ModelEntry(lone_size=lambda params: math.prod(params.strides or ()), build=_build_convnet))
 MODELS.add("resnet20", ModelEntry(lone_size=lambda _: 4, build=_build_resnet20))
+MODELS.add("preact_resnet18", ModelEntry(lone_size=lambda _: 8, build=_build_preactivation))
 for _name in ("resnet18", "resnet34", "resnet50"):
     _published = {"imagenet": f"imagenet-{_name}"} | ({"augnet": "imgsim-resnet50"} if _name == "resnet50" else {})
     MODELS.add(_name, ModelEntry(lone_size=lambda _: 32, published=_published, build=_build_torchvision))

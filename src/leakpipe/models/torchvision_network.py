@@ -2,8 +2,6 @@
 
 import torchvision
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
-from torchvision.models import DenseNet
 
 from leakpipe.models.normalization import Normalization
 from leakpipe.models.preprocessing import normalize_input
@@ -19,8 +17,7 @@ class TorchvisionNetwork(nn.Module):
     It differs from torchvision's in three respects:
 
     - `normalization` makes the layers in place of batch normalisation;
-    - no ReLU works in place (the gradients are the same): nothing that an attack differentiates through, or that a
-      hook reads, is overwritten;
+    - no ReLU layer works in place (the gradients are the same): nothing that a hook reads is overwritten;
     - there is no dropout (VGG has some): local training depends on its data alone, for the client and the attack.
 
     Args:
@@ -30,8 +27,7 @@ class TorchvisionNetwork(nn.Module):
 
     def __init__(self, name: str, *, normalization: Normalization, classes: int) -> None:
         super().__init__()
-        construct = _DenseNet121 if name == "densenet121" else getattr(torchvision.models, name)
-        self.network: nn.Module = construct(num_classes=classes)
+        self.network: nn.Module = getattr(torchvision.models, name)(num_classes=classes)
         for parent in list(self.network.modules()):
             for child, layer in list(parent.named_children()):
                 setattr(parent, child, _replace(layer, normalization))
@@ -47,15 +43,3 @@ def _replace(layer: nn.Module, normalization: Normalization) -> nn.Module:
     if isinstance(layer, nn.ReLU):
         return nn.ReLU()
     return nn.Identity() if isinstance(layer, nn.Dropout) else layer
-
-
-class _DenseNet121(DenseNet):  # type: ignore[misc]
-    """torchvision's DenseNet-121 with its last ReLU, an in-place function call there, as a layer."""
-
-    def __init__(self, *, num_classes: int) -> None:
-        super().__init__(num_classes=num_classes)
-        self.relu = nn.ReLU()
-
-    def forward(self, images: Tensor) -> Tensor:
-        features = self.relu(self.features(images))
-        return self.classifier(adaptive_avg_pool2d(features, 1).flatten(1))  # type: ignore[no-any-return]

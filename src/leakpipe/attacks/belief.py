@@ -1,0 +1,255 @@
+"""Whether an update looks as the training that the attacker believes in would have made it.
+
+A wrong belief weakens an attack without a word: a full state taken for a difference, a sign, a learning rate, a number
+of steps, another optimiser. Four things show it, none of which needs the client's images:
+
+- The head. With p the predictions and y the labels, its bias moves by −η·mean(p − y) and its weights by
+  −η·mean((p − y) ⊗ h). Their ratio gives the features h, these the predictions, and both what the believed training
+  would have done to the bias: for one image in one step exactly, for more nearly.
+- The sizes of values. Adam's first step moves every weight by nearly the learning rate; gradients differ by magnitudes.
+- The believed training on plausible images: the prior, and smooth noise. The head's change is compared with theirs, and
+  the norms of all tensors.
+- The batch statistics. A recovered variance below 0 has no images.
+
+The thresholds were chosen on some draws and judged on others (`python -m tests.benchmarks.beliefs`).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from leakpipe.attacks.observation import Observation
+from leakpipe.attacks.plausible import simulate_plausible
+from leakpipe.attacks.recovered_statistics import recover_batch_statistics, statistics_by_layer, weight_of_batches
+from leakpipe.client.batches import make_batches
+from leakpipe.client.local_update import LocalSettings, local_update
+from leakpipe.errors import LeakpipeError
+from leakpipe.models.layers import head_layer
+from leakpipe.models.state import ModelState, Tensors
+from leakpipe.params.training import SgdParams
+
+FULL_STATE = 0.75  # share of the global weights in an update, as `leakpipe.captured.matching` judges it
+EXACT_FACTOR, NEAR_FACTOR = 1.2, 1.5  # of one image in one step; of more, beyond the spread among draws
+SIGN_LIKE, PLAIN = 0.9, 0.75  # mean over root mean square of absolute changes: 1 for a sign, 0.8 for normal values
+NORM_FACTOR, PROFILE = 3.0, 1.0  # beyond the spread among draws: of all norms; of each, in e-folds
+NEGLIGIBLE = 1e-6  # of the largest change
+ALIKE, OPPOSITE = 0.3, 0.5  # least cosine between draws; least cosine with minus the update
+ROUNDING = 0.01  # of a running variance
+
+
+@dataclass(frozen=True)
+class HeadFactor:
+    """How an update's head compares with that of the believed training.
+
+    Attributes:
+        factor: Observed over predicted change of the bias; below 0 where the sign is another.
+        agreement: Cosine between them.
+    """
+
+    factor: float
+    agreement: float
+
+
+def doubts(observation: Observation) -> list[str]:
+    """Returns what speaks against the believed training, in sentences; nothing where it fits or nothing can be said.
+
+    An aggregate, an update that is all zero and one whose defence the attacker knows are not judged.
+    """
+    defended = observation.defense is not None and observation.defense.root
+    if observation.cohort or defended or not observation.has_signal:
+        return []
+    share = _share_of_global(observation)
+    if share > FULL_STATE:
+        return [
+            f"The update holds {100 * share:.0f} % of the global weights, as a full state does and a difference does "
+            "not: subtract the global model from it."
+        ]
+    spread = _spread(observation.update.weights)
+    adaptive = not isinstance(observation.settings.training.optimizer, SgdParams)
+    if spread > SIGN_LIKE and not adaptive:
+        return [
+            f"All weights moved by nearly the same amount (mean over root mean square {spread:.2f}), as by Adam or a "
+            "sign and not by the believed SGD: check training.optimizer."
+        ]
+    if spread < PLAIN and adaptive and observation.update.steps == 1:
+        return [
+            f"Weights moved by different amounts (mean over root mean square {spread:.2f}), as by SGD and not by the "
+            "believed Adam's first step: check training.optimizer."
+        ]
+    return _doubt_statistics(observation) or _doubt_training(observation)
+
+
+def _doubt_statistics(observation: Observation) -> list[str]:
+    update, settings = observation.update, observation.settings
+    if not update.statistics:
+        return []
+    weight = weight_of_batches(settings.batch_norm_momentum, [update.steps])
+    recovered = recover_batch_statistics(observation.before, update, weight)
+    running = statistics_by_layer(observation.before, observation.before.statistics)
+    impossible = sum(
+        int((seen.variance < -ROUNDING * running[name].variance.abs()).sum()) for name, seen in recovered.items()
+    )
+    if not impossible:
+        return []
+    return [
+        f"The batch variances of {impossible} channels come out below 0: check batch_norm_momentum "
+        f"({settings.batch_norm_momentum:g}), the number of local steps ({update.steps}), the update's sign, or "
+        "whether a defence was applied."
+    ]
+
+
+def _doubt_training(observation: Observation) -> list[str]:
+    adaptive = not isinstance(observation.settings.training.optimizer, SgdParams)
+    simulated = simulate_plausible(observation)
+    single = observation.client.images == 1
+    if single and not adaptive:
+        head, spread = head_factor(observation), 1.0
+        limit = EXACT_FACTOR if observation.update.steps == 1 else NEAR_FACTOR
+    else:
+        (head, spread), limit = drawn_head_factor(observation, simulated), NEAR_FACTOR
+    said = [] if head is None else _doubt_head(observation, head, limit * spread)
+    return said or _doubt_norms(observation, simulated, scale=head is None)
+
+
+def _doubt_head(observation: Observation, head: HeadFactor, limit: float) -> list[str]:
+    if head.factor < 0 and head.agreement < -OPPOSITE:
+        return [
+            "The head moved against the labels' gradient: the update's sign is flipped (expected after minus before), "
+            "or the labels are others."
+        ]
+    clipped = observation.settings.training.clipping is not None and head.factor < 1
+    if head.factor <= 0 or clipped or 1 / limit < head.factor < limit:
+        return []
+    rate = observation.settings.learning_rate
+    return [
+        f"The head moved {head.factor:.3g} times as far as the believed training would move it: check learning_rate "
+        f"({rate:g}; {rate * head.factor:.3g} would fit), the number of local steps ({observation.update.steps}), "
+        "momentum, and the loss's reduction and factor."
+    ]
+
+
+def drawn_head_factor(observation: Observation, simulated: Sequence[Tensors]) -> tuple[HeadFactor | None, float]:
+    """Compares the head with that of the believed training on plausible images.
+
+    Returns:
+        The comparison, and by what factor the draws differ among themselves; None without a head with a bias, without
+        labels, or where the draws point in different directions.
+    """
+    kinds = _head_parameters(observation)
+    if not kinds or observation.client.labels is None:
+        return None, 1.0
+    observed, *drawn = (
+        torch.cat([update[kind].double().flatten() for kind in kinds])
+        for update in (observation.update.weights, *simulated)
+    )
+    norms = torch.stack([each.norm() for each in drawn])
+    if not bool(norms.all()) or not bool(observed.any()):
+        return None, 1.0
+    directions = torch.stack(drawn) / norms[:, None]
+    if float((directions @ directions.T).min()) < ALIKE:
+        return None, 1.0
+    agreement = directions @ observed / observed.norm()
+    factor = float(observed.norm() / norms.log().mean().exp())
+    toward = float(agreement.max()) if float(agreement.max()) < 0 else float(agreement.mean())
+    return HeadFactor(factor if toward > 0 else -factor, toward), float(norms.max() / norms.min())
+
+
+def head_factor(observation: Observation) -> HeadFactor | None:
+    """Compares the head's bias, of one image, with that of the believed training; None without a head with a bias."""
+    kinds = _head_parameters(observation)
+    if not kinds:
+        return None
+    before, changes, client = observation.before.weights, observation.update.weights, observation.client
+    weight, bias = (changes[kind].double() for kind in kinds)
+    labels = client.labels
+    if labels is None:
+        # Its own class moves as far as all others together; of two classes, the other one has the other sign.
+        labels = (bias if len(bias) == 2 else bias.abs()).argmax()[None]
+    if not bool(bias.any()):
+        return None
+    features = (bias @ weight / bias.square().sum()).expand(client.images, -1)
+    linear = nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64)
+    state = ModelState(
+        linear, dict(zip(("weight", "bias"), (before[kind].double() for kind in kinds), strict=True)), {}
+    )
+    settings = _unclipped(observation.settings)
+    predicted = local_update(state, make_batches(features, labels, client.assumed_schedule), settings).weights["bias"]
+    norm = float(predicted.norm())
+    if norm == 0:
+        return None
+    inner = float(predicted @ bias)
+    return HeadFactor(inner / norm**2, inner / (norm * float(bias.norm())))
+
+
+def _unclipped(settings: LocalSettings) -> LocalSettings:
+    """The training of a head alone: without what depends on all other tensors, or makes noise."""
+    training = settings.training.model_copy(update={"clipping": None, "precision": "float32", "loss_scale": 1.0})
+    return replace(settings, training=training, dp_sgd=None)
+
+
+def _doubt_norms(observation: Observation, simulated: Sequence[Tensors], *, scale: bool) -> list[str]:
+    """Compares each tensor's norm with those of the believed training on plausible images."""
+    every = [observation.update.weights, *simulated]
+    names = [name for name in observation.update.weights if all(bool(run[name].any()) for run in every)]
+    if len(names) < 2:
+        return []
+    drawn = torch.stack([torch.stack([run[name].double().norm().log() for name in names]) for run in simulated])
+    observed = torch.stack([observation.update.weights[name].double().norm().log() for name in names])
+    shift, profile = norm_gaps(observed, drawn)
+    others = [norm_gaps(drawn[k], torch.cat([drawn[:k], drawn[k + 1 :]])) for k in range(len(drawn))]
+    most_shift, most_profile = (max(abs(gap[part]) for gap in others) for part in (0, 1))
+    if scale and abs(shift) > most_shift + math.log(NORM_FACTOR):
+        return [
+            f"The update is {math.exp(shift):.2g} times as large as the believed training makes it on plausible "
+            "images: check learning_rate, the number of local steps, the optimiser and the loss's reduction, or "
+            "whether a defence was applied."
+        ]
+    if profile > most_profile + PROFILE:
+        return [
+            f"The norms of the update's tensors differ by a factor of {math.exp(profile):.2g} from those that the "
+            "believed training gives them on plausible images: check the optimiser, the network, its weights, or "
+            "whether a defence was applied."
+        ]
+    return []
+
+
+def norm_gaps(observed: Tensor, drawn: Tensor) -> tuple[float, float]:
+    """Returns the common factor of norms beside those drawn, as a logarithm, and what differs beyond it.
+
+    Args:
+        observed: Logarithms of the tensors' norms, shape (tensors,).
+        drawn: The same of draws, shape (draws, tensors).
+    """
+    gaps = observed - drawn.mean(dim=0)
+    shift = gaps.median()
+    return float(shift), float((gaps - shift).abs().mean())
+
+
+def _head_parameters(observation: Observation) -> tuple[str, ...]:
+    """Names of the head's weight and bias, where the update has both."""
+    try:
+        name = head_layer(observation.before)
+    except LeakpipeError:
+        return ()
+    kinds = (f"{name}.weight", f"{name}.bias")
+    return kinds if all(kind in observation.update.weights for kind in kinds) else ()
+
+
+def _share_of_global(observation: Observation) -> float:
+    """⟨update, global⟩ / ‖global‖²: about 1 of a full state and 0 of a difference."""
+    inner = squared = 0.0
+    for name, change in observation.update.weights.items():
+        weight = observation.before.weights[name].double()
+        inner += float((change.double() * weight).sum())
+        squared += float(weight.square().sum())
+    return inner / squared if squared else 0.0
+
+
+def _spread(changes: Tensors) -> float:
+    """Mean over root mean square of all absolute changes that are not negligible."""
+    values = torch.cat([change.double().abs().flatten() for change in changes.values()])
+    values = values[values > NEGLIGIBLE * values.max()]
+    return float(values.mean() / values.square().mean().sqrt())

@@ -1,0 +1,140 @@
+"""How often a wrong belief about the client's training is noticed, and a right one doubted.
+
+`python -m tests.benchmarks.beliefs --seeds 100 110`; thresholds were chosen on the seeds 0 to 5.
+"""
+
+import argparse
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache, partial
+
+import torch
+from skimage.data import lfw_subset
+from torch import Tensor
+
+from leakpipe.attacks.belief import doubts
+from leakpipe.attacks.observation import KnownClient, Observation
+from leakpipe.client.batches import assume_schedule, make_batches, schedule_batches
+from leakpipe.client.local_update import LocalSettings, local_update
+from leakpipe.client.update import ClientUpdate, combine_updates
+from leakpipe.models.state import ModelState, build_module, initial_state
+from leakpipe.params.models import ModelParams
+from leakpipe.params.training import AdamParams, SgdParams, TrainingParams
+
+SIZE = 24
+ADAM = TrainingParams(optimizer=AdamParams(kind="adam"))
+RATES = {"sgd": (0.003, 0.03), "adam": (0.001, 0.003)}
+MODELS = (("convnet-bn", 2), ("convnet-bn", 10), ("resnet20", 2))
+
+
+def main() -> None:
+    """Print one row per belief: how many of the updates raise a doubt, by what is known and by the model's age."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.beliefs", description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs=2, default=(100, 110), metavar=("FIRST", "END"))
+    parser.add_argument("--show", action="store_true", help="print every doubt about a right belief")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    counts: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for seed in range(*chosen.seeds):
+        for column, belief, observation in cases(seed):
+            said = doubts(observation)
+            counts[belief][column].append(bool(said))
+            if said and chosen.show and belief.startswith("right"):
+                print(seed, column, observation.settings.learning_rate, *said)
+    columns = sorted({column for row in counts.values() for column in row})
+    print("| belief |", " | ".join(columns), "|")
+    print("|---" * (len(columns) + 1) + "|")
+    for belief, row in counts.items():
+        print(f"| {belief} |", " | ".join(f"{sum(row[c])}/{len(row[c])}" if c in row else "" for c in columns), "|")
+
+
+def cases(seed: int) -> Iterator[tuple[str, str, Observation]]:
+    generator = torch.Generator().manual_seed(seed)
+    name, classes = MODELS[seed % len(MODELS)]
+    for age in ("untrained", "trained"):
+        state = _model(name, classes, seed, trained=age == "trained")
+        for images, labels in ((1, "granted"), (1, "unknown"), (4, "granted"), (4, "unknown")):
+            seen = torch.randperm(100, generator=generator)[:images]
+            candidates, truth = _faces()[seen], torch.randint(classes, (images,), generator=generator)
+            for belief, observation in _beliefs(state, candidates, truth, seed):
+                client = observation.client if labels == "granted" else replace(observation.client, labels=None)
+                yield f"{age}, {images}, {labels}", belief, replace(observation, client=client)
+
+
+def _beliefs(state: ModelState, images: Tensor, labels: Tensor, seed: int) -> Iterator[tuple[str, Observation]]:
+    sgd = LocalSettings(learning_rate=RATES["sgd"][seed % 2])
+    adam = LocalSettings(learning_rate=RATES["adam"][seed % 2], training=ADAM)
+    momentum = replace(sgd, training=TrainingParams(optimizer=SgdParams(kind="sgd", momentum=0.9)))
+    observe = partial(_observe, state, images, labels)
+    yield "right: SGD", observe(sgd, sgd)
+    yield "right: SGD, two epochs", observe(sgd, sgd, epochs=2, believed_epochs=2)
+    yield "right: momentum, two epochs", observe(momentum, momentum, epochs=2, believed_epochs=2)
+    yield "right: Adam", observe(adam, adam)
+    yield "right: Adam, two epochs", observe(adam, adam, epochs=2, believed_epochs=2)
+    yield "full state for a difference", observe(sgd, sgd, change=lambda value, before: before + value)
+    yield "flipped sign", observe(sgd, sgd, change=lambda value, _: -value)
+    for factor in (0.1, 0.5, 2, 10):
+        yield f"learning rate × {factor}", observe(sgd, replace(sgd, learning_rate=factor * sgd.learning_rate))
+    yield "one step for two", observe(sgd, sgd, epochs=2)
+    yield "two steps for one", observe(sgd, sgd, believed_epochs=2)
+    yield "SGD for Adam", observe(adam, sgd)
+    yield "SGD for Adam, two epochs", observe(adam, sgd, epochs=2, believed_epochs=2)
+    yield "Adam for SGD", observe(sgd, adam)
+
+
+def _observe(
+    state: ModelState,
+    images: Tensor,
+    labels: Tensor,
+    trained: LocalSettings,
+    believed: LocalSettings,
+    *,
+    epochs: int = 1,
+    believed_epochs: int = 1,
+    change: Callable[[Tensor, Tensor], Tensor] = lambda value, _: value,
+) -> Observation:
+    update = local_update(
+        state, make_batches(images, labels, assume_schedule(len(images), len(images), epochs)), trained
+    )
+    sent = combine_updates(change, update, ClientUpdate(state.weights, state.statistics, 1))
+    return Observation(
+        before=state,
+        update=replace(sent, steps=believed_epochs),
+        settings=believed,
+        image_shape=(1, SIZE, SIZE),
+        client=KnownClient(
+            images=len(images),
+            batch_size=len(images),
+            epochs=believed_epochs,
+            labels=labels,
+            prior=_faces()[100:].mean(dim=0, keepdim=True).repeat(len(images), 1, 1, 1),
+        ),
+    )
+
+
+@cache
+def _faces() -> Tensor:
+    return torch.from_numpy(lfw_subset()).float()[:, None, :SIZE, :SIZE].contiguous()
+
+
+@cache
+def _model(name: str, classes: int, seed: int, *, trained: bool) -> ModelState:
+    state = initial_state(build_module(ModelParams(name=name), classes=classes, image_size=SIZE), seed=seed)
+    if not trained:
+        return state
+    images = _faces()[100:]
+    labels = torch.randint(classes, (100,), generator=torch.Generator().manual_seed(seed))
+    schedule = schedule_batches(100, 10, 8, torch.Generator().manual_seed(seed))
+    settings = LocalSettings(learning_rate=0.03)
+    update = local_update(state, make_batches(images, labels, schedule), settings)
+    return state.replacing(
+        {
+            name: value + {**update.weights, **update.statistics}[name]
+            for name, value in {**state.weights, **state.statistics}.items()
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()
