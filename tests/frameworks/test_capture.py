@@ -63,6 +63,11 @@ def test_a_federation_is_captured_on_both_sides(
         if framework == "nvflare":
             assert update.update.steps == STEPS[ours.client]
         check_trained(clients, update, ours.client)
+    if framework == "nvflare":
+        (left,) = tmp_path.rglob("FL_global_model.pt")
+        state = read_state(left)
+        assert "'model'" in state.notes[1]
+        assert state.tensors.keys() == clients.Network().state_dict().keys()
     steps = sorted(matched(pair, clients.Network()).update.steps for pair in sides[0])
     assert steps == sorted([*STEPS.values()] * ROUNDS)
 

@@ -13,8 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from leakpipe.captured.matching import match_update
+from leakpipe.captured.pairs import find_pairs
 from leakpipe.captured.reading import read_state
 from leakpipe.captured.state import Kind
+from leakpipe.captured.writing import Recorder
 from leakpipe.errors import LeakpipeError
 
 STEPS = 3
@@ -175,6 +177,33 @@ def test_an_averaged_counter_is_cut_off_as_a_client_does(tmp_path: Path) -> None
     averaged = {name: value + 7.5 if "num_batches" in name else value for name, value in BEFORE.items()}
     after = {name: value + 7 if "num_batches" in name else value for name, value in AFTER.items()}
     check_update(save(tmp_path / "before.pt", averaged), save(tmp_path / "after.pt", after))
+
+
+def counted(state: State, *counts: float) -> State:
+    """The state with other counters."""
+    names = [name for name in state if "num_batches" in name]
+    return {**state, **{name: torch.tensor(count) for name, count in zip(names, counts, strict=True)}}
+
+
+@pytest.mark.parametrize("counts", [(3.0, 6.0), (3.2, 2.9), (-1.0, 4.0), (0.0, 0.0)])
+def test_counters_of_layers_passed_twice_or_changed_by_noise_leave_it_to_the_declared(
+    counts: tuple[float, float], tmp_path: Path
+) -> None:
+    before = save(tmp_path / "before.pt", BEFORE)
+    after = save(tmp_path / "after.pt", counted(AFTER, *counts))
+    check_update(before, after, steps=STEPS)
+    with pytest.raises(LeakpipeError, match="declare it"):
+        check_update(before, after)
+
+
+def test_steps_that_only_the_file_says_are_taken_and_said(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, "torch")
+    recorder.write(BEFORE, direction="global", kind="full", round_number=1)
+    recorder.write(
+        without(AFTER, "num_batches"), direction="sent", kind="full", round_number=1, client="a", steps=STEPS
+    )
+    (pair,) = find_pairs(tmp_path)
+    assert "neither the file's own 3 local steps" in " ".join(check_update(pair.before, pair.shared))
 
 
 def test_half_precision_is_read_and_its_coarseness_said(tmp_path: Path) -> None:

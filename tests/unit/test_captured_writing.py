@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import leakpipe
 from leakpipe.captured.pairs import CapturedPair, find_pairs
 from leakpipe.captured.reading import read_state
 from leakpipe.captured.writing import Recorder, file_name
@@ -30,7 +29,7 @@ def test_what_was_written_is_read_with_its_facts(tmp_path: Path) -> None:
     assert all(torch.equal(state.tensors[name], value.to(state.tensors[name].dtype)) for name, value in STATE.items())
     facts = {name: state.facts[name] for name in ("round", "client", "direction", "steps")}
     assert facts == {"round": 1, "client": "site-1", "direction": "sent", "steps": 3}
-    assert state.facts["versions"] == {"leakpipe": leakpipe.__version__, "torch": version("torch")}
+    assert state.facts["versions"] == {name: version(name) for name in ("leakpipe", "torch")}
 
 
 def test_arrays_without_names_keep_their_order(tmp_path: Path) -> None:

@@ -10,42 +10,29 @@ def count_steps(held: Aligned, sent: Aligned, kind: Kind, *, declared: int | Non
 
     torch counts the batches of each batch-normalisation layer in training mode (`num_batches_tracked`). An average of
     several clients' counters has a fraction, which a client cuts off when it loads the global model. A layer that one
-    step passes twice counts double.
+    step passes twice counts double. Counters that agree in no such way were changed by a defence (noise, clipping):
+    they say nothing.
 
     Raises:
-        LeakpipeError: The counters run backwards, contradict `declared`, or are not there while `declared` is None.
+        LeakpipeError: The counters run backwards, contradict `declared`, or say nothing while neither `declared` nor
+            the file does.
     """
-    counts = sorted(
-        {_count(held, sent, kind, name) for name in sent.counters if name in held.counters or kind != "full"}
-    )
-    moved = [count for count in counts if count]
-    said = sent.facts.get("steps")
-    if not moved and declared is None and isinstance(said, int) and said > 0:
-        notes.append(f"{sent.path.name}: says {said} local steps, which no counter could check.")
-        return said
-    if not moved:
-        why = "did not move" if counts else "are not in both files"
-        if declared is None:
-            raise LeakpipeError(
-                f"{sent.path}: batch normalisation's counters {why}, so the number of local steps is not known: "
-                "declare it"
-            )
-        notes.append(
-            f"{sent.path.name}: batch normalisation's counters {why}; neither the declared "
-            f"{declared} nor the order of the files could be checked."
-        )
-        return declared
+    found = {_count(held, sent, kind, name) for name in sent.counters if kind != "full" or name in held.counters}
+    moved = sorted(found - {0.0}, key=abs)
+    if not moved or not _agree(moved):
+        why = "do not agree with each other" if moved else "did not move" if found else "are not in both files"
+        return _without_counters(sent, why, declared, notes)
+    said = " or ".join(f"{abs(count):g}" for count in moved)
     if moved[0] < 0:
         raise LeakpipeError(
-            f"{sent.path}: counts {-moved[0]:g} local steps fewer than {held.path.name}: the two files are swapped, or "
-            "the difference is before minus after (a reversed difference)"
+            f"{sent.path}: counts {said} local steps fewer than {held.path.name}: the two files are swapped, or the "
+            "difference is before minus after (a reversed difference)"
         )
-    found = " or ".join(f"{count:g}" for count in moved)
     if declared is not None and declared not in moved:
-        raise LeakpipeError(f"{sent.path}: its counters say {found} local steps, but {declared} were declared")
-    if declared is None and (len(moved) > 1 or not moved[0].is_integer()):
-        raise LeakpipeError(f"{sent.path}: its counters say {found} local steps, expected one whole number: declare it")
-    notes.append(f"{sent.path.name}: its counters say {found} local steps.")
+        raise LeakpipeError(f"{sent.path}: its counters say {said} local steps, but {declared} were declared")
+    if declared is None and len(moved) > 1:
+        raise LeakpipeError(f"{sent.path}: its counters say {said} local steps, expected one number: declare it")
+    notes.append(f"{sent.path.name}: its counters say {said} local steps.")
     return int(declared or moved[0])
 
 
@@ -54,3 +41,24 @@ def _count(held: Aligned, sent: Aligned, kind: Kind, name: str) -> float:
     if kind == "full":
         return value - int(held.counters[name])
     return -value if kind == "reversed-difference" else value
+
+
+def _agree(counts: list[float]) -> bool:
+    """Whether all counts, the smallest first, are whole multiples of it with its sign."""
+    return all(count.is_integer() and count % counts[0] == 0 and count / counts[0] > 0 for count in counts)
+
+
+def _without_counters(sent: Aligned, why: str, declared: int | None, notes: list[str]) -> int:
+    """Returns what was declared, or else what the file says; a note says that nothing could check it."""
+    said = sent.facts.get("steps")
+    steps = declared if declared is not None else said
+    if not isinstance(steps, int) or steps < 1:
+        raise LeakpipeError(
+            f"{sent.path}: batch normalisation's counters {why}, so the number of local steps is not known: declare it"
+        )
+    whose = "declared" if declared is not None else "file's own"
+    notes.append(
+        f"{sent.path.name}: batch normalisation's counters {why}; neither the {whose} {steps} local steps nor the "
+        "order of the files could be checked."
+    )
+    return steps

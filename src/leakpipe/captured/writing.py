@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from leakpipe import __version__
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.storage import sidecar_path, write_arrays
 
@@ -35,7 +34,7 @@ class Recorder:
 
     def __init__(self, folder: Path | str, framework: str) -> None:
         self.folder = Path(folder)
-        self.versions = {"leakpipe": __version__, framework: _version(framework)}
+        self.versions = {package: _version(package) for package in ("leakpipe", framework)}
 
     def write(
         self,
@@ -89,6 +88,7 @@ def _to_array(value: Any) -> np.ndarray:
 
 
 def _version(package: str) -> str:
+    """Returns the version of an installed package; "unknown" where NVFlare shipped this code with a job, say."""
     try:
         return version(package)
     except PackageNotFoundError:
