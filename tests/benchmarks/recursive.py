@@ -20,7 +20,6 @@ from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.client.update import ClientUpdate
 from leakpipe.data.datasets import DATASETS
 from leakpipe.data.images import LabeledImages
-from leakpipe.data.phantom.generate import make_phantoms
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.pretraining import pretrain
 from leakpipe.metrics.similarity import ssim
@@ -117,9 +116,10 @@ def main() -> None:
     torch.set_num_threads(1)
     chosen.cache.mkdir(parents=True, exist_ok=True)
     if chosen.size == XRAY_SIZE:
-        data = make_phantoms(PHANTOMS, XRAY_SIZE, burned_text=True)
+        drawn = ImagesParams(dataset="cxr-phantom", image_size=XRAY_SIZE, images=PHANTOMS, burned_text=True)
     else:
-        data = DATASETS["lfw-faces"].load(ImagesParams(dataset="lfw-faces", image_size=chosen.size))
+        drawn = ImagesParams(dataset="lfw-faces", image_size=chosen.size)
+    data = DATASETS[drawn.dataset].load(drawn)
     for seed in map(int, chosen.seeds.split(",")):
         for rounds in map(int, chosen.rounds.split(",")):
             observation, truth = Case(chosen.model, chosen.size, seed, rounds, chosen.public).observe(
