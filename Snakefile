@@ -1,11 +1,15 @@
-# Inputs:  params.yaml, or --configfile params.yaml experiments/<overlay>.yaml
+# Inputs:  params.yaml, or --configfile params.yaml experiments/<overlay>.yaml; results lie in the current folder,
+#          which may be another one than this file's (`snakemake -s PROJECT/Snakefile`)
 
-from snakemake.utils import min_version, validate
+from pathlib import Path
+
+from snakemake.utils import min_version
 
 min_version("9.10")
 
 
-configfile: "params.yaml"
+# One's own, in the folder that is worked in; else the one beside this file, which several people may share.
+configfile: "params.yaml" if Path("params.yaml").exists() else workflow.source_path("params.yaml")
 
 
 report: "workflow/report/workflow.rst"

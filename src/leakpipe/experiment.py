@@ -41,8 +41,12 @@ class Cell:
     attack: str
 
 
-def load_params(*paths: Path) -> Params:
+def load_params(*paths: Path, changes: Mapping[str, Any] | None = None) -> Params:
     """Reads params.yaml and overlays on it (later ones override, mappings merge) and checks the whole.
+
+    Args:
+        paths: The files, in the order of merging.
+        changes: What overrides the files (`snakemake --config`).
 
     Raises:
         LeakpipeError: A file is missing or is not YAML, or the experiment cannot be run.
@@ -50,7 +54,7 @@ def load_params(*paths: Path) -> Params:
     merged: dict[str, Any] = {}
     for path in paths:
         merged = merge(merged, read_yaml(path))
-    return parse_params(merged, source=" + ".join(map(str, paths)), files=paths)
+    return parse_params(merge(merged, changes or {}), source=" + ".join(map(str, paths)), files=paths)
 
 
 def parse_params(content: Mapping[str, Any], *, source: str, files: Sequence[Path] = ()) -> Params:

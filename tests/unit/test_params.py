@@ -262,7 +262,7 @@ def test_what_reads_one_clients_update_is_refused_under_a_told_aggregate(content
 def test_null_switches_an_inherited_entry_off(tmp_path: Path) -> None:
     overlay = tmp_path / "less.yaml"
     overlay.write_text(
-        "defenses: {gaussian-5: null}\nattacks: {inverting-gradients: null}\nseeds: [7]\n"
+        "defenses: {gaussian-5: null}\nseeds: [7]\n"
         "attacks: {leakpipe: {targets: {site-5: null, site-1: null}}, bn-aware: null, inverting-gradients: null,\n"
         "  leakpipe-adapted: null, leakpipe-weights: null, leakpipe-statistics: null}\nclaims: null\n"
     )

@@ -13,26 +13,28 @@ from leakpipe.attacks.presets import resolve_settings, resolve_threat_model
 from leakpipe.records.code_version import code_version
 from leakpipe.data.datalists import find_datalists
 from leakpipe.errors import LeakpipeError
-from leakpipe.experiment import attacked_clients, group_cells, list_cells, parse_params
+from leakpipe.experiment import attacked_clients, group_cells, list_cells, load_params
 from leakpipe.attacks.progress import CHECKPOINTS_FOLDER
+from leakpipe.files.quoting import for_shell, for_snakemake
 from leakpipe.models.catalog import require_model_weights
 from leakpipe.records.run_record import hash_params
-from leakpipe.models.choices import starting_weights
+from leakpipe.models.choices import weights_file
 from leakpipe.models.weights import require_weights
 from leakpipe.params.data import ImagesParams
 from leakpipe.workload import FEDERATE_MB, INVERT_MB, split_into_jobs
 
 try:
-    READ = list(dict.fromkeys(["params.yaml", *map(os.path.relpath, workflow.configfiles)]))  # Snakemake's own order
-    PARAMS = parse_params(config, source=" + ".join(READ), files=[Path(path) for path in READ])
+    # The Snakefile's own is the last that Snakemake names, and the first that it reads. Snakemake's `config` is not used:
+    # its YAML is not that of `leakpipe check` and DVC, which read 1e-3 as a number.
+    READ = list(dict.fromkeys(map(os.path.relpath, [workflow.configfiles[-1], *workflow.configfiles])))
+    PARAMS = load_params(*map(Path, READ), changes=workflow.config_settings.config)
 except LeakpipeError as error:
     raise WorkflowError(str(error)) from None
-validate(config, workflow.source_path("../schemas/params.schema.json"), set_default=False)
 
 code_version = cache(code_version)  # asked for by every job
 
 # `leakpipe` is found without activating the environment that Snakemake runs in.
-shell.prefix(f"export PATH='{Path(sys.executable).parent}':\"$PATH\"; ")
+shell.prefix(for_snakemake(f'export PATH={for_shell(str(Path(sys.executable).parent))}:"$PATH"; '))
 
 EXPERIMENT = PARAMS.experiment
 # A preset fixes what is unset, so whole parameters are handed on without defaults, and these are tracked by a hash.
@@ -104,7 +106,7 @@ def options(values):
 
 
 def literally(value):
-    """A param with {…} in it that stands for the cells of a job, not for wildcards."""
+    """A param or input whose {…} are no wildcards: the user's own text, or what stands for the cells of a job."""
     return lambda wildcards: value
 
 

@@ -6,7 +6,7 @@ SPLIT_RECORD = f"{RECORD}/split_data/seed{{seed}}.json"
 
 rule prepare_data:
     input:
-        datalists=DATALISTS,
+        datalists=literally(DATALISTS),
     output:
         images=IMAGES,
         sidecar=sidecars(IMAGES),
@@ -19,7 +19,7 @@ rule prepare_data:
     resources:
         mem_mb=memory_mb(1000),
     params:
-        images=json.dumps(PARAMS.data.model_dump(mode="json", include=set(ImagesParams.model_fields))),
+        images=literally(json.dumps(PARAMS.data.model_dump(mode="json", include=set(ImagesParams.model_fields)))),
         labels=labels(),
         code=code_version("leakpipe.cli.prepare_data"),
     shell:
@@ -42,7 +42,7 @@ for SEEDS in split_into_jobs(PARAMS.seeds, seconds=1):
         input:
             images=IMAGES,
             sidecar=sidecars(IMAGES),
-            datalists=DATALISTS,
+            datalists=literally(DATALISTS),
         output:
             update(fill_each(SPLIT_FILES, "seed", SEEDS)),
         log:
@@ -53,8 +53,8 @@ for SEEDS in split_into_jobs(PARAMS.seeds, seconds=1):
         resources:
             **granted("split_data", mem_mb=memory_mb(1000)),
         params:
-            data=to_json(PARAMS.data),
-            clients=to_json(PARAMS.federation.clients),
+            data=literally(to_json(PARAMS.data)),
+            clients=literally(to_json(PARAMS.federation.clients)),
             files=literally(options({"split": SPLIT, "prior": PRIOR, "record": SPLIT_RECORD})),
             each=each("seed", SEEDS),
             labels=labels(),

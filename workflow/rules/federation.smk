@@ -21,7 +21,7 @@ for DEFENSE in PARAMS.defenses:
                 images=IMAGES,
                 sidecar=sidecars(IMAGES),
                 splits=fill_each(SPLIT, "seed", SEEDS),
-                weights=[] if STARTS else WEIGHTS_FILE,
+                weights=literally([] if STARTS else WEIGHTS_FILE),
                 initial=sidecars(fill_each(STARTS, "seed", SEEDS)),
             output:
                 update(fill_each(fill(FEDERATION_FILES, defense=DEFENSE), "seed", SEEDS)),
@@ -34,9 +34,9 @@ for DEFENSE in PARAMS.defenses:
             resources:
                 **granted("federate", mem_mb=memory_mb(FEDERATE_MB)),
             params:
-                model=to_json(PARAMS.model),
-                federation=to_json(PARAMS.federation),
-                defense=to_json(PARAMS.defenses[DEFENSE]),
+                model=literally(to_json(PARAMS.model)),
+                federation=literally(to_json(PARAMS.federation)),
+                defense=literally(to_json(PARAMS.defenses[DEFENSE])),
                 attacked=flags("--attacked", ATTACKED),
                 exact_statistics="--exact-statistics" if EXACT_STATISTICS else "",
                 files=literally(

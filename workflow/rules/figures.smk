@@ -51,7 +51,7 @@ rule plot:
         mem_mb=memory_mb(1000),
     params:
         names=FIGURE_NAMES,
-        about={drawn.heading: drawn.about for drawn in DRAWN},
+        about=literally({drawn.heading: drawn.about for drawn in DRAWN}),
         files=lambda w: options(
             {
                 {"splits": "split"}.get(name, name.replace("_", "-")): path
@@ -59,8 +59,8 @@ rule plot:
                 if name in READ
             }
         ),
-        settings=to_json(TAKEN),
-        comparisons=to_json(COMPARISONS if "effects" in PARAMS.figures else {}),
+        settings=literally(to_json(TAKEN)),
+        comparisons=literally(to_json(COMPARISONS if "effects" in PARAMS.figures else {})),
         folder=literally(FIGURE),
         records=literally(f"{RECORD}/plot"),
         labels=labels(),

@@ -31,7 +31,7 @@ for MADE_OF, PAIRS in SCORE_JOBS:
         resources:
             **granted("identify", mem_mb=memory_mb(2000)),
         params:
-            identifiability=to_json(PARAMS.identifiability),
+            identifiability=literally(to_json(PARAMS.identifiability)),
             splits=lambda w, input: flags("--split", input.splits),
             reconstructions=literally(flags("--reconstruction", in_scored_cells(RECONSTRUCTION, MADE_OF))),
             models=literally(flags("--global-model", MODELS)),

@@ -29,10 +29,10 @@ for (DEFENSE, CLIENT, NAME), CHOSEN in group_by(CELLS, "defense", "client", "att
             resources:
                 **granted("invert", mem_mb=INVERT_MB),
             params:
-                attack=to_json(resolve_settings(PARAMS.attacks[NAME], CLIENT)),
+                attack=literally(to_json(resolve_settings(PARAMS.attacks[NAME], CLIENT))),
                 name=NAME,
-                threat_model=to_json(granted_to(NAME)),
-                defense=(
+                threat_model=literally(to_json(granted_to(NAME))),
+                defense=literally(
                     flags("--defense", [to_json(PARAMS.defenses[DEFENSE])])
                     if granted_to(NAME).defense == "known"
                     else []

@@ -5,7 +5,7 @@ PRETRAINED = f"{RESULTS}/federation/pretrained/seed{{seed}}.safetensors"
 PRETRAINING_RECORD = f"{RECORD}/federate/pretrained-seed{{seed}}.json"
 STARTS = [PRETRAINED] if PARAMS.model.weights == "public" else []
 # A file of weights that the parameters name: what is made with it is made again when it changes.
-WEIGHTS_FILE = [starting_weights(PARAMS.model)] if Path(starting_weights(PARAMS.model)).suffix else []
+WEIGHTS_FILE = [path for path in [weights_file(PARAMS.model)] if path]
 
 
 rule pretrain:
@@ -13,7 +13,7 @@ rule pretrain:
         images=IMAGES,
         sidecar=sidecars(IMAGES),
         split=SPLIT,
-        weights=WEIGHTS_FILE,
+        weights=literally(WEIGHTS_FILE),
     output:
         model=PRETRAINED,
         sidecar=sidecars(PRETRAINED),
@@ -26,7 +26,7 @@ rule pretrain:
     resources:
         mem_mb=memory_mb(3500),
     params:
-        model=to_json(PARAMS.model),
+        model=literally(to_json(PARAMS.model)),
         labels=label_wildcards,
         code=code_version("leakpipe.cli.pretrain"),
     shell:

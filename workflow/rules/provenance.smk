@@ -3,6 +3,7 @@
 
 CRATE = f"{RESULTS}/ro-crate-metadata.json"
 RUN_PARAMS = f"{RESULTS}/params.json"
+CITATION = os.path.relpath(workflow.source_path("../../CITATION.cff"))
 RECORDS = [
     rules.prepare_data.output.record,
     *expand(SPLIT_RECORD, seed=PARAMS.seeds),
@@ -21,7 +22,7 @@ RECORDS = [
 rule crate:
     input:
         records=RECORDS,
-        citation="CITATION.cff",
+        citation=literally(CITATION),
     output:
         crate=CRATE,
         params=RUN_PARAMS,
@@ -33,14 +34,14 @@ rule crate:
     resources:
         mem_mb=1000,
     params:
-        params=WHOLE_PARAMS,
+        params=literally(WHOLE_PARAMS),
         values=VALUES_HASH,
         code=code_version("leakpipe.cli.crate"),
     shell:
         """
         leakpipe crate {input.records} \
             --params {params.params:q} \
-            --citation {input.citation} \
+            --citation {input.citation:q} \
             --params-out {output.params} \
             --out {output.crate} \
             2>{log}

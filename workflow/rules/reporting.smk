@@ -3,7 +3,6 @@
 # Outputs: report.html
 
 REPORT = f"{RESULTS}/report.html"
-CONFIG_FILES = [os.path.relpath(path) for path in workflow.configfiles]
 
 ATTACKED_PICTURES = [made for cell in CELLS for made in expand(RECONSTRUCTION, round=ROUNDS, **vars(cell))]
 
@@ -39,7 +38,7 @@ rule report:
     resources:
         mem_mb=memory_mb(1000),
     params:
-        params=WHOLE_PARAMS,
+        params=literally(WHOLE_PARAMS),
         values=VALUES_HASH,
         figures=lambda w, input: flags("--figure", map("=".join, zip(FIGURE_NAMES, input.figures))),
         captions=lambda w, input: flags("--caption", map("=".join, zip(FIGURE_NAMES, input.captions))),
@@ -52,7 +51,7 @@ rule report:
                 "reconstruction": RECONSTRUCTION,
             }
         ),
-        config_files=flags("--config-file", CONFIG_FILES),
+        config_files=literally(flags("--config-file", READ)),
         labels=labels(),
         code=code_version("leakpipe.cli.report"),
     shell:

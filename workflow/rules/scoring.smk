@@ -28,7 +28,7 @@ for MADE_OF, PAIRS in SCORE_JOBS:
         params:
             splits=lambda w, input: flags("--split", input.splits),
             reconstructions=literally(flags("--reconstruction", in_scored_cells(RECONSTRUCTION, MADE_OF))),
-            scoring=to_json(PARAMS.scoring),
+            scoring=literally(to_json(PARAMS.scoring)),
             files=literally(options({"out": SCORE, "record": SCORE_RECORD})),
             each=each_pair(PAIRS),
             labels=labels(),

@@ -92,13 +92,15 @@ rule judge:
     resources:
         mem_mb=memory_mb(1000),
     params:
-        sections=options(
-            {
-                "federation": to_json(PARAMS.federation),
-                "defenses": to_json(PARAMS.defenses),
-                "privacy": to_json(PARAMS.privacy),
-                "claims": [to_json(PARAMS.claims)] if PARAMS.claims else [],
-            }
+        sections=literally(
+            options(
+                {
+                    "federation": to_json(PARAMS.federation),
+                    "defenses": to_json(PARAMS.defenses),
+                    "privacy": to_json(PARAMS.privacy),
+                    "claims": [to_json(PARAMS.claims)] if PARAMS.claims else [],
+                }
+            )
         ),
         names=options(
             {

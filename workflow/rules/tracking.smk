@@ -33,7 +33,7 @@ rule track:
         mem_mb=1000,
     params:
         experiment=EXPERIMENT,
-        params=WHOLE_PARAMS,
+        params=literally(WHOLE_PARAMS),
         values=VALUES_HASH,
         artifacts=lambda w, input: flags("--artifact", input.artifacts),
         attempt=count_attempts(TRACKED),

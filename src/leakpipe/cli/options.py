@@ -25,7 +25,7 @@ class JsonOrFile(click.ParamType[Any]):
             return value
         if not value.lstrip().startswith(("{", "[")):
             path = Path(value)
-            if path.suffix == ".json":  # YAML reads 1e-05 as text
+            if path.suffix == ".json":  # not all of its escapes are YAML's
                 from leakpipe.files.storage import read_json
 
                 return read_json(path)

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from leakpipe.data.images import LabeledImages
 from leakpipe.data.partition import Split, draw_balanced, shuffle_by_class
 from leakpipe.errors import LeakpipeError
+from leakpipe.files.quoting import as_path
 from leakpipe.files.storage import read_json
 from leakpipe.params.data import DataParams, ImagesParams
 from leakpipe.params.federation import ClientParams
@@ -33,7 +34,7 @@ Datalist = Mapping[str, tuple[Listed, ...]]
 
 def find_datalists(params: ImagesParams) -> list[Path]:
     """Returns the files of `data.datalists`, sorted; none if the split is not given by lists."""
-    return sorted(Path(params.datalists).expanduser().glob("*.json")) if params.datalists else []
+    return sorted(as_path(params.datalists).glob("*.json")) if params.datalists else []
 
 
 def read_datalist(path: Path) -> Datalist:
@@ -88,7 +89,7 @@ def split_by_datalists(
         LeakpipeError: A list is missing, names an image or a label that the data set does not have, or holds another
             number of images than the parameters; or an image is both trained on and held out.
     """
-    folder = Path(str(data.datalists)).expanduser()
+    folder = as_path(str(data.datalists))
     lists = {name: read_datalist(folder / f"{name}.json") for name in clients}
     index = {name: position for position, name in enumerate(dataset.names)}
     held = {name: tuple(_resolve(dataset, index, entry) for entry in lists[name]["training"]) for name in clients}

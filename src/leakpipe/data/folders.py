@@ -13,6 +13,7 @@ import numpy as np
 from leakpipe.data.datalists import listed_images
 from leakpipe.data.images import Contents, Dataset, LabeledImages
 from leakpipe.errors import LeakpipeError
+from leakpipe.files.quoting import as_path
 from leakpipe.params.data import ImagesParams
 from leakpipe.randomness import derive_seed
 
@@ -21,12 +22,12 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm")
 
 def data_folder() -> Path:
     """Returns the folder of data sets: environment variable LEAKPIPE_DATA, or `data` in the current folder."""
-    return Path(os.environ.get("LEAKPIPE_DATA") or "data").expanduser()
+    return as_path(os.environ.get("LEAKPIPE_DATA") or "data")
 
 
 def find_root(params: ImagesParams, default: str) -> Path:
     """Returns `data.root`, or `default` in the folder of data sets; the folder may be missing."""
-    return Path(params.root).expanduser() if params.root else data_folder() / default
+    return as_path(params.root) if params.root else data_folder() / default
 
 
 @dataclass(frozen=True)

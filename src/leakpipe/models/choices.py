@@ -1,6 +1,9 @@
 """What the parameters of a model imply. Importing this needs no torch."""
 
-from leakpipe.params.models import ArchitectureParams, ModelParams
+from pathlib import Path
+
+from leakpipe.files.quoting import as_path
+from leakpipe.params.models import WEIGHTS_FILES, ArchitectureParams, ModelParams
 
 
 def has_batch_norm(architecture: ArchitectureParams) -> bool:
@@ -11,3 +14,9 @@ def has_batch_norm(architecture: ArchitectureParams) -> bool:
 def starting_weights(model: ModelParams) -> str:
     """Returns the weights that the first training starts with, never `public`."""
     return model.pretraining.start if model.weights == "public" else model.weights
+
+
+def weights_file(model: ModelParams) -> Path | None:
+    """Returns the file that the first training starts with; None if the parameters name no file."""
+    weights = starting_weights(model)
+    return as_path(weights) if weights.endswith(WEIGHTS_FILES) else None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.log import note_read
+from leakpipe.files.quoting import as_path
 from leakpipe.models.catalog import MODELS, find_model_weights
 from leakpipe.models.layers import head_layer
 from leakpipe.models.names import align_names
@@ -40,7 +41,7 @@ def pretrained_state(params: ArchitectureParams, weights: str, module: nn.Module
     if weights == "random":
         return drawn
     published = MODELS[params.name].published.get(weights)
-    path = find_model_weights(published) if published else Path(weights)
+    path = find_model_weights(published) if published else as_path(weights)
     tensors = read_published(published, path) if published else read_tensors(path, field="model.weights")
     return take_tensors(drawn, tensors, source=f"model.weights: {path}")
 

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from leakpipe.errors import LeakpipeError
+from leakpipe.files.quoting import as_path
 from leakpipe.registry import Registry
 
 FOLDER_VARIABLE = "LEAKPIPE_WEIGHTS"
@@ -52,7 +53,7 @@ def find_weights(name: str, *, field: str, instead: str = "") -> Path:
     """
     weights = WEIGHTS[name]
     folder = os.environ.get(FOLDER_VARIABLE)
-    places = [Path(folder) / weights.file if folder else None, weights.usual_place()]
+    places = [as_path(folder) / weights.file if folder else None, weights.usual_place()]
     for place in places:
         if place is not None and place.is_file():
             return place
@@ -71,9 +72,8 @@ def require_weights(names: Iterable[str], *, field: str) -> None:
 
 def _torch_hub(file: str) -> Path:
     """Returns where torch keeps downloaded weights (`torch.hub.get_dir`, without importing torch)."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
-    home = Path(os.environ.get("TORCH_HOME", cache / "torch"))
-    return home.expanduser() / "hub" / "checkpoints" / file
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return as_path(os.environ.get("TORCH_HOME", f"{cache}/torch")) / "hub" / "checkpoints" / file
 
 
 def _imgsim_package() -> Path | None:

@@ -25,7 +25,7 @@ class ArchitectureParams(Section):
         validate_default=True,
         description="Channels of each 3×3 convolution of `convnet-bn`; null: 32, 32, 64, 64. Null for other models.",
     )
-    strides: tuple[Literal[1, 2], ...] | None = Field(
+    strides: tuple[Annotated[int, Field(ge=1, le=2)], ...] | None = Field(
         default=None,
         min_length=1,
         validate_default=True,

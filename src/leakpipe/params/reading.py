@@ -34,8 +34,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Reads a YAML or JSON mapping; raises `LeakpipeError` with the file and line that are wrong."""
     import yaml  # no job reads YAML, and every job starts anew
 
+    from leakpipe.params.yaml_loader import Loader
+
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise LeakpipeError(f"{path}: cannot be read as YAML: {reason}") from error

@@ -77,10 +77,29 @@ Switchable = Annotated[dict[Name, Entry], BeforeValidator(_drop_switched_off), _
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(distinct)]
 
 
+def _refuse_conversions(node: Any) -> None:
+    """Makes all numbers and truth values in a schema strict. Lists stay lax: strict ones would have to be tuples."""
+    if isinstance(node, dict):
+        if node.get("type") in ("int", "float", "bool"):
+            node["strict"] = True
+        node = [*node.values()]
+    for each in node if isinstance(node, list) else ():
+        _refuse_conversions(each)
+
+
 class Section(BaseModel):
-    """Base of every section: unknown keys are refused, values cannot change after loading."""
+    """Base of every section: unknown keys are refused, values cannot change after loading.
+
+    Text is no number, and true is not 1, as in the JSON schema.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        _refuse_conversions(schema)
+        return schema
 
     @model_validator(mode="before")
     @classmethod

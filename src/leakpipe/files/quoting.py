@@ -1,0 +1,27 @@
+"""Text that other languages read: paths that users write, words for a shell, patterns of Snakemake.
+
+Nobody else quotes: whatever is put into a shell command, a pattern of Snakemake or an address of sqlite
+(`leakpipe.tracking.store.database_file`) goes through one of these.
+"""
+
+import os.path
+import shlex
+from pathlib import Path
+
+
+def as_path(text: str) -> Path:
+    """Returns the path that a user writes in the parameters or the environment; `~` is a home folder.
+
+    A `~name` of nobody stays as it is, and is then reported as a path that does not exist.
+    """
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser fails where there is no such user
+
+
+def for_shell(*words: str) -> str:
+    """Returns words as a POSIX shell reads them, whatever characters they hold."""
+    return shlex.join(words)
+
+
+def for_snakemake(text: str) -> str:
+    """Returns text that Snakemake formats back to `text`: braces are doubled."""
+    return text.replace("{", "{{").replace("}", "}}")
