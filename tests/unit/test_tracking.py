@@ -19,13 +19,15 @@ from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from sqlalchemy.engine import make_url
 
 from leakpipe.cli.main import main
 from leakpipe.errors import LeakpipeError
 from leakpipe.records.run_record import record_run
 from leakpipe.tracking import runs as tracking_runs
+from leakpipe.tracking.artifacts import UNSTORED
 from leakpipe.tracking.runs import KEY, PARENT, find_experiment, remove_doubles
-from leakpipe.tracking.store import MlflowUnreachableError, newest_experiment, without_credentials
+from leakpipe.tracking.store import MlflowUnreachableError, database_file, newest_experiment, without_credentials
 from leakpipe.tracking.upload import TrackingSummary, find_records, track_records
 
 INVERT_LABELS = {"attack": "bn-aware", "client": "site-9", "defense": "none", "experiment": "tiny", "seed": "0"}
@@ -211,6 +213,88 @@ def test_a_pass_that_was_cut_short_is_completed_by_the_next(
     assert track(folder, uri, **more).runs_added == 0
 
 
+def test_a_store_that_takes_no_artifacts_costs_nothing_else(folder: Path, uri: str, tmp_path: Path) -> None:
+    (tmp_path / "mlartifacts").write_text("a file where a folder should be")
+    more: dict[str, Any] = {"params": {"a": 1}, "metrics": {"ssim": 0.5}, "artifacts": [tmp_path / "faces.png"]}
+    summary = track(folder, uri, **more)
+    runs = runs_of(uri)
+    assert (len(runs), {run.info.status for run in runs.values()}) == (4, {"FINISHED"})
+    assert summary.runs_added == 3
+    assert [note.count("faces.png") for note in summary.notes if "could not be stored" in note] == [1]
+    run = runs["invert none seed1 site-9 bn-aware"]
+    assert run.data.metrics["ssim"] == 0.25
+    assert run.data.tags[UNSTORED] == str(tmp_path / "faces.png")
+    assert UNSTORED not in runs["prepare_data"].data.tags
+
+    (tmp_path / "mlartifacts").unlink()
+    again = track(folder, uri, **more)
+    assert (again.runs_added, again.parent_run_id) == (0, summary.parent_run_id)
+    assert not any("could not be stored" in note for note in again.notes)
+    for run in runs_of(uri).values():
+        assert UNSTORED not in run.data.tags
+        assert artifacts_of(uri, run) == ([] if run.info.run_name == "prepare_data" else ["faces.png"])
+
+
+def test_a_dead_store_is_tried_three_times(tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [tmp_path / f"{number}.svg" for number in range(9)]
+    for file in files:
+        file.touch()
+    tried: list[str] = []
+
+    def fail(_client: MlflowClient, _run_id: str, path: str, _folder: str | None) -> None:
+        tried.append(path)
+        raise RuntimeError("no bucket")  # what a cloud's package raises is of no known kind
+
+    monkeypatch.setattr(MlflowClient, "log_artifact", fail)
+    record = write_record(tmp_path / "r.json", rule="collect", labels={"experiment": "tiny"})
+    (note,) = track(record, uri, artifacts=files).notes
+    assert tried == [str(file) for file in files[:3]]
+    assert all(note.count(str(file)) == 1 for file in files)
+    assert "no bucket" in note
+
+
+def test_runs_follow_a_parent_that_was_deleted_and_made_again(folder: Path, uri: str) -> None:
+    dead = track(folder, uri, params={"a": 1}).parent_run_id
+    MlflowClient(uri).delete_run(str(dead))
+    again = track(folder, uri, params={"a": 1})
+    assert again.parent_run_id != dead
+    assert again.runs_added == 0
+    runs = runs_of(uri)
+    assert {run.data.tags.get(PARENT) for run in runs.values()} == {None, again.parent_run_id}
+    note = runs[next(name for name in runs if name.startswith("tiny/"))].data.tags["mlflow.note.content"]
+    assert note == "The whole experiment: 3 jobs."
+
+
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [
+        ("o'br {v} o?k h#y%41*[1];\u00e9 e\u0301", "sqlite:///mlflow.db"),
+        ("h#y %41;new\nline", "sqlite:///{folder}/mlflow.db"),
+    ],
+)
+def test_a_store_in_a_folder_of_any_name(tmp_path: Path, name: str, address: str) -> None:
+    folder = tmp_path / name
+    record = write_record(folder / "r.json", rule="collect", labels={"experiment": "tiny"})
+    (folder / "table.csv").touch()
+    call = [sys.executable, "-m", "leakpipe", "track", record.name, "--artifact", "table.csv"]
+    uri = address.format(folder=folder)
+    for _ in range(2):
+        done = subprocess.run([*call, "--uri", uri], cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert "0 runs added, 1 already there" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == [name], "nothing lies outside"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("mlartifacts", "mlflow.db", "mlflow.db.lock", "r.json", "table.csv")
+    ]
+    assert len(list(folder.glob("mlartifacts/**/table.csv"))) == 1
+
+
+@pytest.mark.parametrize("name", ["plain", "h#y", "%41", "a b;c", "x?timeout=3", "\u00e9"])
+def test_a_sqlite_address_names_the_file_that_sqlalchemy_opens(tmp_path: Path, name: str) -> None:
+    uri = f"sqlite:///{tmp_path}/{name}"
+    assert database_file(uri) == Path(str(make_url(uri).database))
+
+
 def test_other_parameters_get_a_parent_of_their_own(folder: Path, uri: str) -> None:
     first = track(folder, uri, params={"a": 1})
     write_record(folder / "collect.json", rule="collect", labels={"experiment": "tiny"})
@@ -389,6 +473,7 @@ def test_a_server_that_does_not_answer_costs_seconds(
         ("sqlite:///{folder}/no/such/folder/mlflow.db", "folder that exists"),
         ("sqlite:///{folder}/file/mlflow.db", "folder that exists"),
         ("sqlite:///{folder}/file", "not a database"),
+        ("sqlite:///{folder}/o?k/mlflow.db", "change into the folder and give sqlite:///mlflow.db"),
     ],
 )
 def test_addresses_that_are_none(folder: Path, tmp_path: Path, address: str, said: str) -> None:

@@ -3,17 +3,20 @@
 MLflow is imported inside functions, because importing it takes more than a second.
 """
 
+import glob
 import logging
 import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import chdir, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from leakpipe.errors import LeakpipeError
+from leakpipe.files.quoting import for_shell
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -53,9 +56,9 @@ def choose_uri(uri: str | None = None) -> str:
 def without_credentials(uri: str) -> str:
     """Returns `uri` as it may be shown: without user, password and query."""
     scheme, separator, rest = uri.partition("://") if "://" in uri else ("", "", uri)
-    if not scheme.startswith("sqlite"):
-        rest = rest.rpartition("@")[2]
-    return scheme + separator + re.split(r"[?#]", rest)[0]
+    if scheme.startswith("sqlite"):  # a file, whose name may have any character but ?
+        return scheme + separator + rest.partition("?")[0]
+    return scheme + separator + re.split(r"[?#]", rest.rpartition("@")[2])[0]
 
 
 def how_to_look(uri: str, experiment_id: str | None = None) -> str:
@@ -69,7 +72,7 @@ def how_to_look(uri: str, experiment_id: str | None = None) -> str:
     page = f"/{experiment_id}/runs?{MODEL_TRAINING}&viewStateShareKey={VIEW}" if experiment_id else f"?{MODEL_TRAINING}"
     if shown.startswith("http"):
         return f"Look at the runs at {shown.rstrip('/')}/#/experiments{page}"
-    start = "make ui" if shown == DEFAULT_URI else f"MLFLOW_TRACKING_URI={shown} make ui"
+    start = "make ui" if shown == DEFAULT_URI else f"MLFLOW_TRACKING_URI={for_shell(shown)} make ui"
     return f"Look at the runs with `{start}`, at {LOCAL_PAGE}/#/experiments{page}"
 
 
@@ -103,7 +106,7 @@ def connect(uri: str) -> Iterator["MlflowClient"]:
     except Exception as error:
         if isinstance(error, LeakpipeError) or not _is_store_failure(error):
             raise
-        raise MlflowUnreachableError(uri, _explain(error, uri)) from error
+        raise MlflowUnreachableError(uri, explain(error, uri)) from error
     finally:
         logging.disable(logged_before)
 
@@ -128,11 +131,22 @@ def _open(uri: str, database: Path | None) -> "MlflowClient":
 
 
 def database_file(uri: str) -> Path | None:
-    """Returns the file of a sqlite address, None for other addresses."""
+    """Returns the file of a sqlite address, None for other addresses.
+
+    SQLAlchemy takes all before the first ? as it is, and what follows as options. A folder with ? in its name can
+    therefore only be named from inside, by a relative address.
+    """
     scheme, _, rest = uri.partition("://")
     if scheme.partition("+")[0] != "sqlite":
         return None
-    path = Path(re.split(r"[?#]", rest.removeprefix("/"))[0]).absolute()
+    name, _, options = rest.removeprefix("/").partition("?")
+    if not re.fullmatch(r"(\w+=[^/&]*(&\w+=[^/&]*)*)?", options):
+        raise MlflowUnreachableError(
+            uri,
+            f"what follows ? are options of sqlite, expected NAME=VALUE, not {options}; "
+            f"if ? is part of a folder's name, change into the folder and give {DEFAULT_URI}",
+        )
+    path = Path(name).absolute()
     if path.name == ":memory:" or path.is_dir() or not path.parent.is_dir():
         raise MlflowUnreachableError(uri, f"expected sqlite:///FILE in a folder that exists, not {path}")
     return path
@@ -146,7 +160,9 @@ def artifact_folder(database: Path) -> Path:
 def _create_database(path: Path) -> None:
     """Creates an empty MLflow database beside its place and moves it there.
 
-    Creation takes a hundred transactions. The disk is waited for once, at the end: one second instead of six.
+    Creation takes a hundred transactions. The disk is waited for once, at the end: one second instead of six. The new
+    file has a name of its own, because MLflow keeps a connection for every address, and its address is relative,
+    because the folder's name may have a ?.
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
     from sqlalchemy import Engine, event
@@ -154,12 +170,14 @@ def _create_database(path: Path) -> None:
     def never_wait(connection: Any, _record: object) -> None:
         connection.execute("PRAGMA synchronous = OFF")
 
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.unlink(missing_ok=True)
+    for left_behind in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        left_behind.unlink()
+    unfinished = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
     event.listen(Engine, "connect", never_wait)
     try:
-        store = SqlAlchemyStore(f"sqlite:///{unfinished}", artifact_folder(path).as_uri())  # type: ignore[no-untyped-call]
-        store.engine.dispose()
+        with chdir(path.parent):
+            address, artifacts = f"sqlite:///{unfinished.name}", artifact_folder(path).as_uri()
+            SqlAlchemyStore(address, artifacts).engine.dispose()  # type: ignore[no-untyped-call]
     finally:
         event.remove(Engine, "connect", never_wait)
     with unfinished.open("rb") as stream:
@@ -171,8 +189,7 @@ def _create_database(path: Path) -> None:
 def _locked(database: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
-    lock = artifact_folder(database) / f"{database.name}.lock"
-    lock.parent.mkdir(exist_ok=True)
+    lock = database.with_name(f"{database.name}.lock")  # not among the artifacts: that folder may not be writable
     try:
         with FileLock(lock, timeout=LOCK_SECONDS):
             yield
@@ -199,7 +216,7 @@ def _is_store_failure(error: Exception) -> bool:
     return any(cls.__module__.partition(".")[0] in ("mlflow", "sqlalchemy", "urllib3") for cls in type(error).__mro__)
 
 
-def _explain(error: Exception, uri: str) -> str:
+def explain(error: Exception, uri: str) -> str:
     """Returns the cause in a few words; MLflow's own messages run over many lines and may quote credentials."""
     said = " ".join(str(error).split())
     if isinstance(error, TimeoutError | ConnectionError) or re.search(r"Max retries exceeded|timed out", said):

@@ -4,7 +4,8 @@ No stage depends on MLflow: the truth is on disk, and one process fills MLflow f
 MLflow experiment `leakpipe/<experiment>` holds one parent run per set of parameters, and below it one child run per
 run record. The tag `leakpipe.key` names the record that a run was made from, so that a second pass adds nothing. A run
 that is not FINISHED was interrupted and is completed by the next pass: times come from the record, and MLflow keeps
-a point once however often it is logged.
+a point once however often it is logged. Numbers go first. An artifact that cannot be stored costs only itself: its run
+is finished, says so in the tag `leakpipe.unstored`, and the next pass tries again.
 """
 
 import json
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.storage import read_json
 from leakpipe.records.run_record import RECORD_KIND, hash_params, read_record
+from leakpipe.tracking.artifacts import UNSTORED, Artifacts
 from leakpipe.tracking.runs import KEY, KIND, LIVE, PARENT, by_key, find_experiment, remove_doubles, search_runs
 from leakpipe.tracking.store import VIEW_TAG, choose_uri, connect, database_file
 
@@ -41,7 +43,7 @@ class TrackingSummary:
         parent_run_id: The run that all new runs lie under.
         runs_added: Runs of records that were not in MLflow, or only in part.
         runs_already_there: Runs of records that MLflow had.
-        notes: What was left out (artifacts that are missing).
+        notes: What was left out (artifacts that are missing or cannot be stored).
     """
 
     experiment_id: str | None = None
@@ -126,6 +128,8 @@ def track_records(
     with connect(address) as client:
         from mlflow.entities import Metric
 
+        store = Artifacts(client, address)
+
         experiment_id = find_experiment(client, address, f"leakpipe/{experiment}")
         found = list(search_runs(client, experiment_id))
         runs = by_key(found)
@@ -134,12 +138,17 @@ def track_records(
             key = _parent_key(experiment, params)
             tags = {KEY: key, KIND: "experiment", "experiment": experiment, "mlflow.source.name": "leakpipe"}
             parent = client.create_run(experiment_id, min(started), tags, key).info.run_id
+        alive = {run.info.run_id for run in found}
         for path, record in records.items():
             run = runs.get(record["id"])
-            if run is None or run.info.status != "FINISHED":
-                notes += [f"{path}: {note}" for note in _log_record(client, experiment_id, run, parent, path, record)]
-                added += 1
-            elsewhere += run is not None and run.data.tags.get(PARENT) != parent
+            if run is None or run.info.status != "FINISHED" or UNSTORED in run.data.tags:
+                made = _log_record(client, store, experiment_id, run, parent, path, record)
+                notes += [f"{path}: {note}" for note in made]
+                added += run is None or run.info.status != "FINISHED"
+            if run is not None and run.data.tags.get(PARENT) not in alive:  # somebody deleted it
+                client.set_tag(run.info.run_id, PARENT, parent)
+            else:
+                elsewhere += run is not None and run.data.tags.get(PARENT) != parent
             on_record()
         names = {name_run(record) for record in records.values()}
         for run in found:  # the finished runs replace those that showed the attacks in progress
@@ -151,12 +160,12 @@ def track_records(
         about |= {name: value for name, value in flat.items() if isinstance(value, str)}
         points = [Metric(name, value, max(ended), 0) for name, value in _numbers(flat).items()]
         base = Path(os.path.commonpath([path.absolute().parent for path in artifacts])) if artifacts else None
-        notes += _fill(client, parent, points, params or {}, about, artifacts, base=base, ended=max(ended))
+        notes += _fill(client, store, parent, points, params or {}, about, artifacts, base=base, ended=max(ended))
         if metrics:
             client.set_experiment_tag(experiment_id, VIEW_TAG, _view(_numbers(flat)))
         if database_file(address) is None:
             parent = remove_doubles(client, experiment_id).get(parent, parent)
-    return TrackingSummary(experiment_id, parent, added, len(records) - added, tuple(notes))
+    return TrackingSummary(experiment_id, parent, added, len(records) - added, (*notes, *store.notes()))
 
 
 def _view(metrics: Iterable[str]) -> str:
@@ -180,7 +189,13 @@ def _find_parent(runs: Iterable["Run"], experiment: str, params: Mapping[str, An
 
 
 def _log_record(
-    client: "MlflowClient", experiment_id: str, run: "Run | None", parent: str, path: Path, record: Record
+    client: "MlflowClient",
+    store: Artifacts,
+    experiment_id: str,
+    run: "Run | None",
+    parent: str,
+    path: Path,
+    record: Record,
 ) -> list[str]:
     """Logs all that a record holds, to the unfinished run or to a new one; returns notes."""
     from mlflow.entities import Metric
@@ -215,11 +230,12 @@ def _log_record(
     final = _numbers(_flatten(record["metrics"] | measured))
     points += [Metric(name, value, latest, last_step) for name, value in final.items()]
     artifacts = [Path(artifact) for artifact in record["artifacts"]]
-    return _fill(client, run.info.run_id, points, record["params"], {}, artifacts, base=None, ended=ended)
+    return _fill(client, store, run.info.run_id, points, record["params"], {}, artifacts, base=None, ended=ended)
 
 
 def _fill(
     client: "MlflowClient",
+    store: Artifacts,
     run_id: str,
     points: Sequence["Metric"],
     params: Mapping[str, Any],
@@ -236,13 +252,13 @@ def _fill(
     """
     from mlflow.entities import Param, RunTag
 
-    for path in filter(Path.exists, artifacts):
-        folder = os.path.relpath(path.parent, base) if base else "."
-        client.log_artifact(run_id, str(path), None if folder == "." else folder)
     notes = [f"artifact {path} is missing and was left out" for path in artifacts if not path.exists()]
     tags = {**tags, "leakpipe.notes": "\n".join(notes)} if notes else tags
     settings = [Param(name, _as_text(value)) for name, value in _flatten(params).items()]
     client.log_batch(run_id, points, settings, [RunTag(*tag) for tag in tags.items()])
+    store.add(
+        run_id, {path: os.path.relpath(path.parent, base) if base else "." for path in artifacts if path.exists()}
+    )
     client.set_terminated(run_id, "FINISHED", end_time=ended)
     return notes
 
