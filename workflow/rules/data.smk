@@ -6,7 +6,7 @@ SPLIT_RECORD = f"{RECORD}/split_data/seed{{seed}}.json"
 
 rule prepare_data:
     input:
-        datalists=literally(DATALISTS),
+        datalists=DATALISTS,
     output:
         images=IMAGES,
         sidecar=sidecars(IMAGES),
@@ -42,7 +42,7 @@ for SEEDS in split_into_jobs(PARAMS.seeds, seconds=1):
         input:
             images=IMAGES,
             sidecar=sidecars(IMAGES),
-            datalists=literally(DATALISTS),
+            datalists=DATALISTS,
         output:
             update(fill_each(SPLIT_FILES, "seed", SEEDS)),
         log:

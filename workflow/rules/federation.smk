@@ -21,7 +21,7 @@ for DEFENSE in PARAMS.defenses:
                 images=IMAGES,
                 sidecar=sidecars(IMAGES),
                 splits=fill_each(SPLIT, "seed", SEEDS),
-                weights=literally([] if STARTS else WEIGHTS_FILE),
+                weights=[] if STARTS else WEIGHTS_FILE,
                 initial=sidecars(fill_each(STARTS, "seed", SEEDS)),
             output:
                 update(fill_each(fill(FEDERATION_FILES, defense=DEFENSE), "seed", SEEDS)),

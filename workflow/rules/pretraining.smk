@@ -13,7 +13,7 @@ rule pretrain:
         images=IMAGES,
         sidecar=sidecars(IMAGES),
         split=SPLIT,
-        weights=literally(WEIGHTS_FILE),
+        weights=WEIGHTS_FILE,
     output:
         model=PRETRAINED,
         sidecar=sidecars(PRETRAINED),
