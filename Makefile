@@ -13,6 +13,7 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 reproduce: $(VENV)/run.installed ## Run the default experiment: tables, figures, report, MLflow runs
+	@$(BIN)/leakpipe check params.yaml
 	$(BIN)/snakemake
 	@echo "Open results/default/report.html; the tables and figures lie beside it; make ui browses the MLflow runs."
 
@@ -41,7 +42,7 @@ report: $(VENV)/run.installed ## Write Snakemake's own report (DAG, run times, f
 ui: $(VENV)/run.installed ## Browse the MLflow runs at http://127.0.0.1:5000
 	@$(BIN)/python -m leakpipe.tracking.store
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui \
-		--backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} --host 127.0.0.1 --port 5000
+		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --host 127.0.0.1 --port 5000
 
 services: $(VENV)/postgres.installed ## Start an MLflow server on PostgreSQL at http://127.0.0.1:5001
 	services/services.sh start

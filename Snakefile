@@ -9,7 +9,7 @@ min_version("9.10")
 
 
 # One's own, in the folder that is worked in; else the one beside this file, which several people may share.
-configfile: "params.yaml" if Path("params.yaml").exists() else workflow.source_path("params.yaml")
+configfile: "params.yaml" if Path("params.yaml").exists() else f"{workflow.basedir}/params.yaml"
 
 
 report: "workflow/report/workflow.rst"

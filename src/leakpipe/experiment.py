@@ -3,6 +3,7 @@
 Everything here is cheap to import (no torch): the Snakefile does so on every start.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -17,7 +18,7 @@ from leakpipe.defenses.naming import name_defenses
 from leakpipe.defenses.steps import count_aggregated, training_step, withholds_statistics
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.catalog import MODELS
-from leakpipe.models.choices import has_batch_norm, starting_weights
+from leakpipe.models.choices import has_batch_norm, starting_weights, weights_file
 from leakpipe.params.attacks import RENAMED_PRESETS, AttackSettings, ThreatModel
 from leakpipe.params.claims import ClaimsParams
 from leakpipe.params.experiment import Params
@@ -107,6 +108,9 @@ def _conflicts(params: Params) -> Iterator[str]:
     yield from _check_model(params)
     yield from _check_data(params)
     yield from _check_training(params)
+    for field, path in (("data.datalists", params.data.datalists), ("model.weights", weights_file(params.model))):
+        if re.search(r"[{}]", str(path or "")):
+            yield f"{field}: {str(path)!r} has braces, which Snakemake takes for wildcards of an input file: rename it"
     unresolved: list[str] = []
     for name, attack in params.attacks.items():
         for target in attack.targets:

@@ -15,6 +15,7 @@ from leakpipe.data.datalists import find_datalists
 from leakpipe.errors import LeakpipeError
 from leakpipe.experiment import attacked_clients, group_cells, list_cells, load_params
 from leakpipe.attacks.progress import CHECKPOINTS_FOLDER
+from leakpipe.files.log import hash_file
 from leakpipe.files.quoting import for_shell, for_snakemake
 from leakpipe.models.catalog import require_model_weights
 from leakpipe.records.run_record import hash_params
@@ -26,6 +27,8 @@ from leakpipe.workload import FEDERATE_MB, INVERT_MB, split_into_jobs
 try:
     # The Snakefile's own is the last that Snakemake names, and the first that it reads. Snakemake's `config` is not used:
     # its YAML is not that of `leakpipe check` and DVC, which read 1e-3 as a number.
+    if re.search(r"\{\s*n\b", os.getcwd()):
+        raise LeakpipeError(f"{os.getcwd()}: Snakemake cannot lock a folder with {{n}} in its name: rename it")
     READ = list(dict.fromkeys(map(os.path.relpath, [workflow.configfiles[-1], *workflow.configfiles])))
     PARAMS = load_params(*map(Path, READ), changes=workflow.config_settings.config)
 except LeakpipeError as error:
@@ -106,7 +109,7 @@ def options(values):
 
 
 def literally(value):
-    """A param or input whose {…} are no wildcards: the user's own text, or what stands for the cells of a job."""
+    """A param whose {…} are no wildcards: the user's own text, or what stands for the cells of a job."""
     return lambda wildcards: value
 
 

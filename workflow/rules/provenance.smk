@@ -3,7 +3,7 @@
 
 CRATE = f"{RESULTS}/ro-crate-metadata.json"
 RUN_PARAMS = f"{RESULTS}/params.json"
-CITATION = os.path.relpath(workflow.source_path("../../CITATION.cff"))
+CITATION = os.path.relpath(f"{workflow.basedir}/CITATION.cff")  # beside the Snakefile, wherever that is
 RECORDS = [
     rules.prepare_data.output.record,
     *expand(SPLIT_RECORD, seed=PARAMS.seeds),
@@ -22,7 +22,6 @@ RECORDS = [
 rule crate:
     input:
         records=RECORDS,
-        citation=literally(CITATION),
     output:
         crate=CRATE,
         params=RUN_PARAMS,
@@ -35,13 +34,14 @@ rule crate:
         mem_mb=1000,
     params:
         params=literally(WHOLE_PARAMS),
+        citation=literally([CITATION, hash_file(CITATION)]),  # no input: Snakemake may not be able to name it
         values=VALUES_HASH,
         code=code_version("leakpipe.cli.crate"),
     shell:
         """
         leakpipe crate {input.records} \
             --params {params.params:q} \
-            --citation {input.citation:q} \
+            --citation {params.citation[0]:q} \
             --params-out {output.params} \
             --out {output.crate} \
             2>{log}

@@ -21,10 +21,12 @@ def check(params: tuple[Path, ...], cores: int | None) -> None:
     The estimate is for a run from nothing. It is rough: the time is that of the default experiment's network on idle
     cores, a lower bound for a deeper one.
     """
+    from leakpipe.cli.stage import require_cache
     from leakpipe.experiment import load_params
     from leakpipe.workload import MILLIONS, estimate
 
     checked = load_params(*params)
+    require_cache()
     cores = cores or os.cpu_count() or 1
     work = estimate(checked)
     click.echo(

@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import os
 from importlib import import_module
 from typing import Any
 
@@ -75,6 +76,7 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         # At its end Python would run the garbage collector over all that was imported, which takes tenths of a second.
         atexit.register(gc.freeze)
+        os.environ["MPLBACKEND"] = "agg"  # of a notebook it may be one that is not installed here
         try:
             return super().invoke(ctx)
         except LeakpipeError as error:

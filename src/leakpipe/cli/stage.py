@@ -1,5 +1,6 @@
 """`leakpipe stage`: runs Snakemake for a stage of dvc.yaml, so that DVC keeps the records of how files were made."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ def stage(name: str, cores: str | None) -> None:
     stages = read_stages(PIPELINE, upto=name, experiment=str(read_yaml(PARAMS).get("experiment")))
     targets = [stage.name for stage in stages]
     refuse_if_locked()
+    require_cache()
     expected = list_outputs(targets)
     for path in sorted(expected):
         if not any(stage.holds(path) for stage in stages):
@@ -54,6 +56,23 @@ def refuse_if_locked() -> None:
         raise LeakpipeError(
             f"{SNAKEMAKE / 'locks'}: another Snakemake works in this folder; wait for it, "
             "or run `snakemake --unlock` if it was killed"
+        )
+
+
+def require_cache() -> None:
+    """Raises `LeakpipeError` where Snakemake could not write its cache, which it reports by a traceback."""
+    from leakpipe.files.quoting import as_path
+
+    folder = as_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "snakemake"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = "" if os.access(folder, os.W_OK) else "not writable"
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+    if reason:
+        raise LeakpipeError(
+            f"{folder}: {reason}, but Snakemake needs it; set the environment variable XDG_CACHE_HOME to a folder that "
+            "can be written"
         )
 
 
