@@ -3,9 +3,11 @@
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -101,15 +103,15 @@ def test_transparent_pixels_are_refused(tmp_path: Path) -> None:
 def test_a_truncated_file_is_refused(suffix: str, tmp_path: Path) -> None:
     path = write_image(tmp_path / f"x.{suffix}", noise(64, 64))
     path.write_bytes(path.read_bytes()[:1200])
-    assert said(path).startswith(("cannot be read as an image: ", "is not a PNG, JPEG or TIFF image"))
+    assert said(path).startswith(("cannot be read as an image: ", "is not a PNG, JPEG or TIFF image that Pillow reads"))
 
 
 def test_another_format_is_refused_whatever_its_name(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n")
-    assert said(path) == "is not a PNG, JPEG or TIFF image"
+    assert said(path) == "is not a PNG, JPEG or TIFF image that Pillow reads"
     Image.fromarray(noise(16, 16)).save(path, format="GIF")
-    assert said(path) == "is not a PNG, JPEG or TIFF image"
+    assert said(path) == "is not a PNG, JPEG or TIFF image that Pillow reads"
 
 
 def test_several_images_in_a_file_are_refused(tmp_path: Path) -> None:
@@ -120,7 +122,92 @@ def test_several_images_in_a_file_are_refused(tmp_path: Path) -> None:
 
 def test_numbers_without_a_known_range_are_refused(tmp_path: Path) -> None:
     path = write_image(tmp_path / "x.tif", np.random.default_rng(0).random((16, 16)).astype(np.float32))
-    assert said(path).startswith("has pixels of type float32")
+    assert said(path).startswith("holds signed numbers or fractions, expected 1 to 16 bits")
+    assert said(write_image(tmp_path / "i.tif", np.full((16, 16), 70000, np.int32))).startswith("holds signed numbers")
+    tifffile.imwrite(tmp_path / "u.tif", np.full((16, 16), 70000, np.uint32))
+    assert said(tmp_path / "u.tif") == "has samples of 32 bits, expected 1 to 16"
+    tifffile.imwrite(tmp_path / "s.tif", np.full((16, 16), -3, np.int8))
+    assert said(tmp_path / "s.tif").startswith(("holds signed numbers", "is not a PNG"))
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_white_as_zero_is_no_negative(
+    byteorder: Any, compression: str | None, photometric: str, kind: type[np.unsignedinteger[Any]], tmp_path: Path
+) -> None:
+    top = np.iinfo(kind).max
+    stored = np.random.default_rng(0).integers(0, top, (16, 16), endpoint=True).astype(kind)
+    path = tmp_path / "x.tif"
+    tifffile.imwrite(path, stored, photometric=photometric, compression=compression, byteorder=byteorder)
+    if byteorder == ">" and kind is np.uint16 and photometric == "miniswhite":
+        assert said(path) == "is not a PNG, JPEG or TIFF image that Pillow reads"
+        return
+    expected = (top - stored if photometric == "miniswhite" else stored) / top
+    np.testing.assert_allclose(read_image(path, size=16, color=False)[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("white_is_zero", [False, True])
+def test_black_and_white_tiff(white_is_zero: bool, tmp_path: Path) -> None:
+    bits = noise(16, 16) > 127
+    path = tmp_path / "x.tif"
+    tifffile.imwrite(path, bits, photometric="miniswhite" if white_is_zero else "minisblack")
+    np.testing.assert_array_equal(read_image(path, size=16, color=False)[0], bits ^ white_is_zero)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 12])
+def test_fewer_bits_are_scaled_by_the_file_s_own_depth(bits: int, tmp_path: Path) -> None:
+    """Packed by hand as TIFF 6.0 says: the first sample in the highest bits."""
+    stored = np.random.default_rng(0).integers(0, 2**bits, (16, 16))
+    packed = np.packbits((stored[..., None] >> np.arange(bits)[::-1] & 1).astype(np.uint8)).tobytes()
+    tags = [(256, 16), (257, 16), (258, bits), (259, 1), (262, 1), (273, 8), (277, 1), (278, 16), (279, len(packed))]
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    path = tmp_path / "x.tif"
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8 + len(packed)) + packed + directory + bytes(4))
+    np.testing.assert_allclose(read_image(path, size=16, color=False)[0], stored / (2**bits - 1), atol=1e-6)
+
+
+def png(path: Path, stored: np.ndarray, *, bits: int, kind: int, **chunks: bytes) -> Path:
+    """Writes a PNG by hand, as RFC 2083 says: `kind` 0 is gray, 2 RGB, 4 gray and alpha."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    height, width = stored.shape[:2]
+    samples = stored.reshape(height, -1, 1) >> np.arange(bits)[::-1] & 1
+    rows = np.packbits(samples.reshape(height, -1).astype(np.uint8), axis=1)
+    header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + b"".join(chunk(name.encode(), content) for name, content in chunks.items())
+        + chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows)))
+        + chunk(b"IEND", b"")
+    )
+    return path
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_a_transparent_level_that_no_pixel_has_changes_nothing(bits: int, tmp_path: Path) -> None:
+    stored = np.random.default_rng(0).integers(1, 2**bits, (16, 16))
+    stored[0, 0] = 2**bits - 1
+    plain = png(tmp_path / "x.png", stored, bits=bits, kind=0)
+    np.testing.assert_allclose(read_image(plain, size=16, color=False)[0], stored / (2**bits - 1), atol=1e-6)
+    unused = png(tmp_path / "y.png", stored, bits=bits, kind=0, tRNS=struct.pack(">H", 0))
+    np.testing.assert_allclose(read_image(unused, size=16, color=False)[0], stored / (2**bits - 1), atol=1e-6)
+    used = png(tmp_path / "z.png", stored, bits=bits, kind=0, tRNS=struct.pack(">H", 2**bits - 1))
+    assert "transparent" in said(used)
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(2, 3), (4, 2), (6, 4)])
+def test_sixteen_bits_in_several_channels_are_not_cut_to_eight(kind: int, channels: int, tmp_path: Path) -> None:
+    stored = np.random.default_rng(0).integers(0, 65536, (16, 16, channels))
+    path = png(tmp_path / "x.png", stored, bits=16, kind=kind)
+    assert said(path, color=True) == "has several channels of 16 bits, expected 8 bits each or one channel"
+    if channels == 3:
+        tifffile.imwrite(tmp_path / "x.tif", stored.astype(np.uint16), photometric="rgb")
+        assert said(tmp_path / "x.tif", color=True).startswith("has several channels of 16 bits")
 
 
 @pytest.mark.parametrize("side", [10_000, 60_000])  # Pillow warns above 89 million pixels, and raises above twice that

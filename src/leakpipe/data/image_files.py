@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from leakpipe.data.dicom_files import HEAD, find_dicom, read_dicom
 from leakpipe.errors import LeakpipeError
 
-GRAY = ("MONOCHROME1", "MONOCHROME2")
-COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+DICOM_SUFFIXES = (".dcm", ".dicom")
+TIFF_BITS_PER_SAMPLE, TIFF_PHOTOMETRIC, TIFF_SAMPLE_FORMAT = 258, 262, 339
+WHITE_IS_ZERO = 0
 SAME_GRAY = 2 / 255  # by how much the channels of a gray image may differ after JPEG compression
 
 
@@ -29,7 +31,7 @@ def read_image(path: Path, *, size: int, color: bool) -> np.ndarray:
         LeakpipeError: The file cannot be read, holds several images, is suspiciously large, or is in colour without
             `color`.
     """
-    pixels = read_dicom(path) if path.suffix.lower() == ".dcm" else _read_with_pillow(path)
+    pixels, aspect = read_dicom(path) if is_dicom(path) else (_read_with_pillow(path), 1.0)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if color:
@@ -41,19 +43,45 @@ def read_image(path: Path, *, size: int, color: bool) -> np.ndarray:
                 "image-folder takes both"
             )
         pixels = pixels[..., :1]
-    return fit_square(pixels, size)
+    return fit_square(pixels, size, aspect=aspect)
 
 
-def fit_square(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Crops the centre and resizes it: (height, width) or (height, width, channels) to (channels, size, size)."""
+def is_dicom(path: Path) -> bool:
+    """Returns whether a file is DICOM by its name or its first bytes.
+
+    Raises:
+        LeakpipeError: The file cannot be opened.
+    """
+    if path.suffix.lower() in DICOM_SUFFIXES:
+        return True
+    try:
+        with path.open("rb") as stream:
+            return find_dicom(stream.read(HEAD)) is not None
+    except OSError as error:
+        raise LeakpipeError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def fit_square(pixels: np.ndarray, size: int, *, aspect: float = 1.0) -> np.ndarray:
+    """Crops the centre to a square and resizes it.
+
+    Args:
+        pixels: Shape (height, width) or (height, width, channels).
+        size: Height and width of the result.
+        aspect: Height of a pixel divided by its width.
+
+    Returns:
+        float32 of shape (channels, size, size) in [0, 1].
+    """
     channels = np.moveaxis(pixels, 2, 0) if pixels.ndim == 3 else pixels[None]
-    return np.stack([_resize(_crop(channel), size) for channel in channels])
+    return np.stack([_resize(_crop(channel, aspect), size) for channel in channels])
 
 
-def _crop(channel: np.ndarray) -> np.ndarray:
-    side = min(channel.shape)
-    top, left = ((length - side) // 2 for length in channel.shape)
-    return channel[top : top + side, left : left + side]
+def _crop(channel: np.ndarray, aspect: float) -> np.ndarray:
+    height, width = channel.shape
+    side = min(height * aspect, width)  # in widths of a pixel
+    rows, columns = max(1, round(side / aspect)), max(1, round(side))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return channel[top : top + rows, left : left + columns]
 
 
 def _resize(channel: np.ndarray, size: int) -> np.ndarray:
@@ -76,7 +104,7 @@ def _read_with_pillow(path: Path) -> np.ndarray:
     except LeakpipeError:
         raise
     except UnidentifiedImageError as error:
-        raise LeakpipeError(f"{path}: is not a PNG, JPEG or TIFF image") from error
+        raise LeakpipeError(f"{path}: is not a PNG, JPEG or TIFF image that Pillow reads") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise LeakpipeError(f"{path}: is refused as a decompression bomb: {error}") from error
     except Exception as error:  # decoders raise types of their own for what is damaged
@@ -88,95 +116,38 @@ def _to_array(path: Path, image: Any) -> np.ndarray:
 
     if getattr(image, "n_frames", 1) > 1:
         raise LeakpipeError(f"{path}: holds {image.n_frames} images, expected one")
-    image_format = image.format  # what follows loses it
+    bits, inverted = _describe_samples(path, image)
     image = ImageOps.exif_transpose(image)
+    if bits > 8 and not image.mode.startswith("I"):  # Pillow would cut them to 8 bits
+        raise LeakpipeError(f"{path}: has several channels of {bits} bits, expected 8 bits each or one channel")
+    if bits <= 8 and image.mode not in ("1", "L"):
+        return _to_color(path, image)
+    top = 2 ** max(bits, 8) - 1  # Pillow stretches fewer than 8 bits to 8
+    stored = np.asarray(image if bits > 8 else image.convert("L"))
+    clear = image.info.get("transparency")
+    if clear is not None and (stored == min(clear * top // (2**bits - 1), top)).any():
+        raise LeakpipeError(f"{path}: has transparent pixels, expected opaque ones")
+    levels = stored.astype(np.float32) / np.float32(top)
+    return 1 - levels if inverted else levels
+
+
+def _describe_samples(path: Path, image: Any) -> tuple[int, bool]:
+    """Returns the bits of a sample as the file says, and whether Pillow leaves it to us to invert them."""
+    if image.format == "TIFF":
+        tags = image.tag_v2
+        if set(tags.get(TIFF_SAMPLE_FORMAT, (1,))) != {1}:
+            raise LeakpipeError(f"{path}: holds signed numbers or fractions, expected 1 to 16 bits without a sign")
+        bits = max(tags.get(TIFF_BITS_PER_SAMPLE, (1,)))
+        if bits > 16:
+            raise LeakpipeError(f"{path}: has samples of {bits} bits, expected 1 to 16")
+        return bits, bits > 8 and tags.get(TIFF_PHOTOMETRIC) == WHITE_IS_ZERO
+    raw = str(image.tile[0][3] if image.format == "PNG" else "")  # "L", "I;16B", "P;4"
+    return (1 if raw == "1" else int(("".join(filter(str.isdigit, raw))) or 8)), False
+
+
+def _to_color(path: Path, image: Any) -> np.ndarray:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema()[0] < 255:
             raise LeakpipeError(f"{path}: has transparent pixels, expected opaque ones")
-    if image.mode not in ("1", "L", "RGB", "I", "F") and not image.mode.startswith("I;16"):
-        image = image.convert("RGB")
-    pixels = np.asarray(image)
-    if pixels.dtype == np.bool_:
-        return pixels.astype(np.float32)
-    if pixels.dtype == np.uint8:
-        return pixels.astype(np.float32) / np.float32(255)
-    if pixels.dtype.kind == "u" or (image_format == "PNG" and image.mode == "I"):  # 16 bits
-        return pixels.astype(np.float32) / np.float32(65535)
-    raise LeakpipeError(f"{path}: has pixels of type {pixels.dtype.name}, expected 8 or 16 bits without a sign")
-
-
-def read_dicom(path: Path) -> np.ndarray:
-    """Reads a DICOM image as a viewer would show it (needs the extra `dicom`).
-
-    Gray values are rescaled by slope and intercept (or the modality LUT), then by the first window, or by the smallest
-    and largest value if the file has no window. MONOCHROME1 is inverted, so that larger values are brighter.
-
-    Returns:
-        (height, width) or (height, width, 3), float32 in [0, 1].
-
-    Raises:
-        LeakpipeError: pydicom is missing, or the file cannot be read, holds several images, is larger than Pillow's
-            limit, or holds values that are not finite.
-    """
-    try:
-        import pydicom
-    except ImportError as error:
-        raise LeakpipeError(f"{path}: reading DICOM needs pydicom: pip install 'leakpipe[dicom]'") from error
-    try:
-        dataset = pydicom.dcmread(path)
-        return _to_gray_or_color(path, dataset)
-    except LeakpipeError:
-        raise
-    except Exception as error:  # pydicom and its decoders raise types of their own
-        reason = " ".join(str(error).split())
-        raise LeakpipeError(f"{path}: cannot be read as a DICOM image: {reason}") from error
-
-
-def _to_gray_or_color(path: Path, dataset: Any) -> np.ndarray:
-    from PIL import Image
-    from pydicom.pixels.processing import apply_modality_lut
-    from pydicom.pixels.utils import pixel_array
-
-    frames, rows, columns = int(dataset.get("NumberOfFrames", 1) or 1), int(dataset.Rows), int(dataset.Columns)
-    if frames != 1:
-        raise LeakpipeError(f"{path}: holds {frames} frames, expected one image")
-    if Image.MAX_IMAGE_PIXELS and rows * columns > Image.MAX_IMAGE_PIXELS:
-        raise LeakpipeError(f"{path}: declares {rows}×{columns} pixels, more than {Image.MAX_IMAGE_PIXELS}")
-    interpretation = str(dataset.PhotometricInterpretation)
-    if interpretation not in GRAY + COLOR:
-        raise LeakpipeError(f"{path}: PhotometricInterpretation {interpretation!r}, expected gray, RGB or YBR")
-    if interpretation in COLOR:
-        pixels: np.ndarray = pixel_array(dataset)  # YBR to RGB included
-        return (pixels / np.float32(2 ** int(dataset.BitsStored) - 1)).astype(np.float32)
-    values = np.asarray(apply_modality_lut(pixel_array(dataset), dataset), dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise LeakpipeError(f"{path}: holds values that are not finite (NaN or infinity)")
-    levels = _apply_window(path, dataset, values)
-    return (1 - levels if interpretation == "MONOCHROME1" else levels).astype(np.float32)
-
-
-def _apply_window(path: Path, dataset: Any, values: np.ndarray) -> np.ndarray:
-    """Maps values to [0, 1] by the first window of the file, else by their range (DICOM PS3.3, C.11.2.1)."""
-    center, width = _first(dataset.get("WindowCenter")), _first(dataset.get("WindowWidth"))
-    function = str(dataset.get("VOILUTFunction") or "LINEAR")
-    if center is None or width is None:
-        low, high = values.min(), values.max()
-        return np.zeros_like(values) if low == high else (values - low) / (high - low)
-    smallest = 1 if function == "LINEAR" else 0  # a width must be at least 1 there, above 0 elsewhere
-    if not (np.isfinite(center) and np.isfinite(width) and width >= smallest and width > 0):
-        raise LeakpipeError(f"{path}: window centre {center} and width {width} are not a valid {function} window")
-    if function == "SIGMOID":
-        return np.asarray(1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700))))
-    if function == "LINEAR":
-        center, width = center - 0.5, width - 1
-    if width == 0:
-        return (values > center).astype(np.float64)
-    return ((values - center) / width + 0.5).clip(0, 1)
-
-
-def _first(value: Any) -> float | None:
-    """Returns the first of one or more numbers; None if there is none."""
-    if value is None or value == "":
-        return None
-    return float(value[0] if hasattr(value, "__len__") else value)
+    return np.asarray(image.convert("RGB")).astype(np.float32) / np.float32(255)
