@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test lint drill report ui services services-stop docs lock schema clean
+.PHONY: help reproduce test lint drill fuzz report ui services services-stop docs lock schema clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ lint: $(VENV)/test.installed ## Lint and check types only
 
 drill: $(VENV)/test.installed ## Break runs on purpose and see them mend (docs/reliability.md); some drills need root
 	$(BIN)/python -m tests.drills
+
+fuzz: $(VENV)/test.installed ## Read spoilt inputs of five kinds: INPUTS=100000 takes about an hour
+	LEAKPIPE_FUZZ=$(or $(INPUTS),100000) $(BIN)/pytest -q tests/fuzz
 
 report: $(VENV)/run.installed ## Write Snakemake's own report (DAG, run times, figures) to report.html
 	$(BIN)/snakemake --report report.html

@@ -1,19 +1,24 @@
 """Data sets of image files in class folders: what is listed, chosen, loaded and refused."""
 
+import json
+import os
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from leakpipe.data.datasets import DATASETS
-from leakpipe.data.files import load_dataset, save_dataset
+from leakpipe.data.files import DATASET, load_dataset, load_split, save_dataset
 from leakpipe.data.folders import choose_images, list_images
 from leakpipe.data.image_files import read_image
 from leakpipe.data.images import Contents
 from leakpipe.errors import LeakpipeError
+from leakpipe.files.storage import write_arrays
 from leakpipe.params.data import ImagesParams
 from tests.unit.data_files import noise, of_folder, write_folder, write_image
+from tests.unit.test_dicom_files import write_dicom
 
 FOLDER, COVID = DATASETS["image-folder"], DATASETS["covid-radiography"]
 
@@ -170,3 +175,71 @@ def test_a_missing_folder_is_planned_and_then_named(tmp_path: Path) -> None:
     params = of_folder(tmp_path / "absent")
     assert FOLDER.contents(params) is None
     assert said(params).startswith(f"{tmp_path / 'absent'}: ")
+
+
+def test_dicom_is_found_by_content_and_the_rest_is_counted(root: Path, tmp_path: Path) -> None:
+    for name in ("IM000001", "1.2.840.33", "x.dicom"):
+        write_dicom(root / "clear" / name)
+    for name in ("clear/notes.txt", "opacity/more.txt", "clear/.DS_Store", "labels.csv"):
+        (root / name).write_text("x" * 200)
+    os.mkfifo(root / "clear" / "pipe.png")
+    loaded = FOLDER.load(of_folder(root))
+    assert {"clear/IM000001", "clear/1.2.840.33", "clear/x.dicom"} < set(loaded.names)
+    assert loaded.notes == (
+        f"{root}: 5 files were passed over: 1 hidden (first 'clear/.DS_Store'), 1 no regular file (first "
+        "'clear/pipe.png'), 2 neither named as an image nor DICOM by content (first 'clear/notes.txt'), "
+        "1 beside the folders of classes (first 'labels.csv')",
+    )
+    save_dataset(tmp_path / "images.safetensors", loaded)
+    assert load_dataset(tmp_path / "images.safetensors").notes == loaded.notes
+
+
+def test_an_image_in_a_tenth_of_the_range_is_reported(root: Path) -> None:
+    """Twelve bits in sixteen, which the file does not say: 4095 / 65535."""
+    assert FOLDER.load(of_folder(root)).notes == ()
+    twelve = np.random.default_rng(0).integers(0, 4096, (16, 16)).astype(np.uint16)
+    write_image(root / "clear" / "dark.png", twelve)
+    expected = f"{root}: 1 of 16 images use under 10% of the range from black to white (first 'clear/dark.png')"
+    assert FOLDER.load(of_folder(root)).notes == (expected,)
+
+
+def test_overlays_are_reported(root: Path) -> None:
+    dataset = pydicom.dcmread(write_dicom(root / "clear" / "x.dcm"))
+    dataset.add_new(0x60003000, "OW", bytes(32))
+    dataset.save_as(root / "clear" / "x.dcm")
+    assert "1 of 16 images have a layer of graphics" in FOLDER.load(of_folder(root)).notes[0]
+
+
+@pytest.mark.parametrize("name", [b"new\nline.png", b"\x1b[31m.png", b"latin-\xe9.png"])
+def test_names_that_a_page_or_terminal_cannot_show_are_refused(name: bytes, root: Path) -> None:
+    Path(os.fsdecode(bytes(root / "clear") + b"/" + name)).write_bytes(b"")
+    message = said(of_folder(root))
+    assert "holds control characters or is not Unicode" in message
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("images", np.full((2, 1, 4, 4), 1.5, np.float32), "expected float32 in [0, 1]"),
+        ("images", np.zeros((2, 1, 4, 4), np.float64), "expected float32 in [0, 1]"),
+        ("labels", np.array([0, 2]), "expected int64 from 0 to 1"),
+        ("labels", np.array([0, -1]), "expected int64 from 0 to 1"),
+        ("labels", np.array([0]), "one for each image"),
+    ],
+)
+def test_a_stored_data_set_is_checked(field: str, value: np.ndarray, said: str, tmp_path: Path) -> None:
+    arrays = {"images": np.zeros((2, 1, 4, 4), np.float32), "labels": np.array([0, 1])}
+    write_arrays(tmp_path / "x.safetensors", DATASET, arrays | {field: value}, {"classes": ["a", "b"]})
+    with pytest.raises(LeakpipeError) as raised:
+        load_dataset(tmp_path / "x.safetensors")
+    assert f"tensor {field!r}" in str(raised.value)
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize("wrong", ["12", [1.5], [True], [-1], ["1"], None, {"1": 2}])
+def test_a_split_holds_lists_of_whole_numbers(wrong: object, tmp_path: Path) -> None:
+    content = {"seed": 0, "clients": {"a": [0]}, "validation": [1], "test": [2], "public": wrong}
+    (tmp_path / "split.json").write_text(json.dumps(content))
+    with pytest.raises(LeakpipeError, match="is not a split of a data set"):
+        load_split(tmp_path / "split.json")

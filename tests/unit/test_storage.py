@@ -192,7 +192,7 @@ def test_what_an_aggregate_holds_besides_survives(federation: tuple[Path, Path])
         ({"client": "a", "labels": [0]}, r"KeyError\('schedule'\)"),
         ({"client": "a", "labels": [0, 1], "schedule": [[0]]}, r"companions: 'a': schedule \[\[0\]\] of 2 labels, exp"),
         ({"client": "a", "labels": [], "schedule": []}, r"companions: 'a': schedule \[\] of 0 labels, expected one or"),
-        ({"client": "a", "labels": ["x"], "schedule": [[0]]}, "invalid literal for int.*'x'"),
+        ({"client": "a", "labels": ["x"], "schedule": [[0]]}, "'x', expected a whole number from 0"),
     ],
 )
 def test_companions_that_cannot_be(federation: tuple[Path, Path], entry: dict[str, object], said: str) -> None:
@@ -279,3 +279,31 @@ def test_data_files_that_lack_something(tmp_path: Path) -> None:
         load_split(tmp_path / "split.json")
     save_priors(tmp_path / "p.safetensors", {"all": np.zeros((1, 8, 8), np.float32)}, seed=4)
     assert load_priors(tmp_path / "p.safetensors")[1] == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"seed": 1, "seed": 2}', "'seed' is there twice"),
+        ('{"seed": NaN}', "NaN is not a number of JSON"),
+        ('{"a":' + "[" * 100_000, "maximum recursion depth exceeded"),
+        ('{"a": ' + "9" * 5000 + "}", "Exceeds the limit"),
+        ("\ufeff{}", "Unexpected UTF-8 BOM"),
+        ("[]", "expected a JSON object, got list"),
+    ],
+)
+def test_json_that_says_two_things_or_too_much_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(LeakpipeError, match=said):
+        read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("metadata", [None, [], "x", 3])
+def test_metadata_must_be_an_object(metadata: object, stored: Path) -> None:
+    edit_sidecar(stored, metadata=metadata)
+    assert refused(stored).endswith(f"x.json: metadata: {metadata!r}, expected an object")
+
+
+def test_complex_numbers_must_be_finite(tmp_path: Path) -> None:
+    with pytest.raises(LeakpipeError, match="not finite"):
+        write_arrays(tmp_path / "x.safetensors", "test/kind", {"a": np.array([1j * np.inf])}, {})

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from leakpipe.files.storage import read_arrays, require_array, write_arrays
+from leakpipe.errors import LeakpipeError
+from leakpipe.files.storage import read_arrays, require_array, require_whole, sidecar_path, write_arrays
 
 RECONSTRUCTION = "leakpipe/reconstruction"
 
@@ -46,12 +47,17 @@ class StoredReconstruction:
 
 
 def load_reconstruction(path: Path) -> StoredReconstruction:
-    """Read a reconstruction."""
+    """Reads a reconstruction; `LeakpipeError` names the file whose content is not one."""
     arrays, metadata = read_arrays(path, RECONSTRUCTION)
-    return StoredReconstruction(
-        images=require_array(path, arrays, "images", 4),
-        labels=require_array(path, arrays, "labels", 1),
-        prior=require_array(path, arrays, "prior", 4),
-        cell=metadata["cell"],
-        iterations=metadata["iterations"],
-    )
+    images, prior = require_array(path, arrays, "images", 4), require_array(path, arrays, "prior", 4)
+    labels = require_array(path, arrays, "labels", 1)
+    if images.shape != prior.shape or len(images) != len(labels):
+        raise LeakpipeError(
+            f"{path}: images {images.shape}, prior {prior.shape} and labels {labels.shape} do not belong together"
+        )
+    try:
+        return StoredReconstruction(
+            images, labels, prior, dict(metadata["cell"]), require_whole(metadata["iterations"])
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise LeakpipeError(f"{sidecar_path(path)}: metadata does not describe a reconstruction: {error!r}") from error

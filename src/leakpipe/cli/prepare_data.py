@@ -24,4 +24,6 @@ def prepare_data(images: dict[str, Any], out: Path, record: Path | None, labels:
         params = parse_section(ImagesParams, images, source="--images", known={DATASETS.kind: DATASETS})
         loaded = DATASETS[params.dataset].load(params)
         save_dataset(out, loaded)
+        for note in loaded.notes:
+            click.echo(note, err=True)
         run.metrics["images"] = len(loaded.images)

@@ -54,7 +54,7 @@ def _read_entries(where: str, entries: object) -> Iterator[Listed]:
     for position, entry in enumerate(entries):
         at = f"{where}[{position}]"
         match entry:
-            case {"image": str(image), "label": [int(label)] | int(label)}:
+            case {"image": str(image), "label": [int(label)] | int(label)} if not isinstance(label, bool):
                 if PurePosixPath(image).is_absolute() or ".." in PureWindowsPath(image).parts:
                     raise LeakpipeError(f"{at}.image: {image!r} leaves the data set's folder")
                 yield Listed(PurePosixPath(image).as_posix(), label, at)

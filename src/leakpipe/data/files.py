@@ -4,6 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from leakpipe.data.images import LabeledImages
 from leakpipe.data.partition import Split
 from leakpipe.data.phantom import BurnedText
@@ -26,16 +28,23 @@ def save_dataset(path: Path, dataset: LabeledImages) -> None:
     arrays = {"images": dataset.images, "labels": dataset.labels}
     texts = {"texts": [[asdict(text) for text in held] for held in dataset.texts]} if dataset.texts else {}
     names = {"names": list(dataset.names)} if dataset.names else {}
-    write_arrays(path, DATASET, arrays, {"classes": list(dataset.classes), **texts, **names})
+    notes = {"notes": list(dataset.notes)} if dataset.notes else {}
+    write_arrays(path, DATASET, arrays, {"classes": list(dataset.classes), **texts, **names, **notes})
 
 
 def load_dataset(path: Path) -> LabeledImages:
     """Reads what `save_dataset` wrote; `LeakpipeError` names the field that is wrong."""
     arrays, metadata = read_arrays(path, DATASET)
     sidecar = sidecar_path(path)
-    classes = _require_list(sidecar, "classes", metadata.get("classes"))
+    classes = _require_names(sidecar, "classes", metadata.get("classes"))
     images, labels = require_array(path, arrays, "images", 4), require_array(path, arrays, "labels", 1)
-    names, texts = (_require_list(sidecar, field, metadata.get(field, []), len(images)) for field in ("names", "texts"))
+    if images.dtype != np.float32 or images.size == 0 or images.min() < 0 or images.max() > 1:
+        raise LeakpipeError(f"{path}: tensor 'images': expected float32 in [0, 1]")
+    if labels.dtype != np.int64 or len(labels) != len(images) or labels.min() < 0 or labels.max() >= len(classes):
+        raise LeakpipeError(f"{path}: tensor 'labels': expected int64 from 0 to {len(classes) - 1}, one for each image")
+    notes = _require_names(sidecar, "notes", metadata.get("notes", []))
+    names = _require_names(sidecar, "names", metadata.get("names", []), len(images))
+    texts = _require_list(sidecar, "texts", metadata.get("texts", []), len(images))
     for number, held in enumerate(texts):
         try:
             texts[number] = tuple(BurnedText(**text) for text in held)
@@ -43,7 +52,14 @@ def load_dataset(path: Path) -> LabeledImages:
                 text.cut_cells(images[number])
         except (TypeError, LeakpipeError) as error:
             raise LeakpipeError(f"{sidecar}: metadata.texts.{number}: {error}") from error
-    return LabeledImages(images, labels, tuple(map(str, classes)), tuple(texts), tuple(map(str, names)))
+    return LabeledImages(images, labels, classes, tuple(texts), names, notes)
+
+
+def _require_names(path: Path, field: str, found: object, length: int | None = None) -> tuple[str, ...]:
+    names = _require_list(path, field, found, length)
+    if not all(isinstance(name, str) for name in names):
+        raise LeakpipeError(f"{path}: metadata.{field}: {str(names)[:60]}, expected a list of names")
+    return tuple(names)
 
 
 def _require_list(path: Path, field: str, found: object, length: int | None = None) -> list[Any]:

@@ -4,8 +4,9 @@ Nothing outside a data set's folder is read: a link that leaves it is refused.
 """
 
 import os
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,10 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.params.data import ImagesParams
 from leakpipe.randomness import derive_seed
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
+HIDDEN, NO_FILE, OTHER = "hidden", "no regular file", "neither named as an image nor DICOM by content"
+BESIDE_CLASSES = "beside the folders of classes"
+NARROW = 0.1  # of the range from black to white: an image that uses less is reported
 
 
 def data_folder() -> Path:
@@ -37,51 +41,82 @@ class ImageFolder:
         classes: Class names by label.
         names: Paths relative to `root`, with `/`, sorted by class and then by name.
         labels: Label of each image.
+        passed_over: Files and hidden folders that are no images, by the reason.
     """
 
     root: Path
     classes: tuple[str, ...]
     names: tuple[str, ...]
     labels: tuple[int, ...]
+    passed_over: Mapping[str, Sequence[str]]
+
+    def describe_rest(self) -> str:
+        """Returns a sentence that counts what was passed over; "" if nothing was."""
+        reasons = [
+            f"{len(names)} {reason} (first {min(names)!r})" for reason, names in self.passed_over.items() if names
+        ]
+        total = sum(map(len, self.passed_over.values()))
+        return f"{self.root}: {total} files were passed over: {', '.join(reasons)}" if total else ""
 
 
 def list_images(root: Path, classes: Sequence[str], *, inside: str = "") -> ImageFolder:
-    """Lists the images in `<root>/<class>/<inside>`, at any depth; hidden and other files are ignored.
+    """Lists the images in `<root>/<class>/<inside>`, at any depth, by their names or as DICOM by content.
 
     Raises:
-        LeakpipeError: A class has no folder or no image, or a link leads out of `root` or to a folder.
+        LeakpipeError: A class has no folder or no image, a folder cannot be read, a link leads out of `root` or to a
+            folder, or a name holds control characters or is not Unicode.
     """
     names: list[str] = []
     labels: list[int] = []
+    passed_over: dict[str, list[str]] = {reason: [] for reason in (HIDDEN, NO_FILE, OTHER)}
     for label, name in enumerate(classes):
         folder = root / name / inside
         if not folder.is_dir():
             raise LeakpipeError(f"{folder}: the folder of class {name!r} is missing")
-        found = sorted(path.relative_to(root).as_posix() for path in _walk(root, folder))
+        found = sorted(path.relative_to(root).as_posix() for path in _walk(root, folder, passed_over))
         if not found:
             raise LeakpipeError(f"{folder}: class {name!r} is empty, expected images ({', '.join(SUFFIXES)})")
         names += found
         labels += [label] * len(found)
-    return ImageFolder(root, tuple(classes), tuple(names), tuple(labels))
+    return ImageFolder(root, tuple(classes), tuple(names), tuple(labels), passed_over)
 
 
-def _walk(root: Path, folder: Path) -> list[Path]:
+def _walk(root: Path, folder: Path, passed_over: Mapping[str, list[str]]) -> list[Path]:
+    from leakpipe.data.image_files import is_dicom
+
     _refuse_link_out(root, folder)
     found: list[Path] = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            path = Path(entry.path)
-            if entry.name.startswith("."):
-                continue
-            if entry.is_symlink():
-                _refuse_link_out(root, path)
-                if entry.is_dir():
-                    raise LeakpipeError(f"{path}: links to folders are not followed; put the images themselves there")
+    for entry in _scan(folder):
+        path = Path(entry.path)
+        reason = HIDDEN if entry.name.startswith(".") else ""
+        if not reason and entry.is_symlink():
+            _refuse_link_out(root, path)
             if entry.is_dir():
-                found += _walk(root, path)
-            elif path.suffix.lower() in SUFFIXES:
-                found.append(path)
+                raise LeakpipeError(f"{path}: links to folders are not followed; put the images themselves there")
+        if not reason and entry.is_dir():
+            found += _walk(root, path, passed_over)
+            continue
+        reason = reason or ("" if entry.is_file() else NO_FILE)  # a pipe would be waited for
+        reason = reason or ("" if path.suffix.lower() in SUFFIXES or is_dicom(path) else OTHER)
+        if reason:
+            passed_over[reason].append(path.relative_to(root).as_posix())
+        else:
+            found.append(path)
     return found
+
+
+def _scan(folder: Path) -> list["os.DirEntry[str]"]:
+    try:
+        with os.scandir(folder) as listed:
+            entries = list(listed)
+    except OSError as error:
+        raise LeakpipeError(f"{folder}: cannot be listed: {error.strerror or error}") from error
+    for entry in entries:  # names end up in tables, pages and terminals
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in entry.name):
+            raise LeakpipeError(
+                f"{folder}: the name {entry.name!a} holds control characters or is not Unicode; rename the file"
+            )
+    return entries
 
 
 def _refuse_link_out(root: Path, path: Path) -> None:
@@ -117,7 +152,7 @@ def choose_images(labels: Sequence[int], limit: int | None, *, kept: Collection[
 
 
 def load_images(folder: ImageFolder, params: ImagesParams, *, color: bool, kept: Collection[str] = ()) -> LabeledImages:
-    """Reads the chosen images of a folder.
+    """Reads the chosen images of a folder, with notes on what was passed over and what may have been read wrongly.
 
     Args:
         color: Whether to return three channels instead of one.
@@ -126,26 +161,44 @@ def load_images(folder: ImageFolder, params: ImagesParams, *, color: bool, kept:
     Raises:
         LeakpipeError: An image cannot be read; the message names it.
     """
-    from leakpipe.data.image_files import read_image
+    from leakpipe.data.dicom_files import has_overlay
+    from leakpipe.data.image_files import is_dicom, read_image
 
     wanted = set(kept)
     chosen = choose_images(
         folder.labels, params.images, kept={index for index, name in enumerate(folder.names) if name in wanted}
     )
     images = np.empty((len(chosen), 3 if color else 1, params.image_size, params.image_size), np.float32)
+    overlays: list[str] = []
     for position, index in enumerate(chosen):
-        images[position] = read_image(folder.root / folder.names[index], size=params.image_size, color=color)
+        path = folder.root / folder.names[index]
+        images[position] = read_image(path, size=params.image_size, color=color)
+        if is_dicom(path) and has_overlay(path):
+            overlays.append(folder.names[index])
     labels = np.array([folder.labels[index] for index in chosen], dtype=np.int64)
     names = tuple(folder.names[index] for index in chosen)
-    return LabeledImages(images, labels, folder.classes, names=names)
+    narrow = [name for name, image in zip(names, images, strict=True) if np.ptp(image) < NARROW]
+    notes = (
+        folder.describe_rest(),
+        _note(folder.root, narrow, len(names), f"use under {NARROW:.0%} of the range from black to white"),
+        _note(folder.root, overlays, len(names), "have a layer of graphics (DICOM overlay), which is not drawn"),
+    )
+    return LabeledImages(images, labels, folder.classes, names=names, notes=tuple(filter(None, notes)))
+
+
+def _note(root: Path, names: Sequence[str], total: int, what: str) -> str:
+    return f"{root}: {len(names)} of {total} images {what} (first {names[0]!r})" if names else ""
 
 
 def _list_class_folders(root: Path, params: ImagesParams) -> ImageFolder:
-    folders = (path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    entries = _scan(root)
+    folders = (entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     classes = params.classes or tuple(sorted(folders))
     if len(classes) < 2:
         raise LeakpipeError(f"{root}: has {len(classes)} class folders, expected at least two")
-    return list_images(root, classes)
+    listed = list_images(root, classes)
+    beside = [entry.name for entry in entries if not entry.is_dir()]
+    return replace(listed, passed_over={**listed.passed_over, BESIDE_CLASSES: beside})
 
 
 def _contents(params: ImagesParams) -> Contents | None:

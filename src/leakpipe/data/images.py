@@ -19,6 +19,7 @@ class LabeledImages:
         classes: Class names by label.
         texts: Text burned into each image; empty if no image has any.
         names: Path of each image in the data set's folder, with `/`; empty if the images are not files.
+        notes: Sentences on what was not read, or may have been read otherwise than meant.
     """
 
     images: np.ndarray
@@ -26,6 +27,7 @@ class LabeledImages:
     classes: tuple[str, ...]
     texts: tuple[tuple[BurnedText, ...], ...] = ()
     names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def texts_of(self, image: int) -> tuple[BurnedText, ...]:
         """Returns the texts burned into one image."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from leakpipe.client.local_update import LocalSettings
 from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
-from leakpipe.files.storage import read_arrays, sidecar_path, write_arrays
+from leakpipe.files.storage import read_arrays, require_whole, sidecar_path, write_arrays
 from leakpipe.models.state import ModelState, build_module, shared_part
 from leakpipe.params.models import ArchitectureParams, ModelParams
 from leakpipe.params.training import TrainingParams
@@ -74,8 +74,10 @@ def load_model(path: Path) -> ModelState:
     arrays, metadata = read_arrays(path, MODEL)
     try:
         params = ArchitectureParams.model_validate(metadata["model"])
-        module = build_module(params, classes=int(metadata["classes"]), image_size=int(metadata["image_size"]))
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        module = build_module(
+            params, classes=require_whole(metadata["classes"]), image_size=require_whole(metadata["image_size"])
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError, ValidationError) as error:
         raise LeakpipeError(f"{sidecar_path(path)}: metadata does not describe a model: {error!r}") from error
     return _from_arrays(path, arrays, ModelState.of(module))
 
@@ -116,10 +118,10 @@ def load_update(path: Path, state: ModelState) -> StoredUpdate:
     exact = {name: torch.from_numpy(granted[name]) for name in state.statistics if name in granted}
     try:
         return StoredUpdate(
-            update=ClientUpdate(held.weights, held.statistics, steps=int(metadata["steps"])),
+            update=ClientUpdate(held.weights, held.statistics, steps=require_whole(metadata["steps"])),
             cell=dict(metadata["cell"]),
-            schedule=[[int(position) for position in step] for step in metadata["schedule"]],
-            labels=[int(label) for label in metadata["labels"]],
+            schedule=[list(map(require_whole, step)) for step in metadata["schedule"]],
+            labels=list(map(require_whole, metadata["labels"])),
             settings=LocalSettings(
                 learning_rate=float(metadata["learning_rate"]),
                 batch_norm_momentum=float(metadata["batch_norm_momentum"]),
@@ -128,14 +130,14 @@ def load_update(path: Path, state: ModelState) -> StoredUpdate:
             exact_statistics=exact,
             cohort=[_read_member(entry) for entry in metadata.get("companions", [])],
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise LeakpipeError(f"{sidecar_path(path)}: metadata does not describe an update: {error!r}") from error
 
 
 def _read_member(entry: Mapping[str, Any]) -> CohortMember:
     """Reads a member of a cohort; raises `ValueError` if its schedule does not cover exactly its labelled images."""
-    schedule = [[int(position) for position in step] for step in entry["schedule"]]
-    labels = [int(label) for label in entry["labels"]]
+    schedule = [list(map(require_whole, step)) for step in entry["schedule"]]
+    labels = list(map(require_whole, entry["labels"]))
     if not labels or {position for step in schedule for position in step} != set(range(len(labels))):
         found = f"schedule {schedule} of {len(labels)} labels"
         raise ValueError(f"companions: {entry['client']!r}: {found}, expected one or more, and the positions of all")

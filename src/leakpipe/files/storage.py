@@ -8,12 +8,13 @@ Arrays are numpy's, so reading needs no torch.
 import glob
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import numpy as np
 from safetensors.numpy import load, save
@@ -73,21 +74,49 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes JSON atomically; NaN and infinity raise `ValueError`."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_text(path, _to_text(content))
+
+
+def _to_text(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object; raises `LeakpipeError` if the file is missing or holds none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(
+            path.read_text(encoding="utf-8"),
+            object_pairs_hook=_refuse_repetition,
+            parse_constant=_refuse_constant,
+            parse_float=_read_finite,
+        )
     except OSError as error:
         raise LeakpipeError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LeakpipeError(f"{path}: is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise LeakpipeError(f"{path}: expected a JSON object, got {type(content).__name__}")
     note_read(path)
     return content
+
+
+def _refuse_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns a JSON object; Python alone would keep the last of two values under one key."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return content
+
+
+def _read_finite(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(f"{text[:20]} is larger than floating-point numbers can be")
+    return float(text)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number of JSON")
 
 
 def sidecar_path(path: Path) -> Path:
@@ -118,9 +147,10 @@ def write_arrays(path: Path, kind: str, arrays: Mapping[str, np.ndarray], metada
         "tensors": _describe(contiguous),
         "metadata": dict(metadata),
     }
+    description = _to_text(sidecar)  # before anything is written: it may not be JSON
     with write_atomically(path, sha256=sha256) as stream:
         stream.write(content)
-    write_json(sidecar_path(path), sidecar)
+    write_text(sidecar_path(path), description)
 
 
 def read_arrays(path: Path, kind: str) -> tuple[Arrays, dict[str, Any]]:
@@ -149,7 +179,10 @@ def read_arrays(path: Path, kind: str) -> tuple[Arrays, dict[str, Any]]:
         raise LeakpipeError(f"{path}: tensors differ from those listed in {sidecar_path(path).name}")
     _check_finite(path, arrays)
     note_read(path, sha256)
-    return arrays, sidecar["metadata"]
+    metadata = sidecar.get("metadata")
+    if not isinstance(metadata, dict):
+        raise LeakpipeError(f"{sidecar_path(path)}: metadata: {metadata!r}, expected an object")
+    return arrays, metadata
 
 
 def require_array(path: Path, arrays: Mapping[str, np.ndarray], name: str, dimensions: int) -> np.ndarray:
@@ -159,10 +192,17 @@ def require_array(path: Path, arrays: Mapping[str, np.ndarray], name: str, dimen
     return arrays[name]
 
 
+def require_whole(value: object) -> int:
+    """Returns a whole number from 0 of a sidecar; raises `TypeError` for all else (`int` would cut fractions off)."""
+    if type(value) is not int or value < 0:  # True is one for isinstance
+        raise TypeError(f"{str(value)[:40]!r}, expected a whole number from 0")
+    return value
+
+
 def require_seed(path: Path, content: Mapping[str, Any]) -> int:
     """Returns the seed that a file says it is of; `LeakpipeError` if it says none."""
     seed = content.get("seed")
-    if not isinstance(seed, int):
+    if type(seed) is not int:  # True is one for isinstance
         raise LeakpipeError(f"{path}: seed: {seed!r}, expected a whole number")
     return seed
 
@@ -173,5 +213,5 @@ def _describe(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
 
 def _check_finite(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     for name, array in arrays.items():
-        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+        if np.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
             raise LeakpipeError(f"{path}: tensor {name!r} holds values that are not finite (NaN or infinity)")

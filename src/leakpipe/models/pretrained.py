@@ -5,6 +5,7 @@ Files of tensors (`.pth`, `.safetensors`) are read without running any code that
 
 import hashlib
 import io
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from leakpipe.models.weights import WEIGHTS
 from leakpipe.params.models import ArchitectureParams
 
 NESTED = ("state_dict", "model")  # keys under which training scripts store the weights among other things
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def pretrained_state(params: ArchitectureParams, weights: str, module: nn.Module, *, seed: int) -> ModelState:
@@ -68,9 +70,15 @@ def take_tensors(state: ModelState, tensors: Tensors, *, source: str) -> ModelSt
         if given[name].shape != wanted.shape:
             shapes = f"shape {tuple(given[name].shape)}, expected {tuple(wanted.shape)}"
             raise LeakpipeError(f"{source}: tensor {name!r} has {shapes}")
-        if not torch.isfinite(given[name]).all():
-            raise LeakpipeError(f"{source}: tensor {name!r} holds values that are not finite (NaN or infinity)")
+        if given[name].dtype not in FLOATS or given[name].layout != torch.strided or given[name].is_meta:
+            kind = str(given[name].dtype).removeprefix("torch.")
+            raise LeakpipeError(
+                f"{source}: tensor {name!r} holds {kind}, expected dense floating-point numbers; dequantize what "
+                "is quantized"
+            )
         taken[name] = given[name].to(wanted.dtype)
+        if not torch.isfinite(taken[name]).all():  # or become so, where float64 is more than float32 can be
+            raise LeakpipeError(f"{source}: tensor {name!r} holds values that are not finite (NaN or infinity)")
     return state.replacing(taken)
 
 
@@ -106,12 +114,21 @@ def _parse_tensors(content: bytes, path: Path) -> Tensors:
         if path.suffix == ".safetensors":
             return load(content)
         found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise LeakpipeError(
+            f"{path}: holds more than tensors and plain containers, or is damaged; code in it is not run; save it "
+            "again by torch.save(model.state_dict(), path)"
+        ) from error
     except Exception as error:  # both raise many types, some of their own
-        reason = " ".join(str(error).split())[:120]
-        raise LeakpipeError(f"{path}: is not a file of tensors: {type(error).__name__}: {reason}") from error
+        kind = "safetensors" if path.suffix == ".safetensors" else "torch"
+        raise LeakpipeError(f"{path}: is damaged or not a file that {kind} saved tensors in") from error
     for name in NESTED:
         if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
             found = found[name]
-    if not (isinstance(found, Mapping) and found and all(isinstance(value, Tensor) for value in found.values())):
+    if not (isinstance(found, Mapping) and found and all(map(_is_named_tensor, *zip(*found.items(), strict=True)))):
         raise LeakpipeError(f"{path}: expected tensors by name, as `module.state_dict()` returns them")
     return found
+
+
+def _is_named_tensor(name: object, value: object) -> bool:
+    return isinstance(name, str) and isinstance(value, Tensor)

@@ -1,0 +1,18 @@
+"""How many inputs: few and always the same ones in the ordinary test run, `LEAKPIPE_FUZZ` new ones in `make fuzz`."""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+TESTS = 11
+FEW = 330  # inputs of all tests together
+settings.register_profile(
+    "leakpipe",
+    max_examples=max(1, int(os.environ.get("LEAKPIPE_FUZZ", FEW)) // TESTS),
+    derandomize="LEAKPIPE_FUZZ" not in os.environ,
+    database=None,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("leakpipe")

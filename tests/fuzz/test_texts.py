@@ -1,0 +1,81 @@
+"""params.yaml, data lists and splits."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leakpipe.data.datalists import PARTS, read_datalist
+from leakpipe.data.files import load_split
+from leakpipe.errors import LeakpipeError
+from leakpipe.experiment import load_params
+from tests.conftest import PROJECT
+from tests.fuzz.changes import damaged, edited, refused, same
+
+PARAMS = (PROJECT / "params.yaml").read_text(encoding="utf-8")
+ENTRY = {"image": "a/b.png", "label": [1]}
+LISTS = {"training": [ENTRY, {"image": "a/c.png", "label": 0}], "validation": [], "testing": [ENTRY], "other": 3}
+SPLIT = {"seed": 3, "clients": {"a": [1, 2], "b": [0]}, "validation": [3], "test": [4], "public": [5, 6]}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("texts")
+
+
+def keeps(read: Any, written: Any) -> bool:
+    """Whether what was read holds every value that was written; defaults may have come in, for null too."""
+    if isinstance(written, dict) and isinstance(read, dict):
+        return all(key in read and keeps(read[key], value) for key, value in written.items())
+    if isinstance(written, list) and isinstance(read, list):
+        return len(written) == len(read) and all(map(keeps, read, written))
+    return written is None or same(read, written)
+
+
+@given(data=st.data())
+def test_params(folder: Path, data: st.DataObject) -> None:
+    path = folder / "params.yaml"
+    if data.draw(st.booleans()):
+        text = yaml.safe_dump(data.draw(edited(yaml.safe_load(PARAMS)))).encode()
+    else:
+        text = data.draw(damaged(PARAMS.encode()))
+    path.write_bytes(text)
+    found = refused(lambda: load_params(path))
+    if isinstance(found, LeakpipeError):
+        return
+    for section, written in yaml.safe_load(text).items():
+        assert keeps(found.model_dump(mode="json")[section], written), section
+
+
+@given(data=st.data())
+def test_datalists(folder: Path, data: st.DataObject) -> None:
+    path = folder / "site-1.json"
+    text = json.dumps(data.draw(edited(LISTS))).encode()
+    path.write_bytes(data.draw(damaged(text)) if data.draw(st.booleans()) else text)
+    found = refused(lambda: read_datalist(path))
+    if isinstance(found, LeakpipeError):
+        return
+    content = json.loads(path.read_bytes())
+    for part in PARTS:
+        written = [(entry["image"], entry["label"]) for entry in content.get(part, [])]
+        assert len(written) == len(found[part])
+        for (image, label), entry in zip(written, found[part], strict=True):
+            assert Path(image) == Path(entry.image)
+            assert same(entry.label, label[0] if isinstance(label, list) else label)
+
+
+@given(data=st.data())
+def test_splits(folder: Path, data: st.DataObject) -> None:
+    path = folder / "split.json"
+    text = json.dumps(data.draw(edited(SPLIT))).encode()
+    path.write_bytes(data.draw(damaged(text)) if data.draw(st.booleans()) else text)
+    found = refused(lambda: load_split(path))
+    if not isinstance(found, LeakpipeError):
+        split, seed = found
+        content = json.loads(path.read_bytes())
+        kept = {name: content[name] for name in ("seed", "clients", "validation", "test", "public")}
+        assert same({"seed": seed, **split.to_json()}, kept)
