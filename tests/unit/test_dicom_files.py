@@ -355,7 +355,7 @@ def test_a_missing_decoder_is_named(syntax: str, tmp_path: Path, monkeypatch: py
     dataset.save_as(path)
     message = said(path)
     assert message.startswith("is compressed as JPEG")
-    assert message.endswith("needs the package python-gdcm: pip install python-gdcm")
+    assert message.endswith("needs the package python-gdcm: pip install 'leakpipe[dicom]'")
 
 
 def test_jpeg_ls_is_read_by_the_package_that_the_message_names(tmp_path: Path) -> None:
