@@ -192,7 +192,7 @@ def test_wrapped_nested_and_headless_tensors_and_global_models_are_found(tmp_pat
         (lambda t: t.update({"features.1.bias": torch.ones(4, dtype=torch.int8)}), "'features.1.bias' holds int8"),
         (lambda t: t.update({"features.1.bias": torch.ones(4, dtype=torch.bool)}), "'features.1.bias' holds bool"),
         (lambda t: t.update({"features.1.bias": torch.ones(4) * 1j}), "'features.1.bias' holds complex64"),
-        (lambda t: t.update({"module.features.1.bias": torch.ones(4)}), "'features.1.bias' is there twice"),
+        (lambda t: t.update({"module.features.1.bias": torch.ones(4)}), "'module.features.1.bias' is not one of"),
     ],
     ids=[
         *("missing", "no statistics", "unknown", "shape", "not finite", "too large", "int8", "bool"),
