@@ -161,7 +161,8 @@ def _decode(path: Path, dataset: Any) -> np.ndarray:
     syntax = dataset.file_meta.TransferSyntaxUID
     if not get_decoder(syntax).is_available:
         raise LeakpipeError(
-            f"{path}: is compressed as {syntax.name}; reading it needs the package python-gdcm: pip install 'leakpipe[dicom]'"
+            f"{path}: is compressed as {syntax.name}; reading it needs the package python-gdcm: "
+            "pip install 'leakpipe[dicom]'"
         )
     bits, high = int(dataset.BitsStored), int(dataset.get("HighBit", dataset.BitsStored - 1))
     if high != bits - 1 or not 1 <= bits <= int(dataset.BitsAllocated):

@@ -100,7 +100,7 @@ def _load(params: ImagesParams) -> LabeledImages:
                 raise LeakpipeError(f"{path}: label {worst} is out of range, expected 0 to {len(classes) - 1}")
             chosen = choose_images(labels.tolist(), params.images)
             images = _read_images(archive, np.array(chosen), params.image_size, stored=size)
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError, MemoryError) as error:
         raise LeakpipeError(f"{path}: is damaged or not a file of MedMNIST: {error}") from error
     return LabeledImages(images, labels[chosen], classes)
 

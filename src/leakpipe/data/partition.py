@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.files.storage import require_whole
+from leakpipe.files.storage import require_wholes
 from leakpipe.params.data import DataParams
 from leakpipe.params.federation import ClientParams
 from leakpipe.randomness import derive_seed
@@ -35,8 +35,8 @@ class Split:
     def from_json(cls, content: Mapping[str, Any], *, source: str) -> "Split":
         """Parses what `to_json` returned; `LeakpipeError` names `source` and the field that is missing or wrong."""
         try:
-            clients = {str(name): _parse_indices(indices) for name, indices in content["clients"].items()}
-            parts = {part: _parse_indices(content[part]) for part in ("validation", "test", "public")}
+            clients = {str(name): require_wholes(indices) for name, indices in content["clients"].items()}
+            parts = {part: require_wholes(content[part]) for part in ("validation", "test", "public")}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise LeakpipeError(f"{source}: is not a split of a data set: {error!r}") from error
         return cls(clients=clients, **parts)

@@ -13,7 +13,15 @@ from torch import Tensor
 from leakpipe.client.local_update import LocalSettings
 from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
-from leakpipe.files.storage import read_arrays, require_whole, sidecar_path, write_arrays
+from leakpipe.files.storage import (
+    read_arrays,
+    require_number,
+    require_object,
+    require_whole,
+    require_wholes,
+    sidecar_path,
+    write_arrays,
+)
 from leakpipe.models.custom import build_custom
 from leakpipe.models.state import ModelState, build_module, shared_part
 from leakpipe.params.models import ArchitectureParams
@@ -141,12 +149,12 @@ def load_update(path: Path, state: ModelState) -> StoredUpdate:
     try:
         return StoredUpdate(
             update=ClientUpdate(held.weights, held.statistics, require_whole(metadata["steps"]), removed),
-            cell=dict(metadata["cell"]),
-            schedule=[list(map(require_whole, step)) for step in metadata["schedule"]],
-            labels=list(map(require_whole, metadata["labels"])),
+            cell=require_object(metadata["cell"]),
+            schedule=_read_schedule(metadata["schedule"]),
+            labels=list(require_wholes(metadata["labels"])),
             settings=LocalSettings(
-                learning_rate=float(metadata["learning_rate"]),
-                batch_norm_momentum=float(metadata["batch_norm_momentum"]),
+                learning_rate=require_number(metadata["learning_rate"]),
+                batch_norm_momentum=require_number(metadata["batch_norm_momentum"]),
                 training=TrainingParams.model_validate(metadata.get("training", {})),
             ),
             exact_statistics=exact,
@@ -156,10 +164,15 @@ def load_update(path: Path, state: ModelState) -> StoredUpdate:
         raise LeakpipeError(f"{sidecar_path(path)}: metadata does not describe an update: {error!r}") from error
 
 
+def _read_schedule(found: object) -> list[list[int]]:
+    if not isinstance(found, list):
+        raise TypeError(f"schedule: {str(found)[:40]!r}, expected a list of steps")
+    return [list(require_wholes(step)) for step in found]
+
+
 def _read_member(entry: Mapping[str, Any]) -> CohortMember:
     """Reads a member of a cohort; raises `ValueError` if its schedule does not cover exactly its labelled images."""
-    schedule = [list(map(require_whole, step)) for step in entry["schedule"]]
-    labels = list(map(require_whole, entry["labels"]))
+    schedule, labels = _read_schedule(entry["schedule"]), list(require_wholes(entry["labels"]))
     if not labels or {position for step in schedule for position in step} != set(range(len(labels))):
         found = f"schedule {schedule} of {len(labels)} labels"
         raise ValueError(f"companions: {entry['client']!r}: {found}, expected one or more, and the positions of all")

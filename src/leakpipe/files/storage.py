@@ -199,6 +199,27 @@ def require_whole(value: object) -> int:
     return value
 
 
+def require_wholes(value: object) -> tuple[int, ...]:
+    """Returns the whole numbers of a list; raises `TypeError` for all else (empty text would pass for none)."""
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"{str(value)[:40]!r}, expected a list")
+    return tuple(map(require_whole, value))
+
+
+def require_object(value: object) -> dict[str, Any]:
+    """Returns an object of a sidecar; raises `TypeError` for all else (`dict` would take an empty list)."""
+    if not isinstance(value, dict):
+        raise TypeError(f"{str(value)[:40]!r}, expected an object")
+    return value
+
+
+def require_number(value: object) -> float:
+    """Returns a number of a sidecar; raises `TypeError` for all else (`float` would take text and true)."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{str(value)[:40]!r}, expected a number")
+    return float(value)
+
+
 def require_seed(path: Path, content: Mapping[str, Any]) -> int:
     """Returns the seed that a file says it is of; `LeakpipeError` if it says none."""
     seed = content.get("seed")

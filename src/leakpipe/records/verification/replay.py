@@ -124,10 +124,11 @@ def _link_inputs(results: Results, record: Record, folder: Path) -> None:
 
 
 def _run(command: Sequence[str], folder: Path, *, source: Path) -> None:
-    """Runs this code's `leakpipe` in `folder` and shows its progress."""
-    paths = [str(ROOT.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    """Runs this code's `leakpipe` in `folder` and shows its progress; never code from there (a linked `torch.py`)."""
+    inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    paths = [str(ROOT.parent), *(str(Path(path).absolute()) for path in inherited if path)]
     done = subprocess.run(
-        [sys.executable, "-m", "leakpipe", *command],
+        [sys.executable, "-P", "-m", "leakpipe", *command],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         stdout=subprocess.DEVNULL,
