@@ -42,12 +42,6 @@ class Split:
         return cls(clients=clients, **parts)
 
 
-def _parse_indices(found: object) -> tuple[int, ...]:
-    if not isinstance(found, list | tuple):
-        raise TypeError(f"{str(found)[:40]!r}, expected a list")
-    return tuple(map(require_whole, found))
-
-
 def split_dataset(
     labels: np.ndarray,
     class_names: Sequence[str],
