@@ -1,6 +1,7 @@
 """The audit: what it reads, which attacks it chooses, and what it may conclude."""
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from click.testing import CliRunner
 from scipy.stats import binomtest
 from torch import nn
 
@@ -19,6 +21,7 @@ from leakpipe.audit.calibration import NEAREST, Calibration, Case, shipped_calib
 from leakpipe.audit.inputs import load_audit, observe_audited, read_update
 from leakpipe.audit.page import AuditFindings, draw_summary, list_assumptions, render_audit
 from leakpipe.audit.plan import AS_SENT, MATCHING, applicable_attacks, choose_attacks, choose_defenses, repeat_attack
+from leakpipe.cli.main import main
 from leakpipe.client.batches import make_batches
 from leakpipe.client.local_update import local_update
 from leakpipe.errors import LeakpipeError
@@ -282,19 +285,36 @@ class TestInputs:
     @pytest.mark.parametrize(
         ("changes", "said"),
         [
-            ({"images": {"size": 40}}, r"images: the network does not take images of 1×40×40 .*; expected the size"),
-            ({"client": {"labels": [3]}}, r"client\.labels: 3, expected class indices below 3"),
+            (
+                {"images": {"size": 40}, "network": {"factory": "tests.unit.test_audit:fixed_size"}},
+                "updates.one: .*fails",
+            ),
+            ({"client": {"labels": [3]}}, "updates.one: .*class indices below 3"),
+            ({"updates": {"one": {"before": "before.pth", "change": "before.pth"}}}, "no difference but a full state"),
+            ({"network": {"architecture": {"name": "resnet20"}}}, "of another network"),
+            ({"network": {"factory": "no.such:thing"}}, "cannot be imported"),
+            ({"what_if": ["magic"]}, "unknown defence 'magic'"),
         ],
     )
-    def test_images_that_the_network_does_not_take_are_refused(
-        self, captured: Path, changes: dict[str, Any], said: str
+    def test_the_plan_refuses_what_cannot_be_attacked_and_writes_nothing(
+        self, captured: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], said: str
     ) -> None:
-        if "images" in changes:
-            write(captured.parent, **changes, network={"factory": "tests.unit.test_audit:fixed_size"})
-        else:
-            write(captured.parent, **changes)
-        with pytest.raises(LeakpipeError, match=said):
-            read_update(load_audit(captured), "one")
+        monkeypatch.chdir(captured.parent)
+        before = sorted(captured.parent.rglob("*"))
+        write(captured.parent, **changes)
+        result = CliRunner().invoke(main, ["audit", "audit.yaml"])
+        assert result.exit_code == 1
+        assert re.search(said, result.output)
+        assert "Traceback" not in result.output
+        assert sorted(captured.parent.rglob("*")) == before
+
+    def test_a_wrong_belief_is_said_before_the_attack(self, captured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(captured.parent)
+        write(captured.parent, training={"learning_rate": 0.005}, minutes=0.01)
+        result = CliRunner().invoke(main, ["audit", "audit.yaml", "--dry-run"])
+        assert result.exit_code == 0, result.output
+        assert re.search("Note on one: .*local steps", result.output)
+        assert not (captured.parent / "results").exists()
 
     def test_files_that_contradict_each_other_are_refused(self, captured: Path) -> None:
         write(captured.parent, updates={"one": {"before": "before.pth", "change": "after.pth"}})
@@ -307,7 +327,12 @@ def test_the_page_shows_images_only_after_a_click_and_escapes_names(tmp_path: Pa
     write(tmp_path, training={"learning_rate": 0.1, "optimizer": {"kind": "sgd", "momentum": 0.9}})
     params = parse_section(AuditParams, yaml.safe_load((tmp_path / "audit.yaml").read_text()), source="audit.yaml")
     findings = AuditFindings(
-        "<b>x", [found], [attempt(TRUE, 0.9)], list_assumptions(params, ["<i>note"]), {"a": "why"}, {"u": TRUE}
+        "<b>x",
+        [found],
+        [attempt(TRUE, 0.9)],
+        list_assumptions(params, ["<i>note"], doubts={"u": ["<u>doubt"]}),
+        {"a": "why"},
+        {"u": TRUE},
     )
     page = render_audit(findings)
     assert "<b>x" not in page

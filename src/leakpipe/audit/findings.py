@@ -56,7 +56,7 @@ def collect_findings(
         name=params.audit,
         assessments=assessments,
         attempts=attempts,
-        assumptions=list_assumptions(params, notes),
+        assumptions=list_assumptions(params, notes, doubts=plan["doubts"]),
         attacks={name: attack["why"] for name, attack in plan["attacks"].items()},
         truths=truths,
     )

@@ -25,9 +25,9 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.federation.files import StoredUpdate, save_custom_model, save_model
 from leakpipe.models.batchnorm import batch_norm_layers
 from leakpipe.models.custom import build_custom
-from leakpipe.models.state import ModelState, build_module, forward_training
+from leakpipe.models.state import ModelState, build_module
 from leakpipe.params.attacks import ThreatModel
-from leakpipe.params.audit import AuditedClient, AuditParams, CapturedFiles
+from leakpipe.params.audit import AuditParams, CapturedFiles
 from leakpipe.params.reading import parse_section, read_yaml
 from leakpipe.params.training import TrainingParams
 
@@ -168,8 +168,6 @@ def read_update(params: AuditParams, name: str) -> AuditedUpdate:
         batch_norm_momentum=_momentum(module) if training.batch_norm_momentum is None else training.batch_norm_momentum,
         training=TrainingParams(**training.model_dump(include=set(TrainingParams.model_fields))),
     )
-    prior = make_prior(params)
-    _check_forward(found.state, prior, client)
     stored = StoredUpdate(
         found.update,
         {"experiment": params.audit, "defense": AS_SENT, "seed": 0, "round": 1, "client": name},
@@ -177,25 +175,7 @@ def read_update(params: AuditParams, name: str) -> AuditedUpdate:
         list(client.labels or [0] * client.images),
         settings,
     )
-    return AuditedUpdate(found.state, stored, prior, list(found.notes))
-
-
-def _check_forward(state: ModelState, prior: np.ndarray, client: AuditedClient) -> None:
-    """Checks that the network takes the images that were declared, and has their classes."""
-    images = torch.from_numpy(prior).expand(max(2, client.images), *prior.shape)  # one alone may be too few for layers
-    try:
-        with torch.no_grad():
-            logits, _ = forward_training(state, images)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        shape = "×".join(map(str, prior.shape))
-        raise LeakpipeError(
-            f"images: the network does not take images of {shape} ({reason}); expected the size and channels that it "
-            "was trained with"
-        ) from error
-    largest = max(client.labels or (0,))
-    if largest >= logits.shape[1]:
-        raise LeakpipeError(f"client.labels: {largest}, expected class indices below {logits.shape[1]}")
+    return AuditedUpdate(found.state, stored, make_prior(params), list(found.notes))
 
 
 def _momentum(module: nn.Module) -> float:

@@ -160,8 +160,10 @@ def save_summary(drawing: Drawing, *, png: Path, pdf: Path) -> None:
         drawing.figure.savefig(stream, format="pdf", metadata={"CreationDate": None})
 
 
-def list_assumptions(params: AuditParams, notes: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns what the audit grants and believes, and how each is known."""
+def list_assumptions(
+    params: AuditParams, notes: Sequence[str], *, doubts: Mapping[str, Sequence[str]]
+) -> list[tuple[str, str]]:
+    """Returns what the audit grants and believes, how each is known, and what the rehearsal found of each update."""
     sent = {name: params.client_of(name) for name in params.updates}
     images = [f"{client.images} in {name}" for name, client in sent.items()]
     blind = [name for name, client in sent.items() if client.labels is None]
@@ -173,6 +175,7 @@ def list_assumptions(params: AuditParams, notes: Sequence[str]) -> list[tuple[st
         ("Prior", "plain gray" if params.public is None else f"the mean of the images in {params.public}"),
         ("Defence", f"{params.defense.model_dump(mode='json')}, known" if params.defense.root else "none, declared"),
         *(("Found in the files", note) for note in notes),
+        *((f"Rehearsal of {name}", doubt) for name, found in doubts.items() for doubt in found),
     ]
 
 

@@ -120,11 +120,19 @@ def audit(
 
 def _plan(params: "AuditParams", *, cores: int) -> dict[str, Any]:
     """Reads every update, which checks it, and chooses attacks and defences by the first."""
+    from leakpipe.attacks.rehearsal import rehearse
     from leakpipe.audit.inputs import granted, observe_audited, read_update
     from leakpipe.audit.plan import AS_SENT, choose_attacks, choose_defenses, repeat_attack
+    from leakpipe.errors import LeakpipeError
     from leakpipe.models.custom import find_source
 
-    observations = [observe_audited(read_update(params, name), params) for name in params.updates]
+    observations, doubts = [], {}
+    for name in params.updates:
+        observations.append(observe_audited(read_update(params, name), params))
+        try:
+            doubts[name] = rehearse(observations[-1])
+        except LeakpipeError as error:
+            raise LeakpipeError(f"updates.{name}: {error}") from error
     seconds = 60 * params.minutes * cores
     defenses = choose_defenses(observations[0], params.what_if)
     attacks = choose_attacks(observations[0], seconds=seconds, defended=len(defenses))
@@ -138,6 +146,7 @@ def _plan(params: "AuditParams", *, cores: int) -> dict[str, Any]:
         "attacks": {attack.name: _written(attack) for attack in attacks},
         "what_if": {name: steps.model_dump(mode="json") for name, steps in defenses.items()},
         "cells": cells,
+        "doubts": doubts,
         "granted": {name: granted(params, name).model_dump(mode="json") for name in params.updates},
         "network_source": [os.path.relpath(source)] if source else [],
         "cores": cores,
@@ -156,4 +165,7 @@ def _describe(plan: dict[str, Any]) -> None:
             total += updates * (attack["seconds"] + START_SECONDS)
             steps = attack["settings"]["iterations"]
             click.echo(f"  {defense}: {name}, {steps} iterations, about {attack['seconds']:.0f} s: {attack['why']}")
+    for name, found in plan["doubts"].items():
+        for doubt in found:
+            click.echo(f"Note on {name}: {doubt}")
     click.echo(f"About {total / plan['cores'] / 60:.1f} minutes for {updates} update(s) on {plan['cores']} cores.")
