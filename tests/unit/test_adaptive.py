@@ -22,12 +22,15 @@ LABELS = [1]
 MODEL = ModelParams(name="convnet-bn", widths=(12, 12), strides=(1, 2))
 SETTINGS = AttackSettings(batch_norm_weight=1.0, layer_weighting=0.5)
 
-COMPRESSING: dict[str, list[dict[str, Any]]] = {
-    "top-k": [{"kind": "top-k", "share": 0.1}],
-    "partial-sharing": [{"kind": "partial-sharing", "percentile": 80, "clip": 0.002}],
-    "excluding": [{"kind": "partial-sharing", "percentile": 80, "clip": 9, "exclude": ["head.*"]}],
+CUTTING: dict[str, list[dict[str, Any]]] = {
+    "clipping": [{"kind": "partial-sharing", "percentile": 0, "clip": 0.002}],
+    "clipping twice": [
+        {"kind": "partial-sharing", "percentile": 0, "clip": 0.02},
+        {"kind": "partial-sharing", "percentile": 0, "clip": 0.002},
+    ],
+    "excluding": [{"kind": "partial-sharing", "percentile": 0, "clip": 9, "exclude": ["head.*", "*running_var"]}],
 }
-COMPRESSIONS = pytest.mark.parametrize("steps", COMPRESSING.values(), ids=COMPRESSING)
+CUTS = pytest.mark.parametrize("steps", CUTTING.values(), ids=CUTTING)
 
 
 def steps_of(*steps: dict[str, Any]) -> DefenseSteps:
@@ -46,12 +49,12 @@ def observations(defense: DefenseSteps) -> tuple[Observation, Observation]:
     return naive, adaptive
 
 
-@COMPRESSIONS
+@CUTS
 @pytest.mark.parametrize("seed", range(3))
 def test_what_was_trained_lies_within_the_bounds(steps: list[dict[str, Any]], seed: int) -> None:
     trained = observe(small_model(seed=seed), IMAGES, LABELS).update
     adapted = adapt(defended(trained, steps_of(*steps), seed=seed), steps_of(*steps))
-    assert adapted.weight_bounds
+    assert adapted.weight_bounds or adapted.statistic_bounds
     for name, (lower, upper) in adapted.weight_bounds.items():
         slack = 1e-6 * trained.weights[name].abs().max()
         assert bool((lower <= trained.weights[name] + slack).all()), name
@@ -61,7 +64,7 @@ def test_what_was_trained_lies_within_the_bounds(steps: list[dict[str, Any]], se
         assert bool((upper >= trained.statistics[name] - 1e-6).all()), name
 
 
-@COMPRESSIONS
+@CUTS
 def test_the_true_image_explains_the_update_better_once_it_is_adapted(steps: list[dict[str, Any]]) -> None:
     naive, adaptive = (
         Objective(seen, SETTINGS, seed=0).evaluate(IMAGES, torch.tensor(LABELS)).terms
@@ -107,20 +110,19 @@ def test_noise_is_measured(step: dict[str, Any], relative: float) -> None:
     assert adapt(shared, defense).equal_noise
 
 
-def test_rounding_is_noise_of_each_tensor() -> None:
-    """The mean square error over uniform values is a sixth of the squared step."""
-    trained = ClientUpdate({"w": torch.ones(1)}, {"s": torch.linspace(-1, 1, 200_001)}, steps=1)
-    defense = steps_of({"kind": "quantize", "bits": 3})
-    shared = defended(trained, defense)
-    error = (shared.statistics["s"] - trained.statistics["s"]).square().mean().sqrt().item()
-    assert adapt(shared, defense).statistic_noise["s"] == pytest.approx(error, rel=0.01)
-
-
 def test_under_noise_all_values_count_alike() -> None:
     defense = steps_of({"kind": "gaussian", "sigma0": 1})
     naive, adaptive = (Objective(seen, SETTINGS, seed=0).problem.scales.values() for seen in observations(defense))
     assert set(adaptive) == {1.0}
     assert len(set(naive)) > 1
+
+
+@pytest.mark.parametrize("step", [{"kind": "top-k", "share": 0.1}, {"kind": "quantize", "bits": 2}])
+def test_what_was_left_out_or_rounded_is_read_as_it_was_sent(step: dict[str, Any]) -> None:
+    """The adapted attack is the naive one: reading more into it got less."""
+    naive, adaptive = (Objective(seen, SETTINGS, seed=0) for seen in observations(steps_of(step)))
+    found = [objective.evaluate(IMAGES, torch.tensor(LABELS)).terms for objective in (naive, adaptive)]
+    assert found[0] == found[1]
 
 
 def test_signs_are_read_as_they_are_and_nothing_before_them_is_undone() -> None:
@@ -144,11 +146,11 @@ def test_noise_is_handed_on_to_the_statistics_that_are_recovered() -> None:
     assert any("taken for as small as the noise" in note for note in adaptive.notes)
 
 
-def test_adaptive_beats_naive_where_values_are_left_out() -> None:
+def test_adaptive_beats_naive_where_values_are_clipped() -> None:
     state = initial_state(build_module(MODEL, classes=3, image_size=8), seed=0)
     coarse = torch.rand(1, 1, 3, 3, generator=torch.Generator().manual_seed(3))
     image = torch.nn.functional.interpolate(coarse, size=8, mode="bilinear")
-    defense = steps_of({"kind": "top-k", "share": 0.1})
+    defense = steps_of({"kind": "partial-sharing", "percentile": 80, "clip": 0.002})
     shared = defended(observe(state, image, LABELS).update, defense)
     settings = SETTINGS.model_copy(update={"iterations": 100, "step_size": 0.05, "total_variation_weight": 0.01})
     naive, adaptive = (
@@ -156,7 +158,6 @@ def test_adaptive_beats_naive_where_values_are_left_out() -> None:
         for adapted in (None, defense)
     )
     assert (adaptive - image).square().mean() < 0.9 * (naive - image).square().mean()
-    assert (naive - image).square().mean() < 0.5 * image.var()
 
 
 def test_an_attack_goes_on_without_statistics_that_are_withheld() -> None:

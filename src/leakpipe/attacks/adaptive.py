@@ -6,11 +6,13 @@ backwards, as far as possible (`adapt`):
 - Noise is alike on all values, so all count alike (the likeliest candidate under equal noise is nearest in the plain
   norm): the weighting of tensors that an attack may have is off. Its deviation is known, or estimated from the update
   itself; the noisier a batch statistic, the less it counts.
-- A value that was left out came from an interval: one that is not shared was below the smallest shared one, a clipped
-  one beyond the limit. Batch statistics are matched to the candidate's own, moved into the interval;
-  weight differences to the middle between that and the value shared (moving all the way left too little to go by).
-- Rounding is noise with a deviation of its own on every tensor.
-- `clip` changes no direction, which is all that a cosine sees; withheld statistics are nothing to undo. Nor is `sign`:
+- A clipped value was at or beyond the limit. Batch statistics are matched to the candidate's own, moved into that
+  interval; weight differences to the middle between that and the value shared (moving all the way left too little to
+  go by). A value that was left out is read as the 0 that was sent: it was below the smallest one shared, but most are
+  far below, and a candidate that was free within such a wide interval was led less.
+- `clip` changes no direction, which is all that a cosine sees; withheld statistics are nothing to undo. Nor is rounding
+  (`quantize`), which is right on average: where statistics counted less for its error, the attack got less, since most
+  values are small and their error is far below that of an average value. Nor is `sign`:
   the largest inner product with the signs is the estimate from single bits (Plan and Vershynin 2013), and
   taking each sign for half a line gave less.
 - Under `secure-aggregation` candidates of all clients are searched together (`leakpipe.attacks.objective`). The mean's
@@ -35,9 +37,7 @@ from leakpipe.params.defenses import (
     GaussianParams,
     LaplaceParams,
     PartialSharingParams,
-    QuantizeParams,
     SignParams,
-    TopKParams,
 )
 
 Bounds = tuple[Tensor, Tensor]
@@ -78,7 +78,6 @@ class _Reading:
     lower: Tensor
     upper: Tensor
     deviation: float = 0.0
-    rounding: float = 0.0
 
     @property
     def tells(self) -> bool:
@@ -106,7 +105,7 @@ def adapt(update: ClientUpdate, defense: DefenseSteps, *, shares: Sequence[float
         readings = [undo(reading) for reading in readings]
     weights = [reading for reading in readings if reading.is_weight and reading.tells]
     statistics = [reading for reading in readings if not reading.is_weight]
-    noise = {reading.name: math.hypot(reading.deviation, reading.rounding) for reading in statistics}
+    noise = {reading.name: reading.deviation for reading in statistics}
     return Adapted(
         weights={reading.name: reading.value for reading in weights} or update.weights,
         equal_noise=any(reading.deviation > 0 for reading in weights),
@@ -152,16 +151,8 @@ def _undo(
         deviation = noise_deviation([part.value for part in noisy], step, averaging=averaging)
         names = {part.name for part in noisy}
         return lambda reading: _blur(reading, deviation) if reading.name in names else reading
-    if isinstance(step, QuantizeParams):
-        levels = 2 ** (step.bits - 1) - 1
-        return lambda reading: _unround(reading, levels)
-    if isinstance(step, TopKParams):
-        return partial(_complete, smallest=_smallest_shared(shared), largest=math.inf, hidden=())
     if isinstance(step, PartialSharingParams):
-        largest = step.clip * local_steps * (1 - ROUNDING)
-        smallest = _smallest_shared(shared)
-        smallest = math.inf if smallest >= largest else smallest  # all that is known of it was clipped away
-        return partial(_complete, smallest=smallest, largest=largest, hidden=step.exclude)
+        return partial(_unclip, largest=step.clip * local_steps * (1 - ROUNDING), hidden=step.exclude)
     return lambda reading: reading
 
 
@@ -169,28 +160,14 @@ def _blur(reading: _Reading, deviation: float) -> _Reading:
     return replace(reading, deviation=math.hypot(reading.deviation, deviation))
 
 
-def _unround(reading: _Reading, levels: int) -> _Reading:
-    """Rounding between steps of δ at random has the variance f·(1 − f)·δ² at the place f: δ²/6 on average."""
-    step = float(reading.value.abs().max()) / levels
-    return replace(reading, rounding=math.hypot(reading.rounding, step / math.sqrt(6)))
-
-
-def _smallest_shared(shared: Sequence[_Reading]) -> float:
-    """A bound on the magnitude of every value that was left out."""
-    reach = [torch.maximum(part.lower.abs(), part.upper.abs())[part.value != 0] for part in shared]
-    return min((float(values.min()) for values in reach if len(values)), default=math.inf)
-
-
-def _complete(reading: _Reading, *, smallest: float, largest: float, hidden: tuple[str, ...]) -> _Reading:
-    """Values not shared were below the smallest shared, clipped ones at least the limit; a hidden tensor may be any."""
+def _unclip(reading: _Reading, *, largest: float, hidden: tuple[str, ...]) -> _Reading:
+    """Clipped values were at least the limit; a hidden tensor may be any."""
     if any(fnmatchcase(reading.name, pattern) for pattern in hidden):
         everything = torch.full_like(reading.value, math.inf)
         return replace(reading, lower=-everything, upper=everything)
-    absent, clipped = reading.value == 0, reading.value.abs() >= largest
-    lower = torch.where(absent, reading.lower.clamp(max=-smallest), reading.lower)
-    upper = torch.where(absent, reading.upper.clamp(min=smallest), reading.upper)
-    lower = torch.where(clipped & (reading.value < 0), -math.inf, lower)
-    upper = torch.where(clipped & (reading.value > 0), math.inf, upper)
+    clipped = reading.value.abs() >= largest
+    lower = torch.where(clipped & (reading.value < 0), -math.inf, reading.lower)
+    upper = torch.where(clipped & (reading.value > 0), math.inf, reading.upper)
     return replace(reading, lower=lower, upper=upper)
 
 
