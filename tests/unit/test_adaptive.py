@@ -24,6 +24,7 @@ SETTINGS = AttackSettings(batch_norm_weight=1.0, layer_weighting=0.5)
 
 CUTTING: dict[str, list[dict[str, Any]]] = {
     "clipping": [{"kind": "partial-sharing", "percentile": 0, "clip": 0.002}],
+    "percentile": [{"kind": "percentile", "percentile": 0, "gamma": 0.002}],
     "clipping twice": [
         {"kind": "partial-sharing", "percentile": 0, "clip": 0.02},
         {"kind": "partial-sharing", "percentile": 0, "clip": 0.002},
@@ -108,6 +109,15 @@ def test_noise_is_measured(step: dict[str, Any], relative: float) -> None:
     found = noise_deviation([*shared.weights.values()], defense.root[0])  # type: ignore[arg-type]
     assert found == pytest.approx(noise.std().item(), rel=relative + 0.01)
     assert adapt(shared, defense).equal_noise
+
+
+def test_the_noise_of_the_sparse_vector_technique_is_known() -> None:
+    defense = steps_of({"kind": "svt", "gamma": 1e-9, "noise_var": 1e-9})
+    shared = defended(sparse_update(), defense)
+    adapted = adapt(shared, defense)
+    noise = torch.cat([value[value != 0] for value in shared.weights.values()])
+    assert adapted.equal_noise
+    assert noise.std().item() == pytest.approx(2**0.5 * 2, rel=0.05)  # 2γ / noise_var is the scale
 
 
 def test_under_noise_all_values_count_alike() -> None:

@@ -57,6 +57,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "quantize": {"bits": 4},
     "sign": {},
     "partial-sharing": {"percentile": 90, "clip": 0.5, "exclude": ["v"]},
+    "percentile": {},
+    "svt": {},
+    "exclude-vars": {"exclude": ["v"]},
+    "flower-fixed-clipping": {"clipping_norm": 1, "noise_multiplier": 1},
+    "flower-adaptive-clipping": {"noise_multiplier": 0},
 }
 
 
@@ -69,7 +74,7 @@ def test_every_defence_is_pure_repeatable_and_leaves_the_counter_alone(kind: str
     assert after.steps == before.steps
     assert after.weights["w"].dtype == torch.float32
     assert {name: value.shape for name, value in after.weights.items()} == {
-        name: value.shape for name, value in before.weights.items()
+        name: value.shape for name, value in before.weights.items() if name not in after.removed
     }
 
 
@@ -287,6 +292,10 @@ def test_steps_in_training_and_of_the_server_do_not_act_on_an_update(step: dict[
         ([DP_SGD, DP_SGD], "must be the first step"),
         ([NOISE, {"kind": "mixup"}], "mixup acts in training"),
         ([{"kind": "quantize", "bits": 1}], "greater than or equal to 2"),
+        ([{"kind": "svt", "epsilon_query": 0.1}], "must add up to epsilon"),
+        ([{"kind": "svt", "epsilon_query": 0.05, "epsilon_threshold": 0.06}], "must add up to epsilon"),
+        ([{"kind": "exclude-vars", "exclude": "head["}], "no regular expression"),
+        ([{"kind": "flower-fixed-clipping", "clipping_norm": 1, "noise_multiplier": 0}] * 2, "one of them, once"),
     ],
 )
 def test_contradictions_are_refused(steps: list[dict[str, Any]], said: str) -> None:

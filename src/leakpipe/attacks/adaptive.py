@@ -10,11 +10,13 @@ backwards, as far as possible (`adapt`):
   interval; weight differences to the middle between that and the value shared (moving all the way left too little to
   go by). A value that was left out is read as the 0 that was sent: it was below the smallest one shared, but most are
   far below, and a candidate that was free within such a wide interval was led less.
-- `clip` changes no direction, which is all that a cosine sees; withheld statistics are nothing to undo. Nor is rounding
-  (`quantize`), which is right on average: where statistics counted less for its error, the attack got less, since most
-  values are small and their error is far below that of an average value. Nor is `sign`:
-  the largest inner product with the signs is the estimate from single bits (Plan and Vershynin 2013), and
-  taking each sign for half a line gave less.
+- The sparse vector technique (`svt`) is noise of known deviation on the weights that were drawn; statistics are read as
+  sent, clipped so far that they say that nothing moved.
+- `clip` and Flower's clipping change no direction, which is all that a cosine sees; withheld statistics and removed
+  tensors are nothing to undo. Nor is rounding (`quantize`), which is right on average: where statistics counted less
+  for its error, the attack got less, since most values are small and their error is far below that of an average
+  value. Nor is `sign`: the largest inner product with the signs is the estimate from single bits (Plan and Vershynin
+  2013), and taking each sign for half a line gave less.
 - Under `secure-aggregation` candidates of all clients are searched together (`leakpipe.attacks.objective`). The mean's
   noise is that of the clients, averaged; the other steps of each client are not undone.
 """
@@ -29,6 +31,7 @@ import torch
 from torch import Tensor
 
 from leakpipe.client.update import ClientUpdate
+from leakpipe.defenses.nvflare import release_budget
 from leakpipe.models.state import Tensors
 from leakpipe.params.defenses import (
     DefenseStep,
@@ -37,14 +40,16 @@ from leakpipe.params.defenses import (
     GaussianParams,
     LaplaceParams,
     PartialSharingParams,
+    PercentileParams,
     SignParams,
+    SvtParams,
 )
 
 Bounds = tuple[Tensor, Tensor]
 ROUNDING = 1e-6  # relative, of 32-bit floats
 NORMAL_MEDIAN = 0.6745  # median magnitude of a standard normal value
 NOISE = GaussianParams | LaplaceParams | DpGaussianParams
-NOTHING_TO_UNDO = ("freeze-bn-statistics", "secure-aggregation")
+NOTHING_TO_UNDO = ("freeze-bn-statistics", "exclude-vars", "secure-aggregation")
 
 
 @dataclass(frozen=True)
@@ -153,11 +158,22 @@ def _undo(
         return lambda reading: _blur(reading, deviation) if reading.name in names else reading
     if isinstance(step, PartialSharingParams):
         return partial(_unclip, largest=step.clip * local_steps * (1 - ROUNDING), hidden=step.exclude)
+    if isinstance(step, PercentileParams):
+        return partial(_unclip, largest=step.gamma * local_steps * (1 - ROUNDING), hidden=())
+    if isinstance(step, SvtParams):
+        deviation = _release_deviation(shared, step, local_steps)
+        return lambda reading: _blur(reading, deviation) if reading.is_weight else reading
     return lambda reading: reading
 
 
 def _blur(reading: _Reading, deviation: float) -> _Reading:
     return replace(reading, deviation=math.hypot(reading.deviation, deviation))
+
+
+def _release_deviation(shared: Sequence[_Reading], step: SvtParams, local_steps: int) -> float:
+    """Standard deviation of the noise on what the sparse vector technique shares."""
+    sent = math.ceil(step.fraction * sum(part.value.numel() for part in shared))
+    return math.sqrt(2) * local_steps * 2 * step.gamma * sent / release_budget(step, sent)
 
 
 def _unclip(reading: _Reading, *, largest: float, hidden: tuple[str, ...]) -> _Reading:

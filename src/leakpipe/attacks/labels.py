@@ -20,6 +20,7 @@ from torch import Tensor
 
 from leakpipe.attacks.distances import TINY
 from leakpipe.attacks.observation import Observation
+from leakpipe.errors import LeakpipeError
 from leakpipe.models.layers import head_layer
 from leakpipe.models.state import forward_training
 
@@ -68,6 +69,10 @@ def recover_label_counts(observation: Observation, guess: Tensor) -> LabelCounts
 def head_gradient(observation: Observation) -> Tensor:
     """Mean gradient of the head's bias over the local steps, float64 of shape (classes,)."""
     name = f"{head_layer(observation.before)}.bias"
+    if name not in observation.update.weights:
+        raise LeakpipeError(
+            f"labels: {name!r}, which they are recovered from, was removed from the update; grant labels"
+        )
     return -observation.update.weights[name].double() / (observation.settings.learning_rate * observation.update.steps)
 
 

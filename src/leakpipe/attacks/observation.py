@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from leakpipe.attacks.recovered_statistics import statistics_by_layer
 from leakpipe.attacks.requirements import matches_weights, unfit_for_aggregates
 from leakpipe.client.batches import assume_schedule
 from leakpipe.client.local_update import LocalSettings
@@ -93,10 +94,12 @@ class Observation:
     defense: DefenseSteps | None = None
 
     def __post_init__(self) -> None:
-        shared = shared_part(self.before, self.update.weights)
+        shared = shared_part(
+            self.before, {**self.update.weights, **self.update.statistics}, removed=self.update.removed
+        )
         _check_tensors("weights", self.update.weights, shared.weights)
         if self.update.statistics:
-            _check_tensors("statistics", self.update.statistics, self.before.statistics)
+            _check_tensors("statistics", self.update.statistics, shared.statistics)
         steps, client = len(self.client.assumed_schedule), self.client
         if steps != self.update.steps:
             raise LeakpipeError(
@@ -164,7 +167,9 @@ def usable_settings(observation: Observation, settings: AttackSettings) -> tuple
         if observation.update.statistics and not matches_update:
             settings = settings.model_copy(update={"batch_norm": "update", "batch_norm_weight": 1.0})
             notes.append("The attack does not match the update's batch statistics: it fell back on them.")
-    withheld = bool(observation.before.statistics) and not observation.update.statistics
+    withheld = bool(observation.before.statistics) and not statistics_by_layer(
+        observation.before, observation.update.statistics
+    )
     if withheld and settings.batch_norm == "update" and observation.has_signal and matches_weights(settings):
         if settings.batch_norm_weight > 0:
             notes.append("The update holds no running statistics: the attack went on without them.")

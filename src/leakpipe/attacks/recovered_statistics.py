@@ -22,7 +22,7 @@ def recover_batch_statistics(before: ModelState, update: ClientUpdate, weight: f
     Args:
         weight: Of all batches together in the new running statistics (`weight_of_batches`).
     """
-    recovered = {name: running + update.statistics[name] / weight for name, running in before.statistics.items()}
+    recovered = {name: before.statistics[name] + change / weight for name, change in update.statistics.items()}
     return statistics_by_layer(before, recovered)
 
 
@@ -48,8 +48,9 @@ def recovered_noise(noise: Mapping[str, float], layers: Iterable[str], *, weight
 
 
 def statistics_by_layer(state: ModelState, statistics: Tensors) -> dict[str, BatchStatistics]:
-    """Running statistics by buffer name as statistics by layer."""
+    """Running statistics by buffer name as statistics by layer, of the layers that have both."""
     return {
         layer: BatchStatistics(statistics[mean_name(layer)], statistics[variance_name(layer)])
         for layer in batch_norm_layers(state.module)
+        if mean_name(layer) in statistics and variance_name(layer) in statistics
     }

@@ -1,6 +1,7 @@
 """From a captured update and a threat model to an observation: what the attacker sees of a federation."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -77,7 +78,7 @@ def observe(
         weight = weight_of_batches(captured.settings.batch_norm_momentum, [update.steps])
         exact = recover_batch_statistics(before, undefended, weight)
     elif granted.batch_norm == "none":
-        update = ClientUpdate(update.weights, {}, update.steps)
+        update = replace(update, statistics={})
     known = defense if granted.defense == "known" else None
     client = _known_client(captured, granted, priors)
     assert client.prior is not None  # `priors` gives one for every image

@@ -18,11 +18,13 @@ class ClientUpdate:
         statistics: Differences of the running statistics of batch normalisation by buffer name; empty where the
             client does not share them.
         steps: Number of local steps (torch's `num_batches_tracked`).
+        removed: Names of the model's tensors that the client took out of the update, which whoever receives it can see.
     """
 
     weights: Tensors
     statistics: Tensors
     steps: int
+    removed: frozenset[str] = frozenset()
 
 
 def combine_updates(combine: Callable[..., Tensor], *updates: ClientUpdate) -> ClientUpdate:
@@ -35,6 +37,7 @@ def combine_updates(combine: Callable[..., Tensor], *updates: ClientUpdate) -> C
         {name: combine(*(update.weights[name] for update in updates)) for name in first.weights},
         {name: combine(*(update.statistics[name] for update in updates)) for name in first.statistics},
         first.steps,
+        first.removed,
     )
 
 

@@ -1,5 +1,7 @@
 """Defences that bound an update or withhold a part of it."""
 
+from dataclasses import replace
+
 import torch
 
 from leakpipe.client.update import ClientUpdate
@@ -19,7 +21,7 @@ def freeze_statistics(update: ClientUpdate, _params: FreezeStatisticsParams) -> 
 
 def withhold_statistics(update: ClientUpdate) -> ClientUpdate:
     """Returns the update without running statistics."""
-    return ClientUpdate(update.weights, {}, update.steps)
+    return replace(update, statistics={})
 
 
 def scale_to_norm(update: ClientUpdate, largest: float, *, order: int) -> ClientUpdate:

@@ -8,7 +8,9 @@ import torch
 from leakpipe.client.update import ClientUpdate, combine_updates
 from leakpipe.defenses.clipping import clip_update, freeze_statistics
 from leakpipe.defenses.compression import keep_largest, keep_signs, quantize, share_partly
+from leakpipe.defenses.flower import clip_as_flower, clip_in_first_round
 from leakpipe.defenses.noise import add_gaussian_noise, add_laplace_noise, privatize_update
+from leakpipe.defenses.nvflare import exclude_variables, share_by_sparse_vector, share_percentile
 from leakpipe.defenses.steps import ELSEWHERE
 from leakpipe.defenses.values import named_values
 from leakpipe.errors import LeakpipeError
@@ -42,6 +44,11 @@ DEFENSES.add("top-k", Defense(keep_largest))
 DEFENSES.add("quantize", Defense(quantize, draws=True))
 DEFENSES.add("sign", Defense(keep_signs))
 DEFENSES.add("partial-sharing", Defense(share_partly))
+DEFENSES.add("percentile", Defense(share_percentile))
+DEFENSES.add("svt", Defense(share_by_sparse_vector, draws=True))
+DEFENSES.add("exclude-vars", Defense(exclude_variables))
+DEFENSES.add("flower-fixed-clipping", Defense(clip_as_flower))
+DEFENSES.add("flower-adaptive-clipping", Defense(clip_in_first_round))
 
 
 @dataclass(frozen=True)

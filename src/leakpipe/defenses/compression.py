@@ -4,13 +4,21 @@ None of them guarantees privacy. Error feedback is implemented in `leakpipe.defe
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor
 
 from leakpipe.client.update import ClientUpdate
-from leakpipe.defenses.values import change_values, find_percentile, flatten_values, named_values, unflatten_values
+from leakpipe.defenses.values import (
+    batch_counters,
+    change_values,
+    find_percentile,
+    flatten_values,
+    named_values,
+    unflatten_values,
+)
 from leakpipe.errors import LeakpipeError
 from leakpipe.params.defenses import PartialSharingParams, QuantizeParams, SignParams, TopKParams
 
@@ -55,10 +63,10 @@ def keep_signs(update: ClientUpdate, _params: SignParams) -> ClientUpdate:
 
 
 def share_partly(update: ClientUpdate, params: PartialSharingParams) -> ClientUpdate:
-    """Shares only values above a percentile of all magnitudes, clipped (Shokri 2015; NVFlare's PercentilePrivacy).
+    """Shares only values above a percentile of all magnitudes, clipped (Shokri 2015).
 
     The percentile is over all values of the update, zeros included. A value is clipped to ±`clip` per local step, so
-    to ±`clip`·steps in total. Tensors that match `exclude` are sent as 0 (as by NVFlare's ExcludeVars).
+    to ±`clip`·steps in total. Tensors that match `exclude` are sent as 0.
 
     Raises:
         LeakpipeError: A pattern of `exclude` matches no tensor.
@@ -67,15 +75,26 @@ def share_partly(update: ClientUpdate, params: PartialSharingParams) -> ClientUp
     for pattern in params.exclude:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise LeakpipeError(f"partial-sharing: exclude: {pattern!r} matches no tensor of the update")
-    flat = flatten_values(update)
-    cutoff = find_percentile(flat.abs(), params.percentile)
-    largest = params.clip * update.steps
-    shared = unflatten_values(torch.where(flat.abs() < cutoff, 0.0, flat).clamp(-largest, largest), update)
-    return ClientUpdate(
-        {name: _hide(name, value, params.exclude) for name, value in shared.weights.items()},
-        {name: _hide(name, value, params.exclude) for name, value in shared.statistics.items()},
-        shared.steps,
+    shared = keep_above_percentile(update, params.percentile, largest=params.clip)
+    return replace(
+        shared,
+        weights={name: _hide(name, value, params.exclude) for name, value in shared.weights.items()},
+        statistics={name: _hide(name, value, params.exclude) for name, value in shared.statistics.items()},
     )
+
+
+def keep_above_percentile(
+    update: ClientUpdate, percentile: float, *, largest: float, count_batches: bool = False
+) -> ClientUpdate:
+    """Sets values below a percentile of all magnitudes to 0 and clips the others to ±`largest` per local step.
+
+    Args:
+        count_batches: Whether the counters of batches are among the magnitudes.
+    """
+    flat = flatten_values(update)
+    magnitudes = torch.cat([flat.abs(), batch_counters(update)]) if count_batches else flat.abs()
+    cutoff, limit = find_percentile(magnitudes, percentile), largest * update.steps
+    return unflatten_values(torch.where(flat.abs() < cutoff, 0.0, flat).clamp(-limit, limit), update)
 
 
 def _hide(name: str, value: Tensor, patterns: Sequence[str]) -> Tensor:

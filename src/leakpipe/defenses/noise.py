@@ -17,7 +17,7 @@ def add_gaussian_noise(update: ClientUpdate, params: GaussianParams, *, generato
     differential privacy: nothing bounds the sensitivity.
     """
     scale = params.sigma0 * nonzero_percentile(update, params.percentile)
-    return change_values(update, lambda value: _add_gaussian(value, scale, generator), targets=params.targets)
+    return change_values(update, lambda value: with_gaussian_noise(value, scale, generator), targets=params.targets)
 
 
 def add_laplace_noise(update: ClientUpdate, params: LaplaceParams, *, generator: torch.Generator) -> ClientUpdate:
@@ -33,7 +33,7 @@ def add_laplace_noise(update: ClientUpdate, params: LaplaceParams, *, generator:
     else:
         assert params.scale0 is not None  # one of the two is given
         scale = params.scale0 * nonzero_percentile(update, params.percentile)
-    return change_values(update, lambda value: _add_laplace(value, scale, generator), targets=params.targets)
+    return change_values(update, lambda value: with_laplace_noise(value, scale, generator), targets=params.targets)
 
 
 def privatize_update(update: ClientUpdate, params: DpGaussianParams, *, generator: torch.Generator) -> ClientUpdate:
@@ -47,14 +47,18 @@ def privatize_update(update: ClientUpdate, params: DpGaussianParams, *, generato
         update = withhold_statistics(update)
     clipped = scale_to_norm(update, params.clip_norm, order=2)
     scale = params.noise_multiplier * params.clip_norm
-    return change_values(clipped, lambda value: _add_gaussian(value, scale, generator))
+    return change_values(clipped, lambda value: with_gaussian_noise(value, scale, generator))
 
 
-def _add_gaussian(value: Tensor, scale: float, generator: torch.Generator) -> Tensor:
+def with_gaussian_noise(value: Tensor, scale: float, generator: torch.Generator) -> Tensor:
+    """Returns the values plus N(0, scale²) each."""
     return value + scale * torch.randn(value.shape, generator=generator, dtype=value.dtype)
 
 
-def _add_laplace(value: Tensor, scale: float, generator: torch.Generator) -> Tensor:
-    """Adds the difference of two exponential variables, which needs no logarithm of a number that may be 0."""
+def with_laplace_noise(value: Tensor, scale: float, generator: torch.Generator) -> Tensor:
+    """Returns the values plus Laplace noise of that scale each.
+
+    It is the difference of two exponential variables, which needs no logarithm of a number that may be 0.
+    """
     drawn = torch.empty(2, *value.shape, dtype=torch.float64).exponential_(generator=generator)
     return value + (scale * (drawn[0] - drawn[1])).to(value.dtype)

@@ -1,10 +1,12 @@
 """The values of an update as one long vector, which defences measure, clip and scale.
 
 Values are the differences of weights and running statistics only. The counter of batches (`ClientUpdate.steps`) is no
-value: no defence reads its size as a magnitude, clips it or adds noise to it.
+value: no defence clips it or adds noise to it, and only rules of frameworks that count it among the magnitudes read it
+(`batch_counters`).
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -22,7 +24,7 @@ def change_values(
         weights = {name: change(value) for name, value in weights.items()}
     if targets != "weights":
         statistics = {name: change(value) for name, value in statistics.items()}
-    return ClientUpdate(weights, statistics, update.steps)
+    return replace(update, weights=weights, statistics=statistics)
 
 
 def named_values(update: ClientUpdate) -> Iterator[tuple[str, Tensor]]:
@@ -60,3 +62,8 @@ def nonzero_percentile(update: ClientUpdate, percentile: float) -> float:
     """Returns a percentile of the absolute NON-ZERO values of the whole update; 0 if all are zero."""
     values = flatten_values(update)
     return find_percentile(values[values != 0].abs(), percentile)
+
+
+def batch_counters(update: ClientUpdate) -> Tensor:
+    """Returns by how much each counter of batches rose, float64: one per layer whose running statistics are shared."""
+    return torch.full((len(update.statistics) // 2,), float(update.steps), dtype=torch.float64)

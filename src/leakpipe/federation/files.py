@@ -94,6 +94,8 @@ def save_update(path: Path, stored: StoredUpdate) -> None:
         metadata["training"] = training
     if not stored.update.statistics:
         metadata["statistics"] = WITHHELD
+    if stored.update.removed:
+        metadata["removed"] = sorted(stored.update.removed)
     if stored.cohort:
         metadata["companions"] = [vars(member) for member in stored.cohort]
     arrays = _to_arrays(stored.update.weights, stored.update.statistics)
@@ -109,14 +111,15 @@ def load_update(path: Path, state: ModelState) -> StoredUpdate:
     """
     arrays, metadata = read_arrays(path, UPDATE)
     granted = {name.removeprefix(EXACT): arrays.pop(name) for name in list(arrays) if name.startswith(EXACT)}
-    shared = shared_part(state, (name.partition("/")[2] for name in arrays))
+    removed = frozenset(map(str, metadata.get("removed", ())))
+    shared = shared_part(state, (name.partition("/")[2] for name in arrays), removed=removed)
     if metadata.get("statistics") == WITHHELD:
         shared = shared.with_tensors(shared.weights, {})
     held = _from_arrays(path, arrays, shared)
     exact = {name: torch.from_numpy(granted[name]) for name in state.statistics if name in granted}
     try:
         return StoredUpdate(
-            update=ClientUpdate(held.weights, held.statistics, steps=int(metadata["steps"])),
+            update=ClientUpdate(held.weights, held.statistics, int(metadata["steps"]), removed),
             cell=dict(metadata["cell"]),
             schedule=[[int(position) for position in step] for step in metadata["schedule"]],
             labels=[int(label) for label in metadata["labels"]],

@@ -15,6 +15,7 @@ from leakpipe.client.optimizers import OptimizerState
 from leakpipe.client.update import ClientUpdate, aggregate_updates
 from leakpipe.data.partition import Split
 from leakpipe.defenses.compose import Memory, apply_defenses
+from leakpipe.defenses.flower import FlowerServer
 from leakpipe.defenses.steps import count_aggregated, training_step
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.fedbn import own_batch_norm, without_batch_norm
@@ -137,17 +138,20 @@ def simulate_federation(
         for name, client in params.clients.items()
     ]
     sizes = [client.params.images for client in clients]
-    state, captured, accuracy = initial, [], []
+    state, captured, accuracy, server = initial, [], [], FlowerServer.start(defense, clients=len(clients))
     for number in range(1, params.rounds + 1):
         try:
-            parts = [_contribute(client, state, params, defense, seed=seed, number=number) for client in clients]
+            parts = [_contribute(client, state, params, server.steps, seed=seed, number=number) for client in clients]
             if number in params.captured_rounds:
                 captured += [
                     _capture(parts[index:] + parts[:index], state, defense, number=number)
                     for index, client in enumerate(clients)
                     if client.name in attacked
                 ]
-            state = average_updates(state, [part.shared for part in parts], sizes)
+            shared = [part.shared for part in parts]
+            noise = torch.Generator().manual_seed(derive_seed("server-noise", seed, number))
+            state = server.release(average_updates(state, shared, sizes), generator=noise)
+            server = server.next_round(shared, generator=noise)
         except LeakpipeError as error:
             raise LeakpipeError(f"round {number}: {error}") from error
         test = _mean_accuracy(state, clients, images, labels, split.test)

@@ -1,6 +1,6 @@
 """A model as data: an architecture, and the tensors that it is evaluated with."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -58,16 +58,24 @@ class ModelState:
         )
 
 
-def shared_part(state: ModelState, held: Iterable[str]) -> ModelState:
+def shared_part(state: ModelState, held: Iterable[str], *, removed: Collection[str] = ()) -> ModelState:
     """Returns the part of a model that an update with the tensors `held` changes.
 
     That is the whole model, or all but batch normalisation if the update holds none of it: a client that keeps its
     batch normalisation (FedBN) keeps all of it.
+
+    Args:
+        removed: Names of tensors that the client took out of the update.
     """
     kept = batch_norm_names(state.module)
-    if not kept.isdisjoint(held):
+    missing = {*removed, *(kept if kept.isdisjoint(held) else ())}
+    if not missing:
         return state
-    return state.with_tensors({name: value for name, value in state.weights.items() if name not in kept}, {})
+    weights, statistics = (
+        {name: value for name, value in part.items() if name not in missing}
+        for part in (state.weights, state.statistics)
+    )
+    return state.with_tensors(weights, statistics)
 
 
 def build_module(params: ArchitectureParams, *, classes: int, image_size: int) -> nn.Module:

@@ -3,6 +3,7 @@
 docs/defenses.md has the formula, the source and the guarantee of each.
 """
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, RootModel, model_validator
@@ -16,6 +17,13 @@ Targets = Annotated[
     Field(description="What gets noise: all of the update, only weight differences, or only BN statistics."),
 ]
 Norm = Annotated[float, Field(gt=0, le=1e12)]
+CountBatches = Annotated[
+    bool,
+    Field(
+        description="Whether the update holds the counters of batches (`num_batches_tracked`, one per BN layer), as a "
+        "whole state dict does: the rule counts them as values, and they are passed on unchanged."
+    ),
+]
 
 
 class GaussianParams(Section):
@@ -114,7 +122,93 @@ class PartialSharingParams(Section):
     )
     clip: float = Field(gt=0, le=1e12, description="Largest magnitude shared, per local step.")
     exclude: tuple[str, ...] = Field(
-        default=(), description="Names of tensors that are never shared (0 is sent), with * for any part of a name."
+        default=(), description="Names of tensors that are sent as 0, with * for any part of a name."
+    )
+
+
+class PercentileParams(Section):
+    """NVFlare's PercentilePrivacy: magnitudes per local step above a percentile, clipped to ±gamma."""
+
+    kind: Literal["percentile"]
+    percentile: float = Field(
+        default=10, ge=0, le=100, description="Values whose magnitude is below this percentile of all become 0."
+    )
+    gamma: Norm = Field(default=0.01, description="Largest magnitude shared, per local step.")
+    count_batches: CountBatches = True
+
+
+class SvtParams(Section):
+    """NVFlare's SVTPrivacy: the sparse vector technique chooses values, which are clipped and get Laplace noise."""
+
+    kind: Literal["svt"]
+    fraction: float = Field(default=0.1, gt=0, le=1, description="Share of all values that is drawn.")
+    epsilon: float = Field(default=0.1, gt=0, le=1e12, description="Budget of choosing: of threshold and answers.")
+    noise_var: float = Field(
+        default=0.1, gt=0, le=1e12, description="Budget of releasing one value, where epsilon_release is null."
+    )
+    gamma: Norm = Field(default=1e-5, description="Values are clipped to ±gamma per local step.")
+    tau: float = Field(default=1e-6, ge=-1e12, le=1e12, description="Threshold before noise, per local step.")
+    replace: bool = Field(default=True, description="Whether values are drawn with replacement.")
+    epsilon_threshold: float | None = Field(
+        default=None, gt=0, description="Part of epsilon for the threshold; null: 1 / (1 + (2n)^(2/3)) of n values."
+    )
+    epsilon_query: float | None = Field(default=None, gt=0, description="Part of epsilon for answers; null: the rest.")
+    epsilon_release: float | None = Field(
+        default=None, gt=0, description="Budget of releasing all values; null: noise_var times their number."
+    )
+    count_batches: CountBatches = True
+
+    @model_validator(mode="after")
+    def _parts_are_of_the_budget(self) -> Self:
+        parts = [part for part in (self.epsilon_threshold, self.epsilon_query) if part is not None]
+        exact = len(parts) == 2 and abs(sum(parts) - self.epsilon) > 1e-5 * self.epsilon
+        if exact or (len(parts) == 1 and parts[0] >= self.epsilon):
+            raise ValueError(f"svt: epsilon_threshold and epsilon_query must add up to epsilon ({self.epsilon})")
+        return self
+
+
+class ExcludeVarsParams(Section):
+    """NVFlare's ExcludeVars: named tensors are removed from the update, so that the receiver sees that they lack."""
+
+    kind: Literal["exclude-vars"]
+    exclude: tuple[str, ...] | str = Field(
+        description="Whole names, as a list; or a regular expression that a part of a name matches, as a string."
+    )
+
+    @model_validator(mode="after")
+    def _expression_is_one(self) -> Self:
+        try:
+            re.compile(self.exclude if isinstance(self.exclude, str) else "")
+        except re.error as error:
+            raise ValueError(f"exclude-vars: {self.exclude!r} is no regular expression: {error}") from error
+        return self
+
+
+class _FlowerClipping(Section):
+    """Base of Flower's central differential privacy: clients clip, and the server adds noise to their mean."""
+
+    noise_multiplier: float = Field(
+        ge=0, le=1e6, description="Deviation of the noise on the sum of all, over the norm."
+    )
+    count_batches: CountBatches = True
+
+
+class FlowerFixedClippingParams(_FlowerClipping):
+    """Flower's DifferentialPrivacyClientSideFixedClipping: the norm of what a client changes is clipped."""
+
+    kind: Literal["flower-fixed-clipping"]
+    clipping_norm: Norm = Field(description="Largest L2 norm of an update, counters of batches included.")
+
+
+class FlowerAdaptiveClippingParams(_FlowerClipping):
+    """Flower's DifferentialPrivacyClientSideAdaptiveClipping: the norm follows a quantile of the updates' norms."""
+
+    kind: Literal["flower-adaptive-clipping"]
+    initial_clipping_norm: Norm = Field(default=0.1, description="Largest L2 norm of an update in the first round.")
+    target_clipped_quantile: float = Field(default=0.5, ge=0, le=1, description="Share of updates to be clipped.")
+    clip_norm_lr: float = Field(default=0.2, gt=0, le=1e3, description="Learning rate of the norm's logarithm.")
+    clipped_count_stddev: float | None = Field(
+        default=None, ge=0, description="Deviation of the noise on the number of clipped; null: clients / 20."
     )
 
 
@@ -144,6 +238,11 @@ DefenseStep = Annotated[
     | QuantizeParams
     | SignParams
     | PartialSharingParams
+    | PercentileParams
+    | SvtParams
+    | ExcludeVarsParams
+    | FlowerFixedClippingParams
+    | FlowerAdaptiveClippingParams
     | SecureAggregationParams
     | DpSgdParams
     | MixupParams,
@@ -161,6 +260,12 @@ class DefenseSteps(RootModel[tuple[DefenseStep, ...]]):
         for step in self.root[:-1]:
             if step.kind == "secure-aggregation":
                 raise ValueError("secure-aggregation must be the last step: clients act before the server's sum")
+        return self
+
+    @model_validator(mode="after")
+    def _server_clips_once(self) -> Self:
+        if sum(step.kind in ("flower-fixed-clipping", "flower-adaptive-clipping") for step in self.root) > 1:
+            raise ValueError("flower-fixed-clipping and flower-adaptive-clipping: one of them, once")
         return self
 
     @model_validator(mode="after")

@@ -23,6 +23,10 @@ def read_layers(observation: Observation, chain: Chain) -> dict[str, Layer]:
     """
     if observation.update.steps != 1 or observation.cohort:
         raise LeakpipeError("recursive inversion needs the update of one client's single local step")
+    if observation.update.removed:
+        raise LeakpipeError(
+            f"recursive inversion needs whole updates; removed are {sorted(observation.update.removed)}"
+        )
     if not observation.update.statistics:
         raise LeakpipeError("recursive inversion needs running statistics in the update, but they are withheld")
     before, update, settings = observation.before, observation.update, observation.settings

@@ -119,6 +119,8 @@ def find_row_spaces(module: nn.Module, update: Tensors, seen: Seen, *, centred: 
     for name, features in seen.items():
         layer = layers[name]
         assert isinstance(layer, nn.Conv2d)
+        if f"{name}.weight" not in update:
+            continue
         matrix = update[f"{name}.weight"].flatten(1)
         rank = sum(len(patches(layer, each[:, :1], centred=False)) - centred for each in features)
         if not 0 < rank < min(matrix.shape):
