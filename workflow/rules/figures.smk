@@ -23,9 +23,7 @@ FIGURE_FILES = {
     "images": IMAGES,
     "splits": expand(SPLIT, seed=PARAMS.seeds),
 }
-REBUILT = [
-    RECONSTRUCTION.format(round=max(ROUNDS), **vars(cell)) for cell in CELLS if cell.attack == SETTINGS["attack"]
-]
+REBUILT = [RECONSTRUCTION.format(round=max(ROUNDS), **vars(cell)) for cell in CELLS]
 
 
 # One job draws all: a figure takes less time than starting Python and importing matplotlib does.

@@ -1,4 +1,4 @@
-"""Leakage against what clients hold and how they train: images, batch size, local steps."""
+"""Leakage of each client, beside what it holds and how it trains."""
 
 from __future__ import annotations
 
@@ -8,59 +8,51 @@ from typing import TYPE_CHECKING, Any
 from leakpipe.client.batches import count_local_steps
 from leakpipe.figures.lines import INTERVAL, Look, draw_means, mark_zero
 from leakpipe.figures.registry import figure
-from leakpipe.figures.style import Drawing, add_legend, add_title, make_panels
-from leakpipe.tables.statistics import add_gain
-from leakpipe.tables.wording import Clients, count_draws, describe_client, order_clients, select
+from leakpipe.figures.style import Drawing, add_title, make_panels
+from leakpipe.tables.strongest import keep_strongest, name_attacks
+from leakpipe.tables.wording import Clients, count, count_draws, order_clients, select
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
 
-PROPERTIES = {
-    "images": "training images of the client",
-    "batch_size": "images in a batch",
-    "steps": "local steps in a round",
-}
 MEASURES = {"gain": "SSIM gained\nover the prior", "rdlv": "RDLV\n(relative gain)"}
 
 
 @figure(
     "clients",
-    heading="Leakage by images, batch size and local steps",
-    about="Leakage of each client against the number of its images, its batch size and its local steps in a round.",
+    heading="Leakage of each client",
+    about="What the strongest attack gets of each client; below, its images, its batch size and its local steps in a "
+    "round.",
 )
-def draw_clients(leakage: pd.DataFrame, *, attack: str, defense: str, local_epochs: int, clients: Clients) -> Drawing:
-    """Draw mean gain in SSIM, and RDLV, of each client against three of its properties.
-
-    Values of a property stand evenly spaced. Every client stands in all panels.
+def draw_clients(leakage: pd.DataFrame, *, defense: str, local_epochs: int, clients: Clients) -> Drawing:
+    """Draw mean gain in SSIM, and RDLV, of each client, those with the fewest images first.
 
     Args:
-        leakage: The leakage table: all captured rounds, seeds and images of `attack` are drawn, but those whose RDLV
-            is undefined.
-        attack: Attack drawn.
+        leakage: The leakage table: of each client and captured round, all images of the strongest attack are drawn, but
+            those whose RDLV is undefined.
         defense: Defence whose rows are drawn.
         local_epochs: Passes over its images of a client that has no number of its own.
         clients: The `federation.clients` section of the parameters.
     """
-    rows = add_gain(select(leakage, attack=attack, defense=defense).dropna(subset=["rdlv"]))
+    rows = keep_strongest(select(leakage, defense=defense)).dropna(subset=["rdlv"])
     names = order_clients(rows, clients)
-    properties = {name: describe_training(clients[name], local_epochs=local_epochs) for name in names}
-    drawn, panels = make_panels(7.2, 4.8, len(MEASURES), len(PROPERTIES), sharex="col", sharey="row")
-    for (measure, label), row in zip(MEASURES.items(), panels, strict=True):
-        for (name, text), axes in zip(PROPERTIES.items(), row, strict=True):
-            _draw_panel(axes, rows, measure, {client: properties[client][name] for client in names}, clients)
-            mark_zero(axes)
-            axes.set_xlabel(text if measure == "rdlv" else "")
-        row[0].set_ylabel(label)
-    add_title(drawn, "Leakage by images, batch size and local steps")
-    handles = [line for line in panels[0, 0].lines if not line.get_label().startswith("_")]
-    add_legend(drawn, handles, columns=min(3, len(names)))
+    drawn, panels = make_panels(max(5.0, 1.4 + 1.1 * len(names)), 4.8, len(MEASURES), sharex=True)
+    for (measure, label), axes in zip(MEASURES.items(), panels[:, 0], strict=True):
+        for place, client in enumerate(names):
+            placed = rows[rows["client"] == client].assign(place=place)
+            draw_means(axes, placed, measure, place="place", shift=0.0, label=client, look=Look.of(place))
+        mark_zero(axes)
+        axes.set_ylabel(label)
+    texts = [_write_training(name, describe_training(clients[name], local_epochs=local_epochs)) for name in names]
+    axes.set_xticks(range(len(names)), texts, fontsize=9)
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    add_title(drawn, "Leakage of each client")
     caption = (
-        f"Leakage of each client by attack {attack} under defence {defense}: SSIM gained over the prior image (above) "
-        f"and RDLV (below), against the number of its training images, its batch size and its local steps in a round. "
-        f"A faint dot is one image in one captured round, the large marker their mean; at 0 a reconstruction shows "
-        f"no more than the prior image. {INTERVAL} {count_draws(rows, clients)}. Every client stands in all panels, "
-        f"and clients differ in more than one property: a panel alone does not say which of them matters."
+        f"Leakage of each client to the strongest attack on it in each captured round ({name_attacks(rows)}) under "
+        f"defence {defense}: SSIM gained over the prior image (above) and RDLV (below). A faint dot is one image in "
+        "one captured round, the large marker their mean; at 0 a reconstruction shows no more than the prior image. "
+        f"{INTERVAL} {count_draws(rows, clients)}. Clients differ in more than one property, so the figure does not "
+        "say which of them matters: pairs that differ in one thing are judged as claims."
     )
     return Drawing(drawn, caption)
 
@@ -77,14 +69,6 @@ def describe_training(client: Mapping[str, Any], *, local_epochs: int) -> dict[s
     return {"images": images, "batch_size": batch_size, "steps": count_local_steps(images, batch_size, epochs)}
 
 
-def _draw_panel(axes: Axes, rows: pd.DataFrame, measure: str, value_of: Mapping[str, int], clients: Clients) -> None:
-    """One measure against one property, whose value each client has."""
-    values = sorted(set(value_of.values()))
-    for index, (client, value) in enumerate(value_of.items()):
-        beside = [name for name in value_of if value_of[name] == value]
-        shift = 0.16 * (beside.index(client) - (len(beside) - 1) / 2)
-        placed = rows[rows["client"] == client].assign(place=values.index(value))
-        label = describe_client(client, clients[client])
-        draw_means(axes, placed, measure, place="place", shift=shift, label=label, look=Look.of(index))
-    axes.set_xticks(range(len(values)), [str(value) for value in values])
-    axes.set_xlim(-0.5, len(values) - 0.5)
+def _write_training(name: str, training: Mapping[str, int]) -> str:
+    images, steps = count(training["images"], "image"), count(training["steps"], "step")
+    return f"{name}\n{images}\nbatch {training['batch_size']}\n{steps}"

@@ -1,148 +1,111 @@
-"""Which training image a reconstruction came from: hits against the number of images and the batch size."""
+"""Who is it? Under every defence, how similar reconstructions are, and how many are recognised among all images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from leakpipe.figures.lines import INTERVAL, Look, Mean, mean_over_draws
 from leakpipe.figures.registry import figure
-from leakpipe.figures.style import (
-    COLORS,
-    FAINT,
-    GRID,
-    MUTED,
-    Drawing,
-    add_legend,
-    add_title,
-    make_key,
-    make_panels,
-    mark_percent,
-)
-from leakpipe.randomness import derive_seed
-from leakpipe.tables.statistics import bootstrap_mean
+from leakpipe.figures.style import GRID, INK, MUTED, Drawing, add_legend, add_title, make_key, make_panels
+from leakpipe.tables.strongest import keep_largest, keep_strongest, name_attacks
 from leakpipe.tables.wording import Clients, count, describe_client, order_clients, select
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-CHANCE_WIDTH = 0.36  # half the width of a client's band of chance, of the distance between clients
+BESIDE = 0.22  # between clients under one defence, of the distance between defences
 
 
 @figure(
     "identifiability",
-    heading="Which image it is",
-    about="Share of reconstructions whose nearest image, among the training images of all clients, is the one that "
-    "they came from; hollow for the prior image, a gray band for chance.",
+    heading="Who is it? Similarity and recognition under every defence",
+    about="Left, the SSIM that the strongest attack gains over the prior image; beside it, the share of "
+    "reconstructions whose nearest image, among the training images of all clients, is the one that they came from. A "
+    "tick marks what guessing recognises: a picture that is no more similar than the prior may still be recognised.",
 )
 def draw_identifiability(
-    identifiability: pd.DataFrame, *, attack: str, defense: str, embedders: Sequence[str], clients: Clients
+    leakage: pd.DataFrame,
+    identifiability: pd.DataFrame,
+    *,
+    defenses: Mapping[str, str],
+    embedders: Sequence[str],
+    clients: Clients,
 ) -> Drawing:
-    """Draw the share of reconstructions whose nearest image is their own: a panel per embedder, clients side by side.
+    """Draw similarity, and the share recognised by each embedder: a row per defence, clients side by side.
+
+    Each point is of the attack and the captured round that got most there, by its own measure.
 
     Args:
-        identifiability: The identifiability table: all captured rounds, seeds and images are drawn.
-        attack: Attack drawn.
-        defense: Defence whose rows are drawn.
-        embedders: Panels, from the left.
+        leakage: The leakage table.
+        identifiability: The identifiability table.
+        defenses: What to call each defence, from the top.
+        embedders: Panels beside the similarity, from the left.
         clients: The `federation.clients` section of the parameters.
     """
-    rows = select(identifiability, attack=attack, defense=defense)
-    names = _by_size(rows, clients)
-    width = max(6.4, 1.0 + 0.95 * len(names) * len(embedders))
-    drawn, panels = make_panels(width, 3.9, columns=len(embedders), sharey=True)
-    for axes, embedder in zip(panels[0], embedders, strict=True):
-        shares = [_share(rows, embedder, client) for client in names]
-        _draw_panel(axes, shares)
-        axes.set_title(f"by {embedder}", fontsize=10)
-        axes.set_xticks(range(len(names)), [_tick(client, clients[client]) for client in names], fontsize=9)
-        axes.set_xlim(-0.6, len(names) - 0.4)
-    panels[0, 0].set_ylim(-0.04, 1.1)
-    mark_percent(panels[0, 0])
-    panels[0, 0].set_ylabel("Recognised (IIP, top 1)")
-    add_title(drawn, "How many reconstructions say which image they came from")
-    add_legend(drawn, _list_keys(attack), columns=3)
-    return Drawing(drawn, _describe(rows, attack=attack, defense=defense, embedders=embedders, clients=clients))
-
-
-@dataclass(frozen=True)
-class _Share:
-    """What one embedder recognises of one client: means, their interval over draws, how many they are over."""
-
-    found: float
-    low: float
-    high: float
-    prior: float
-    chance: tuple[float, float]
-    values: int
-    draws: int
-
-
-def _share(rows: pd.DataFrame, embedder: str, client: str) -> _Share:
-    chosen = select(rows, embedder=embedder, client=client)
-    seed = derive_seed("identifiability interval", embedder, client)
-    low, high = bootstrap_mean(chosen["top1"], clusters=chosen["seed"], seed=seed)
-    return _Share(
-        found=float(chosen["top1"].mean()),
-        low=low,
-        high=high,
-        prior=float(chosen["top1_prior"].mean()),
-        chance=(float(chosen["chance"].mean()), float(chosen["chance_client"].mean())),
-        values=len(chosen),
-        draws=chosen["seed"].nunique(),
-    )
-
-
-def _describe(rows: pd.DataFrame, *, attack: str, defense: str, embedders: Sequence[str], clients: Clients) -> str:
-    parts = []
-    for client in _by_size(rows, clients):
-        share = _share(rows, embedders[0], client)
-        parts.append(
-            f"{describe_client(client, clients[client])}: {share.values} reconstructions, {count(share.draws, 'draw')}"
-        )
-    candidates = sorted(rows["candidates"].unique())
-    among = str(candidates[0]) if len(candidates) == 1 else f"{candidates[0]} to {candidates[-1]}"
-    return (
-        f"Share of the reconstructions of attack {attack} under defence {defense}, all captured rounds together, whose "
-        f"nearest of the {among} training images of all clients is the one that they were matched to, as "
-        f"{' and '.join(embedders)} measure nearness. Bars are 95 % bootstrap intervals over draws, from 3 draws on; "
-        f"where all draws agree they have no length, which is not certainty. Hollow: the same of the prior image, so "
-        f"without an attack. The gray band is chance: from a guess among all images to a guess that counts if it hits "
-        f"any of the client's. {'; '.join(parts)}."
-    )
-
-
-def _by_size(rows: pd.DataFrame, clients: Clients) -> list[str]:
-    """Clients with the fewest images first, among these the smallest batch, then by name."""
-    names = order_clients(rows, clients)
-    return sorted(names, key=lambda name: (int(clients[name]["images"]), int(clients[name]["batch_size"]), name))
-
-
-def _tick(name: str, client: Mapping[str, Any]) -> str:
-    return describe_client(name, client).replace(": ", "\n").replace(", ", "\n")
-
-
-def _draw_panel(axes: Axes, shares: Sequence[_Share]) -> None:
-    for place, share in enumerate(shares):
-        low, high = share.chance
-        band = [place - CHANCE_WIDTH, place + CHANCE_WIDTH]
-        axes.fill_between(band, low, max(high, low + 0.006), color=FAINT, linewidth=0, zorder=1)
-        axes.plot(place + 0.14, share.prior, "s", color=MUTED, markerfacecolor="white", zorder=2, clip_on=False)
-        axes.vlines(place - 0.14, share.low, share.high, color=COLORS[0], linewidth=2, zorder=3)
-        axes.plot(place - 0.14, share.found, "o", color=COLORS[0], markersize=8, zorder=4, clip_on=False)
-        where, text = (place - 0.14, share.found), f"{100 * share.found:.0f} %"
-        axes.annotate(text, where, xytext=(7, 5), textcoords="offset points", fontsize=9)
-    axes.grid(axis="y", color=GRID)
-    axes.set_axisbelow(True)
-
-
-def _list_keys(attack: str) -> list[Artist]:
-    from matplotlib.patches import Patch
-
-    return [
-        make_key(f"attack {attack}, 95 % interval", COLORS[0], marker="o", markersize=8, linestyle="-"),
-        make_key("prior image, no attack", MUTED, marker="s", hollow=True),
-        Patch(color=FAINT, label="chance"),
+    similar = keep_strongest(leakage, each=("client", "defense"))
+    found = keep_largest(identifiability, "top1", each=("client", "defense", "embedder"))
+    shares = {embedder: select(found, embedder=embedder) for embedder in embedders}
+    shown, names = [name for name in defenses if name in set(similar["defense"])], order_clients(similar, clients)
+    columns = 1 + len(embedders)
+    drawn, panels = make_panels(2.2 + 2.3 * columns, 1.5 + 0.55 * len(shown), columns=columns, sharey=True)
+    for index, client in enumerate(names):
+        shift, look = BESIDE * (index - (len(names) - 1) / 2), Look.of(index)
+        for place, defense in enumerate(shown):
+            _draw_mean(panels[0, 0], _at(similar, client, defense), "gain", place + shift, look)
+            for axes, rows in zip(panels[0, 1:], shares.values(), strict=True):
+                _draw_mean(axes, _at(rows, client, defense), "top1", place + shift, look)
+                _draw_chance(axes, _at(rows, client, defense), place + shift)
+    for axes, title in zip(panels[0], ["SSIM gained", *(f"recognised\nby {name}" for name in embedders)], strict=True):
+        axes.set_title(title, fontsize=10)
+        axes.grid(axis="y", color=GRID)
+    panels[0, 0].axvline(0, color=MUTED, linewidth=1, zorder=1)
+    for axes in panels[0, 1:]:
+        axes.set_xlim(-0.06, 1.06)
+        axes.set_xticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
+    panels[0, 0].set_yticks(range(len(shown)), [defenses[name] for name in shown])
+    panels[0, 0].set_ylim(len(shown) - 0.5, -0.5)
+    add_title(drawn, "How similar reconstructions are, and who is recognised")
+    keys = [
+        make_key(describe_client(name, clients[name]), Look.of(index).color, marker=Look.of(index).marker)
+        for index, name in enumerate(names)
     ]
+    add_legend(drawn, [*keys, make_key("by chance", INK, marker="|", markersize=9)], columns=2)
+    return Drawing(drawn, _describe(similar, found, names))
+
+
+def _at(rows: pd.DataFrame, client: str, defense: str) -> pd.DataFrame:
+    return rows[(rows["client"] == client) & (rows["defense"] == defense)]
+
+
+def _draw_mean(axes: Axes, rows: pd.DataFrame, column: str, height: float, look: Look) -> None:
+    if rows.empty:
+        return
+    mean: Mean = mean_over_draws(rows, column)
+    axes.hlines(height, mean.low, mean.high, color=look.color, linewidth=1.5, zorder=2)
+    axes.plot(mean.value, height, look.marker, color=look.color, zorder=3, clip_on=False)
+
+
+def _draw_chance(axes: Axes, rows: pd.DataFrame, height: float) -> None:
+    """What a guess recognises that counts if it hits any image of the client."""
+    if len(rows):
+        axes.plot(rows["chance_client"].mean(), height, "|", color=INK, markersize=9, zorder=4)
+
+
+def _describe(similar: pd.DataFrame, found: pd.DataFrame, names: Sequence[str]) -> str:
+    candidates = sorted(found["candidates"].unique())
+    among = str(candidates[0]) if len(candidates) == 1 else f"{candidates[0]} to {candidates[-1]}"
+    parts = []
+    for name in names:
+        rows = found[found["client"] == name]
+        values = int(rows.groupby(["defense", "embedder"]).size().max())
+        parts.append(f"{name}: {count(values, 'reconstruction')}, {count(rows['seed'].nunique(), 'draw')} a point")
+    return (
+        "Left: mean SSIM gained over the prior image; at 0 a reconstruction shows on average no more than the prior "
+        f"image, which is not anonymity. Beside it: share of reconstructions whose nearest of the {among} training "
+        "images of all clients is the one that they were matched to; the upright tick is chance, a guess that counts "
+        "if it hits any image of the client. Each point is of the attack and captured round that got most there, "
+        f"chosen by the same numbers, so a little too high by chance ({name_attacks(similar)}). {INTERVAL} Where all "
+        f"draws agree it has no length, which is not certainty. {'; '.join(parts)}."
+    )

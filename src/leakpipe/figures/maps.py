@@ -12,6 +12,7 @@ from leakpipe.figures.registry import figure
 from leakpipe.figures.sheet import Sheet, blend
 from leakpipe.figures.style import COLORS, FAINT, MUTED, Drawing
 from leakpipe.metrics.leakage_map import leakage_map
+from leakpipe.tables.strongest import EACH_DRAW, keep_strongest, name_attacks
 from leakpipe.tables.wording import Clients, select, stack_description, write_gain
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ def draw_maps(
     leakage: pd.DataFrame,
     pictures: Pictures,
     *,
-    attack: str,
     defense: str,
     captured_round: int,
     clients: Clients,
@@ -44,15 +44,14 @@ def draw_maps(
     """Draw one row per image: the original, the prior, the reconstruction, and the leakage map.
 
     Args:
-        leakage: The leakage table.
+        leakage: The leakage table; of each client, the strongest attack is shown.
         pictures: The images it is about.
-        attack: Attack whose reconstructions are shown.
         defense: Defence that they were made under.
         captured_round: Round that they are of.
         clients: The `federation.clients` section of the parameters.
         images_per_client: Most rows of one client: those that leaked most, most leaked first.
     """
-    rows = select(leakage, attack=attack, defense=defense, round=captured_round)
+    rows = keep_strongest(select(leakage, defense=defense, round=captured_round), each=EACH_DRAW)
     shown = choose_images(rows, defense, clients, images_per_client)
     content = len(shown) * (PICTURE + CAPTION) + shown["client"].nunique() * GROUP_GAP
     height = TOP + content + BOTTOM
@@ -70,12 +69,12 @@ def draw_maps(
     ticks = {-LARGEST: "−1: lost", 0: "0: as the prior", LARGEST: "+1: gained"}
     sheet.add_scale(place, blend(SHADES), (-LARGEST, LARGEST), ticks, size=8.5, extend="both")
     caption = (
-        f"For each image the original, the prior image that attack {attack} starts from, what it rebuilds from the "
-        f"update of round {captured_round} under defence {defense}, and the local SSIM of the reconstruction minus "
-        f"that of the prior: orange where the attack shows more of the image than the prior did, blue where less. Each "
-        f"value is of the 11×11 pixels around it; the outer 5 pixels (blank) have none. The mean of a map is what SSIM "
-        f"gained, written below it. Each client shows those images that leak most, most leaked first "
-        f"({describe_shown(rows, shown)}). Single images: no interval."
+        "For each image the original, the prior image that the attack starts from, what the strongest attack "
+        f"({name_attacks(rows)}) rebuilds from the update of round {captured_round} under defence {defense}, and the "
+        "local SSIM of the reconstruction minus that of the prior: orange where the attack shows more of the image "
+        "than the prior did, blue where less. Each value is of the 11×11 pixels around it; the outer 5 pixels (blank) "
+        "have none. The mean of a map is what SSIM gained, written below it. Each client shows those images that leak "
+        f"most, most leaked first ({describe_shown(rows, shown)}). Single images: no interval."
     )
     return Drawing(sheet.figure, caption)
 

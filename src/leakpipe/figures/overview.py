@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from leakpipe.figures.registry import figure
 from leakpipe.figures.sheet import Sheet, blend
 from leakpipe.figures.style import COLORS, INK, MUTED, Drawing
-from leakpipe.tables.statistics import add_gain
+from leakpipe.tables.strongest import EACH_DRAW, keep_strongest, name_attacks
 from leakpipe.tables.wording import Clients, count, select, stack_description, write_gain
 
 if TYPE_CHECKING:
@@ -53,15 +53,14 @@ UNATTACKED = _Grid(side=0.3, frame=0.0, below=0.0, most_rows=2)
 @figure(
     "overview",
     heading="Which training images leaked",
-    about="The training images of all clients of one draw, framed and numbered by how much SSIM the attack gained over "
-    "the prior image; pale where a client was not attacked.",
+    about="The training images of all clients of one draw, framed and numbered by how much SSIM the strongest attack "
+    "gained over the prior image; pale where a client was not attacked.",
 )
 def draw_overview(
     leakage: pd.DataFrame,
     dataset: LabeledImages,
     splits: Mapping[int, Split],
     *,
-    attack: str,
     defense: str,
     captured_round: int,
     clients: Clients,
@@ -70,15 +69,14 @@ def draw_overview(
 
     Args:
         leakage: The leakage table. The seed drawn is the one under which most clients were attacked, the first of
-            several in the order of `splits`.
+            several in the order of `splits`; of each client, the gains of the strongest attack are drawn.
         dataset: The data set.
         splits: The split of every seed.
-        attack: Attack whose gain over the prior frames an image.
         defense: Defence whose rows are drawn.
         captured_round: Round whose rows are drawn.
         clients: The `federation.clients` section of the parameters.
     """
-    drawn = add_gain(select(leakage, attack=attack, defense=defense, round=captured_round))
+    drawn = keep_strongest(select(leakage, defense=defense, round=captured_round), each=EACH_DRAW)
     attacked = drawn.groupby("seed")["client"].nunique()
     seed = max(splits, key=lambda number: int(attacked.get(number, 0)))
     rows, holdings = select(drawn, seed=seed), splits[seed].clients
@@ -88,7 +86,7 @@ def draw_overview(
     title = "Which training images leaked from one shared update"
     sheet = Sheet(width=WIDTH, height=TOP + sum(block.height + GROUP_GAP for block in blocks), title=title)
     leaked, of = sum(gain > 0 for gain in gains.values()), count(len(gains), "attacked image")
-    sheet.write(f"the attack shows {leaked} of {of} better than the prior does", 0.1, 0.42, fontsize=9.5)
+    sheet.write(f"the strongest attacks show {leaked} of {of} better than the prior does", 0.1, 0.42, fontsize=9.5)
     bar = sheet.add_scale((5.1, 0.3, 1.9, 0.12), blend(SHADES), (0, 1), {0: "0: prior", 0.5: "0.5", 1: "1"}, size=8)
     bar.ax.set_title("SSIM gained over the prior", fontsize=8.5, weight="normal", loc="center", pad=3)
     top = TOP
@@ -96,7 +94,7 @@ def draw_overview(
         _name_block(sheet, block, stack_description(block.client, clients[block.client]), top)
         _draw_block(sheet, block, dataset.images, top)
         top += block.height + GROUP_GAP
-    return Drawing(sheet.figure, _describe(blocks, seed, attack, defense, captured_round))
+    return Drawing(sheet.figure, _describe(blocks, seed, name_attacks(rows), defense, captured_round))
 
 
 @dataclass(frozen=True)
@@ -158,7 +156,7 @@ def _draw_block(sheet: Sheet, block: _Block, images: np.ndarray, top: float) -> 
         sheet.show(images[image], x + grid.frame, y + grid.frame, side=grid.side, fade=0.0 if block.attacked else 0.6)
 
 
-def _describe(blocks: Sequence[_Block], seed: int, attack: str, defense: str, captured_round: int) -> str:
+def _describe(blocks: Sequence[_Block], seed: int, attacks: str, defense: str, captured_round: int) -> str:
     parts = []
     for block in blocks:
         some = f", {block.shown} shown" if block.shown < len(block.images) else ""
@@ -166,8 +164,8 @@ def _describe(blocks: Sequence[_Block], seed: int, attack: str, defense: str, ca
         parts.append(f"{block.client}: {count(len(block.images), 'image')}{some}{leaked}")
     return (
         f"The training images of all clients in the draw of seed {seed}. A frame, and the number below it, is how much "
-        f"SSIM attack {attack} gained over the prior image from the update of round {captured_round} under defence "
-        f"{defense}: the darker, the more leaked; at 0 or below, it shows no more than the prior. Most "
+        f"SSIM the strongest attack ({attacks}) gained over the prior image from the update of round {captured_round} "
+        f"under defence {defense}: the darker, the more leaked; at 0 or below, it shows no more than the prior. Most "
         f"leaked first. Pale images belong to clients that were not attacked, of which nothing is known. "
         f"{'; '.join(parts)}. Single images of one draw: no interval."
     )

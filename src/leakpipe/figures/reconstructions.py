@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from leakpipe.figures.images import Pictures, choose_images, describe_shown
 from leakpipe.figures.registry import figure
 from leakpipe.figures.sheet import Sheet
 from leakpipe.figures.style import COLORS, FAINT, MUTED, Drawing
+from leakpipe.tables.strongest import EACH_DRAW, keep_naive, keep_strongest, name_attacks
 from leakpipe.tables.wording import Clients, select, stack_description
 
 if TYPE_CHECKING:
@@ -21,49 +23,54 @@ TITLE, HEADING, LINE = 0.6, 0.52, 0.15  # inches: the figure's title; a heading 
 BAND = 8  # defences side by side; more go below, so that pictures stay large enough to be compared
 HEADING_WIDTH = 13  # characters
 GAIN = COLORS[0]
+NAIVE = "attacker who\ndoes not know\nthe defence"
 
 
 @figure(
     "reconstructions",
     heading="What the attack rebuilds",
-    about="Training images beside the prior image that the attack starts from and what it rebuilds under each defence. "
-    "A picture that looks like its original was leaked by one shared update.",
+    about="Training images beside the prior image that attacks start from and what the strongest one rebuilds under "
+    "each defence; below, what an attack gets that does not know the defence. A picture that looks like its original "
+    "was leaked by one shared update.",
 )
 def draw_reconstructions(
     leakage: pd.DataFrame,
     pictures: Pictures,
     *,
-    attack: str,
+    adaptive: Sequence[str],
     captured_round: int,
     defenses: Mapping[str, str],
     clients: Clients,
     images_per_client: int = 2,
 ) -> Drawing:
-    """Draw one row per image: the original, the prior, the reconstruction under each defence, SSIM below.
+    """Draw one row per image: the original, the prior, the strongest reconstruction under each defence, SSIM below.
 
-    More defences than `BAND` go below, beside the original and the prior again. Each client shows the images that
-    leaked most (largest RDLV under the first defence), most leaked first, each once; a client that was attacked under
-    several seeds is represented by its images of all.
+    The first image of a client that was also attacked without knowledge of the defence has a second row, of that. More
+    defences than `BAND` go below, beside the original and the prior again. Each client shows the images that leaked
+    most (largest RDLV under the first defence), most leaked first, each once; a client that was attacked under several
+    seeds is represented by its images of all.
 
     Args:
         leakage: The leakage table.
         pictures: The images it is about.
-        attack: Attack whose reconstructions are shown.
+        adaptive: Attacks that know the defence.
         captured_round: Round they are of.
         defenses: Heading of the column of each defence, in order; images are ranked under the first.
         clients: The `federation.clients` section of the parameters.
         images_per_client: Most rows of one client.
     """
-    rows = select(leakage, attack=attack, round=captured_round)
+    attacked = select(leakage, round=captured_round)
+    rows = keep_strongest(attacked, each=EACH_DRAW)
+    naive = keep_strongest(keep_naive(attacked, adaptive), each=EACH_DRAW)
     shown = choose_images(rows, next(iter(defenses)), clients, images_per_client)
-    scores = {(row["defense"], row["seed"], row["client"], row["image"]): row for row in rows.to_dict("records")}
+    lines = _list_lines(shown, rows, naive)
     names = list(defenses)
     bands = [names[start : start + BAND] for start in range(0, len(names), BAND)]
     headings = [["original", "prior\n(the start)", *(_wrap(defenses[name]) for name in band)] for band in bands]
     height = TITLE
     for heads in headings:
         height += _measure(heads)
-        height += len(shown) * (PICTURE + CAPTION)
+        height += len(lines) * (PICTURE + CAPTION)
         height += shown["client"].nunique() * GROUP_GAP
     sheet = Sheet(width=_left(2 + len(bands[0])), height=height, title="What the attack rebuilds from one update")
     sheet.write("bars: SSIM to the original, from 0 to 1; orange: gained over the prior", 0.1, 0.4, fontsize=9)
@@ -75,20 +82,49 @@ def draw_reconstructions(
         top += _measure(heads)
         for client in shown["client"].unique():
             sheet.write(stack_description(client, clients[client]), 0.1, top + PICTURE / 2, weight="bold", fontsize=9.5)
-            for row in shown[shown["client"] == client].to_dict("records"):
-                under = [scores.get((name, row["seed"], client, row["image"])) for name in band]
-                _draw_row(sheet, row, under, pictures, top)
+            for line in lines:
+                if line.row["client"] != client:
+                    continue
+                if line.is_naive:
+                    sheet.write(NAIVE, 0.1, top + PICTURE / 2, color=MUTED, fontsize=8)
+                _draw_row(sheet, line.row, [line.scores.get(name) for name in band], pictures, top)
                 top += PICTURE + CAPTION
             top += GROUP_GAP
-    return Drawing(sheet.figure, _describe(attack, captured_round, describe_shown(rows, shown)))
+    return Drawing(sheet.figure, _describe(name_attacks(rows), captured_round, describe_shown(rows, shown)))
 
 
-def _describe(attack: str, captured_round: int, sample: str) -> str:
+@dataclass(frozen=True)
+class _Line:
+    """One image in one line of pictures: its row of the table under the first defence, and under each, by defence."""
+
+    row: Mapping[Any, Any]
+    scores: Mapping[str, Mapping[Any, Any]]
+    is_naive: bool
+
+
+def _list_lines(shown: pd.DataFrame, rows: pd.DataFrame, naive: pd.DataFrame) -> list[_Line]:
+    lines, begun = [], set()
+    for row in shown.to_dict("records"):
+        lines.append(_Line(row, _score_by_defense(rows, row), is_naive=False))
+        without = _score_by_defense(naive, row)
+        if without and row["client"] not in begun:
+            lines.append(_Line(row, without, is_naive=True))
+        begun.add(row["client"])
+    return lines
+
+
+def _score_by_defense(rows: pd.DataFrame, image: Mapping[Any, Any]) -> dict[str, Mapping[Any, Any]]:
+    same = [rows[name] == image[name] for name in ("seed", "client", "image")]
+    return {row["defense"]: row for row in rows[same[0] & same[1] & same[2]].to_dict("records")}
+
+
+def _describe(attacks: str, captured_round: int, sample: str) -> str:
     return (
-        f"Originals, the prior image that attack {attack} starts from, and what it rebuilds from the update of "
-        f"round {captured_round} under each defence. Below each picture its SSIM to the original (1: identical); "
-        "orange is what the attack gained over the prior. Each client shows those images that leak most under "
-        f"the first defence, most leaked first ({sample}). Single images: no interval."
+        "Originals, the prior image that attacks start from, and what the strongest attack in each draw rebuilds from "
+        f"the update of round {captured_round} under each defence ({attacks}); beside “{' '.join(NAIVE.split())}”, "
+        "what the strongest attack that does not know the defence gets. Below each picture its SSIM to the original "
+        "(1: identical); orange is what the attack gained over the prior. Each client shows those images that leak "
+        f"most under the first defence, most leaked first ({sample}). Single images: no interval."
     )
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from leakpipe.defenses.naming import name_defenses, noise_multipliers
-from leakpipe.experiment import high_risk_client, undefended
+from leakpipe.experiment import adaptive_attacks, high_risk_client, undefended
 from leakpipe.params.experiment import Params
 
 
@@ -11,17 +11,15 @@ def choose_settings(params: Params) -> dict[str, Any]:
     """All settings that a figure can take, JSON-serialisable.
 
     Returns:
-        `attack`, the first, which the experiment is about; `compare`, the others; `attacks`, all; `defense`, the one
-        with the least noise; `captured_round`, the last; `clients`, their section; `client`, the one that defences are
+        `attacks`, all; `adaptive`, those that know the defence; `defense`, the one with the least noise;
+        `captured_round`, the last; `clients`, their section; `client`, the one that defences are
         judged by; `defenses`, what each is called; `sigma0` of those that only add noise; `local_epochs`; `embedders`;
         `delta`.
     """
     plain = params.model_dump(mode="json")
-    attack, *others = params.attacks
     return {
-        "attack": attack,
-        "compare": others,
-        "attacks": [attack, *others],
+        "attacks": list(params.attacks),
+        "adaptive": adaptive_attacks(params),
         "defense": undefended(params),
         "captured_round": max(params.federation.captured_rounds),
         "clients": plain["federation"]["clients"],

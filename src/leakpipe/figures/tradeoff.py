@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.figures.lines import INTERVAL, Mean, draw_interval, mark_zero, mean_over_draws, name_points
+from leakpipe.figures.lines import INTERVAL, Mean, draw_interval, mark_zero, mean_over_draws, name_points, spread
 from leakpipe.figures.registry import figure
-from leakpipe.figures.style import COLORS, MUTED, Drawing, make_panels
-from leakpipe.tables.statistics import add_gain
-from leakpipe.tables.wording import Clients, count, count_sample, order_clients, select
+from leakpipe.figures.style import COLORS, MUTED, Drawing, add_legend, make_key, make_panels
+from leakpipe.tables.strongest import keep_naive, keep_strongest
+from leakpipe.tables.wording import count, select
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+APART = 0.015  # of the range of accuracies
+
 
 @dataclass(frozen=True)
 class Point:
-    """One defence: what the client that leaks most under it gives away, and the accuracy that is left."""
+    """One defence: what the client that leaks most under it gives away in its worst round, and the accuracy left."""
 
     name: str
     client: str
+    attack: str
+    captured_round: int
+    seeds: int
     gain: Mean
+    naive: float
     accuracy: Mean
     destroyed: bool
 
@@ -43,34 +49,33 @@ class Point:
 @figure(
     "tradeoff",
     heading="Privacy against accuracy",
-    about="Leakage of the client that leaks most against test accuracy, a point per defence; down and right is better.",
+    about="What the strongest attack gets of the client that leaks most, against test accuracy, a point per defence; "
+    "hollow for an attack that does not know the defence; down and right is better.",
 )
 def draw_tradeoff(
     leakage: pd.DataFrame,
     accuracy: pd.DataFrame,
     defense_table: pd.DataFrame,
     *,
-    attack: str,
+    adaptive: Sequence[str],
     defenses: Mapping[str, str],
-    clients: Clients,
 ) -> Drawing:
     """Draw a point per defence, and a line through those that no other defence beats in both.
 
     Args:
-        leakage: The leakage table: all captured rounds, seeds and images of `attack` count.
+        leakage: The leakage table: of each defence, the attack, client and captured round with the largest mean gain.
         accuracy: The accuracy table: the last round counts.
         defense_table: The table of defences, which says where accuracy is at chance.
-        attack: Attack that leaks.
+        adaptive: Attacks that know the defence.
         defenses: What to call each defence.
-        clients: The `federation.clients` section of the parameters.
     """
     from leakpipe.tables.defenses import find_front
 
-    rows = add_gain(select(leakage, attack=attack))
+    rows, naive = keep_strongest(leakage, each=("defense",)), keep_strongest(keep_naive(leakage, adaptive))
     destroyed = set(defense_table.loc[defense_table["destroyed"], "defense"])
     kept = accuracy[accuracy["round"] == accuracy["round"].max()]
     points = [
-        _locate(rows[rows["defense"] == name], select(kept, defense=name), text, clients, destroyed=name in destroyed)
+        _locate(rows[rows["defense"] == name], naive, select(kept, defense=name), text, destroyed=name in destroyed)
         for name, text in defenses.items()
         if name in set(rows["defense"])
     ]
@@ -81,36 +86,61 @@ def draw_tradeoff(
     best = find_front([(point.accuracy.value, point.gain.value) for point in points])
     front = sorted((points[index].accuracy.value, points[index].gain.value) for index in best)
     axes.plot(*zip(*front, strict=True), color=MUTED, linewidth=1, linestyle="--", zorder=1)
-    for point in points:
-        draw_interval(axes, point.accuracy.value, point.gain, color=point.color)
+    accuracies = [point.accuracy.value for point in points]
+    apart = spread(accuracies, gap=APART * max(max(accuracies) - min(accuracies), APART))
+    for point, x in zip(points, apart, strict=True):  # bars of equal accuracies stand side by side
+        draw_interval(axes, x, point.gain, color=point.color)
         if not math.isnan(point.accuracy.low):
-            axes.hlines(point.gain.value, point.accuracy.low, point.accuracy.high, color=point.color, linewidth=1.5)
-        axes.plot(point.accuracy.value, point.gain.value, "o", color=point.color, markersize=8, zorder=4)
+            axes.hlines(
+                point.gain.value, point.accuracy.low, point.accuracy.high, color=point.color, linewidth=1, alpha=0.5
+            )
+        axes.plot(x, point.gain.value, "o", color=point.color, markersize=8, zorder=4)
+        if point.naive < point.gain.value:
+            axes.plot([x, x], [point.naive, point.gain.value], ":", color=point.color, linewidth=1, zorder=1)
+            axes.plot(x, point.naive, "s", color=point.color, markerfacecolor="white", zorder=3)
     mark_zero(axes)
     axes.margins(0.12)
-    name_points(axes, [(point.accuracy.value, point.gain.value, point.label) for point in points])
+    name_points(axes, [(x, point.gain.value, point.label) for point, x in zip(points, apart, strict=True)])
     _mark_better(axes)
     axes.set_title("Privacy against accuracy, defence by defence")
     axes.set_xlabel(f"Test accuracy after round {int(kept['round'].max())}")
     axes.set_ylabel("Leakage of the worst client\n(SSIM gained over the prior)")
-    worst = ", ".join(f"{point.name}: {point.client}" for point in points)
+    keys = [make_key("strongest attack", COLORS[0], marker="o")]
+    if any(point.naive < point.gain.value for point in points):
+        keys.append(make_key("attack that does not know the defence", COLORS[0], marker="s", hollow=True))
+    add_legend(drawn, keys, columns=2)
+    worst = "; ".join(
+        f"{point.name}: {point.client}, {point.attack}, round {point.captured_round}, {count(point.seeds, 'seed')}"
+        for point in points
+    )
     at_chance = ", ".join(point.name for point in points if point.destroyed)
     caption = (
-        f"One point per defence: mean SSIM that attack {attack} gains over the prior image, of the client that leaks "
-        f"most under that defence ({worst}), against mean test accuracy; down and right is better, and at 0 a "
-        f"reconstruction shows no more than the prior image. The dashed line joins the defences that no other "
-        f"beats in both. "
-        f"{f'Gray, accuracy at chance: {at_chance}. ' if at_chance else ''}{INTERVAL} The "
-        f"worst client is chosen by the same numbers. Leakage over {count_sample(rows, 'seed', 'round')}; accuracy "
-        f"over {count(kept['seed'].nunique(), 'seed')}."
+        "One point per defence: mean SSIM gained over the prior image by the strongest attack in its worst round on "
+        f"the client that leaks most under that defence ({worst}), against mean test accuracy over "
+        f"{count(kept['seed'].nunique(), 'seed')}; down and right is better, and at 0 a reconstruction shows on "
+        "average no more than the prior image. Hollow: the same of the strongest attack that does not know the "
+        "defence. The dashed line joins the defences that no other beats in both. "
+        f"{f'Gray, accuracy at chance: {at_chance}. ' if at_chance else ''}{INTERVAL} Attack, client and round are "
+        "chosen by the same numbers; points of nearly equal accuracy are drawn a little apart."
     )
     return Drawing(drawn, caption)
 
 
-def _locate(rows: pd.DataFrame, kept: pd.DataFrame, name: str, clients: Clients, *, destroyed: bool) -> Point:
-    means = {client: mean_over_draws(rows[rows["client"] == client], "gain") for client in order_clients(rows, clients)}
-    worst = max(means, key=lambda client: means[client].value)
-    return Point(name, worst, means[worst], mean_over_draws(kept, "test_accuracy"), destroyed)
+def _locate(rows: pd.DataFrame, naive: pd.DataFrame, kept: pd.DataFrame, name: str, *, destroyed: bool) -> Point:
+    first = rows.iloc[0]
+    client, defense, captured_round = first["client"], first["defense"], int(first["round"])
+    without = naive[(naive["client"] == client) & (naive["defense"] == defense) & (naive["round"] == captured_round)]
+    return Point(
+        name=name,
+        client=client,
+        attack=first["attack"],
+        captured_round=captured_round,
+        seeds=rows["seed"].nunique(),
+        gain=mean_over_draws(rows, "gain"),
+        naive=float(without["gain"].mean()),
+        accuracy=mean_over_draws(kept, "test_accuracy"),
+        destroyed=destroyed,
+    )
 
 
 def _mark_better(axes: Axes) -> None:
