@@ -37,9 +37,8 @@ EFFECT = {"title": "Effect of a thing", "attacks": {"main": "with it", "other": 
 HOLDINGS = {"one": [10], "eight": [20, 21, 22], "unattacked": list(range(9))}
 DP = {"kind": "dp-gaussian", "clip_norm": 1.0, "noise_multiplier": 2.0}
 SETTINGS: dict[str, Any] = {
-    "attack": "main",
-    "compare": ["other"],
     "attacks": ["main", "other"],
+    "adaptive": ["main"],
     "defense": "none",
     "captured_round": 7,
     "clients": CLIENTS,
@@ -138,6 +137,15 @@ def leakage_table(seed: int = 0, *, draws: int = 2) -> pd.DataFrame:
                                 }
                             )
     return pd.DataFrame(rows)
+
+
+def strongest(rows: pd.DataFrame, *each: str) -> pd.DataFrame:
+    """Rows of the run with the largest mean gain at each place, by going through them one by one."""
+    kept = []
+    for _, there in rows.assign(gain=rows.ssim - rows.ssim_prior).groupby(list(each)):
+        runs = [run for _, run in there.groupby(["client", "defense", "round", "attack"])]
+        kept.append(max(runs, key=lambda run: sum(run.gain) / len(run)))
+    return pd.concat(kept)
 
 
 def accuracy_table(*, draws: int = 2) -> pd.DataFrame:

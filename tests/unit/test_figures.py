@@ -74,11 +74,11 @@ def test_every_figure_of_the_parameters_is_registered_and_takes_what_there_is() 
 def test_a_figures_parameters_say_what_it_reads_and_takes() -> None:
     found = find_figure("noise", {})
     assert found.reads == ("leakage", "accuracy")
-    assert found.takes == {"attack": True, "sigma0": True, "clients": True}
+    assert found.takes == {"adaptive": True, "sigma0": True, "clients": True}
     assert find_figure("maps", {}).takes["images_per_client"] is False
     assert find_figure("maps", {}).files == {"leakage", "images", "splits", "reconstruction"}
     with pytest.raises(LeakpipeError, match="figure 'noise' takes 'sigma0', which is missing"):
-        found.choose({"attack": "main", "clients": {}})
+        found.choose({"adaptive": ["main"], "clients": {}})
     with pytest.raises(ValueError, match="registered twice"):
         figure("noise", heading="Again", about="The same.")(lambda: None)  # type: ignore[arg-type, return-value]
 

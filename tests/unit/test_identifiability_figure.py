@@ -1,82 +1,69 @@
-"""The identifiability figure: what is drawn is what the table says."""
-
-from typing import Any
+"""The figure of recognition beside similarity: what is drawn is what the tables say, of the attack that gets most."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from leakpipe.defenses.naming import name_defenses
 from leakpipe.errors import LeakpipeError
 from leakpipe.tables.statistics import bootstrap_mean
-from leakpipe.tables.table import identifiability_columns
-from leakpipe.tables.wording import select
-from tests.unit.figure_tables import draw
+from tests.unit.figure_tables import DEFENSES, draw, identifiability_table, leakage_table, strongest
 
-CLIENTS = {
-    "a-batch-8": {"images": 8, "batch_size": 8},
-    "b-batch-2": {"images": 8, "batch_size": 2},
-    "c-one": {"images": 1, "batch_size": 1},
-}
-CHOSEN: dict[str, Any] = {
-    "embedders": ["pixels", "global-model"],
-    "clients": CLIENTS,
-}
+NAMES = name_defenses(DEFENSES)
+EMBEDDERS = ["pixels", "global-model"]
 
 
-def identifiability_table(seeds: int = 4) -> pd.DataFrame:
-    """Every client under two defences, by two attacks; the numbers differ from row to row."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for seed in range(seeds):
-        for client, facts in CLIENTS.items():
-            for image in range(int(facts["images"])):
-                for defense in ("none", "loud"):
-                    for attack in ("main", "other"):
-                        for embedder in ("global-model", "pixels"):
-                            named = {"experiment": "e", "defense": defense, "seed": seed, "round": 1, "client": client}
-                            named |= {"attack": attack, "image": image, "reconstruction": image, "embedder": embedder}
-                            hits = {name: float(rng.random() < 0.5) for name in ("top1", "top1_prior", "top5")}
-                            fixed = {"rank": 2, "rank_prior": 9, "top5_prior": 0, "candidates": 17, "chance": 1 / 17}
-                            rows.append({**named, **hits, **fixed, "chance_client": int(facts["images"]) / 17})
-    return pd.DataFrame(rows, columns=identifiability_columns((1, 5)))
+def recognised(draws: int = 4) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both tables; each embedder has hits of its own."""
+    leakage = leakage_table(draws=draws)
+    base = identifiability_table().iloc[:0]
+    rng = np.random.default_rng(3)
+    parts = []
+    for embedder in EMBEDDERS:
+        hits = (rng.random(len(leakage)) < 0.5).astype(float)
+        fixed = {"rank": 2.0, "rank_prior": 9.0, "candidates": 17, "chance": 1 / 17, "top1_prior": 0.0}
+        chance = leakage.client.map({"one": 1 / 17, "eight": 3 / 17})
+        parts.append(leakage.assign(embedder=embedder, top1=hits, chance_client=chance, **fixed)[base.columns])
+    return leakage, pd.concat(parts, ignore_index=True)
 
 
-def test_shares_and_intervals_are_those_of_the_table() -> None:
-    table = identifiability_table()
-    figure = draw("identifiability", identifiability=table, **CHOSEN).figure
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["by pixels", "by global-model"]
-    for axes, embedder in zip(figure.axes, CHOSEN["embedders"], strict=True):
-        priors, found = axes.lines[0::2], axes.lines[1::2]
-        for index, client in enumerate(("c-one", "b-batch-2", "a-batch-8")):
-            rows = select(table, attack="main", defense="none", embedder=embedder, client=client)
-            assert found[index].get_ydata()[0] == pytest.approx(rows.top1.mean())
-            assert priors[index].get_ydata()[0] == pytest.approx(rows.top1_prior.mean())
-            (low, high) = axes.collections[2 * index + 1].get_segments()[0][:, 1]
-            np.testing.assert_allclose((low, high), bootstrap_mean(rows.top1, clusters=rows.seed, seed=1), atol=0.02)
-            band = axes.collections[2 * index].get_paths()[0].vertices[:, 1]
-            assert band.min() == pytest.approx(1 / 17)
-            assert band.max() >= rows.chance_client.mean() - 1e-9
-        ticks = [text.get_text() for text in axes.get_xticklabels()]
-        assert ticks == ["c-one\n1 image", "b-batch-2\n8 images\nbatch 2", "a-batch-8\n8 images\nbatch 8"]
+def test_every_defence_has_its_most_recognising_attack_beside_its_similarity() -> None:
+    leakage, found = recognised()
+    drawn = draw("identifiability", leakage=leakage, identifiability=found, embedders=EMBEDDERS)
+    panels = drawn.figure.axes
+    assert [text.get_text() for text in panels[0].get_yticklabels()] == list(NAMES.values())
+    for marker, client, shift in (("o", "one", -0.11), ("s", "eight", 0.11)):
+        for place, defense in enumerate(NAMES):
+            rows = strongest(leakage[(leakage.defense == defense) & (leakage.client == client)], "defense")
+            assert point(panels[0], marker, place + shift) == pytest.approx(rows.gain.mean())
+            for axes, embedder in zip(panels[1:], EMBEDDERS, strict=True):
+                there = found[(found.defense == defense) & (found.client == client) & (found.embedder == embedder)]
+                shares = there.groupby(["attack", "round"]).top1.mean()
+                assert point(axes, marker, place + shift) == pytest.approx(shares.max())
+                assert point(axes, "|", place + shift) == pytest.approx({"one": 1 / 17, "eight": 3 / 17}[client])
+    assert "nearest of the 17 training images of all clients" in drawn.caption
+    assert "one: 4 reconstructions, 4 draws a point; eight: 12 reconstructions, 4 draws a point" in drawn.caption
 
 
-def test_few_draws_have_no_interval() -> None:
-    figure = draw("identifiability", identifiability=identifiability_table(seeds=2), **CHOSEN).figure
-    bars = figure.axes[0].collections[1::2]
-    assert len(bars) == 3
-    assert not any(np.isfinite(segment).any() for bar in bars for segment in bar.get_segments())
+def point(axes: object, marker: str, height: float) -> float:
+    lines = [one for one in axes.lines if one.get_marker() == marker]  # type: ignore[attr-defined]
+    (found,) = [one.get_xdata()[0] for one in lines if one.get_ydata()[0] == pytest.approx(height)]
+    return float(found)
 
 
-def test_the_caption_counts() -> None:
-    said = draw("identifiability", identifiability=identifiability_table(), **CHOSEN).caption
-    assert "nearest of the 17 training images of all clients" in said
-    assert "as pixels and global-model measure nearness" in said
-    counted = "c-one: 1 image: 4 reconstructions, 4 draws; b-batch-2: 8 images, batch 2: 32 reconstructions, 4 draws"
-    assert counted in said
+def test_intervals_are_over_draws_from_three_on() -> None:
+    leakage, found = recognised()
+    axes = draw("identifiability", leakage=leakage, identifiability=found, embedders=EMBEDDERS).figure.axes[0]
+    segments = [segment for drawn in axes.collections for segment in drawn.get_segments()]
+    rows = strongest(leakage[(leakage.defense == "none") & (leakage.client == "eight")], "defense")
+    low, high = bootstrap_mean(rows.gain, clusters=rows.seed, seed=1)
+    ends = [segment[:, 0] for segment in segments if segment[0, 1] == pytest.approx(0.11)]
+    np.testing.assert_allclose(ends, [(low, high)], atol=0.03)
+    few, found = recognised(draws=2)
+    axes = draw("identifiability", leakage=few, identifiability=found, embedders=EMBEDDERS).figure.axes[0]
+    assert not any(np.isfinite(segment).any() for drawn in axes.collections for segment in drawn.get_segments())
 
 
 def test_what_the_table_does_not_hold_is_named() -> None:
-    with pytest.raises(LeakpipeError, match="attack 'absent'"):
-        draw("identifiability", attack="absent")
     with pytest.raises(LeakpipeError, match="embedder 'imagenet-resnet50'"):
         draw("identifiability", embedders=["imagenet-resnet50"])

@@ -86,7 +86,7 @@ def draw_overview(
     title = "Which training images leaked from one shared update"
     sheet = Sheet(width=WIDTH, height=TOP + sum(block.height + GROUP_GAP for block in blocks), title=title)
     leaked, of = sum(gain > 0 for gain in gains.values()), count(len(gains), "attacked image")
-    sheet.write(f"the strongest attacks show {leaked} of {of} better than the prior does", 0.1, 0.42, fontsize=9.5)
+    sheet.write(f"{leaked} of {of}: closer than the prior image", 0.1, 0.42, fontsize=9.5)
     bar = sheet.add_scale((5.1, 0.3, 1.9, 0.12), blend(SHADES), (0, 1), {0: "0: prior", 0.5: "0.5", 1: "1"}, size=8)
     bar.ax.set_title("SSIM gained over the prior", fontsize=8.5, weight="normal", loc="center", pad=3)
     top = TOP
