@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from leakpipe.figures.images import Pictures, choose_images, describe_shown
@@ -22,6 +22,7 @@ PICTURE, GAP, GROUP_GAP, LEFT, CAPTION = 0.92, 0.12, 0.14, 1.0, 0.24  # inches
 TITLE, HEADING, LINE = 0.6, 0.52, 0.15  # inches: the figure's title; a heading of two lines; every further line
 BAND = 8  # defences side by side; more go below, so that pictures stay large enough to be compared
 HEADING_WIDTH = 13  # characters
+LEAST_WIDTH = 5.4  # inches: what stands below the title
 GAIN = COLORS[0]
 NAIVE = "attacker who\ndoes not know\nthe defence"
 
@@ -66,13 +67,19 @@ def draw_reconstructions(
     lines = _list_lines(shown, rows, naive)
     names = list(defenses)
     bands = [names[start : start + BAND] for start in range(0, len(names), BAND)]
-    headings = [["original", "prior\n(the start)", *(_wrap(defenses[name]) for name in band)] for band in bands]
+    headings = [
+        ["original", "prior\n(the start)", *(fill(defenses[name], HEADING_WIDTH) for name in band)] for band in bands
+    ]
     height = TITLE
     for heads in headings:
         height += _measure(heads)
         height += len(lines) * (PICTURE + CAPTION)
         height += shown["client"].nunique() * GROUP_GAP
-    sheet = Sheet(width=_left(2 + len(bands[0])), height=height, title="What the attack rebuilds from one update")
+    sheet = Sheet(
+        width=max(_left(2 + len(bands[0])), LEAST_WIDTH),
+        height=height,
+        title="What the attack rebuilds from one update",
+    )
     sheet.write("bars: SSIM to the original, from 0 to 1; orange: gained over the prior", 0.1, 0.4, fontsize=9)
     top = TITLE
     for band, heads in zip(bands, headings, strict=True):
@@ -126,16 +133,6 @@ def _describe(attacks: str, captured_round: int, sample: str) -> str:
         "(1: identical); orange is what the attack gained over the prior. Each client shows those images that leak "
         f"most under the first defence, most leaked first ({sample}). Single images: no interval."
     )
-
-
-def _wrap(name: str) -> str:
-    """Break a name after hyphens, so that no line is wider than its column."""
-    lines = [""]
-    for part in re.split("(?<=-)", name):
-        if lines[-1] and len(lines[-1] + part) > HEADING_WIDTH:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(lines)
 
 
 def _measure(headings: Sequence[str]) -> float:

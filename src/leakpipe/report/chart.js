@@ -1,6 +1,6 @@
 // The chart: means over images and seeds as lines, read by pointing at a mark or with the arrow keys.
 
-const LINES = 12; // more than these cannot be told apart
+const LINES = 36; // six colours with six shapes each: more than these cannot be told apart
 const SHAPES = ["circle", "square", "triangle", "diamond", "cross", "wedge"];
 const HINT = "Point at a mark, or focus the chart and press the left and right arrow keys, to read its values.";
 let chart = null;
@@ -22,8 +22,15 @@ function listPoints(rows) {
   const points = [...cells.values()].map((cell) => ({
     ...cell,
     y: cell.values.reduce((sum, value) => sum + value, 0) / cell.values.length,
+    interval: findInterval(cell.names),
   }));
   return points.sort((a, b) => a.x - b.x);
+}
+
+/** The 95 % interval over all seeds, as computed with the tables; none for one seed. */
+function findInterval({ client, defense, attack, round }) {
+  const found = data.intervals[JSON.stringify([client, defense, attack, round])];
+  return state.seed === "" ? found?.[state.y] : undefined;
 }
 
 /** Points by line; a line is called by what tells it from the others. */
@@ -43,7 +50,7 @@ function listLines(points) {
             : write(name, point.names[name]),
       )
       .join(", ");
-    if (!lines.has(label)) lines.set(label, { label, order: order(point), points: [] });
+    if (!lines.has(label)) lines.set(label, { label, client: point.names.client, order: order(point), points: [] });
     lines.get(label).points.push(point);
   }
   const sorted = [...lines.values()].sort(
@@ -52,8 +59,18 @@ function listLines(points) {
   return sorted.map((line, index) => ({ ...line, index }));
 }
 
+/** As many lines as can be told apart, of every client as many as of any other. */
+function chooseLines(lines) {
+  const seen = {};
+  const ranked = lines.map((line) => ({ line, rank: (seen[line.client] = (seen[line.client] ?? 0) + 1) }));
+  ranked.sort((a, b) => a.rank - b.rank || a.line.index - b.line.index);
+  const kept = ranked.slice(0, LINES).map(({ line }) => line);
+  return kept.sort((a, b) => a.index - b.index).map((line, index) => Object.assign(line, { index }));
+}
+
 function drawMark(context, line, x, y, radius) {
-  const shape = SHAPES[line.index % SHAPES.length];
+  const round = Math.floor(line.index / SHAPES.length);
+  const shape = SHAPES[(line.index + round) % SHAPES.length];
   const corners = {
     square: [
       [-1, -1],
@@ -98,22 +115,26 @@ function drawMark(context, line, x, y, radius) {
   context.closePath();
   context.fillStyle = context.strokeStyle = colorOf(`--line-${line.index % SHAPES.length}`);
   context.lineWidth = radius / 2;
-  if (line.index < SHAPES.length) context.fill();
-  else context.stroke(); // hollow from the seventh on
+  if (round % 2) context.stroke(); // hollow from the seventh to the twelfth, and so on
+  else context.fill();
 }
 
 function describePoint({ point, line }) {
   const values = point.values;
   const ends =
-    values.length > 1 ? `, from ${write("rdlv", Math.min(...values))} to ${write("rdlv", Math.max(...values))}` : "";
+    values.length > 1 ? `${writeInterval(point)}, values from ${write("rdlv", Math.min(...values))} to ${write("rdlv", Math.max(...values))}` : "";
   const where = ["client", "attack", "defense"].map((name) => write(name, point.names[name])).join("; ");
   return `${where}; round ${point.names.round}: mean ${MEASURES[state.y].label} ${write("rdlv", point.y)}${ends} (n = ${values.length}, seeds: ${point.seeds.size}); test accuracy ${write("ssim", data.accuracy[point.names.defense] ?? null)}.`;
+}
+
+function writeInterval({ interval }) {
+  return interval ? `, 95 % interval [${interval.map((end) => write("rdlv", end)).join(", ")}]` : "";
 }
 
 function drawChart(rows) {
   const points = listPoints(rows);
   const all = listLines(points);
-  const lines = all.slice(0, LINES);
+  const lines = chooseLines(all);
   const marks = points
     .map((point) => ({ point, line: lines.find((line) => line.points.includes(point)) }))
     .filter((mark) => mark.line);
@@ -138,6 +159,7 @@ function drawChart(rows) {
     font: "13px system-ui, sans-serif",
     labelFont: "13px system-ui, sans-serif",
   };
+  const ends = marks.flatMap(({ point }) => [point.y, ...(point.interval ?? [])]);
   const pad = (_, low, high) => {
     const room = Math.max((high - low) * 0.06, 0.02);
     return [low - room, high + room];
@@ -150,7 +172,7 @@ function drawChart(rows) {
       cursor: { x: false, y: false, drag: { x: false, y: false }, points: { show: false } },
       scales: {
         x: { time: false, range: pad },
-        y: { range: (_, low, high) => pad(_, Math.min(low, 0), Math.max(high, 0)) },
+        y: { range: () => pad(null, Math.min(...ends, 0), Math.max(...ends, 0)) },
       },
       axes: [
         { ...axis, label: AXES[state.x].label },
@@ -166,7 +188,7 @@ function drawChart(rows) {
         ...lines.map((line) => ({
           stroke: colorOf(`--line-${line.index % SHAPES.length}`),
           width: AXES[state.x].line ? 2 : 0,
-          dash: line.index < SHAPES.length ? [] : [6, 4],
+          dash: Math.floor(line.index / SHAPES.length) % 2 ? [6, 4] : [],
           spanGaps: true,
           points: { show: false },
         })),
@@ -190,6 +212,7 @@ function drawMarks(plot, marks, ink) {
   context.lineTo(plot.bbox.left + plot.bbox.width, zero);
   context.stroke();
   context.setLineDash([]);
+  for (const { point, line } of marks) if (point.interval) drawInterval(plot, point, line, scale);
   marks.forEach(({ point, line }, index) =>
     drawMark(
       context,
@@ -200,6 +223,16 @@ function drawMarks(plot, marks, ink) {
     ),
   );
   context.restore();
+}
+
+function drawInterval(plot, point, line, scale) {
+  const { ctx } = plot;
+  const x = plot.valToPos(point.x, "x", true);
+  ctx.strokeStyle = colorOf(`--line-${line.index % SHAPES.length}`);
+  ctx.lineWidth = 1.5 * scale;
+  ctx.beginPath();
+  for (const end of point.interval) ctx.lineTo(x, plot.valToPos(end, "y", true));
+  ctx.stroke();
 }
 
 function hover(plot, marks) {
@@ -226,10 +259,11 @@ function noteChart(rows, points, lines) {
       .filter((row) => AXES[state.x].of(row) === undefined)
       .map((row) => row[place.defense]),
   );
-  const notes = ["Means over images and seeds; dashed: 0, no more than the prior shows."];
-  if (state.y === "ssim") notes[0] = "Means over images and seeds.";
+  const bars = state.seed === "" ? " bars: 95 % intervals over seeds, from three seeds on;" : "";
+  const notes = [`Means over images and seeds;${bars} dashed: 0, no more than the prior shows.`];
+  if (state.y === "ssim") notes[0] = `Means over images and seeds${bars.slice(0, -1) && `;${bars.slice(0, -1)}`}.`;
   if (lines.length > LINES)
-    notes.push(`The first ${LINES} of ${lines.length} lines are drawn: filter to see the others.`);
+    notes.push(`${LINES} of ${lines.length} lines are drawn, of every client: filter to see the others.`);
   if (without.size) notes.push(`Left out, because they have no place on this axis: ${[...without].join(", ")}.`);
   return notes.join(" ");
 }
@@ -241,7 +275,8 @@ function makeLegendEntry(line) {
 }
 
 function makeChartRow({ point, line }) {
-  const cells = [point.x, write("ssim", point.y), point.values.length, point.seeds.size].map((value) =>
+  const interval = point.interval ? `[${point.interval.map((end) => write("ssim", end)).join(", ")}]` : "–";
+  const cells = [point.x, write("ssim", point.y), interval, point.values.length, point.seeds.size].map((value) =>
     make("td", {}, String(value)),
   );
   return make(

@@ -1,5 +1,6 @@
 """What the page's own script works on: the leakage table, what its rows can be filtered by, and their pictures."""
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -8,7 +9,9 @@ from typing import Any
 import pandas as pd
 
 from leakpipe.defenses.naming import name_defenses, noise_multipliers
+from leakpipe.randomness import derive_seed
 from leakpipe.report.pictures import PagePictures
+from leakpipe.tables.statistics import add_gain, bootstrap_mean
 from leakpipe.tables.verdicts import Verdict
 from leakpipe.tables.wording import describe_client
 
@@ -49,10 +52,11 @@ def describe_rows(
         pictures: Of the rows; None for a page without pictures.
 
     Returns:
-        `columns` but those that are empty, `rows` (a number is rounded as shown, None where there is none, text
-        "inf" where it is infinite), `digits` by column, `filters` (the values of each, with what to call them),
-        `start` (which rows are shown first), `lead` (number of the row of the most leaked image), `noise` and
-        `accuracy` by defence, `pictures`.
+        `columns` but those that are empty, `rows` (a number is rounded as shown, None where there is none, text "inf"
+        where it is infinite), `digits` by column, `filters` (the values of each, with what to call them), `intervals`
+        (95 %, over seeds, of the mean `gain`, `ssim` and `rdlv` of each client, defence, attack and round of three
+        seeds or more, by the JSON of their names), `start` (which rows are shown first), `lead` (number of the row of
+        the most leaked image), `noise` and `accuracy` by defence, `pictures`.
     """
     shown = leakage.dropna(axis="columns", how="all").drop(columns="experiment")
     shown = shown[[*FIRST, *(name for name in shown.columns if name not in FIRST)]]
@@ -62,6 +66,7 @@ def describe_rows(
         "digits": {name: digits for name, digits in DIGITS.items() if name in columns},
         "rows": [[_write(row[name], DIGITS.get(name)) for name in columns] for row in shown.to_dict("records")],
         "filters": _list_filters(shown, params),
+        "intervals": _find_intervals(leakage),
         "start": {"attack": worst.attack, "round": str(worst.round)},
         "lead": _find_most_leaked(leakage, worst),
         "noise": noise_multipliers(params["defenses"]),
@@ -73,6 +78,18 @@ def describe_rows(
 def _find_most_leaked(leakage: pd.DataFrame, worst: Verdict) -> int:
     there = (leakage["client"] == worst.client) & (leakage["defense"] == worst.defense)
     return int((leakage["ssim"] - leakage["ssim_prior"]).where(there, -3).to_numpy().argmax())
+
+
+def _find_intervals(leakage: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
+    intervals: dict[str, dict[str, list[float]]] = {}
+    for place, rows in add_gain(leakage).groupby(["client", "defense", "attack", "round"], sort=False):
+        name = json.dumps([str(part) for part in place], ensure_ascii=False, separators=(",", ":"))
+        for measure in ("gain", "ssim", "rdlv"):
+            known = rows[rows[measure].abs() < math.inf]
+            ends = bootstrap_mean(known[measure], clusters=known["seed"], seed=derive_seed("chart", name, measure))
+            if not math.isnan(ends[0]):
+                intervals.setdefault(name, {})[measure] = [round(end, 4) for end in ends]
+    return intervals
 
 
 def _list_filters(shown: pd.DataFrame, params: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:

@@ -144,6 +144,7 @@ function makeHeader(name) {
 
 function show() {
   chosen = chooseRows();
+  offerFilters();
   for (const name of [...FILTERS, "x", "y"]) find(`choose-${name}`).value = state[name];
   find("row-count").textContent = `${chosen.length} of ${data.rows.length} rows`;
   drawChart(chosen);

@@ -2,6 +2,7 @@
 
 import base64
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,15 @@ from leakpipe.tables.verdicts import list_verdicts
 
 TEMPLATE = "template.html.j2"
 PARTS = ("page.css", "rows.js", "chart.js", "page.js")
+DARK = {  # of the colours of figures (`leakpipe.figures.style`), what they are on a dark page
+    "#ffffff": "#161616",
+    "#eeeeee": "#333333",
+    "#cccccc": "#555555",
+    "#666666": "#a8a8a8",
+    "#1a1a1a": "#e8e8e8",
+    "#0072b2": "#56b4e9",
+    "#d55e00": "#ff8c3f",
+}
 MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
@@ -47,8 +57,21 @@ def load_figure(name: str, path: Path, caption: Path, *, heading: str) -> PageFi
         raise LeakpipeError(f"{error.filename}: cannot be read: {error.strerror or error}") from error
     note_read(path)
     note_read(caption)
+    if path.suffix == ".svg":
+        content = darken(content)
     source = f"data:{MEDIA_TYPES[path.suffix]};base64,{base64.b64encode(content).decode()}"
     return PageFigure(name, heading, source, text.strip())
+
+
+def darken(svg: bytes) -> bytes:
+    """Adds a style sheet to a figure: dark colours where the page is dark; pictures in it stay as they are."""
+    rules = "".join(
+        f'[style*="{what}: {light}"] {{ {what}: {dark} !important }}'
+        for light, dark in DARK.items()
+        for what in ("fill", "stroke")
+    )
+    style = f"<style>@media (prefers-color-scheme: dark) {{ {rules} }}</style>"
+    return re.sub(rb"(<svg\b[^>]*>)", rb"\1" + style.encode(), svg, count=1)
 
 
 def render_page(

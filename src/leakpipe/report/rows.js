@@ -88,12 +88,24 @@ function compare(first, second) {
     : String(a).localeCompare(String(b), "en", { numeric: true });
 }
 
+/** Whether a row passes all filters, but for the one named `besides`. */
+function passes(row, besides) {
+  return FILTERS.every((name) => name === besides || state[name] === "" || String(row[place[name]]) === state[name]);
+}
+
+/** Offers only what was run with the other filters as they are. */
+function offerFilters() {
+  for (const name of FILTERS) {
+    const there = new Set(data.rows.filter((row) => passes(row, name)).map((row) => String(row[place[name]])));
+    for (const option of find(`choose-${name}`).options) option.disabled = option.value !== "" && !there.has(option.value);
+  }
+  for (const option of find("choose-x").options)
+    option.disabled = !data.rows.some((row) => passes(row) && AXES[option.value].of(row) !== undefined);
+}
+
 /** Numbers of the rows that the filters leave, in the order of the table. */
 function chooseRows() {
-  const wanted = FILTERS.filter((name) => state[name] !== "");
-  const chosen = data.rows
-    .map((_, index) => index)
-    .filter((index) => wanted.every((name) => String(data.rows[index][place[name]]) === state[name]));
+  const chosen = data.rows.map((_, index) => index).filter((index) => passes(data.rows[index]));
   if (!state.sort) return chosen;
   const column = place[state.sort.replace("-", "")];
   const sign = state.sort.startsWith("-") ? -1 : 1;
