@@ -1,5 +1,5 @@
 # Inputs:  scores and look-ups, run records of attacks, accuracy histories; for the verdicts also images and splits
-# Outputs: leakage.csv, leakage.parquet, accuracy.csv, metrics.json, identifiability.csv (with embedders);
+# Outputs: leakage.csv, leakage.parquet, accuracy.csv, metrics.json, headline.json, identifiability.csv (with embedders);
 #          verdicts.csv, differences.csv, claims.json, privacy.csv, defenses.csv, attacks.csv (where there is a figure of that name)
 
 from leakpipe.experiment import adaptive_attacks, high_risk_client
@@ -10,6 +10,7 @@ TABLES = {
     "parquet": f"{RESULTS}/leakage.parquet",
     "accuracy": f"{RESULTS}/accuracy.csv",
     "metrics": f"{RESULTS}/metrics.json",
+    "headline": f"{RESULTS}/headline.json",
 }
 IDENTIFIABILITY = f"{RESULTS}/identifiability.csv"
 IDENTIFIED = [IDENTIFIABILITY] if IDENTIFICATIONS else []
@@ -33,6 +34,7 @@ rule collect:
         parquet=TABLES["parquet"],
         accuracy=shown(TABLES["accuracy"], "Accuracy after every round"),
         metrics=shown(TABLES["metrics"], "Headline metrics"),
+        headline=TABLES["headline"],
         identifiability=[shown(path, "Identifiability of every image") for path in IDENTIFIED],
         record=f"{RECORD}/collect.json",
     log:
@@ -63,6 +65,7 @@ rule collect:
             --accuracy-csv {output.accuracy} \
             {params.identifiability} \
             --metrics {output.metrics} \
+            --headline {output.headline} \
             --record {output.record} {params.labels:q} \
             2>{log}
         """

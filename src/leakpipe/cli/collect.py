@@ -20,7 +20,8 @@ from leakpipe.cli.options import InputFile, OutputFile, record_options
 @click.option("--leakage-parquet", type=OutputFile, required=True, help="The same as Parquet.")
 @click.option("--accuracy-csv", type=OutputFile, required=True, help="One row per round.")
 @click.option("--identifiability-csv", type=OutputFile, help="With --identification: one row per image and embedder.")
-@click.option("--metrics", type=OutputFile, required=True, help="Headline numbers (.json).")
+@click.option("--metrics", type=OutputFile, required=True, help="Summary of all tables (.json).")
+@click.option("--headline", type=OutputFile, help="The few numbers of it that fit on a line (.json).")
 @record_options
 def collect(
     scores: tuple[Path, ...],
@@ -33,6 +34,7 @@ def collect(
     accuracy_csv: Path,
     identifiability_csv: Path | None,
     metrics: Path,
+    headline: Path | None,
     record: Path | None,
     labels: dict[str, Any],
 ) -> None:
@@ -41,7 +43,7 @@ def collect(
         raise click.UsageError("--identification, --top and --identifiability-csv go together")
     from leakpipe.files.storage import write_json
     from leakpipe.records.run_record import read_record, record_run
-    from leakpipe.tables.headline import summarize
+    from leakpipe.tables.headline import shorten, summarize
     from leakpipe.tables.table import (
         ACCURACY_COLUMNS,
         SCORE_COLUMNS,
@@ -68,4 +70,7 @@ def collect(
             )
             write_table(identifiability_csv, looked_up)
             run.artifacts.append(str(identifiability_csv))
-        write_json(metrics, summarize(leakage, accuracy, looked_up))
+        summary = summarize(leakage, accuracy, looked_up)
+        write_json(metrics, summary)
+        if headline:
+            write_json(headline, shorten(summary))

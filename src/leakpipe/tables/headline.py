@@ -1,13 +1,15 @@
-"""The few numbers that a reader looks for first: what DVC compares, what the report opens with."""
+"""The few numbers that a reader looks for first: what DVC compares and what the README shows."""
 
 import hashlib
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from leakpipe.tables.table import KEY
 from leakpipe.tables.verdicts import judge_cells
+from leakpipe.tables.wording import LEAKS
 
 
 def summarize(
@@ -52,6 +54,30 @@ def summarize(
         }
     digest = hashlib.sha256(content.encode()).hexdigest()
     return {"verdicts": verdicts, "leakage": leaks, "accuracy": kept, "fingerprint": digest}
+
+
+def shorten(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Shortens what `summarize` returns to a line, the worst of everything, for `dvc metrics show`.
+
+    Returns:
+        `leaking`, the number of `defenses` under which any client leaks; `leaked` of so many `images` of all clients,
+        under the defence that most leak under; the largest mean `gain` of an attack on a client; the largest share
+        `identified` of a client's images, None where nobody looked; the lowest `accuracy` under any defence.
+    """
+    cells = [(name, cell) for client in summary["verdicts"].values() for name, cell in client.items()]
+    under = {name: [cell for other, cell in cells if other == name] for name, _ in cells}
+    leaked = {name: sum(cell["leaked"] for cell in those) for name, those in under.items()}
+    worst = max(leaked, key=leaked.__getitem__)
+    identified = [cell["identified"] for _, cell in cells if cell["identified"] is not None]
+    return {
+        "leaking": sum(any(cell["word"] == LEAKS for cell in those) for those in under.values()),
+        "defenses": len(under),
+        "leaked": leaked[worst],
+        "images": sum(cell["images"] for cell in under[worst]),
+        "gain": max(cell["gain"] for _, cell in cells),
+        "identified": max(identified, default=None),
+        "accuracy": min((value for value in summary["accuracy"].values() if value is not None), default=None),
+    }
 
 
 def _rounded(value: float) -> float | None:
