@@ -72,7 +72,7 @@ def leakage_table(levels: Levels = LEVELS, *, draws: int = 8, scatter: float = 0
         for seed, number in product(range(draws), (1, 12)):
             gain = level + noise[seed] - noise.mean()
             row = {"seed": seed, "round": number, "attack": attack, "client": client, "defense": defense}
-            rows.append(row | {"ssim": 0.3 + gain, "ssim_prior": 0.3, "iterations": 100})
+            rows.append(row | {"ssim": 0.3 + gain, "ssim_prior": 0.3, "iterations": 100, "explained": 0.9})
     return pd.DataFrame(rows)
 
 
@@ -148,6 +148,16 @@ def test_verdicts_are_those_built_into_the_tables() -> None:
 def test_other_tables_have_other_verdicts(changed: Levels, verdicts: Mapping[str, str]) -> None:
     judged = judge(leakage_table({**LEVELS, **changed}))
     assert {name: judged[name]["verdict"] for name in verdicts} == verdicts
+
+
+@pytest.mark.parametrize(("explained", "word"), [(0.6, "no leak found"), (0.4, "cannot tell"), (np.nan, "cannot tell")])
+def test_silence_of_a_part_counts_only_where_its_attack_explains_the_update(explained: float, word: str) -> None:
+    """One draw of one round in which little is explained is enough."""
+    table = leakage_table({**LEVELS, ("weights", "one", "none"): 0.0})
+    there = (table.attack == "weights") & (table.seed == 3) & (table["round"] == 12)
+    assert judge(table.assign(explained=table.explained.mask(there, explained)))["weights-alone"]["verdict"] == word
+    loud = leakage_table().assign(explained=explained)
+    assert judge(loud)["weights-alone"]["verdict"] == "leaks", "a leak is a leak, whatever is explained"
 
 
 def test_the_number_is_the_mean_over_draws_and_its_interval() -> None:

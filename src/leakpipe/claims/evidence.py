@@ -9,6 +9,7 @@ import pandas as pd
 from leakpipe.defenses.naming import noise_multipliers
 from leakpipe.randomness import derive_seed
 from leakpipe.tables.statistics import add_gain, bootstrap_mean, draw_means
+from leakpipe.tables.verdicts import least_explained
 from leakpipe.tables.wording import count
 
 FEWEST_DRAWS = 5  # 95 % intervals of 3 and 4 draws hold the mean 75 and 87 % of the time, of 5 93 % (`bootstrap_mean`)
@@ -105,6 +106,10 @@ class Evidence:
         where = "" if round is None else f", round {round}"
         ran = f"{attack} ({rows['iterations'].mean():.0f} iterations)"
         return estimate(f"{ran} on {client} {self.describe(defense)}{where}", draw_means(rows, "gain"))
+
+    def explained(self, attack: str, client: str, *, defense: str) -> float:
+        """Share of the update that the attack explains in the round and draw where it explains least, NaN for none."""
+        return least_explained(self._rows(attack, client, defense, None))
 
     def accuracy_loss(self, defense: str) -> Estimate:
         """Test accuracy after the last round without noise, minus that under a defence, in the same draws."""

@@ -1,11 +1,11 @@
 """What nobody has tested: which part of an update leaks, weight differences or BN statistics."""
 
 from leakpipe.claims.evidence import Evidence, UntestedError, difference
-from leakpipe.claims.questions import Answer, Question, ask_difference, ask_gain
+from leakpipe.claims.questions import Answer, Question, ask_difference
 from leakpipe.claims.rules import Rule, TwoSidedRule
 from leakpipe.params.claims import ClaimsParams
-from leakpipe.tables.verdicts import LEAK_MARGIN
-from leakpipe.tables.wording import LEAKS, NOTHING_FOUND
+from leakpipe.tables.verdicts import EXPLAINS, LEAK_MARGIN
+from leakpipe.tables.wording import CANNOT_TELL, LEAKS, NOTHING_FOUND
 
 SOURCE = "An open question: the paper gives no answer."
 ALONE = Rule(LEAK_MARGIN, above=LEAKS, below=NOTHING_FOUND)
@@ -32,14 +32,22 @@ def list_part_questions(roles: ClaimsParams) -> list[Question]:
 
 
 def _leaks_alone(part: str, name: str, attack: str, client: str) -> Question:
-    return ask_gain(
-        ALONE,
-        attack,
-        client,
+    def answer(evidence: Evidence) -> Answer:
+        found = evidence.gain(attack, client, defense=evidence.undefended)
+        verdict = ALONE.judge(found)
+        explained = evidence.explained(attack, client, defense=evidence.undefended)
+        if verdict == NOTHING_FOUND and not explained >= EXPLAINS:  # nor where nothing is measured: NaN
+            verdict = CANNOT_TELL
+        return Answer(verdict, found)
+
+    return Question(
         id=f"{part}-alone",
         sentence=f"Do the {name} of an update leak by themselves ({client})?",
         source=SOURCE,
-        which=", which matches nothing else,",
+        statistic=f"SSIM gain over the prior of {attack}, which matches nothing else, on {client}, without noise.",
+        rule=f"{ALONE}; {CANNOT_TELL} in place of {NOTHING_FOUND}: where the attack explains less than "
+        f"{100 * EXPLAINS:.0f} % of the update in some round and draw, or that is not measured",
+        answer=answer,
     )
 
 

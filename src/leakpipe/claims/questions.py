@@ -43,7 +43,7 @@ class Question:
     answer: Callable[[Evidence], Answer]
 
 
-def ask_gain(rule: Rule, attack: str, client: str, *, id: str, sentence: str, source: str, which: str = "") -> Question:
+def ask_gain(rule: Rule, attack: str, client: str, *, id: str, sentence: str, source: str) -> Question:
     """A question about the SSIM that an attack gains over the prior on a client, without noise.
 
     Args:
@@ -53,14 +53,13 @@ def ask_gain(rule: Rule, attack: str, client: str, *, id: str, sentence: str, so
         id: Short name, unique.
         sentence: What is claimed or asked.
         source: Who says so.
-        which: What else there is to say of the attack.
     """
 
     def answer(evidence: Evidence) -> Answer:
         found = evidence.gain(attack, client, defense=evidence.undefended)
         return Answer(rule.judge(found), found)
 
-    statistic = f"SSIM gain over the prior of {attack}{which} on {client}, without noise."
+    statistic = f"SSIM gain over the prior of {attack} on {client}, without noise."
     return Question(id, sentence, source, statistic, str(rule), answer)
 
 

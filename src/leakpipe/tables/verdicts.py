@@ -116,7 +116,7 @@ def _judge(client: str, defense: str, rows: pd.DataFrame, identifiability: pd.Da
     most = rows.sort_values("gain", kind="stable").iloc[-1]
     draws = rows["seed"].nunique()
     identified, looked_up, chance, recognises = _recognised(client, defense, identifiability)
-    explained = _least_explained(rows)
+    explained = least_explained(rows)
     leaked = int((gains > LEAK_MARGIN).sum())
     if leaked:
         word, why = LEAKS, f"{leaked} of {len(gains)} images show more than was known before"
@@ -163,7 +163,7 @@ def _judge_silence(explained: float, draws: int) -> tuple[str, str]:
     return NOTHING_FOUND, f"by these attacks, which explain at least {100 * explained:.0f} % of the update"
 
 
-def _least_explained(rows: pd.DataFrame) -> float:
+def least_explained(rows: pd.DataFrame) -> float:
     """Returns the share explained in the round and draw in which least is, by the attack that explains most there."""
     return float(rows.groupby(["round", "seed"], sort=False)["explained"].max().min(skipna=False))
 
