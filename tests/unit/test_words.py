@@ -36,7 +36,7 @@ def scanned_files() -> Iterator[Path]:
         for path in sorted((PROJECT / folder).rglob("*")):
             if path.suffix in (".py", ".md", ".rst", ".j2", ".js", ".css") and "vendor" not in path.parts:
                 yield path
-    yield PROJECT / "README.md"
+    yield from (PROJECT / "README.md", PROJECT / "params.yaml", *sorted((PROJECT / "experiments").glob("*.yaml")))
 
 
 def test_no_file_calls_silence_safety() -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 from leakpipe.defenses.naming import name_defenses
 from leakpipe.errors import LeakpipeError
 from leakpipe.report.reading import describe_reading
+from leakpipe.tables.defenses import least_loss_seen
 from leakpipe.tables.verdicts import Verdict
 from leakpipe.tables.wording import LEAKS, VERDICTS, count, select
 
@@ -157,8 +158,14 @@ def _describe_cost(cost: Mapping[str, Any] | None) -> str:
     if cost is None or math.isnan(cost["accuracy_lost"]):
         return ""
     low, high = cost["accuracy_lost_low"], cost["accuracy_lost_high"]
-    interval = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]".replace("-", "−")
-    return f" (test accuracy lower by {cost['accuracy_lost']:.2f}{interval})".replace("-", "−")
+    interval = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+    unseen = ", less than can be seen" if abs(cost["accuracy_lost"]) < least_seen(cost) else ""
+    return f" (test accuracy lower by {cost['accuracy_lost']:.2f}{interval}{unseen})".replace("-", "−")
+
+
+def least_seen(cost: Mapping[str, Any]) -> float:
+    """The smallest loss of accuracy that the test images of a row of the table of defences can show."""
+    return least_loss_seen(int(cost["test_images"]) * int(cost["draws"]))
 
 
 def _describe_attackers(params: Mapping[str, Any]) -> str:

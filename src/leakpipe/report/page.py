@@ -17,7 +17,7 @@ from leakpipe.defenses.naming import name_defenses
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.log import note_read
 from leakpipe.report.explorer import describe_rows
-from leakpipe.report.findings import find, list_means
+from leakpipe.report.findings import find, least_seen, list_means
 from leakpipe.report.pictures import PagePictures
 from leakpipe.report.runs import summarize_runs
 from leakpipe.report.vendor import SHA256, VERSION, read_vendored
@@ -127,6 +127,7 @@ def render_page(
         figures=figures,
         claims=claims,
         defenses=defenses.to_dict("records"),
+        least_seen=max(map(least_seen, defenses.to_dict("records"))),
         data=describe_rows(
             leakage, params=params, accuracy=metrics["accuracy"], worst=findings.worst, pictures=pictures
         ),

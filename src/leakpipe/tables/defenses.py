@@ -12,6 +12,7 @@ from leakpipe.randomness import derive_seed
 from leakpipe.tables.statistics import bootstrap_mean, compare_draws, draw_means
 from leakpipe.tables.wording import VERDICTS
 
+SIGNS = 6
 PROMISED = ["kind", "epsilon", "delta", "unit", "guarantee"]  # columns of the privacy table
 DEFENSE_COLUMNS = [
     "defense",
@@ -151,6 +152,18 @@ def is_destroyed(accuracy: float, *, chance: float, images: int) -> bool:
         True up to two standard errors above chance.
     """
     return isnan(accuracy) or accuracy <= chance + 2 * sqrt(chance * (1 - chance) / images)
+
+
+def least_loss_seen(images: int) -> float:
+    """The smallest loss of accuracy that test images can show at all: fewer wrong answers more may well be chance.
+
+    Where `SIGNS` images, and no others, change from right to wrong, a sign test has p = 2 / 2⁶ = 0.03; with fewer it
+    has p > 0.05.
+
+    Args:
+        images: Test images, all draws together.
+    """
+    return SIGNS / images
 
 
 def find_front(points: Sequence[tuple[float, float]]) -> list[int]:
