@@ -1,16 +1,20 @@
 """The report page in a real browser: from a file, without network, by pointer and by keyboard."""
 
+import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+from PIL import Image
 
 from leakpipe.files.storage import write_text
+from leakpipe.report.page import load_figure
 from leakpipe.tables.headline import summarize
-from tests.unit.report_pages import draw_pictures, many_rows, page, tables
+from tests.unit.report_pages import PARAMS, draw_pictures, many_rows, page, tables
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 playwright = pytest.importorskip("playwright.sync_api", reason="needs pip install 'leakpipe[browser]'")
@@ -89,6 +93,68 @@ def test_filters_choose_rows_and_stay_in_the_url(show: Callable[..., Any], small
     again = show(small, opened.evaluate("location.hash"))
     assert again.input_value("#choose-defense") == "quiet"
     assert again.inner_text("#row-count") == opened.inner_text("#row-count")
+
+
+def test_filters_offer_only_what_was_run(show: Callable[..., Any], small: Path) -> None:
+    opened = show(small, "#client=many")
+    offered = "(all) => all.filter((each) => !each.disabled).map((each) => each.value)"
+    assert opened.locator("#choose-attack option").evaluate_all(offered) == ["", "main"]
+    assert opened.locator("#choose-client option").evaluate_all(offered) == ["", "alone", "many"]
+    opened.click("#clear")
+    assert opened.locator("#choose-attack option").evaluate_all(offered) == ["", "main", "other"]
+
+
+def test_however_many_lines_every_client_has_one(show: Callable[..., Any], tmp_path: Path) -> None:
+    leakage = tables()[0]
+    more = [leakage.query("client == 'alone'").assign(attack=f"other-{number}") for number in range(50)]
+    attacks = {**PARAMS["attacks"], **{f"other-{number}": PARAMS["attacks"]["other"] for number in range(50)}}
+    rows = pd.concat([*more, leakage], ignore_index=True)
+    write_text(tmp_path / "report.html", page(tmp_path, {**PARAMS, "attacks": attacks}, leakage=rows))
+    opened = show(tmp_path / "report.html", "#x=noise")
+    opened.click("#clear")
+    assert opened.locator("#legend li").count() == 36
+    assert any("many" in label for label in opened.locator("#legend li").all_inner_texts())
+    assert "36 of " in opened.inner_text("#chart-note")
+
+
+def test_the_chart_says_its_intervals(show: Callable[..., Any], tmp_path: Path) -> None:
+    leakage, _ = tables()
+    rows = pd.concat([leakage.assign(seed=leakage.seed + 2 * n, ssim=leakage.ssim + 0.1 * n) for n in range(3)])
+    write_text(tmp_path / "report.html", page(tmp_path, leakage=rows.reset_index(drop=True)))
+    opened = show(tmp_path / "report.html", "#client=alone&attack=main&x=noise&y=gain")
+    opened.focus("#chart")
+    opened.keyboard.press("ArrowRight")
+    assert "95 % interval [" in opened.inner_text("#readout")
+    opened.select_option("#choose-seed", "1")
+    opened.focus("#chart")
+    opened.keyboard.press("ArrowRight")
+    assert "95 % interval" not in opened.inner_text("#readout")
+
+
+def test_headings_of_tables_stay(show: Callable[..., Any], small: Path) -> None:
+    opened = show(small, viewport={"width": 1400, "height": 300})
+    opened.click("#clear")
+    scroll = opened.locator(".scroll", has=opened.locator("#rows"))
+    before = opened.locator("#head th").nth(1).bounding_box()["y"] - scroll.bounding_box()["y"]
+    scroll.evaluate("(element) => { element.scrollTop = 400; }")
+    after = opened.locator("#head th").nth(1).bounding_box()["y"] - scroll.bounding_box()["y"]
+    assert scroll.evaluate("(element) => element.scrollTop") > 0
+    assert 0 <= after <= before
+
+
+def test_figures_are_dark_on_a_dark_page(show: Callable[..., Any], tmp_path: Path) -> None:
+    drawing = '<svg xmlns="http://www.w3.org/2000/svg" width="90" height="90">{}</svg>'
+    write_text(tmp_path / "f.svg", drawing.format('<rect width="90" height="90" style="fill: #ffffff"/>'))
+    write_text(tmp_path / "f.txt", "White.")
+    figure = load_figure("f", tmp_path / "f.svg", tmp_path / "f.txt", heading="F")
+    write_text(tmp_path / "report.html", page(tmp_path, figures=[figure]))
+    colors = []
+    for theme in ("light", "dark"):
+        opened = show(tmp_path / "report.html", color_scheme="light")
+        opened.select_option("#theme", theme)
+        shot = Image.open(io.BytesIO(opened.locator(".picture img").screenshot())).convert("RGB")
+        colors.append(shot.getpixel((shot.width // 2, shot.height // 2)))
+    assert colors == [(255, 255, 255), (22, 22, 22)]
 
 
 @pytest.mark.parametrize("state", ["#client=nobody&x=moon&y=sun&sort=-shoe&row=-1&seed=1", "#row=999&sort=ssim"])

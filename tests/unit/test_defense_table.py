@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 
 from leakpipe.accounting.gaussian import gaussian_epsilon, success_bound
 from leakpipe.accounting.table import tabulate_guarantees
 from leakpipe.errors import LeakpipeError
 from leakpipe.params.federation import FederationParams
-from leakpipe.tables.defenses import DEFENSE_COLUMNS, compare_defenses, find_front, is_destroyed
+from leakpipe.tables.defenses import DEFENSE_COLUMNS, compare_defenses, find_front, is_destroyed, least_loss_seen
 from leakpipe.tables.robustness import BOUND_COLUMNS, bound_curve, class_chance, compare_with_bounds
 from leakpipe.tables.statistics import bootstrap_mean
 from tests.unit.figure_tables import CLIENTS, draw
@@ -222,3 +223,9 @@ def test_the_bound_figure_stands_over_its_points() -> None:
     assert "right in 10.0 % of cases" in drawing.caption
     with pytest.raises(LeakpipeError, match="needs a defence with a bound"):
         draw("bound", **{**reads, "privacy": PRIVACY[:0]}, **settings)
+
+
+@pytest.mark.parametrize("images", [50, 300])
+def test_the_least_loss_that_can_be_seen_is_that_of_a_sign_test(images: int) -> None:
+    lost = round(least_loss_seen(images) * images)
+    assert binomtest(lost, lost).pvalue < 0.05 <= binomtest(lost - 1, lost - 1).pvalue

@@ -14,7 +14,7 @@ from leakpipe.metrics.moments import compare
 from leakpipe.metrics.rdlv import rdlv
 from leakpipe.metrics.score import score_images
 from leakpipe.metrics.similarity import measure_pair, psnr, ssim
-from leakpipe.tables.headline import summarize
+from leakpipe.tables.headline import shorten, summarize
 from leakpipe.tables.table import (
     KEY,
     LEAKAGE_COLUMNS,
@@ -197,6 +197,9 @@ def test_headline_numbers_are_those_of_the_table() -> None:
         "rdlv_max": 1.8,
     }
     assert headline["accuracy"] == {"none": 0.95}
+    (verdict,) = headline["verdicts"]["site-9"].values()
+    line = {"leaking": int(verdict["word"] == "leaks"), "defenses": 1, "leaked": verdict["leaked"], "images": 3}
+    assert shorten(headline) == {**line, "gain": verdict["gain"], "identified": None, "accuracy": 0.95}
     slower = leakage.assign(seconds=99.0)
     assert summarize(slower, accuracy)["fingerprint"] == headline["fingerprint"]
     worse = leakage.assign(ssim=leakage["ssim"] + 1e-12)
@@ -215,3 +218,18 @@ def test_tables_survive_csv_and_parquet(tmp_path) -> None:
     (tmp_path / "bad.parquet").write_text("x")
     with pytest.raises(LeakpipeError, match=r"bad.parquet: is not a parquet table"):
         read_table(tmp_path / "bad.parquet", [])
+
+
+def test_the_short_line_is_the_worst_of_the_verdicts() -> None:
+    def cell(word: str, leaked: int, gain: float, identified: float | None) -> dict[str, object]:
+        return {"word": word, "leaked": leaked, "images": 5, "gain": gain, "identified": identified}
+
+    summary = {
+        "verdicts": {
+            "one": {"none": cell("leaks", 3, 0.5, None), "loud": cell("no leak found", 0, -0.1, 0.2)},
+            "two": {"none": cell("leaks", 1, 0.1, 0.9), "loud": cell("cannot tell", 0, -0.3, None)},
+        },
+        "accuracy": {"none": 0.9, "loud": 0.7},
+    }
+    expected = {"leaking": 1, "defenses": 2, "leaked": 4, "images": 10, "gain": 0.5, "identified": 0.9, "accuracy": 0.7}
+    assert shorten(summary) == expected

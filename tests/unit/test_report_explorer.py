@@ -21,11 +21,13 @@ from leakpipe.data.images import LabeledImages
 from leakpipe.data.partition import Split
 from leakpipe.errors import LeakpipeError
 from leakpipe.figures.images import Pictures, list_files, load_pictures
+from leakpipe.figures.style import FAINT, GRID, INK, MUTED
 from leakpipe.report.explorer import describe_rows
-from leakpipe.report.page import read_part
+from leakpipe.report.page import DARK, darken, read_part
 from leakpipe.report.pictures import MAX_SIDE, MAX_VALUES, PagePictures, arrange_pictures, choose_side
 from leakpipe.report.vendor import SHA256, VERSION, read_vendored
 from leakpipe.tables.headline import summarize
+from leakpipe.tables.statistics import bootstrap_mean
 from leakpipe.tables.verdicts import judge_cells
 from tests.unit.report_pages import ACCURACY, PARAMS, draw_pictures, many_rows, page, tables
 
@@ -141,6 +143,33 @@ def test_filters_list_what_the_table_holds_in_the_order_of_the_parameters() -> N
     one = describe_rows(leakage.query("seed == 1"), params=PARAMS, accuracy=ACCURACY, worst=worst, pictures=None)
     assert [value for value, _ in one["filters"]["seed"]] == ["1"]
     json.dumps(data, allow_nan=False)
+
+
+def test_intervals_of_the_chart_are_over_seeds_from_three_on() -> None:
+    leakage, _ = tables()
+    worst = judge_cells(leakage)[0]
+    assert describe_rows(leakage, params=PARAMS, accuracy=ACCURACY, worst=worst, pictures=None)["intervals"] == {}
+    rows = pd.concat([leakage.assign(seed=leakage.seed + 2 * n, ssim=leakage.ssim + 0.1 * n) for n in range(3)])
+    rows = rows.assign(rdlv=rows.ssim / 0.3 - 1)
+    found = describe_rows(rows, params=PARAMS, accuracy=ACCURACY, worst=worst, pictures=None)["intervals"]
+    cells = rows.groupby(["client", "defense", "attack", "round"])
+    assert set(found) == {json.dumps([str(part) for part in name], separators=(",", ":")) for name, _ in cells}
+    there = rows.query("client == 'many' and defense == 'loud'")
+    low, high = bootstrap_mean(there.ssim, clusters=there.seed, seed=1)
+    ends = found['["many","loud","main","3"]']
+    assert ends["ssim"] == pytest.approx([low, high], abs=0.02)
+    assert ends["gain"] == pytest.approx([low - 0.3, high - 0.3], abs=0.02)
+
+
+def test_figures_have_dark_colours_too() -> None:
+    """Every colour that figures share is named as matplotlib writes it; a dark page's colours contrast."""
+    made = darken(b'<?xml?>\n<svg width="1pt"><path style="fill: #1a1a1a; stroke: #666666"/></svg>').decode()
+    assert made.index("<style>") == made.index('<svg width="1pt">') + len('<svg width="1pt">')
+    assert "prefers-color-scheme: dark" in made
+    assert set(DARK) >= {INK, MUTED, FAINT, GRID, "#ffffff"}
+    for color in DARK:
+        assert f'[style*="fill: {color}"]' in made
+        assert f'[style*="stroke: {color}"]' in made
 
 
 def test_vendored_files_are_those_that_were_published() -> None:
