@@ -21,27 +21,17 @@ def published(client: str, sigma0: float) -> str:
     return signed(RDLV_BY_NOISE[client][sigma0])
 
 
+KNOWS, NAIVE = "leakpipe-adapted", "leakpipe"
+RDLV = "RDLV, 1 image (site-9)"
 ROWS = [
-    ("RDLV, 1 image (site-9), no noise", published("site-9", 0), ("leakpipe", "site-9", "none", "rdlv_mean")),
-    ("RDLV, 1 image (site-9), σ0 = 5", published("site-9", 5), ("leakpipe", "site-9", "gaussian-5", "rdlv_mean")),
-    ("RDLV, 1 image (site-9), σ0 = 20", published("site-9", 20), ("leakpipe", "site-9", "gaussian-20", "rdlv_mean")),
-    ("RDLV, 1 image, σ0 = 5, attacker knows the noise", "", ("leakpipe-adapted", "site-9", "gaussian-5", "rdlv_mean")),
-    (
-        "RDLV, 1 image, σ0 = 20, attacker knows the noise",
-        "",
-        ("leakpipe-adapted", "site-9", "gaussian-20", "rdlv_mean"),
-    ),
-    (
-        "RDLV, 8 images, batch 4 (site-1), no noise",
-        published("site-1", 0),
-        ("leakpipe", "site-1", "none", "rdlv_mean"),
-    ),
-    (
-        "RDLV, 8 images, batch 8 (site-5), no noise",
-        published("site-5", 0),
-        ("leakpipe", "site-5", "none", "rdlv_mean"),
-    ),
-    ("SSIM, 1 image, no noise", "", ("leakpipe", "site-9", "none", "ssim_mean")),
+    (f"{RDLV}, no noise", published("site-9", 0), (KNOWS, "site-9", "none", "rdlv_mean")),
+    (f"{RDLV}, σ0 = 5", published("site-9", 5), (KNOWS, "site-9", "gaussian-5", "rdlv_mean")),
+    (f"{RDLV}, σ0 = 20", published("site-9", 20), (KNOWS, "site-9", "gaussian-20", "rdlv_mean")),
+    (f"{RDLV}, σ0 = 5, noise not known", "", (NAIVE, "site-9", "gaussian-5", "rdlv_mean")),
+    (f"{RDLV}, σ0 = 20, noise not known", "", (NAIVE, "site-9", "gaussian-20", "rdlv_mean")),
+    ("RDLV, 8 images, batch 4 (site-1), no noise", published("site-1", 0), (NAIVE, "site-1", "none", "rdlv_mean")),
+    ("RDLV, 8 images, batch 8 (site-5), no noise", published("site-5", 0), (NAIVE, "site-5", "none", "rdlv_mean")),
+    ("SSIM, 1 image, no noise", "", (KNOWS, "site-9", "none", "ssim_mean")),
     ("SSIM, 1 image, attacker believes BN frozen", "fails", ("inverting-gradients", "site-9", "none", "ssim_mean")),
 ]
 ACCURACY = [

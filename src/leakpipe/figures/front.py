@@ -24,11 +24,11 @@ NAMED = 20  # with more defences than this, only those on the front or without a
 @figure(
     "front",
     heading="Which defence to switch on",
-    about="RDLV of the high-risk client, of attacks that know the defence and of others, against test accuracy, a "
-    "point per defence, coloured by its verdict; a diamond has a guarantee.",
+    about="RDLV of the high-risk client, of attacks that know the defence and (hollow) of others, against test "
+    "accuracy, a point per defence, coloured by its verdict; a diamond has a guarantee.",
 )
 def draw_front(defense_table: pd.DataFrame, *, defenses: Mapping[str, str], clients: Clients) -> Drawing:
-    """Draw a point per defence, hollow for an attack that knows the defence, and the front of all.
+    """Draw a point per defence, hollow for an attack that does not know the defence, and the front of all.
 
     Args:
         defense_table: The table of defences (`leakpipe.tables.defenses`).
@@ -64,7 +64,7 @@ def _draw_defense(axes: Axes, row: Mapping[str, Any]) -> None:
     for whose in found:
         low, high = row[f"{whose}_rdlv_low"], row[f"{whose}_rdlv_high"]
         axes.vlines(row["accuracy"], low, high, color=color, linewidth=1, alpha=0.5, zorder=2)
-        face = "white" if whose == "adaptive" else color
+        face = "white" if whose == "naive" else color
         axes.plot(row["accuracy"], row[f"{whose}_rdlv"], marker, color=color, markerfacecolor=face, zorder=4)
 
 
@@ -80,8 +80,8 @@ def _list_keys(table: pd.DataFrame) -> list[Line2D]:
         keys.append(make_key("accuracy at chance", DESTROYED, marker="o"))
     if table["epsilon"].notna().any():
         keys.append(make_key("has an ε", MUTED, marker="D"))
-    if table["adaptive_rdlv"].notna().any():
-        keys.append(make_key("attack knows the defence", MUTED, marker="o", hollow=True))
+    if table["naive_rdlv"].notna().any():
+        keys.append(make_key("attack does not know the defence", MUTED, marker="o", hollow=True))
     return [*keys, make_key("front", MUTED, linewidth=1, linestyle="--")]
 
 
