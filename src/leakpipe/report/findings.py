@@ -163,7 +163,7 @@ def _describe_cost(cost: Mapping[str, Any] | None) -> str:
     return f" (test accuracy lower by {cost['accuracy_lost']:.2f}{interval}{unseen})".replace("-", "−")
 
 
-def least_seen(cost: Mapping[str, Any]) -> float:
+def least_seen(cost: Mapping[Any, Any]) -> float:
     """The smallest loss of accuracy that the test images of a row of the table of defences can show."""
     return least_loss_seen(int(cost["test_images"]) * int(cost["draws"]))
 

@@ -114,7 +114,6 @@ def render_page(
     names = name_defenses(params["defenses"])
     judged = list_verdicts(verdicts)
     findings = find(judged, leakage, defenses, params)
-    costs = defenses.to_dict("records")
     overlays = [] if list(config_files) == ["params.yaml"] else list(config_files)
     return environment.get_template(TEMPLATE).render(
         experiment=params["experiment"],
@@ -127,8 +126,8 @@ def render_page(
         accuracy_round=int(accuracy["round"].max()),
         figures=figures,
         claims=claims,
-        defenses=costs,
-        least_seen=max(least_seen({str(key): value for key, value in row.items()}) for row in costs),
+        defenses=defenses.to_dict("records"),
+        least_seen=max(map(least_seen, defenses.to_dict("records"))),
         data=describe_rows(
             leakage, params=params, accuracy=metrics["accuracy"], worst=findings.worst, pictures=pictures
         ),
