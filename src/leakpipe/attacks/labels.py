@@ -26,7 +26,7 @@ from torch import Tensor
 
 from leakpipe.attacks.distances import TINY
 from leakpipe.attacks.observation import Observation
-from leakpipe.attacks.plain_update import Reading, read_training
+from leakpipe.attacks.plain_update import Reading, read_training, what_loses_length
 from leakpipe.client.losses import training_loss
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.layers import head_layer
@@ -99,7 +99,7 @@ def head_gradient(observation: Observation, training: TrainingParams) -> Tensor:
     name = _head_bias(observation)
     reading, changes = _reading(observation, training), observation.update.weights
     if reading.gain is None or not reading.knows_length(changes):
-        lost = training.optimizer.kind if reading.gain is None and not training.clipping else "gradient clipping"
+        lost = what_loses_length(training)
         raise LeakpipeError(
             f"labels: of {observation.client.images} images cannot be counted, {lost} leaves only the direction of the "
             "gradient; grant them (threat_model.labels: known) or search them (labels: joint)"

@@ -111,6 +111,8 @@ def _invert_recursively(
     from leakpipe.attacks.recursive.image import ImageSettings  # SciPy's solvers take a while to import
     from leakpipe.attacks.recursive.invert import RecursiveSettings, invert_recursively
 
+    believed = believed_training(observation.settings, settings)
+    observation = replace(observation, settings=replace(observation.settings, training=believed))
     usual = ImageSettings()
     scale = settings.total_variation_weight / usual.total_variation[0]
     image = replace(

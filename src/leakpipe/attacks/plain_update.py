@@ -102,6 +102,11 @@ def as_plain_sgd(adapted: Adapted, reading: Reading, learning_rate: float) -> Ad
     return replace(adapted, weights=weights, weight_bounds=bounds)
 
 
+def what_loses_length(training: TrainingParams) -> str:
+    """Names what leaves no more than the direction, or the signs, of a gradient."""
+    return training.optimizer.kind if training.optimizer.kind != "sgd" else "gradient clipping"
+
+
 def is_plain(training: TrainingParams) -> bool:
     """Whether a training is plain SGD in float32, on whatever loss."""
     return training == TrainingParams(loss=training.loss)

@@ -72,8 +72,9 @@ def _sgd(optimizer: SgdParams, gradients: Tensors, state: OptimizerState) -> tup
         return gradients, state
     momentum = gradients  # torch does not dampen the first
     if state.first:
-        kept, share = optimizer.momentum, 1 - optimizer.dampening
-        momentum = {name: (kept * state.first[name]).add(value, alpha=share) for name, value in gradients.items()}
+        if optimizer.dampening:
+            gradients = {name: (1 - optimizer.dampening) * value for name, value in gradients.items()}
+        momentum = _add(gradients, state.first, optimizer.momentum)
     found = _add(gradients, momentum, optimizer.momentum) if optimizer.nesterov else momentum
     return found, OptimizerState(state.steps + 1, momentum)
 
@@ -83,17 +84,16 @@ def _adam(
 ) -> tuple[Tensors, OptimizerState]:
     (decay1, decay2), steps = optimizer.betas, state.steps + 1
     first, second, found = {}, {}, {}
-    scale = math.sqrt(1 - decay2**steps)
+    share, scale = 1 - decay1**steps, math.sqrt(1 - decay2**steps)  # that the moments have of what they estimate
     for name, gradient in gradients.items():
-        squared = gradient.square()
         if state.first:
             first[name] = state.first[name].lerp(gradient, 1 - decay1)
-            second[name] = (decay2 * state.second[name]).add(squared, alpha=1 - decay2)
+            second[name] = (decay2 * state.second[name]).addcmul(gradient, gradient, value=1 - decay2)
         else:
-            first[name], second[name] = (1 - decay1) * gradient, (1 - decay2) * squared
-        root = _root(second[name]) / scale
+            first[name], second[name] = (1 - decay1) * gradient, (1 - decay2) * gradient.square()
+        root = _root(second[name]) * (share / scale)
         soft = softening * root.detach().square().mean().sqrt() if softening else 0.0
-        found[name] = first[name] / (root + (optimizer.eps + soft)) / (1 - decay1**steps)
+        found[name] = first[name] / (root + (share * optimizer.eps + soft))
     return found, OptimizerState(steps, first, second)
 
 
