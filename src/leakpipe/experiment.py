@@ -18,7 +18,13 @@ from leakpipe.defenses.naming import name_defenses
 from leakpipe.defenses.steps import count_aggregated, training_step, withholds_statistics
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.catalog import MODELS
-from leakpipe.models.choices import has_batch_norm, starting_weights, weights_file
+from leakpipe.models.choices import (
+    LAYER_NORMALIZED,
+    has_batch_norm,
+    starting_weights,
+    weights_file,
+    why_no_batch_norm,
+)
 from leakpipe.params.attacks import RENAMED_PRESETS, AttackSettings, ThreatModel
 from leakpipe.params.claims import ClaimsParams
 from leakpipe.params.experiment import Params
@@ -135,7 +141,11 @@ def _conflicts(params: Params) -> Iterator[str]:
 def _check_model(params: Params) -> Iterator[str]:
     """The model: images that are too small for it, weights that do not exist."""
     model, entry = params.model, MODELS[params.model.name]
-    replaced = f"which model.normalization: {model.normalization} replaces"
+    replaced = why_no_batch_norm(model)
+    if params.data.image_size % entry.multiple:
+        yield f"data.image_size: {params.data.image_size}, expected a multiple of {entry.multiple} for {model.name!r}"
+    if model.name in LAYER_NORMALIZED and model.normalization != "batch":
+        yield f"model.normalization: {model.normalization} replaces batch normalisation, {replaced}; set it to batch"
     if params.data.image_size < entry.least_size:
         yield f"data.image_size: {params.data.image_size}, expected {entry.least_size} or more for {model.name!r}"
     if params.federation.batch_norm_sharing == "local" and not has_batch_norm(model):
@@ -216,7 +226,7 @@ def _find_missing_knowledge(params: Params, settings: AttackSettings, granted: T
     if not needs_statistics(settings):
         return None
     if not has_batch_norm(params.model):
-        return f"needs batch normalisation, which model.normalization: {params.model.normalization} replaces"
+        return f"needs batch normalisation, {why_no_batch_norm(params.model)}"
     if settings.batch_norm == "update" and is_kept:
         return f"needs running statistics in the update, which {kept}"
     if settings.batch_norm == "update" and granted.batch_norm == "none":

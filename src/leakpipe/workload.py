@@ -31,6 +31,9 @@ MILLIONS = {
     "resnet50": 23.6,
     "densenet121": 7.0,
     "vgg11_bn": 128.8,
+    "convnext_tiny": 27.8,
+    "vit_tiny": 5.5,
+    "vit_b_32": 87.5,
 }
 Item = TypeVar("Item")
 

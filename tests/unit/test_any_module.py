@@ -53,7 +53,9 @@ def registered(name: str, *, num_classes: int) -> nn.Module:
     return MODELS[name].build(params, NORMALIZATIONS[params.normalization], num_classes, 64)
 
 
-ALL = CONSTRUCTORS | {f"registered {name}": partial(registered, name) for name in MODELS if name != "vgg11_bn"}
+ALL = CONSTRUCTORS | {
+    f"registered {name}": partial(registered, name) for name in MODELS if name not in ("vgg11_bn", "vit_b_32")
+}
 
 
 def appearance(network: nn.Module) -> list[Any]:

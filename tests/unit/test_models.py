@@ -1,6 +1,7 @@
 """Registered networks: nothing left out of their state; ResNets against torchvision and torch's functions."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -11,10 +12,11 @@ from torch.nn import functional as F  # noqa: N812
 from leakpipe.client.batches import Batch
 from leakpipe.client.local_update import local_update
 from leakpipe.models.catalog import MODELS
-from leakpipe.models.choices import has_batch_norm
+from leakpipe.models.choices import LAYER_NORMALIZED, has_batch_norm
 from leakpipe.models.normalization import group_norm
 from leakpipe.models.preprocessing import normalize_input
 from leakpipe.models.state import ModelState, build_module, forward_frozen, forward_training, initial_state
+from leakpipe.models.torchvision_network import VIT_TINY
 from leakpipe.params.models import ModelParams
 from tests.conftest import SETTINGS, small_batches
 
@@ -68,7 +70,7 @@ def test_the_state_holds_every_tensor_of_the_module(name: str) -> None:
         assert [(name, value.shape) for name, value in held.items()] == [(n, v.shape) for n, v in own.items()]
         assert all(value.is_meta for value in own.values())
         assert all(value.isfinite().all() for value in held.values())
-    assert state.statistics
+    assert bool(state.statistics) == (name not in LAYER_NORMALIZED)
 
 
 @pytest.mark.parametrize("normalization", ["batch", "group"])
@@ -76,9 +78,12 @@ def test_the_state_holds_every_tensor_of_the_module(name: str) -> None:
 def test_every_model_trains_a_step(name: str, normalization: str) -> None:
     """In float32, as clients do; every weight moves, and running statistics only where there are any."""
     params = ModelParams(name=name, normalization=normalization)
-    size = MODELS[name].lone_size(params) + 1
+    size = max(MODELS[name].lone_size(params) + 1, MODELS[name].multiple)
+    size = max(size, 32) if name in LAYER_NORMALIZED else size
     state = initial_state(build_module(params, classes=2, image_size=size), seed=0)
-    assert bool(state.statistics) == has_batch_norm(params) == (normalization == "batch")
+    assert (
+        bool(state.statistics) == has_batch_norm(params) == (normalization == "batch" and name not in LAYER_NORMALIZED)
+    )
     (batch,) = small_batches(2, image_size=size, dtype=torch.float32)
     update = local_update(state, [batch], SETTINGS)
     assert update.weights.keys() == state.weights.keys()
@@ -105,7 +110,7 @@ def test_group_normalisation_sees_every_image_by_itself() -> None:
     torch.testing.assert_close(together, forward_frozen(state, batch.images).detach())
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in LAYER_NORMALIZED])
 def test_one_image_trains_from_where_the_lone_size_says(name: str) -> None:
     """As large as that, the last feature map that is normalised is one pixel; one more pixel makes it four."""
     params = ModelParams(name=name)
@@ -143,8 +148,9 @@ PREFIX = "network."
 
 def torchvision_network(name: str, state: ModelState) -> nn.Module:
     """torchvision's own network, with its own batch normalisation and in-place ReLUs, holding `state`."""
-    options = {"dropout": 0.0} if name == "vgg11_bn" else {}
-    network = getattr(torchvision.models, name)(weights=None, num_classes=2, **options).double()
+    options = {"vgg11_bn": {"dropout": 0.0}, "convnext_tiny": {"stochastic_depth_prob": 0.0}}.get(name, {})
+    construct = getattr(torchvision.models, name, partial(VIT_TINY, image_size=32))
+    network = construct(num_classes=2, **options).double()
     tensors = {name.removeprefix(PREFIX): value for name, value in {**state.weights, **state.statistics}.items()}
     missing, unexpected = network.load_state_dict(tensors, strict=False)
     assert all(name.endswith("num_batches_tracked") for name in missing)
@@ -154,7 +160,16 @@ def torchvision_network(name: str, state: ModelState) -> nn.Module:
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("resnet18", 32), ("resnet18", 64), ("resnet34", 64), ("resnet50", 64), ("densenet121", 64), ("vgg11_bn", 64)],
+    [
+        ("convnext_tiny", 32),
+        ("vit_tiny", 32),
+        ("resnet18", 32),
+        ("resnet18", 64),
+        ("resnet34", 64),
+        ("resnet50", 64),
+        ("densenet121", 64),
+        ("vgg11_bn", 64),
+    ],
 )
 def test_torchvisions_networks_run_and_train_as_its_own(name: str, size: int) -> None:
     state, (batch,) = drawn_state(name), small_batches(2, image_size=size)

@@ -96,7 +96,7 @@ WRONG = """
 federation/round = 3 | federation.round: unknown key; known here: batch_norm_momentum, batch_norm_sharing
 federation/clients/site-9/size = 1 | federation.clients.site-9.size: unknown key; known here: batch_size
 attacks/leakpipe/iteration = 1 | attacks.leakpipe.iteration: unknown key; known here: adam_softening
-model/name = vgg | model.name: unknown model 'vgg'; known: convnet-bn, densenet121
+model/name = vgg | model.name: unknown model 'vgg'; known: convnet-bn, convnext_tiny, densenet121
 data/dataset = mnist | data.dataset: unknown data set 'mnist'; known: covid-radiography
 data/root = x | data.root: only 'covid-radiography' and 'image-folder' and 'medmnist' can have it; not
 data/subset = x | data.subset: only 'medmnist' can have it; not 'lfw-faces': got 'x'
@@ -121,6 +121,8 @@ model = {name: resnet20, weights: public, pretraining: {start: augnet}} | start:
 model = {name: resnet18, weights: imagenet, normalization: group} | were trained with batch normalisation
 model = {name: resnet18, weights: public, pretraining: {batch_size: 41}} | pretraining.batch_size: model
 model/pretraining = {start: public} | model.pretraining.start: 'public', expected random, imagenet, aug
+model = {name: vit_tiny}; data/image_size = 40 | data.image_size: 40, expected a multiple of 16 for 'vit_tiny'
+model = {name: vit_tiny, normalization: group} | model.normalization: group replaces batch normalisation, which
 model = {name: vgg11_bn}; data/image_size = 16 | data.image_size: 16, expected 32 or more for 'vgg11_bn'
 federation/training = {loss: {class_weights: [1, 2, 3]}} | federation.training.loss.class_weights: 3 weights, exp
 attacks/leakpipe/training = {loss: {class_weights: [1]}} | attacks.leakpipe.training.loss.class_weights: 1 weights

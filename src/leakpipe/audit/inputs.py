@@ -159,10 +159,13 @@ def read_update(params: AuditParams, name: str) -> AuditedUpdate:
         LeakpipeError: A file is not a state of this network, or contradicts what audit.yaml says.
     """
     module, files = build_network(params), params.updates[name]
+    network = ModelState.of(module, dropout=params.network.dropout)
     client, training = params.client_of(name), params.training
     schedule = assume_schedule(client.images, client.batch_size or client.images, client.epochs)
     kind, sent = files.shared
-    found = match_update(module, read_state(Path(files.before)), read_state(Path(sent)), kind=kind, steps=len(schedule))
+    found = match_update(
+        network, read_state(Path(files.before)), read_state(Path(sent)), kind=kind, steps=len(schedule)
+    )
     settings = LocalSettings(
         learning_rate=training.learning_rate,
         batch_norm_momentum=_momentum(module) if training.batch_norm_momentum is None else training.batch_norm_momentum,
@@ -192,7 +195,7 @@ def save_network(path: Path, state: ModelState, params: AuditParams) -> None:
     """Writes the global model, so that `leakpipe.federation.files.load_model` builds the same network."""
     network = params.network
     if network.factory is not None:
-        save_custom_model(path, state, factory=network.factory, arguments=network.arguments)
+        save_custom_model(path, state, factory=network.factory, arguments=network.arguments, dropout=network.dropout)
     else:
         assert network.architecture is not None  # the schema demands one of both
         save_model(path, state, params=network.architecture, classes=network.classes, image_size=params.images.size)

@@ -61,7 +61,7 @@ def match_update(
         LeakpipeError: The files are not of this network or not of each other, contradict what was declared, hold values
             that are not finite, or do not say the number of steps while `steps` does not either.
     """
-    module = network.module if isinstance(network, ModelState) else network
+    module = (network if isinstance(network, ModelState) else ModelState.of(network)).module
     held, sent = align(module, before), align(module, shared)
     notes = [*before.notes, *shared.notes, *held.notes, *sent.notes]
     if missing := held.missing_weights:

@@ -78,9 +78,15 @@ def save_model(path: Path, state: ModelState, *, params: ArchitectureParams, cla
     write_arrays(path, MODEL, _to_arrays(state.weights, state.statistics), metadata)
 
 
-def save_custom_model(path: Path, state: ModelState, *, factory: str, arguments: Mapping[str, Any]) -> None:
-    """Writes a global model whose network `leakpipe.models.custom.build_custom` builds."""
-    metadata = {"factory": factory, "arguments": dict(arguments)}
+def save_custom_model(
+    path: Path, state: ModelState, *, factory: str, arguments: Mapping[str, Any], dropout: bool = True
+) -> None:
+    """Writes a global model whose network `leakpipe.models.custom.build_custom` builds.
+
+    Args:
+        dropout: As `ModelState.of` takes it.
+    """
+    metadata = {"factory": factory, "arguments": dict(arguments), "dropout": dropout}
     write_arrays(path, MODEL, _to_arrays(state.weights, state.statistics), metadata)
 
 
@@ -98,7 +104,8 @@ def load_model(path: Path, *, factory: str | None = None) -> ModelState:
                 f"{sidecar_path(path)}: metadata.factory: {metadata['factory']!r}, expected {factory!r}; pass it as "
                 "--network if you trust it: it runs"
             )
-        return _from_arrays(path, arrays, ModelState.of(build_custom(factory, metadata.get("arguments", {}))))
+        network = build_custom(factory, require_object(metadata["arguments"]))
+        return _from_arrays(path, arrays, ModelState.of(network, dropout=metadata["dropout"] is True))
     try:
         params = ArchitectureParams.model_validate(metadata["model"])
         module = build_module(

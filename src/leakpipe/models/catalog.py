@@ -25,6 +25,7 @@ class ModelEntry:
         lone_size: `lone_size(params)` is the height and width in pixels of the largest image that leaves some
             normalisation layer only one value per channel.
         least_size: Height and width in pixels of the smallest image that the model accepts.
+        multiple: Height and width must be a multiple of it, in pixels.
         published: Keys of `leakpipe.models.weights.WEIGHTS` by the names that `model.weights` gives them.
         build: `build(params, normalization, classes, image_size)` returns the architecture; `normalization(channels)`
             makes a layer. Its own tensors are never read: `leakpipe.models.state.initial_state` draws them.
@@ -32,6 +33,7 @@ class ModelEntry:
 
     lone_size: Callable[[ArchitectureParams], int]
     least_size: int = 1
+    multiple: int = 1
     published: Mapping[str, str] = field(default_factory=dict)
     build: "Callable[..., nn.Module]"
 
@@ -75,11 +77,11 @@ def _build_preactivation(
 
 
 def _build_torchvision(
-    params: ArchitectureParams, normalization: "Normalization", classes: int, _size: int
+    params: ArchitectureParams, normalization: "Normalization", classes: int, size: int
 ) -> "nn.Module":
     from leakpipe.models.torchvision_network import TorchvisionNetwork
 
-    return TorchvisionNetwork(params.name, normalization=normalization, classes=classes)
+    return TorchvisionNetwork(params.name, normalization=normalization, classes=classes, image_size=size)
 
 
 MODELS.add("convnet-bn", ModelEntry(lone_size=lambda params: math.prod(params.strides or ()), build=_build_convnet))
@@ -104,3 +106,6 @@ MODELS.add(
         lone_size=lambda _: 31, least_size=32, published={"imagenet": "imagenet-vgg11_bn"}, build=_build_torchvision
     ),
 )
+MODELS.add("convnext_tiny", ModelEntry(lone_size=lambda _: 0, least_size=32, build=_build_torchvision))
+MODELS.add("vit_tiny", ModelEntry(lone_size=lambda _: 0, least_size=16, multiple=16, build=_build_torchvision))
+MODELS.add("vit_b_32", ModelEntry(lone_size=lambda _: 0, least_size=32, multiple=32, build=_build_torchvision))

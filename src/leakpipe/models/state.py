@@ -1,6 +1,7 @@
 """A model as data: an architecture, and the tensors that it is evaluated with."""
 
-from collections.abc import Collection, Iterable, Mapping
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from leakpipe.errors import LeakpipeError
 from leakpipe.models.any_module import copy_network, switch_off_dropout
 from leakpipe.models.batchnorm import (
     BatchStatistics,
@@ -103,25 +105,52 @@ def initial_state(module: nn.Module, *, seed: int, dtype: torch.dtype = torch.fl
     """Draws an untrained state: torch's default initialisation, from a generator of its own.
 
     Weights and biases of convolutions and linear layers are uniform in ±1/√fan_in; normalisation starts as the
-    identity (weight 1, bias 0, running mean 0, running variance 1).
+    identity (weight 1, bias 0, running mean 0, running variance 1). The parts of attention, and what transformers and
+    ConvNeXt hold outside of layers, are as `_OTHER` says.
+
+    Raises:
+        LeakpipeError: A layer has a parameter of another kind.
     """
     generator = torch.Generator().manual_seed(seed)
     weights: dict[str, Tensor] = {}
     statistics: dict[str, Tensor] = {}
     for name, layer in module.named_modules():
-        if isinstance(layer, nn.BatchNorm2d | nn.GroupNorm):
-            (width,) = layer.weight.shape
+        if isinstance(layer, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
+            width = layer.weight.shape
             weights[f"{name}.weight"] = torch.ones(width, dtype=dtype)
             weights[f"{name}.bias"] = torch.zeros(width, dtype=dtype)
         if isinstance(layer, nn.BatchNorm2d):
             statistics[mean_name(name)] = torch.zeros(width, dtype=dtype)
             statistics[variance_name(name)] = torch.ones(width, dtype=dtype)
+        elif isinstance(layer, nn.GroupNorm | nn.LayerNorm):
+            continue
         elif isinstance(layer, nn.Conv2d | nn.Linear):
             bound = layer.weight[0].numel() ** -0.5
             for kind, parameter in layer.named_parameters():
                 uniform = torch.rand(parameter.shape, generator=generator, dtype=dtype)
                 weights[f"{name}.{kind}"] = (2 * uniform - 1) * bound
+        else:
+            for kind, parameter in layer.named_parameters(recurse=False):
+                if kind not in _OTHER:
+                    raise LeakpipeError(f"model: {name}.{kind}: cannot be drawn; the kind of its layer is not known")
+                weights[f"{name}.{kind}"] = _OTHER[kind](parameter.shape, generator).to(dtype)
     return ModelState(module, weights, statistics)
+
+
+def _attention_weight(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Uniform in ±√(6 / (inputs + outputs)), as torch's `MultiheadAttention` (Glorot and Bengio 2010)."""
+    bound = math.sqrt(6 / sum(shape))
+    return (2 * torch.rand(shape, generator=generator) - 1) * bound
+
+
+# How parameters outside of the usual layers start, by the end of their name, as in torch and torchvision.
+_OTHER: dict[str, Callable[[torch.Size, torch.Generator], Tensor]] = {
+    "in_proj_weight": _attention_weight,
+    "in_proj_bias": lambda shape, _: torch.zeros(shape),
+    "class_token": lambda shape, _: torch.zeros(shape),
+    "pos_embedding": lambda shape, generator: 0.02 * torch.randn(shape, generator=generator),
+    "layer_scale": lambda shape, _: torch.full(shape, 1e-6),
+}
 
 
 def forward_training(

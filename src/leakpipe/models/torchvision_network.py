@@ -1,5 +1,8 @@
 """torchvision's networks for images in [0, 1], with a choice of normalisation and without dropout."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torchvision
 from torch import Tensor, nn
 
@@ -7,6 +10,10 @@ from leakpipe.models.normalization import Normalization
 from leakpipe.models.preprocessing import normalize_input
 
 PREFIX = "network."
+# Of torchvision's class, in the size of DeiT-Ti (Touvron et al. 2021).
+VIT_TINY = partial(
+    torchvision.models.VisionTransformer, patch_size=16, num_layers=12, num_heads=3, hidden_dim=192, mlp_dim=768
+)
 
 
 class TorchvisionNetwork(nn.Module):
@@ -18,16 +25,20 @@ class TorchvisionNetwork(nn.Module):
 
     - `normalization` makes the layers in place of batch normalisation;
     - no ReLU layer works in place (the gradients are the same): nothing that a hook reads is overwritten;
-    - there is no dropout (VGG has some): local training depends on its data alone, for the client and the attack.
+    - there is no dropout (VGG has some) and no stochastic depth (ConvNeXt has): local training depends on its data
+      alone, for the client and the attack.
 
     Args:
-        name: torchvision's constructor ("resnet18").
+        name: torchvision's constructor ("resnet18"), or "vit_tiny".
         normalization: `normalization(channels)` makes a layer.
+        image_size: Height and width; only vision transformers depend on it.
     """
 
-    def __init__(self, name: str, *, normalization: Normalization, classes: int) -> None:
+    def __init__(self, name: str, *, normalization: Normalization, classes: int, image_size: int) -> None:
         super().__init__()
-        self.network: nn.Module = getattr(torchvision.models, name)(num_classes=classes)
+        construct: Callable[..., nn.Module] = VIT_TINY if name == "vit_tiny" else getattr(torchvision.models, name)
+        size = {"image_size": image_size} if name.startswith("vit") else {}
+        self.network = construct(num_classes=classes, **size)
         for parent in list(self.network.modules()):
             for child, layer in list(parent.named_children()):
                 setattr(parent, child, _replace(layer, normalization))
@@ -42,4 +53,4 @@ def _replace(layer: nn.Module, normalization: Normalization) -> nn.Module:
         return normalization(layer.num_features)
     if isinstance(layer, nn.ReLU):
         return nn.ReLU()
-    return nn.Identity() if isinstance(layer, nn.Dropout) else layer
+    return nn.Identity() if isinstance(layer, nn.Dropout | torchvision.ops.StochasticDepth) else layer

@@ -68,6 +68,11 @@ class NetworkParams(Section):
         description="`package.module:function` (or class) that returns your network, a torch.nn.Module.",
     )
     arguments: dict[str, Any] = Field(default={}, description="Keyword arguments of the factory.")
+    dropout: bool = Field(
+        default=True,
+        description="False states the belief that the client trained without its network's dropout, whose draws nobody "
+        "else knows; a network with dropout is refused otherwise.",
+    )
     architecture: ArchitectureParams | None = Field(default=None, description="A registered network instead.")
     classes: int = Field(default=2, ge=1, description="Classes of a registered network; of no effect with `factory`.")
 
