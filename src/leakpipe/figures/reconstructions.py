@@ -114,7 +114,7 @@ def _list_lines(shown: pd.DataFrame, rows: pd.DataFrame, naive: pd.DataFrame) ->
     for row in shown.to_dict("records"):
         lines.append(_Line(row, _score_by_defense(rows, row), is_naive=False))
         without = _score_by_defense(naive, row)
-        if without and row["client"] not in begun:
+        if set(without) - {row["defense"]} and row["client"] not in begun:  # the first: nothing to know
             lines.append(_Line(row, without, is_naive=True))
         begun.add(row["client"])
     return lines
