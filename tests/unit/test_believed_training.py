@@ -217,3 +217,15 @@ def test_over_confident_prediction_of_a_smoothed_label_is_in_doubt() -> None:
     seen = observe(state, images, [0], trained=client)
     assert float(seen.update.weights["head.bias"][0]) < 0  # trained away from its own class
     assert recover_label_counts(seen, images).guesses[0] == (1, 0)
+
+
+@pytest.mark.parametrize("engine", ["double-backward", "autograd"])
+def test_of_one_smoothed_label_either_sign_of_the_gradient_is_matched(engine: str) -> None:
+    """An over-confident prediction turns the gradient: candidates that are less confident would be led away from it."""
+    client = trained({"loss": {"label_smoothing": 0.3}})
+    seen = observe(small_model(dtype=DOUBLE), random_images(1, dtype=DOUBLE), [0], trained=client)
+    opposite = {name: -value for name, value in seen.update.weights.items()}
+    for weights in (seen.update.weights, opposite):
+        update = replace(seen.update, weights=weights)
+        objective = objective_of(replace(seen, update=update), engine=engine)
+        assert distance(objective, seen, random_images(1, dtype=DOUBLE)) == pytest.approx(0, abs=1e-9)

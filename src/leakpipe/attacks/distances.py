@@ -30,6 +30,11 @@ def cosine_distance(candidate: Tensors, observed: Tensors) -> Tensor:
     return _cosine_of_vectors(*_flatten(candidate, observed))
 
 
+def of_either_sign(distance: Tensor) -> Tensor:
+    """1 − |cos(angle)| from 1 − cos(angle): what is opposite counts as equal."""
+    return 1 - (1 - distance).abs()
+
+
 def layer_cosine_distance(candidate: Tensors, observed: Tensors) -> Tensor:
     """Mean over tensors of 1 − cos(angle), from 0 to 2; tensors whose observed value is zero are left out."""
     return _mean_over_layers(_cosine_of_vectors, candidate, observed)

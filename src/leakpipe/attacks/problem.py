@@ -38,6 +38,7 @@ class Problem:
         drift: What is taken off every update before it is compared, by parameter name; without those it is zero for.
         scales: Factor of each tensor of an update before updates are compared.
         observed: The weight differences that candidates have to explain, `scaled`.
+        either_sign: Whether the opposite of the update counts as the update.
         explains: Whether the attack compares updates.
         one_step: Whether the update is one local step of one client: its batch statistics are those of a forward pass.
         bounded_statistics: Whether the batch statistics to match are known within bounds only.
@@ -59,6 +60,9 @@ class Problem:
         defense = observation.defense or DefenseSteps(())
         self.adapted_update = adapt(observation.update, defense, shares=observation.shares)
         self.reading = read_training(before.weights, self.assumed_training, observation.update.steps)
+        # A prediction above its smoothed label turns the gradient's sign; candidates start below.
+        smoothed = self.assumed_training.training.loss.label_smoothing > 0
+        self.either_sign = smoothed and observation.candidates == 1 and settings.objective == "cosine"
         self.drift: Tensors = {} if observation.cohort else self.reading.drift
         self._take_the_optimizer_out()
         self.scales = self._scale_tensors()

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from leakpipe.attacks.adaptive import move_into
-from leakpipe.attacks.distances import DISTANCES
+from leakpipe.attacks.distances import DISTANCES, of_either_sign
 from leakpipe.attacks.engines.engine import Engine, Explained
 from leakpipe.attacks.problem import Problem
 from leakpipe.attacks.recovered_statistics import StatisticsByLayer, recover_batch_statistics
@@ -40,7 +40,8 @@ class Autograd(Engine):
         """Distance of a simulated update from the observed one."""
         problem = self.problem
         mine = {name: problem.scaled(name, update.weights[name]) for name in problem.observed}
-        return DISTANCES[problem.settings.objective](mine, self._weights_to_match(update))
+        distance = DISTANCES[problem.settings.objective](mine, self._weights_to_match(update))
+        return of_either_sign(distance) if problem.either_sign else distance
 
     def recovered_statistics(self, update: ClientUpdate) -> StatisticsByLayer | None:
         """Batch statistics of the candidates; None where the attack does not match any, or matches frozen ones."""

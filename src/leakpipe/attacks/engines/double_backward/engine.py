@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from leakpipe.attacks.distances import PRODUCT_DISTANCES, WITHOUT_DIFFERENCE, Products
+from leakpipe.attacks.distances import PRODUCT_DISTANCES, WITHOUT_DIFFERENCE, Products, of_either_sign
 from leakpipe.attacks.engines.double_backward.gradients import Gradients
 from leakpipe.attacks.engines.double_backward.local_steps import OneStep, SeveralSteps
 from leakpipe.attacks.engines.double_backward.program import Given, compile_network
@@ -56,7 +56,7 @@ class DoubleBackward(Engine):
         pixels = problem.observation.candidates * math.prod(problem.observation.image_shape[1:])
         most = MOST_TOGETHER if len(schedule) == 1 else 1
         self.together = max(1, min(most, WEIGHTS_TOGETHER // weights, PIXELS_TOGETHER // pixels))
-        self.distance = PRODUCT_DISTANCES[objective]
+        self.distance, self.either_sign = PRODUCT_DISTANCES[objective], problem.either_sign
         self.scales = torch.tensor([problem.scales[name] * rate for name in targets], dtype=torch.float64).square()
         squared = [value.double().square().sum() for value in targets.values()]
         self.theirs = torch.stack(squared) * self.scales
@@ -68,7 +68,8 @@ class DoubleBackward(Engine):
 
     def explain_together(self, images: Tensor, labels: Tensor) -> tuple[Tensor, StatisticsByLayer]:
         found = self.comparison(len(images)).compare(images, labels)
-        return self.distance(found.products.scaled(self.scales), self.theirs), found.statistics
+        distances = self.distance(found.products.scaled(self.scales), self.theirs)
+        return of_either_sign(distances) if self.either_sign else distances, found.statistics
 
 
 def _why_unfit(problem: Problem) -> str | None:
