@@ -16,7 +16,7 @@ from leakpipe.params.models import ModelParams
 from tests.unit.attacking import changed, observe
 
 CLIENT = LocalSettings(learning_rate=0.01)
-SHORT = RecursiveSettings(image=ImageSettings(iterations=30, total_variation=(1.0, 0.1)))
+SHORT = RecursiveSettings(image=ImageSettings(iterations=30, total_variation=(1.0, 0.1), refinement=()))
 
 
 def resnet(size: int = 64) -> tuple[Observation, torch.Tensor]:

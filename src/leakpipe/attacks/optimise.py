@@ -115,10 +115,12 @@ def _invert_recursively(
     observation = replace(observation, settings=replace(observation.settings, training=believed))
     usual = ImageSettings()
     scale = settings.total_variation_weight / usual.total_variation[0]
+    stages = len(usual.total_variation) + len(usual.refinement)
     image = replace(
         usual,
         total_variation=tuple(scale * weight for weight in usual.total_variation),
-        iterations=max(1, settings.iterations // len(usual.total_variation)),
+        refinement=tuple(scale * weight for weight in usual.refinement),
+        iterations=max(1, settings.iterations // stages),
         decay=settings.spectrum_decay,
     )
     curves: dict[str, list[float]] = {"iteration": [], "map_error": []}

@@ -14,6 +14,7 @@ from leakpipe.attacks.recursive.structure import Chain
 from leakpipe.attacks.spectrum import from_coefficients, to_coefficients
 
 EDGE = 1e-6  # squared difference of neighbours, below which total variation is smooth
+FITS = 0.04  # relative error of maps, below which total variation is what keeps images from them
 FLOOR = 0.01  # relative error, below which a map counts no more than at it
 OUTSIDE = 10.0  # weight of the mean squared distance to [0, 1]
 
@@ -26,6 +27,7 @@ class ImageSettings:
         maps: How many of the lowest recovered maps are matched.
         gradients: Weight of the squared relative distance of the weight gradients that tell of the lowest input.
         total_variation: Its weight in each stage, against a relative squared error of the maps.
+        refinement: The same in further stages, for images that fit their maps to `FITS`.
         iterations: Of L-BFGS in each stage.
         history: Steps that L-BFGS remembers.
         decay: Exponent that divides an image's cosine coefficients by their frequency (`leakpipe.attacks.spectrum`).
@@ -33,7 +35,8 @@ class ImageSettings:
 
     maps: int = 3
     gradients: float = 1.0
-    total_variation: tuple[float, ...] = (10.0, 3.0, 1.0, 0.5, 0.1, 0.01, 0.001)
+    total_variation: tuple[float, ...] = (10.0, 3.0, 1.0, 0.5)
+    refinement: tuple[float, ...] = (0.1, 0.01, 0.001)
     iterations: int = 300
     history: int = 30
     decay: float = 0.5
@@ -69,7 +72,10 @@ def search_image(
     sizes = {name: float(targets[name].square().sum()) * total / weights[name] for name in names}
     variables = to_coefficients(start.float(), settings.decay).requires_grad_()
     below = InputGradients(found.arrived, torch.float32) if found.arrived and settings.gradients else None
-    for weight in settings.total_variation:
+    reached = float("nan")
+    for weight in (*settings.total_variation, *settings.refinement):
+        if weight in settings.refinement and not reached < FITS:
+            break
         optimizer = torch.optim.LBFGS(
             [variables],
             max_iter=settings.iterations,
@@ -98,7 +104,8 @@ def search_image(
             return float(objective.detach())
 
         optimizer.step(measure)
-        yield min(errors) ** 0.5, from_coefficients(variables.detach(), settings.decay).clamp(0, 1)
+        reached = min(errors) ** 0.5
+        yield reached, from_coefficients(variables.detach(), settings.decay).clamp(0, 1)
 
 
 def smoothed_total_variation(images: Tensor) -> Tensor:
