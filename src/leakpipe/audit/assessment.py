@@ -18,7 +18,7 @@ from leakpipe.metrics.similarity import ssim
 from leakpipe.tables.verdicts import CHANCE_LEVEL, EXPLAINS, LEAK_MARGIN, chance_of_as_many
 from leakpipe.tables.wording import CANNOT_TELL, LEAKS, count
 
-LIKELY = 0.85  # lower end of the share of similar calibration cases that leaked, from which an audit says "leaks"
+LIKELY = 0.7  # lower end of the share of similar calibration cases that leaked, from which an audit says "leaks"
 
 
 @dataclass(frozen=True)
