@@ -1,20 +1,22 @@
 """Recursive inversion, whole: from an observation to the image, with a report on each layer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from leakpipe.attacks.objective import Objective
+from leakpipe.attacks.distances import TINY
 from leakpipe.attacks.observation import Observation
+from leakpipe.attacks.recovered_statistics import recover_batch_statistics, weight_of_batches
 from leakpipe.attacks.recursive.descent import descend
 from leakpipe.attacks.recursive.found import LayerReport
 from leakpipe.attacks.recursive.image import ImageSettings, search_image
 from leakpipe.attacks.recursive.reading import read_layers
 from leakpipe.attacks.recursive.structure import read_chain
 from leakpipe.errors import LeakpipeError
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.models.batchnorm import BatchStatistics
+from leakpipe.models.state import measure_statistics
 
 CLOSER = 0.7  # of the prior's distance to the batch statistics: the least that images have to be closer than it
 
@@ -87,12 +89,12 @@ def invert_recursively(
     if not found.maps:
         note = f"No map came out, so the image is the prior: {found.stopped}"
         return RecursiveReconstruction(prior, float("nan"), [], [note])
-    statistics = AttackSettings(objective_weight=0.0, batch_norm_weight=1.0)
-    objective = Objective(observation, statistics, seed=0)
+    weight = weight_of_batches(observation.settings.batch_norm_momentum, [1])
+    wanted = recover_batch_statistics(observation.before, observation.update, weight)
 
     def distance(images: Tensor) -> float:
         with torch.no_grad():
-            return float(objective.evaluate(images, torch.zeros(len(images), dtype=torch.int64)).objective)
+            return bounded_distance(measure_statistics(observation.before, images, frozen=False), wanted)
 
     best, reached, last = prior, float("nan"), float("inf")
     enough = least = CLOSER * distance(prior)
@@ -108,3 +110,16 @@ def invert_recursively(
     if least == enough:
         notes.append("No image was clearly closer to the update's batch statistics than the prior, so it is the prior.")
     return RecursiveReconstruction(best, reached, found.reports, notes)
+
+
+def bounded_distance(found: Mapping[str, BatchStatistics], wanted: Mapping[str, BatchStatistics]) -> float:
+    """Returns how far batch statistics are apart, from 0 to 1: the mean of d / (1 + d) over all channels.
+
+    d is ((μ − μ*)² + (σ − σ*)²) / σ*²; bounded, as noise makes it arbitrarily large where a variance is small.
+    """
+    gaps = []
+    for name, target in wanted.items():
+        deviation, variance = found[name].variance.clamp_min(0).sqrt(), target.variance.clamp_min(TINY)
+        gap = ((found[name].mean - target.mean).square() + (deviation - variance.sqrt()).square()) / variance
+        gaps.append(gap / (1 + gap))
+    return float(torch.cat(gaps).double().mean())
