@@ -9,13 +9,14 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
+from leakpipe.files.quoting import for_shell, for_snakemake
 from leakpipe.records.code_version import code_version
 
 min_version("9.10")
 
 code_version = cache(code_version)
 
-shell.prefix(f"export PATH='{Path(sys.executable).parent}':\"$PATH\"; ")
+shell.prefix(for_snakemake(f'export PATH={for_shell(str(Path(sys.executable).parent))}:"$PATH"; '))
 
 AUDIT = config["audit"]
 RESULTS = f"results/audit/{AUDIT['audit']}"
@@ -26,7 +27,9 @@ READ_RECORD = f"{RESULTS}/records/read_update/{{captured}}.json"
 ATTACK_RECORD = f"{RESULTS}/records/invert/{{captured}}/{{defense}}/{{attack}}.json"
 LOG = f"logs/audit/{AUDIT['audit']}"
 CELLS = [(defense, attack) for defense, attacks in config["cells"].items() for attack in attacks]
-PRODUCTS = [f"{RESULTS}/{name}" for name in ("report.html", "summary.png", "summary.pdf", "assessment.json", "attempts.csv")]
+PRODUCTS = [
+    f"{RESULTS}/{name}" for name in ("report.html", "summary.png", "summary.pdf", "assessment.json", "attempts.csv")
+]
 CLIENTS = [AUDIT["client"], *AUDIT["clients"].values()]
 FOLDERS = [path for path in (AUDIT["public"], AUDIT["candidates"], *(each["truth"] for each in CLIENTS)) if path]
 IMAGES = sorted(str(path) for folder in FOLDERS for path in Path(folder).rglob("*") if path.is_file())
@@ -63,8 +66,8 @@ rule all:
 rule read_update:
     input:
         files=lambda w: [path for name, path in AUDIT["updates"][w.captured].items() if path and name != "client"],
-        network=config["network_source"],
-        images=IMAGES,
+        network=lambda w: config["network_source"],
+        images=lambda w: IMAGES,
     output:
         model=f"{FOLDER}/global.safetensors",
         prior=f"{FOLDER}/prior.safetensors",
@@ -76,8 +79,8 @@ rule read_update:
     resources:
         mem_mb=2000,
     params:
-        audit=json.dumps(AUDIT),
-        what_if=json.dumps(config["what_if"]),
+        audit=lambda w: json.dumps(AUDIT),
+        what_if=lambda w: json.dumps(config["what_if"]),
         folder=FOLDER,
         labels=lambda w: options({"label": f"experiment={AUDIT['audit']}"}),
         code=code_version("leakpipe.cli.read_update"),
@@ -141,7 +144,7 @@ rule assess:
         reconstructions=of_cells(RECONSTRUCTION),
         records=of_cells(ATTACK_RECORD),
         read=[READ_RECORD.format(captured=name) for name in AUDIT["updates"]],
-        images=IMAGES,
+        images=lambda w: IMAGES,
         plan=PLAN,
     output:
         PRODUCTS,
@@ -191,7 +194,7 @@ rule track:
         mem_mb=1000,
     params:
         experiment=f"audit-{AUDIT['audit']}",
-        audit=json.dumps(AUDIT),
+        audit=lambda w: json.dumps(AUDIT),
         artifacts=lambda w, input: [part for path in input.artifacts for part in ("--artifact", path)],
         code=code_version("leakpipe.cli.track"),
     shell:
