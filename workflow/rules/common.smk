@@ -29,8 +29,8 @@ try:
     # its YAML is not that of `leakpipe check` and DVC, which read 1e-3 as a number.
     if re.search(r"\{\s*n\b", os.getcwd()):
         raise LeakpipeError(f"{os.getcwd()}: Snakemake cannot lock a folder with {{n}} in its name: rename it")
-    READ = list(dict.fromkeys(map(os.path.relpath, [workflow.configfiles[-1], *workflow.configfiles])))
-    PARAMS = load_params(*map(Path, READ), changes=workflow.config_settings.config)
+    PARAMETER_FILES = list(dict.fromkeys(map(os.path.relpath, [workflow.configfiles[-1], *workflow.configfiles])))
+    PARAMS = load_params(*map(Path, PARAMETER_FILES), changes=workflow.config_settings.config)
 except LeakpipeError as error:
     raise WorkflowError(str(error)) from None
 

@@ -51,7 +51,7 @@ rule report:
                 "reconstruction": RECONSTRUCTION,
             }
         ),
-        config_files=literally(flags("--config-file", READ)),
+        config_files=literally(flags("--config-file", PARAMETER_FILES)),
         labels=labels(),
         code=code_version("leakpipe.cli.report"),
     shell:
