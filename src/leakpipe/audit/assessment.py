@@ -133,9 +133,10 @@ def _judge_itself(found: Assessment) -> Assessment:
         return replace(found, word=LEAKS, why=f"{said}, and {compared}")
     if explained < EXPLAINS:
         return replace(found, why=f"{said}: these attacks did not find what is in it, which others may")
-    return replace(
-        found, why=f"{said}, but in {predicted.cases} known cases like this one the images were often others"
-    )
+    known = "no case like this one is known"
+    if predicted.cases:
+        known = f"{predicted.leaked} of {predicted.cases} known cases like this one leaked"
+    return replace(found, why=f"{said}, but {known}, which does not settle it")
 
 
 def _judge_by_truth(found: Assessment, attempts: Sequence[Attempt], truth: Truth) -> Assessment:
