@@ -270,7 +270,7 @@ def test_settings_may_come_from_a_file(run: Path, tmp_path: Path) -> None:
     ("attack", "said", "code"),
     [
         ('{"iterations": 0}', "--attack: iterations: 0 is not valid: input should be greater than or equal to 1", 1),
-        ('{"steps": 3}', "--attack: steps: unknown key; known here: batch_norm, batch_norm_distance", 1),
+        ('{"steps": 3}', "--attack: steps: unknown key; known here: adam_softening, batch_norm", 1),
         ("nowhere.yaml", "nowhere.yaml: cannot be read", 2),
         ('{"iterations": ', "not JSON", 2),
     ],

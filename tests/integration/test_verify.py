@@ -72,7 +72,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
                  "--attacked", "site-9", "--out-dir", RESULTS / "federation/none/seed3",
                  "--record", FEDERATION, *labels)  # fmt: skip
         leakpipe("invert", "--attack", json.dumps(attack), "--threat-model", json.dumps(whole["threat_model"]),
-                 "--name", "leakpipe", "--global-model", UPDATE.parent.parent / "global.safetensors",
+                 "--defense", "[]", "--name", "leakpipe", "--global-model", UPDATE.parent.parent / "global.safetensors",
                  "--update", UPDATE, "--out", RECONSTRUCTION, "--prior", seed / "prior.safetensors",
                  "--checkpoints", ".leakpipe/checkpoints", "--record", ATTACK, *labels,
                  "--label", "client=site-9", "--label", "attack=leakpipe")  # fmt: skip

@@ -59,7 +59,7 @@ def test_parts_have_the_asked_sizes_and_are_balanced() -> None:
     whole = split(0)
     for name, client in PARAMS.federation.clients.items():
         assert len(whole.clients[name]) == client.images
-    assert (len(whole.test), len(whole.validation), len(whole.public)) == (50, 10, 42)
+    assert (len(whole.test), len(whole.validation), len(whole.public)) == (60, 0, 42)
     for indices in (whole.test, whole.validation, whole.public, whole.clients["site-2"]):
         faces = int((LABELS[list(indices)] == 0).sum())
         assert abs(2 * faces - len(indices)) <= 1

@@ -1,6 +1,6 @@
 """What an audit may conclude: from the true images where they are given, else from what the attacks say of themselves.
 
-Silence is not safety: without true images there is no "no leak found", only "leaks" or "cannot tell".
+An attack's failure is a property of the attack: an audit says "leaks" or "cannot tell", never "no leak found".
 """
 
 import math

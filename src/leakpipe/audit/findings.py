@@ -11,7 +11,7 @@ from leakpipe.attacks.explanation import explained_share
 from leakpipe.attacks.files import load_reconstruction
 from leakpipe.audit.assessment import Attempt, Truth, assess
 from leakpipe.audit.calibration import shipped_calibration
-from leakpipe.audit.inputs import AuditedUpdate, observe_audited, read_folder
+from leakpipe.audit.inputs import AuditedUpdate, client_of, observe_audited, read_folder
 from leakpipe.audit.page import AuditFindings, list_assumptions
 from leakpipe.data.priors import load_priors
 from leakpipe.errors import LeakpipeError
@@ -63,7 +63,7 @@ def collect_findings(
 
 
 def _read_truth(params: AuditParams, update: str) -> Truth | None:
-    client = params.client_of(update)
+    client = client_of(params, update)
     if client.truth is None:
         return None
     images = read_folder(Path(client.truth), params)

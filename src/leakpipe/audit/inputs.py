@@ -15,6 +15,7 @@ from leakpipe.audit.plan import AS_SENT
 from leakpipe.captured.matching import match_update
 from leakpipe.captured.pairs import find_pairs
 from leakpipe.captured.reading import read_state
+from leakpipe.captured.state import Kind
 from leakpipe.captured.writing import file_name
 from leakpipe.client.batches import assume_schedule
 from leakpipe.client.local_update import LocalSettings
@@ -27,7 +28,7 @@ from leakpipe.models.batchnorm import batch_norm_layers
 from leakpipe.models.custom import build_custom
 from leakpipe.models.state import ModelState, build_module
 from leakpipe.params.attacks import ThreatModel
-from leakpipe.params.audit import AuditParams, CapturedFiles
+from leakpipe.params.audit import AuditedClient, AuditParams, CapturedFiles
 from leakpipe.params.reading import parse_section, read_yaml
 from leakpipe.params.training import TrainingParams
 
@@ -134,9 +135,25 @@ def make_prior(params: AuditParams) -> np.ndarray:
     return mean.astype(np.float32)
 
 
+def client_of(params: AuditParams, update: str) -> AuditedClient:
+    """Returns the client that sent an update."""
+    return params.clients.get(params.updates[update].client or "", params.client)
+
+
+def _shared(files: CapturedFiles) -> tuple[Kind | None, str]:
+    """Returns what the client sent back (None: as its file says), and its file."""
+    kinds: dict[str, Kind | None] = {
+        "after": "full",
+        "change": "difference",
+        "reversed_change": "reversed-difference",
+        "captured": None,
+    }
+    return next((kind, path) for name, kind in kinds.items() if (path := getattr(files, name)) is not None)
+
+
 def granted(params: AuditParams, update: str) -> ThreatModel:
     """Returns what the attacker of an update is granted."""
-    labels = params.client_of(update).labels
+    labels = client_of(params, update).labels
     return ThreatModel(labels="unknown" if labels is None else "known", defense="known")
 
 
@@ -160,9 +177,9 @@ def read_update(params: AuditParams, name: str) -> AuditedUpdate:
     """
     module, files = build_network(params), params.updates[name]
     network = ModelState.of(module, dropout=params.network.dropout)
-    client, training = params.client_of(name), params.training
+    client, training = client_of(params, name), params.training
     schedule = assume_schedule(client.images, client.batch_size or client.images, client.epochs)
-    kind, sent = files.shared
+    kind, sent = _shared(files)
     found = match_update(
         network, read_state(Path(files.before)), read_state(Path(sent)), kind=kind, steps=len(schedule)
     )

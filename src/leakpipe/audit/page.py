@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from leakpipe.audit.assessment import Assessment, Attempt
+from leakpipe.audit.inputs import client_of
 from leakpipe.audit.plan import AS_SENT
 from leakpipe.figures.style import COLORS, INK, MUTED, Drawing, in_style
 from leakpipe.params.audit import AuditParams
@@ -164,7 +165,7 @@ def list_assumptions(
     params: AuditParams, notes: Sequence[str], *, doubts: Mapping[str, Sequence[str]]
 ) -> list[tuple[str, str]]:
     """Returns what the audit grants and believes, how each is known, and what the rehearsal found of each update."""
-    sent = {name: params.client_of(name) for name in params.updates}
+    sent = {name: client_of(params, name) for name in params.updates}
     images = [f"{client.images} in {name}" for name, client in sent.items()]
     blind = [name for name, client in sent.items() if client.labels is None]
     unknown = f"unknown to the attacker in {', '.join(blind)}, who recovers them" if blind else "known to the attacker"

@@ -9,6 +9,7 @@ from leakpipe.params.models import ArchitectureParams
 from leakpipe.params.training import TrainingParams
 from leakpipe.params.types import Name, Section, Switchable, distinct
 
+SHARED = ("after", "change", "reversed_change", "captured")  # ways to give what a client sent
 FACTORY_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 
 
@@ -31,23 +32,9 @@ class CapturedFiles(Section):
 
     @model_validator(mode="after")
     def _one_is_shared(self) -> Self:
-        if len(self._given()) != 1:
+        if sum(getattr(self, name) is not None for name in SHARED) != 1:
             raise ValueError("expected exactly one of `after` (a full state), `change`, `reversed_change`, `captured`")
         return self
-
-    @property
-    def shared(self) -> tuple[Literal["full", "difference", "reversed-difference"] | None, str]:
-        """What the client sent back (None: as its file says), and its file."""
-        return self._given()[0]
-
-    def _given(self) -> list[tuple[Literal["full", "difference", "reversed-difference"] | None, str]]:
-        found: list[tuple[Literal["full", "difference", "reversed-difference"] | None, str | None]] = [
-            ("full", self.after),
-            ("difference", self.change),
-            ("reversed-difference", self.reversed_change),
-            (None, self.captured),
-        ]
-        return [(kind, path) for kind, path in found if path is not None]
 
 
 class AuditedTraining(TrainingParams):
@@ -146,7 +133,3 @@ class AuditParams(Section):
         if self.candidates is not None and not known:
             raise ValueError("candidates: needs client.truth, which says whom among them an update was trained on")
         return self
-
-    def client_of(self, update: str) -> AuditedClient:
-        """The client that sent an update."""
-        return self.clients.get(self.updates[update].client or "", self.client)
