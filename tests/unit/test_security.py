@@ -52,6 +52,4 @@ def test_nothing_of_ours_unpickles_or_loads_yaml_with_tags() -> None:
     calls = re.findall(r"torch\.load\((?:[^()]|\([^()]*\))*\)", source)
     assert calls
     assert all("weights_only=True" in call and "map_location=" in call for call in calls)
-    assert not re.findall(
-        r"pickle\.loads?\(|allow_pickle=True|(?:unsafe|full)_load|shell=True|\bmktemp\(", source
-    )
+    assert not re.findall(r"pickle\.loads?\(|allow_pickle=True|(?:unsafe|full)_load|shell=True|\bmktemp\(", source)
