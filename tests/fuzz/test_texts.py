@@ -28,9 +28,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def keeps(read: Any, written: Any) -> bool:
-    """Whether what was read holds every value that was written; defaults may have come in, for null too."""
+    """Whether what was read holds every value that was written; null may be a default or leave an entry out."""
     if isinstance(written, dict) and isinstance(read, dict):
-        return all(key in read and keeps(read[key], value) for key, value in written.items())
+        return all(value is None or (key in read and keeps(read[key], value)) for key, value in written.items())
     if isinstance(written, list) and isinstance(read, list):
         return len(written) == len(read) and all(map(keeps, read, written))
     return written is None or same(read, written)
