@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -28,14 +28,12 @@ class MatchedUpdate:
     Attributes:
         state: The global model that the client received.
         update: What it sent back, as after minus before. Its `statistics` are empty where none were shared; its
-            `weights` lack batch normalisation where the client kept all of it (FedBN).
-        withheld: Names of weights that were not shared; their changes are zero in `update`.
+            `weights` lack batch normalisation where the client kept all of it (FedBN), and what its `removed` names.
         notes: What was found, assumed and converted, one sentence each.
     """
 
     state: ModelState
     update: ClientUpdate
-    withheld: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -85,7 +83,7 @@ def match_update(
         )
     _say_precision(held, sent, kind, notes)
     _say_statistics(state, held, sent, update, notes)
-    return _fill(state, update, sent, notes)
+    return _name_missing(state, update, sent, notes)
 
 
 def _state(module: nn.Module, held: Aligned, notes: list[str]) -> ModelState:
@@ -213,20 +211,18 @@ def _say_statistics(state: ModelState, held: Aligned, sent: Aligned, update: Cli
         )
 
 
-def _fill(state: ModelState, update: ClientUpdate, sent: Aligned, notes: list[str]) -> MatchedUpdate:
-    """Puts zeros where weights were not shared, unless the client kept exactly its batch normalisation (FedBN)."""
+def _name_missing(state: ModelState, update: ClientUpdate, sent: Aligned, notes: list[str]) -> MatchedUpdate:
+    """Names the weights that were not shared: nobody compares them, where zeros would mislead an attack."""
     missing = sent.missing_weights
     if missing and set(missing) == batch_norm_names(state.module) & set(state.weights) and not update.statistics:
         notes.append(f"{sent.path.name}: the client kept its batch normalisation (FedBN).")
-        return MatchedUpdate(state, update, (), tuple(notes))
-    if missing:
+    elif missing:
         notes.append(
-            f"{sent.path.name}: {len(missing)} of {len(state.weights)} weights were not shared ({_first(missing)}); "
-            "their changes are set to zero."
+            f"{sent.path.name}: {len(missing)} of {len(state.weights)} weights were not shared ({_first(missing)}): "
+            "attacks go on without them."
         )
-    weights = {name: update.weights.get(name, torch.zeros_like(value)) for name, value in state.weights.items()}
-    filled = ClientUpdate(weights, update.statistics, update.steps)
-    return MatchedUpdate(state, filled, tuple(missing), tuple(notes))
+        update = replace(update, removed=frozenset(missing))
+    return MatchedUpdate(state, update, tuple(notes))
 
 
 def _first(names: list[str]) -> str:
