@@ -316,6 +316,16 @@ class TestInputs:
         assert re.search("Note on one: .*local steps", result.output)
         assert not (captured.parent / "results").exists()
 
+    def test_the_file_that_init_writes_is_an_audit_and_is_not_overwritten(
+        self, captured: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(captured.parent)
+        made = ["audit", "new.yaml", "--init", "--image-size", "16", "--network", "tests.unit.test_audit:fixed_size"]
+        assert CliRunner().invoke(main, made).exit_code == 0
+        params = load_audit(Path("new.yaml"))
+        assert (params.images.size, params.network.factory) == (16, "tests.unit.test_audit:fixed_size")
+        assert "exists already" in CliRunner().invoke(main, made).output
+
     def test_files_that_contradict_each_other_are_refused(self, captured: Path) -> None:
         write(captured.parent, updates={"one": {"before": "before.pth", "change": "after.pth"}})
         with pytest.raises(LeakpipeError, match=r"after\.pth: is no difference but a full state"):

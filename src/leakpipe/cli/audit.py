@@ -18,19 +18,20 @@ WORKFLOW = Path(__file__).parents[3] / "workflow" / "audit.smk"
 NAME_OF_EXAMPLE = "audit.yaml"
 EXAMPLE = """\
 # leakpipe audit {path}: what does this update give away? Paths are relative to this file.
-audit: {name}          # results go to results/audit/{name}/
+audit: {name}  # results go to results/audit/{name}/
 
 updates:               # by name; one or many
   round1:
-    before: {before}   # state of the global model that the client received: .pt, .pth, .safetensors, .npz
-    after: {after}     # the client's state after its training; `change:` instead for a difference
+    before: {before}  # state of the global model that the client received: .pt, .pth, .safetensors, .npz
+    after: {after}  # the client's state after its training; `change:` instead for a difference
 
 network:               # your own network, or a registered one: architecture: {{name: resnet18}}, classes: 2
-  factory: {factory}   # package.module:function, which must lie beside this file or be installed
+  factory: {factory}  # package.module:function, which must lie beside this file or be installed
   arguments: {{}}
+  dropout: true        # false: you believe that the client trained without its network's dropout
 
 images:
-  size: {size}         # height and width in pixels that the network takes
+  size: {size}  # height and width in pixels that the network takes
   channels: gray       # or color
 
 client:
@@ -67,13 +68,10 @@ what_if: null          # defences to try on this very update; null: all, []: non
 def audit(
     config: Path, init: bool, before: str, after: str, network: str, image_size: int, cores: int, dry_run: bool
 ) -> None:
-    r"""Say what captured updates give away: attack them, judge, and write a page.
+    """Say what captured updates give away: attack them, judge, and write a page.
 
-    \b
-    leakpipe audit --init --before before.pth --after after.pth --network network:Network
-    leakpipe audit audit.yaml
-
-    Killed at any moment, the same command continues. Results go to results/audit/NAME/.
+    Start with `leakpipe audit --init`, which writes a commented audit.yaml. Killed at any moment, the same command
+    continues. Results go to results/audit/NAME/.
     """
     from leakpipe.errors import LeakpipeError
 
