@@ -43,6 +43,8 @@ client:
 
 training:              # how the client trained
   learning_rate: 0.01
+  # optimizer: {{kind: adam}}               # sgd (default), adam, adamw, each with its settings
+  # clipping: {{kind: norm, limit: 1.0}}    # what else there is: docs/clients.md
 
 defense: []            # steps that the client applied before it sent the update (docs/defenses.md)
 
