@@ -19,7 +19,7 @@ from leakpipe.captured.state import Kind
 from leakpipe.captured.writing import file_name
 from leakpipe.client.batches import assume_schedule
 from leakpipe.client.local_update import LocalSettings
-from leakpipe.data.folders import SUFFIXES
+from leakpipe.data.folders import list_images
 from leakpipe.data.image_files import read_image
 from leakpipe.data.priors import GRAY
 from leakpipe.errors import LeakpipeError
@@ -119,11 +119,10 @@ def read_folder(folder: Path, params: AuditParams) -> np.ndarray:
     Returns:
         float32 of shape (images, channels, size, size) in [0, 1].
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise LeakpipeError(f"{folder}: holds no image, expected files that end in {', '.join(SUFFIXES)}")
+    place = folder.resolve()
+    found = list_images(place.parent, [place.name])
     color = params.images.channels == "color"
-    return np.stack([read_image(path, size=params.images.size, color=color) for path in paths])
+    return np.stack([read_image(found.root / name, size=params.images.size, color=color) for name in found.names])
 
 
 def make_prior(params: AuditParams) -> np.ndarray:
