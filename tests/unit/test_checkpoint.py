@@ -1,17 +1,20 @@
 """An attack that is killed at any iteration and continued ends with the same bytes as an undisturbed one."""
 
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from leakpipe.attacks.checkpoint import Checkpoint
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.optimise import Reconstruction, invert
+from leakpipe.attacks.progress import CHECKPOINT, read_progress
 from leakpipe.attacks.search import SearchState
-from leakpipe.files.storage import sidecar_path
+from leakpipe.files.storage import read_arrays, sidecar_path, write_arrays
 from leakpipe.params.attacks import AttackSettings
 from tests.unit.attacking import observe_small, searching
 
@@ -177,6 +180,46 @@ def test_a_missing_file_is_no_checkpoint(part: str, observation: Observation, tm
     checkpoint = saved(tmp_path / "search.safetensors", observation)
     (checkpoint.path if part == "tensors" else sidecar_path(checkpoint.path)).unlink()
     assert checkpoint.load() is None
+
+
+def altered(path: Path) -> Iterator[tuple[str, dict[str, np.ndarray], dict[str, Any]]]:
+    """Each field of a checkpoint missing or of another kind, each tensor missing, of another shape or another dtype."""
+    arrays, metadata = read_arrays(path, CHECKPOINT)
+    for name in metadata.keys() - {"labels"}:
+        yield f"no {name}", arrays, {key: value for key, value in metadata.items() if key != name}
+        for value in (None, {"x": 1}, [[1]], 10**400, "x"):
+            yield f"{name} {str(value)[:9]}", arrays, {**metadata, name: value}
+    for name in ("improved", "alive", "best_objective"):
+        yield f"too many {name}", arrays, {**metadata, name: metadata[name] * 2}
+    changes: list[dict[str, Any]] = [{"iteration": ITERATIONS}, {"iteration": 99}, {"optimizer_start": 2}]
+    for change in (*changes, {"curves": {"objective": [1]}}):
+        yield f"{change}", arrays, metadata | change
+    for name, array in arrays.items():
+        yield f"no {name}", {key: value for key, value in arrays.items() if key != name}, metadata
+        for value in (array[..., None], array.astype(np.float16), np.concatenate([array, array], axis=-1)):
+            if value.shape != array.shape or value.dtype != array.dtype:
+                yield f"{name} {value.dtype} {value.shape}", arrays | {name: value}, metadata
+    yield "another tensor", arrays | {"optimizer/other": arrays["best"]}, metadata
+
+
+@pytest.mark.parametrize("case", ["adam", "lbfgs on a pyramid", "drifting"])
+def test_a_file_of_another_format_is_ignored(case: str, observation: Observation, tmp_path: Path) -> None:
+    settings = AttackSettings(iterations=ITERATIONS, **CASES[case])
+    path = tmp_path / "search.safetensors"
+    interrupted(observation, settings, path, 1, KeyboardInterrupt())
+    search = searching(observation, iterations=ITERATIONS, **CASES[case])
+    checkpoint = Checkpoint(path, key="same")
+    kept = checkpoint.load()
+    assert kept is not None
+    assert search.fits(kept)
+    for what, arrays, metadata in altered(path):
+        write_arrays(path, CHECKPOINT, arrays, metadata)
+        assert read_progress(tmp_path) == []  # for `leakpipe watch`
+        state = checkpoint.load()
+        assert state is None or not search.fits(state), what
+    taken, found = continued(observation, settings, path)  # the last of them
+    assert taken == list(range(1, ITERATIONS + 1))
+    assert found == facts(invert(observation, settings, seed=3))
 
 
 def test_saves_only_when_due_and_removes_all_it_wrote(

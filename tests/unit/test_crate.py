@@ -12,7 +12,8 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.files.storage import read_json, write_text
 from leakpipe.params.reading import read_yaml
 from leakpipe.records.crate import build_crate
-from leakpipe.records.run_record import read_record, record_run
+from leakpipe.records.reading import read_record
+from leakpipe.records.run_record import record_run
 from tests.conftest import PROJECT
 
 FOLDER = Path("results/tiny")

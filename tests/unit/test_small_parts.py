@@ -10,7 +10,8 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.files.storage import read_json, write_text
 from leakpipe.randomness import derive_seed
 from leakpipe.records.code_version import code_version
-from leakpipe.records.run_record import hash_params, read_record, record_run
+from leakpipe.records.reading import read_record
+from leakpipe.records.run_record import hash_params, record_run
 from leakpipe.registry import Registry
 
 

@@ -28,6 +28,9 @@ class Variables:
     def __init__(self, settings: AttackSettings, shape: tuple[int, int, int, int], *, label_classes: int) -> None:
         self.settings, self.shape, self.label_classes = settings, shape, label_classes
         self.heights = settings.pyramid or (shape[2],)
+        self.logits = shape[0] * label_classes
+        pixels = {height: shape[0] * shape[1] * height * self._width(height) for height in self.heights}
+        self.lengths = {number + self.logits: height for height, number in pixels.items()}  # of a row at each height
 
     def from_images(self, images: Tensor, logits: Tensor | None, *, level: int) -> Tensor:
         """Free values of a level.
@@ -78,13 +81,8 @@ class Variables:
 
     def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Images, at the height that fits the number of variables, and logits."""
-        images, channels = self.shape[:2]
-        logits = images * self.label_classes
-        for height in self.heights:
-            size = images * channels * height * self._width(height)
-            if rows.shape[1] == size + logits:
-                return rows[:, :size].view(-1, images, channels, height, self._width(height)), rows[:, size:]
-        raise ValueError(f"{rows.shape[1]} variables fit no level of {self.heights}")
+        height, size = self.lengths[rows.shape[1]], rows.shape[1] - self.logits
+        return rows[:, :size].view(-1, *self.shape[:2], height, self._width(height)), rows[:, size:]
 
     def _width(self, height: int) -> int:
         full_height, full_width = self.shape[2:]

@@ -1,14 +1,14 @@
 """A running search on disk, so that a killed attack continues where it was."""
 
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
-from leakpipe.attacks.progress import CHECKPOINT
+from leakpipe.attacks.progress import CHECKPOINT, SavedSearch, to_hex
 from leakpipe.attacks.search import SearchState
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.storage import read_arrays, sidecar_path, write_arrays
@@ -33,28 +33,29 @@ class Checkpoint:
         """The saved state; None if there is none, it is of another search, or it is damaged."""
         try:
             arrays, metadata = read_arrays(self.path, CHECKPOINT)
-        except LeakpipeError:  # never written, cut off in the middle, or an older format
+            saved = SavedSearch.model_validate(metadata)
+        except (LeakpipeError, ValidationError):  # never written, cut off in the middle, or an older format
             return None
-        if metadata["key"] != self.key:
+        if saved.key != self.key or not arrays.keys() >= {"variables", "best"}:
             return None
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return SearchState(
-            iteration=metadata["iteration"],
+            iteration=saved.iteration,
             variables=tensors["variables"],
             optimizer_state=_under("optimizer/", tensors),
-            optimizer_start=metadata["optimizer_start"],
+            optimizer_start=saved.optimizer_start,
             best=tensors["best"],
-            best_objective=torch.tensor([_float(value) for value in metadata["best_objective"]], dtype=torch.float64),
-            best_distance=torch.tensor([_float(value) for value in metadata["best_distance"]], dtype=torch.float64),
-            start_distance=torch.tensor([_float(value) for value in metadata["start_distance"]], dtype=torch.float64),
-            improved=torch.tensor(metadata["improved"]),
-            alive=torch.tensor(metadata["alive"]),
+            best_objective=torch.tensor(saved.best_objective, dtype=torch.float64),
+            best_distance=torch.tensor(saved.best_distance, dtype=torch.float64),
+            start_distance=torch.tensor(saved.start_distance, dtype=torch.float64),
+            improved=torch.tensor(saved.improved, dtype=torch.bool),
+            alive=torch.tensor(saved.alive, dtype=torch.bool),
             memory=_under("memory/", tensors),
-            reached=_float(metadata["reached"]),
-            reference=_float(metadata["reference"]),
-            curves=metadata["curves"],
-            notes=tuple(metadata["notes"]),
-            stopped=metadata["stopped"],
+            reached=saved.reached,
+            reference=saved.reference,
+            curves=saved.curves,
+            notes=tuple(saved.notes),
+            stopped=saved.stopped,
         )
 
     def save(self, state: SearchState) -> None:
@@ -70,13 +71,13 @@ class Checkpoint:
             "labels": self.labels,
             "iteration": state.iteration,
             "optimizer_start": state.optimizer_start,
-            "best_objective": [_text(value) for value in state.best_objective.tolist()],
-            "best_distance": [_text(value) for value in state.best_distance.tolist()],
-            "start_distance": [_text(value) for value in state.start_distance.tolist()],
+            "best_objective": [to_hex(value) for value in state.best_objective.tolist()],
+            "best_distance": [to_hex(value) for value in state.best_distance.tolist()],
+            "start_distance": [to_hex(value) for value in state.start_distance.tolist()],
             "improved": state.improved.tolist(),
             "alive": state.alive.tolist(),
-            "reached": _text(state.reached),
-            "reference": _text(state.reference),
+            "reached": to_hex(state.reached),
+            "reference": to_hex(state.reference),
             "curves": dict(state.curves),
             "notes": list(state.notes),
             "stopped": state.stopped,
@@ -97,11 +98,3 @@ class Checkpoint:
 
 def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _text(value: float) -> str:
-    return value.hex() if math.isfinite(value) else "inf"
-
-
-def _float(text: str) -> float:
-    return math.inf if text == "inf" else float.fromhex(text)

@@ -85,7 +85,8 @@ def invert(
     notes = [*rehearse(observation), *adapted]
     labels, how = _choose_labels(observation, settings, seed=seed)
     search = Search(observation, settings, labels, seed=seed)
-    state = (checkpoint.load() if checkpoint else None) or search.start()
+    saved = checkpoint.load() if checkpoint else None
+    state = saved if saved is not None and search.fits(saved) else search.start()
     state = _run(search, state, on_iteration, checkpoint)
     images, taken, objective = search.result(state)
     nothing = ["The search found nothing better than its start."] if search.found_nothing(state) else []

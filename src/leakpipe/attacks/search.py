@@ -104,6 +104,23 @@ class Search:
             memory=self.objective.engine.initial_memory(),
         )
 
+    def fits(self, state: SearchState) -> bool:
+        """Whether a state that was read from a file can be of this search: its tensors have the right kinds."""
+        start, variables, last = self.start(), state.variables, self.settings.iterations
+        if variables.dim() != 2 or variables.shape[1] not in self.variables.lengths:
+            return False
+        own = ("best", "best_objective", "best_distance", "start_distance", "improved", "alive")
+        begun = initial_optimizer_state(self.settings, variables)
+        return (
+            (variables.dtype, len(variables)) == (start.variables.dtype, len(start.variables))
+            and all(_kind(getattr(state, name)) == _kind(getattr(start, name)) for name in own)
+            and _kinds(state.memory) == _kinds(start.memory)
+            and _kinds(state.optimizer_state, history=True) == _kinds(begun, history=True)
+            and len({value.shape for value in state.optimizer_state.values() if value.dim() == 3}) < 2
+            and state.optimizer_start <= state.iteration <= last
+            and (state.iteration < last or state.stopped != "")
+        )
+
     def advance(self, state: SearchState) -> SearchState:
         """Evaluate all restarts and take one step; a restart that is no longer finite stays where it is."""
         state = self._enter_level(state)
@@ -243,6 +260,18 @@ class Search:
         terms = {name: values[leader].item() for name, values in found.terms.items()}
         point = {"iteration": float(iteration), "objective": found.objective[leader].item(), **terms}
         return {name: [*curves.get(name, []), value] for name, value in point.items()}
+
+
+def _kind(tensor: Tensor) -> tuple[torch.dtype, torch.Size]:
+    return tensor.dtype, tensor.shape
+
+
+def _kinds(tensors: Mapping[str, Tensor], *, history: bool = False) -> dict[str, object]:
+    """Dtypes and shapes by name; without the second dimension of a history, whose length grows."""
+    return {
+        name: (each.dtype, each.shape[::2]) if history and each.dim() == 3 else _kind(each)
+        for name, each in tensors.items()
+    }
 
 
 class _Points(NamedTuple):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from leakpipe.cli.options import InputFile
+from leakpipe.cli.terminal import say
 
 if TYPE_CHECKING:
     from leakpipe.params.audit import AuditParams
@@ -114,8 +115,8 @@ def audit(
             f"the audit did not finish: see above and logs/audit/{params.audit}; the same command goes on"
         )
     found = read_json(path.parent / "assessment.json")
-    click.echo(f"{found['verdict']['word'].capitalize()} ({found['verdict']['update']}): {found['verdict']['why']}.")
-    click.echo(f"Page: {path.parent / 'report.html'}   Summary: {path.parent / 'summary.pdf'}")
+    say(f"{found['verdict']['word'].capitalize()} ({found['verdict']['update']}): {found['verdict']['why']}.")
+    say(f"Page: {path.parent / 'report.html'}   Summary: {path.parent / 'summary.pdf'}")
 
 
 def _plan(params: "AuditParams", *, cores: int) -> dict[str, Any]:
@@ -164,8 +165,8 @@ def _describe(plan: dict[str, Any]) -> None:
         for name, attack in attacks.items():
             total += updates * (attack["seconds"] + START_SECONDS)
             steps = attack["settings"]["iterations"]
-            click.echo(f"  {defense}: {name}, {steps} iterations, about {attack['seconds']:.0f} s: {attack['why']}")
+            say(f"  {defense}: {name}, {steps} iterations, about {attack['seconds']:.0f} s: {attack['why']}")
     for name, found in plan["doubts"].items():
         for doubt in found:
-            click.echo(f"Note on {name}: {doubt}")
+            say(f"Note on {name}: {doubt}")
     click.echo(f"About {total / plan['cores'] / 60:.1f} minutes for {updates} update(s) on {plan['cores']} cores.")

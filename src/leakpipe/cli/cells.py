@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from leakpipe.cli.terminal import say
 from leakpipe.errors import LeakpipeError
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class Cells:
             if not self.several:
                 raise
             self._failed += 1
-            click.echo(f"Error: {error}", err=True)
+            say(f"Error: {error}", err=True)
         finally:
             if arguments is not None:
                 meta[ARGUMENTS] = arguments

@@ -42,7 +42,8 @@ def collect(
     if len({bool(found), bool(top), bool(identifiability_csv)}) > 1:
         raise click.UsageError("--identification, --top and --identifiability-csv go together")
     from leakpipe.files.storage import write_json
-    from leakpipe.records.run_record import read_record, record_run
+    from leakpipe.records.reading import read_record
+    from leakpipe.records.run_record import record_run
     from leakpipe.tables.headline import shorten, summarize
     from leakpipe.tables.table import (
         ACCURACY_COLUMNS,

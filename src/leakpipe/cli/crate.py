@@ -22,7 +22,7 @@ def crate(records: tuple[Path, ...], params: dict[str, Any], citation: Path, par
     from leakpipe.files.storage import write_json
     from leakpipe.params.reading import read_yaml
     from leakpipe.records.crate import build_crate
-    from leakpipe.records.run_record import read_record
+    from leakpipe.records.reading import read_record
 
     checked, folder = parse_params(params, source="--params"), out.parent
     if folder.name != checked.experiment:

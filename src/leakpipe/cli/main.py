@@ -9,11 +9,10 @@ from typing import Any
 import click
 
 from leakpipe import __version__
+from leakpipe.cli.terminal import visible
 from leakpipe.errors import LeakpipeError
 from leakpipe.records.command_line import ARGUMENTS
 
-# Control characters of a file that a message quotes, which a terminal would obey.
-VISIBLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) != "\n"}
 # The groups of `leakpipe --help`; within each the order in which data flows. A summary fits on a line of 80 columns.
 GROUPS = {
     "Run an experiment": {
@@ -82,7 +81,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except LeakpipeError as error:
-            raise click.ClickException(str(error).translate(VISIBLE)) from error
+            raise click.ClickException(visible(str(error))) from error
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the arguments for run records, which say how to run a job again."""

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from leakpipe.cli.options import OutputFile, record_options, settings_option
+from leakpipe.cli.terminal import say
 
 
 @click.command()
@@ -25,5 +26,5 @@ def prepare_data(images: dict[str, Any], out: Path, record: Path | None, labels:
         loaded = DATASETS[params.dataset].load(params)
         save_dataset(out, loaded)
         for note in loaded.notes:
-            click.echo(note, err=True)
+            say(note, err=True)
         run.metrics["images"] = len(loaded.images)

@@ -84,7 +84,8 @@ def report(
     from leakpipe.figures.images import list_files, load_pictures
     from leakpipe.figures.registry import find_figure
     from leakpipe.files.storage import read_json, write_text
-    from leakpipe.records.run_record import read_record, record_run
+    from leakpipe.records.reading import read_record
+    from leakpipe.records.run_record import record_run
     from leakpipe.report.page import load_figure, render_page
     from leakpipe.report.pictures import arrange_pictures
     from leakpipe.tables.defenses import DEFENSE_COLUMNS

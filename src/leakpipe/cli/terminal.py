@@ -11,6 +11,8 @@ import click
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) != "\n"}
+
 
 def progress_bar(total: int, description: str, unit: str) -> "tqdm[Any]":
     """A bar with rate and remaining time on a terminal; a line about every 30 s elsewhere (log files)."""
@@ -25,6 +27,16 @@ def progress_bar(total: int, description: str, unit: str) -> "tqdm[Any]":
         mininterval=0.2 if on_terminal else 30,
         ascii=not on_terminal,
     )
+
+
+def visible(text: str) -> str:
+    """Returns text with escapes in place of control characters, which a terminal would obey, and of broken Unicode."""
+    return text.translate(CONTROLS).encode("utf-8", "backslashreplace").decode()
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Prints a sentence that quotes files or names of others."""
+    click.echo(visible(text), err=err)
 
 
 @contextmanager

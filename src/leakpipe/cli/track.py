@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from leakpipe.cli.options import InputFile, JsonOrFile, OutputFile
-from leakpipe.cli.terminal import progress_bar
+from leakpipe.cli.terminal import progress_bar, say
 
 
 @click.command()
@@ -60,12 +60,12 @@ def track(
         if not best_effort:
             raise
         summary, reached = TrackingSummary(notes=(str(error),)), False
-        click.echo(f"Warning: {error}")
+        say(f"Warning: {error}")
     else:
         for note in summary.notes:
-            click.echo(f"Note: {note}", err=True)
-        click.echo(f"{name}: {summary.runs_added} runs added, {summary.runs_already_there} already there, in MLflow")
-        click.echo(how_to_look(shown, summary.experiment_id))
+            say(f"Note: {note}", err=True)
+        say(f"{name}: {summary.runs_added} runs added, {summary.runs_already_there} already there, in MLflow")
+        say(how_to_look(shown, summary.experiment_id))
     if out:
         seconds = round(time.perf_counter() - clock, 2)
         write_json(out, {"uri": shown, "reached": reached, **asdict(summary), "seconds": seconds, "attempt": attempt})

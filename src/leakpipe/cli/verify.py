@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from leakpipe.cli.options import InputFile
-from leakpipe.cli.terminal import progress_bar
+from leakpipe.cli.terminal import progress_bar, say
 
 if TYPE_CHECKING:
     from leakpipe.records.verification.results import Results
@@ -57,11 +57,11 @@ def verify(
         _check(results, config_files),
         _run_again(results, cells=cells, federation=federation, seed=seed, tolerance=tolerance),
     ):
-        click.echo(f"Differs: {said}")
+        say(f"Differs: {said}")
         found += 1
     if found:
         raise LeakpipeError(f"{folder}: {found} {'thing differs' if found == 1 else 'things differ'}, see above")
-    click.echo(f"{folder}: verified")
+    say(f"{folder}: verified")
 
 
 def _check(results: "Results", config_files: tuple[Path, ...]) -> Iterator[str]:
@@ -89,8 +89,8 @@ def _check(results: "Results", config_files: tuple[Path, ...]) -> Iterator[str]:
         said for record in results.records.values() for said in differing_environment(record["environment"], here)
     }
     for said in sorted(others):
-        click.echo(f"Note: another environment: {said}")
-    click.echo(f"{results.folder}: {len(hashes)} files of {len(results.records)} jobs checked")
+        say(f"Note: another environment: {said}")
+    say(f"{results.folder}: {len(hashes)} files of {len(results.records)} jobs checked")
 
 
 def _run_again(
@@ -114,4 +114,4 @@ def _run_again(
         yield from findings
         if not findings:
             outcome = f"within {job.tolerance:g} ({job.largest.size:.2g})" if job.differences else "the same bytes"
-            click.echo(f"{results.place(name)}: run again in {job.seconds:.0f} s: {outcome}")
+            say(f"{results.place(name)}: run again in {job.seconds:.0f} s: {outcome}")

@@ -20,13 +20,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from leakpipe.errors import LeakpipeError
 from leakpipe.files.log import watch_files
-from leakpipe.files.storage import read_json, write_json
+from leakpipe.files.storage import write_json
 from leakpipe.records.code_version import code_version
 from leakpipe.records.command_line import called_with
 
 RECORD_KIND = "leakpipe/run-record"
+RECORDS = "records"  # folder of run records in a folder of results
 PACKAGES = ("leakpipe", "torch", "torchvision", "numpy", "scipy", "scikit-image", "safetensors", "pandas", "matplotlib")
 
 
@@ -101,14 +101,6 @@ def record_run(
             },
         },
     )
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """Reads a run record; raises `LeakpipeError` if the file is something else."""
-    record = read_json(path)
-    if record.get("kind") != RECORD_KIND:
-        raise LeakpipeError(f"{path}: kind: {record.get('kind')!r}, expected {RECORD_KIND!r}")
-    return record
 
 
 def hash_params(params: Mapping[str, Any]) -> str:

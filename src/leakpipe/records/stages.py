@@ -21,12 +21,12 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.files.log import hash_file
 from leakpipe.files.storage import read_json, write_json
 from leakpipe.params.reading import read_yaml
+from leakpipe.records.run_record import RECORDS
 
 PROVENANCE_KIND = "leakpipe/provenance"
 PROVENANCE_VERSION = 1
 SNAKEMAKE = Path(".snakemake")
 METADATA = SNAKEMAKE / "metadata"
-RECORDS = "records"  # folder of run records; an unchanged one shows that its job did not run again
 OF_ONE_FILE = ("starttime", "endtime")  # what differs between the records of one job's files
 
 Record = Mapping[str, Any]

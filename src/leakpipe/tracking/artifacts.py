@@ -1,9 +1,16 @@
-"""Files that go to MLflow with a run. One that cannot be stored costs only itself."""
+"""Files that go to MLflow with a run. One that cannot be stored costs only itself.
+
+A record may be somebody else's. What it names as artifacts is uploaded only if it is what its job wrote (its SHA-256 is
+among the record's outputs), below the folder of results that the record is in, wherever links lead: a record cannot
+have other files sent to a server.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from leakpipe.files.log import hash_file
+from leakpipe.records.run_record import RECORDS
 from leakpipe.tracking.store import explain
 
 if TYPE_CHECKING:
@@ -12,6 +19,35 @@ if TYPE_CHECKING:
 UNSTORED = "leakpipe.unstored"  # tag of a run: files that could not be stored yet
 TAG_LENGTH = 5000
 MOST_FAILURES = 3  # in one pass: a store that does not answer must cost seconds
+
+
+def why_left_out(path: Path, record: tuple[Path, Mapping[str, Any]] | None = None) -> str:
+    """Returns why a file is not uploaded, "" if it is.
+
+    Args:
+        path: The file.
+        record: The run record that names it, and that record's own path; None for a file that the user named.
+    """
+    try:
+        real = path.resolve(strict=True)
+    except (OSError, RuntimeError):  # the latter of links in a circle, before Python 3.13
+        return "is missing"
+    if not real.is_file():
+        return "is not a file"
+    if record is not None:
+        place, content = record
+        folder = _results_folder(place)
+        if not real.is_relative_to(folder.resolve()):
+            return f"lies outside of {folder}, the results of its record,"
+        if hash_file(real) not in content["outputs"].values():
+            return "is not the file that its job wrote"
+    return ""
+
+
+def _results_folder(record: Path) -> Path:
+    """Returns the folder of results that a run record is in: the one above `records`, else its own."""
+    absolute = record.absolute()
+    return next((folder.parent for folder in absolute.parents if folder.name == RECORDS), absolute.parent)
 
 
 class Artifacts:

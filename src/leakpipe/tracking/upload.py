@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.storage import read_json
-from leakpipe.records.run_record import RECORD_KIND, hash_params, read_record
-from leakpipe.tracking.artifacts import UNSTORED, Artifacts
+from leakpipe.records.reading import read_record
+from leakpipe.records.run_record import RECORD_KIND, hash_params
+from leakpipe.tracking.artifacts import UNSTORED, Artifacts, why_left_out
 from leakpipe.tracking.runs import KEY, KIND, LIVE, PARENT, by_key, find_experiment, remove_doubles, search_runs
 from leakpipe.tracking.store import VIEW_TAG, choose_uri, connect, database_file
 
@@ -43,7 +44,7 @@ class TrackingSummary:
         parent_run_id: The run that all new runs lie under.
         runs_added: Runs of records that were not in MLflow, or only in part.
         runs_already_there: Runs of records that MLflow had.
-        notes: What was left out (artifacts that are missing or cannot be stored).
+        notes: What was left out (artifacts that are missing, not the record's own, or cannot be stored).
     """
 
     experiment_id: str | None = None
@@ -57,25 +58,15 @@ def find_records(paths: Iterable[Path]) -> dict[Path, dict[str, Any]]:
     """Reads run records: the given files, and all run records anywhere below the given folders.
 
     Raises:
-        LeakpipeError: A file is not a run record, a field that tracking needs is missing, or there are none.
+        LeakpipeError: A file is not a run record, or damaged, or there are none.
     """
     records: dict[Path, dict[str, Any]] = {}
     for path in paths:
         if path.is_dir():
-            found = {file: read_json(file) for file in sorted(path.rglob("*.json"))}
-            records |= {file: content for file, content in found.items() if content.get("kind") == RECORD_KIND}
+            found = (file for file in sorted(path.rglob("*.json")) if file.is_file())
+            records |= {file: read_record(file) for file in found if read_json(file).get("kind") == RECORD_KIND}
         else:
             records[path] = read_record(path)
-    fields = {"id": str, "rule": str, "artifacts": list}
-    fields |= dict.fromkeys(("labels", "params", "curves", "metrics", "environment"), dict)
-    for path, record in records.items():
-        for name, kind in fields.items():
-            if not isinstance(record.get(name), kind):
-                raise LeakpipeError(f"{path}: {name}: {record.get(name)!r}, expected a {kind.__name__}")
-        try:
-            _times(record)
-        except (KeyError, TypeError, ValueError) as error:
-            raise LeakpipeError(f"{path}: environment: expected started (ISO time) and seconds (number)") from error
     if not records:
         raise LeakpipeError("no run record found in the given folders")
     return records
@@ -160,7 +151,8 @@ def track_records(
         about |= {name: value for name, value in flat.items() if isinstance(value, str)}
         points = [Metric(name, value, max(ended), 0) for name, value in _numbers(flat).items()]
         base = Path(os.path.commonpath([path.absolute().parent for path in artifacts])) if artifacts else None
-        notes += _fill(client, store, parent, points, params or {}, about, artifacts, base=base, ended=max(ended))
+        given = {path: why_left_out(path) for path in artifacts}
+        notes += _fill(client, store, parent, points, params or {}, about, given, base=base, ended=max(ended))
         if metrics:
             client.set_experiment_tag(experiment_id, VIEW_TAG, _view(_numbers(flat)))
         if database_file(address) is None:
@@ -229,7 +221,7 @@ def _log_record(
     latest = max(ended, started + 1)  # so that a final value counts more than a curve's of the same name
     final = _numbers(_flatten(record["metrics"] | measured))
     points += [Metric(name, value, latest, last_step) for name, value in final.items()]
-    artifacts = [Path(artifact) for artifact in record["artifacts"]]
+    artifacts = {Path(artifact): why_left_out(Path(artifact), (path, record)) for artifact in record["artifacts"]}
     return _fill(client, store, run.info.run_id, points, record["params"], {}, artifacts, base=None, ended=ended)
 
 
@@ -240,25 +232,25 @@ def _fill(
     points: Sequence["Metric"],
     params: Mapping[str, Any],
     tags: Mapping[str, str],
-    artifacts: Sequence[Path],
+    artifacts: Mapping[Path, str],
     *,
     base: Path | None,
     ended: int,
 ) -> list[str]:
-    """Logs everything and finishes the run; returns a note for each artifact that is missing.
+    """Logs everything and finishes the run; returns a note for each artifact that was left out.
 
     Args:
+        artifacts: Files, each with the reason why it is left out (`why_left_out`).
         base: Artifacts keep their folders relative to this one; without it they lie side by side.
     """
     from mlflow.entities import Param, RunTag
 
-    notes = [f"artifact {path} is missing and was left out" for path in artifacts if not path.exists()]
+    notes = [f"artifact {path} {why} and was left out" for path, why in artifacts.items() if why]
     tags = {**tags, "leakpipe.notes": "\n".join(notes)} if notes else tags
     settings = [Param(name, _as_text(value)) for name, value in _flatten(params).items()]
     client.log_batch(run_id, points, settings, [RunTag(*tag) for tag in tags.items()])
-    store.add(
-        run_id, {path: os.path.relpath(path.parent, base) if base else "." for path in artifacts if path.exists()}
-    )
+    kept = [path for path, why in artifacts.items() if not why]
+    store.add(run_id, {path: os.path.relpath(path.parent, base) if base else "." for path in kept})
     client.set_terminated(run_id, "FINISHED", end_time=ended)
     return notes
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from leakpipe.errors import LeakpipeError
 from leakpipe.randomness import derive_seed
 from leakpipe.records.code_version import ROOT
-from leakpipe.records.run_record import read_record
+from leakpipe.records.reading import read_record
 from leakpipe.records.verification.checks import differing_environment
 from leakpipe.records.verification.difference import Difference, compare_files
 from leakpipe.records.verification.results import Record, Results

@@ -14,9 +14,10 @@ from leakpipe.files.log import hash_file
 from leakpipe.files.storage import read_json
 from leakpipe.params.experiment import Params
 from leakpipe.records.crate import CRATE, read_crate
-from leakpipe.records.run_record import read_record
+from leakpipe.records.reading import read_record
+from leakpipe.records.run_record import RECORDS
 
-RECORDS, PARAMS = "records", "params.json"
+PARAMS = "params.json"
 
 Record = Mapping[str, Any]
 
@@ -94,7 +95,7 @@ def read_results(folder: Path) -> Results:
     for path in sorted((folder / RECORDS).rglob("*.json")):
         name = str(root / path.relative_to(folder))
         try:
-            records[name] = _read_whole_record(path)
+            records[name] = read_record(path)
         except LeakpipeError as error:
             unreadable[name] = str(error)
     crate, sealed = folder / CRATE, {}
@@ -105,11 +106,3 @@ def read_results(folder: Path) -> Results:
     except (KeyError, TypeError, ValueError) as error:
         unreadable[str(root / CRATE)] = f"{crate}: is not a crate that leakpipe wrote ({error!r})"
     return Results(folder=folder, root=root, params=params, records=records, sealed=sealed, unreadable=unreadable)
-
-
-def _read_whole_record(path: Path) -> Record:
-    record = read_record(path)
-    for field in ("rule", "labels", "params", "params_hash", "inputs", "outputs", "environment"):
-        if field not in record:
-            raise LeakpipeError(f"{path}: {field}: missing; the record is of an older leakpipe, run its job again")
-    return record
