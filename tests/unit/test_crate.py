@@ -107,5 +107,5 @@ def test_what_cannot_be_described_is_one_sentence() -> None:
     content = json.loads(RECORDS[0].read_text())
     del content["outputs"]
     RECORDS[0].write_text(json.dumps(content))
-    with pytest.raises(LeakpipeError, match=r"first\.json: outputs: missing; the record is of an older leakpipe"):
+    with pytest.raises(LeakpipeError, match=r"first\.json: outputs: missing; the record is damaged"):
         build()

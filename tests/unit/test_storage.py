@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -287,7 +288,9 @@ def test_data_files_that_lack_something(tmp_path: Path) -> None:
         ('{"seed": 1, "seed": 2}', "'seed' is there twice"),
         ('{"seed": NaN}', "NaN is not a number of JSON"),
         ('{"a":' + "[" * 100_000, "maximum recursion depth exceeded"),
-        ('{"a": ' + "9" * 5000 + "}", "Exceeds the limit"),
+        ('{"a":' + "[" * 150 + "]" * 150 + "}", "nested more than 100 deep"),
+        ('{"a": ' + "9" * 400 + "}", "99 is larger than floating-point numbers can be"),
+        ('{"a": ["\\ud83d\\ude00", "\\ud83d"]}', "surrogates not allowed"),
         ("\ufeff{}", "Unexpected UTF-8 BOM"),
         ("[]", "expected a JSON object, got list"),
     ],
@@ -296,6 +299,14 @@ def test_json_that_says_two_things_or_too_much_is_refused(text: str, said: str, 
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(LeakpipeError, match=said):
         read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("name", ["pipe", "folder", "a" * 300, "a\0"])
+def test_no_pipe_is_waited_for(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(LeakpipeError, match="cannot be read: "):
+        read_json(tmp_path / name)
 
 
 @pytest.mark.parametrize("metadata", [None, [], "x", 3])

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.files.log import note_read, note_written
 
 FORMAT_VERSION = 1
+MOST_LEVELS = 100  # of nested JSON
 Arrays = dict[str, np.ndarray]
 
 
@@ -83,21 +85,44 @@ def _to_text(content: Mapping[str, Any]) -> str:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object; raises `LeakpipeError` if the file is missing or holds none."""
+    text = read_whole(path)
     try:
         content = json.loads(
-            path.read_text(encoding="utf-8"),
+            text.decode(),
             object_pairs_hook=_refuse_repetition,
             parse_constant=_refuse_constant,
             parse_float=_read_finite,
+            parse_int=_read_integer,
         )
-    except OSError as error:
-        raise LeakpipeError(f"{path}: cannot be read: {error.strerror or error}") from error
+        _check_depth(content)
+        if re.search(rb"\\u[dD][89a-fA-F]", text):  # half of a pair of surrogates is no text that could be written
+            json.dumps(content, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise LeakpipeError(f"{path}: is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise LeakpipeError(f"{path}: expected a JSON object, got {type(content).__name__}")
     note_read(path)
     return content
+
+
+def read_whole(path: Path) -> bytes:
+    """Returns the content of a file; raises `LeakpipeError` for all that is none, so that no pipe is waited for."""
+    try:
+        if path.exists() and not path.is_file():
+            raise LeakpipeError(f"{path}: cannot be read: it is not a regular file")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # the latter of a name that no file can have
+        raise LeakpipeError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _check_depth(content: object) -> None:
+    """Refuses content that is nested so deeply that walking it might end in a RecursionError."""
+    level = [content]
+    for _ in range(MOST_LEVELS):
+        inner = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
+        level = [child for children in inner for child in children]
+    if level:
+        raise ValueError(f"it is nested more than {MOST_LEVELS} deep")
 
 
 def _refuse_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -113,6 +138,11 @@ def _read_finite(text: str) -> float:
     if not math.isfinite(float(text)):
         raise ValueError(f"{text[:20]} is larger than floating-point numbers can be")
     return float(text)
+
+
+def _read_integer(text: str) -> int:
+    _read_finite(text)
+    return int(text)
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -164,10 +194,7 @@ def read_arrays(path: Path, kind: str) -> tuple[Arrays, dict[str, Any]]:
     if sidecar.get("kind") != kind or sidecar.get("version") != FORMAT_VERSION:
         found = f"{sidecar.get('kind')!r} version {sidecar.get('version')!r}"
         raise LeakpipeError(f"{sidecar_path(path)}: kind: {found}, expected {kind!r} version {FORMAT_VERSION}")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise LeakpipeError(f"{path}: cannot be read: {error.strerror or error}") from error
+    content = read_whole(path)
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != sidecar.get("sha256"):
         raise LeakpipeError(f"{path}: is truncated or not the file its sidecar {sidecar_path(path).name} describes")

@@ -12,6 +12,7 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.params.types import UNKNOWN_KEY
 
 Model = TypeVar("Model", bound=BaseModel)
+LONGEST_VALUE = 200  # characters of a wrong value that an error shows
 
 
 class InvalidError(LeakpipeError):
@@ -38,7 +39,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     try:
         content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: not UTF-8; too many digits
         reason = " ".join(str(error).split())
         raise LeakpipeError(f"{path}: cannot be read as YAML: {reason}") from error
     if not isinstance(content, dict):
@@ -111,7 +112,9 @@ def _say(problem: ErrorDetails) -> str:
     elif problem["type"] == "missing":
         message = "required, but missing: add it"
     elif problem["type"] != "value_error":
-        message = f"{problem['input']!r} is not valid: {message[0].lower()}{message[1:]}"
+        shown = repr(problem["input"])
+        shown = shown if len(shown) <= LONGEST_VALUE else f"{shown[:LONGEST_VALUE]}…"
+        message = f"{shown} is not valid: {message[0].lower()}{message[1:]}"
     where = ".".join(map(str, keys))
     return f"{where}: {message}" if where else message
 

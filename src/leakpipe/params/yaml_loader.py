@@ -12,6 +12,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode
 
 TAG = "tag:yaml.org,2002:"
+MOST_DIGITS = 300  # of a whole number
 EXPONENT = re.compile(r"[-+]?\d[\d_]*(\.[\d_]*)?[eE][-+]?\d+$")
 AMBIGUOUS = re.compile(
     r"(?i:yes|no|on|off)"
@@ -37,9 +38,11 @@ class Loader(yaml.SafeLoader):
         if plain and AMBIGUOUS.fullmatch(node.value):
             raise _refusal(
                 node,
-                f"{node.value!r} means different things in YAML 1.1 and 1.2; "
+                f"{_shown(node)} means different things in YAML 1.1 and 1.2; "
                 "write true, false or a decimal number, or put it in quotes",
             )
+        if node.tag == f"{TAG}int" and len(node.value) > MOST_DIGITS:  # nor could Python always show it
+            raise _refusal(node, f"{_shown(node)} is larger than floating-point numbers can be")
         return node
 
     def compose_mapping_node(self, anchor: Any) -> MappingNode:
@@ -48,14 +51,18 @@ class Loader(yaml.SafeLoader):
         lines: dict[str, int] = {}
         for key, _ in node.value:
             if key.tag not in (f"{TAG}str", f"{TAG}merge"):
-                raise _refusal(key, f"the key {getattr(key, 'value', '')!r} is no text; put it in quotes")
+                raise _refusal(key, f"the key {_shown(key)} is no text; put it in quotes")
             if key.value in lines:
-                raise _refusal(key, f"the key {key.value!r} stands here and in line {lines[key.value]}; remove one")
+                raise _refusal(key, f"the key {_shown(key)} stands here and in line {lines[key.value]}; remove one")
             lines[key.value] = key.start_mark.line + 1
         return node
 
 
 Loader.add_implicit_resolver(f"{TAG}float", EXPONENT, list("-+0123456789"))
+
+
+def _shown(node: Node) -> str:
+    return repr(node.value[:40]) if isinstance(node, ScalarNode) else "[…]"
 
 
 def _refusal(node: Node, why: str) -> yaml.YAMLError:

@@ -28,7 +28,7 @@ def _time(text: str) -> str:
     return text
 
 
-FileName = Annotated[str, AfterValidator(_file_name), Field(max_length=4000)]
+FileName = Annotated[str, AfterValidator(_file_name), Field(min_length=1, max_length=4000)]
 Number = Annotated[float, Strict(), Field(ge=-1e300, le=1e300)]
 Step = Annotated[int, Strict(), Field(ge=-MOST, le=MOST)]
 Amount = Annotated[float, Strict(), Field(ge=0, le=MOST)]
