@@ -33,7 +33,7 @@ lint: $(VENV)/test.installed ## Lint and check types only
 drill: $(VENV)/test.installed ## Break runs on purpose and see them mend (docs/reliability.md); some drills need root
 	$(BIN)/python -m tests.drills
 
-fuzz: $(VENV)/test.installed ## Read spoilt inputs of five kinds: INPUTS=100000 takes about an hour
+fuzz: $(VENV)/test.installed ## Read spoilt inputs of six kinds: INPUTS=100000 takes about an hour
 	LEAKPIPE_FUZZ=$(or $(INPUTS),100000) $(BIN)/pytest -q tests/fuzz
 
 report: $(VENV)/run.installed ## Write Snakemake's own report (DAG, run times, figures) to report.html

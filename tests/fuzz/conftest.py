@@ -4,8 +4,8 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-TESTS = 12
-FEW = 360  # inputs of all tests together
+TESTS = 13
+FEW = 390  # inputs of all tests together
 settings.register_profile(
     "leakpipe",
     max_examples=max(1, int(os.environ.get("LEAKPIPE_FUZZ", FEW)) // TESTS),

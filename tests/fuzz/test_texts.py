@@ -1,4 +1,4 @@
-"""params.yaml, data lists and splits."""
+"""params.yaml, data lists, splits and run records."""
 
 import json
 from pathlib import Path
@@ -10,9 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leakpipe.data.datalists import PARTS, read_datalist
+from leakpipe.data.datasets import DATASETS
 from leakpipe.data.files import load_split
 from leakpipe.errors import LeakpipeError
 from leakpipe.experiment import load_params, parse_params
+from leakpipe.records.crate import build_crate
+from leakpipe.records.reading import read_record
+from leakpipe.records.run_record import record_run
+from leakpipe.report.runs import summarize_runs
+from leakpipe.tracking.artifacts import why_left_out
+from leakpipe.tracking.upload import find_records, name_run
 from tests.conftest import PROJECT
 from tests.fuzz.changes import damaged, edited, refused, same
 
@@ -22,6 +29,7 @@ VALID = yaml.safe_load(PARAMS)
 DUMPER, LOADER = getattr(yaml, "CSafeDumper", yaml.SafeDumper), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 ENTRY = {"image": "a/b.png", "label": [1]}
 LISTS = {"training": [ENTRY, {"image": "a/c.png", "label": 0}], "validation": [], "testing": [ENTRY], "other": 3}
+WORK = {"authors": [{"name": "a"}], "license": "MIT", "title": "t"}
 SPLIT = {"seed": 3, "clients": {"a": [1, 2], "b": [0]}, "validation": [3], "test": [4], "public": [5, 6]}
 
 
@@ -81,6 +89,35 @@ def test_datalists(folder: Path, data: st.DataObject) -> None:
         for (image, label), entry in zip(written, found[part], strict=True):
             assert Path(image) == Path(entry.image)
             assert same(entry.label, label[0] if isinstance(label, list) else label)
+
+
+@pytest.fixture(scope="module")
+def record(folder: Path) -> tuple[Path, bytes]:
+    path = folder / "results/x/records/invert.json"
+    with record_run(path, rule="invert", labels={"experiment": "x", "seed": "1"}, params={"a": [1]}) as run:
+        run.add_curve("ssim", [1, 2], [0.5, 1])
+        run.metrics["images"] = 8
+        run.artifacts.append("results/x/table.csv")
+        run.details["attacks"] = [{"cell": {"seed": 1}, "seconds": 1.5, "explained": None, "notes": []}]
+    return path, path.read_bytes()
+
+
+@given(data=st.data())
+def test_run_records(folder: Path, record: tuple[Path, bytes], data: st.DataObject) -> None:
+    """A record that is read can be used by all that reads records."""
+    path, whole = record
+    text = json.dumps(data.draw(edited(json.loads(whole)))).encode()
+    path.write_bytes(data.draw(damaged(text)) if data.draw(st.booleans()) else text)
+    found = refused(lambda: read_record(path))
+    if isinstance(found, LeakpipeError):
+        return
+    assert json.loads(path.read_bytes()) == found
+    assert find_records([path]) == {path: found}
+    assert name_run(found).startswith(f"{found['rule']} ")
+    summarize_runs([found])
+    for artifact in found["artifacts"]:
+        assert why_left_out(Path(artifact), (path, found))
+    refused(lambda: build_crate(folder, {path: found}, path, data=("lfw-faces", DATASETS["lfw-faces"]), citation=WORK))
 
 
 @given(data=st.data())

@@ -163,7 +163,21 @@ def test_metadata_is_where_snakemake_looks_for_it(tmp_path: Path, monkeypatch: p
         assert str(metadata_path(path).absolute()) == persistence._record_path(persistence._metadata_path, path)
 
 
-@pytest.mark.parametrize("content", ['{"kind": "other"}', '{"kind": "leakpipe/provenance", "version": 1}'])
+JOBS = [
+    *("3", "[3]", '[{"record": {}}]', '[{"record": [], "outputs": {}}]', '[{"record": {}, "outputs": {"x": 3}}]'),
+    '[{"record": {}, "outputs": {"x": {"sha256": "", "starttime": "1", "endtime": 2}}}]',
+    '[{"record": {"input_checksums": 3}, "outputs": {}}]',
+]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"kind": "other"}',
+        '{"kind": "leakpipe/provenance", "version": 1}',
+        *(f'{{"kind": "leakpipe/provenance", "version": 1, "jobs": {jobs}}}' for jobs in JOBS),
+    ],
+)
 def test_another_file_in_place_of_the_provenance_file_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "data.json"
     path.write_text(content)

@@ -70,7 +70,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(strict=True)
     id: Word
     rule: Annotated[str, Field(pattern=r"^[a-z_]+$", max_length=100)]
-    labels: dict[str, Word | int]
+    labels: dict[str, str | int]
     params: dict[str, Any]
     params_hash: Word
     command: list[str] | None

@@ -19,7 +19,7 @@ from typing import Any
 
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.log import hash_file
-from leakpipe.files.storage import read_json, write_json
+from leakpipe.files.storage import read_json, require_number, require_object, write_json
 from leakpipe.params.reading import read_yaml
 from leakpipe.records.run_record import RECORDS
 
@@ -222,11 +222,22 @@ def read_provenance(path: Path) -> list[Job]:
         found = f"{content.get('kind')!r} version {content.get('version')!r}"
         raise LeakpipeError(f"{path}: kind: {found}, expected {PROVENANCE_KIND!r} version {PROVENANCE_VERSION}")
     try:
-        return [
-            Job(job["record"], {name: Made(**made) for name, made in job["outputs"].items()}) for job in content["jobs"]
-        ]
-    except (AttributeError, KeyError, TypeError) as error:
+        return [_read_job(job) for job in content["jobs"]]
+    except (KeyError, TypeError) as error:
         raise LeakpipeError(f"{path}: jobs: expected jobs with a record and outputs each ({error})") from error
+
+
+def _read_job(job: Mapping[str, Any]) -> Job:
+    record, outputs = require_object(job["record"]), require_object(job["outputs"])
+    require_object(record.get("input_checksums") or {})
+    made = {name: require_object(each) for name, each in outputs.items()}
+    return Job(
+        record,
+        {
+            name: Made(str(each["sha256"]), require_number(each["starttime"]), require_number(each["endtime"]))
+            for name, each in made.items()
+        },
+    )
 
 
 def write_provenance(path: Path, jobs: Sequence[Job]) -> None:
