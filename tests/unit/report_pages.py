@@ -127,6 +127,8 @@ def defense_table(leakage: pd.DataFrame, accuracy: pd.DataFrame) -> pd.DataFrame
 def run_record(**environment: Any) -> dict[str, Any]:
     return {
         "kind": RECORD_KIND,
+        **{"id": "1", "params_hash": "2", "command": None, "artifacts": []},
+        **{name: {} for name in ("labels", "params", "curves", "metrics", "details", "inputs", "outputs")},
         "rule": environment.pop("rule", "invert"),
         "environment": {
             "started": "2026-01-02T03:04:05.000+00:00",
@@ -134,6 +136,8 @@ def run_record(**environment: Any) -> dict[str, Any]:
             "peak_memory_mib": 100.0,
             "commit": "abc123",
             "uncommitted_changes": False,
+            "module": "leakpipe.cli.invert",
+            "code_version": "3",
             "versions": {"torch": "2.0"},
             "processor": "CPU",
             "cores": 2,
