@@ -112,11 +112,14 @@ def _say(problem: ErrorDetails) -> str:
     elif problem["type"] == "missing":
         message = "required, but missing: add it"
     elif problem["type"] != "value_error":
-        shown = repr(problem["input"])
-        shown = shown if len(shown) <= LONGEST_VALUE else f"{shown[:LONGEST_VALUE]}…"
-        message = f"{shown} is not valid: {message[0].lower()}{message[1:]}"
+        message = f"{_show(problem['input'])} is not valid: {message[0].lower()}{message[1:]}"
     where = ".".join(map(str, keys))
     return f"{where}: {message}" if where else message
+
+
+def _show(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 
 def _without(content: Any, path: tuple[int | str, ...]) -> Any:
