@@ -198,6 +198,25 @@ def test_what_was_spoilt_is_named(spoil: Callable[[], object], count: int, said:
     assert len(found) == count, found
 
 
+@pytest.mark.usefixtures("results")
+@pytest.mark.parametrize("entity", [{"@id": ["x"]}, {"@id": 3}, {"contentSize": "x"}, {"sha256": None, "@id": None}])
+def test_a_crate_of_others(entity: dict[str, Any]) -> None:
+    def spoil(crate: dict[str, Any]) -> None:
+        next(each for each in crate["@graph"] if each["@type"] == "File").update(entity)
+
+    change(CRATE, spoil)
+    assert any("is not a crate that leakpipe wrote" in said for said in differs())
+
+
+@pytest.mark.usefixtures("results")
+@pytest.mark.parametrize("listed", [3, [3], ["a" * 300], ["x\0"], [["params.yaml"]]])
+def test_parameter_files_that_a_record_cannot_have_listed(listed: object) -> None:
+    """They are passed over: the record's own hash tells that it was edited."""
+    record = json.loads(FEDERATION.read_text()) | {"rule": "report", "params": {"config_files": listed}}
+    (RECORDS / "report.json").write_text(json.dumps(record))
+    assert any("report.json: params: edited" in said for said in differs())
+
+
 def test_other_numbers_in_the_same_environment_and_in_another(results: Path) -> None:
     """Images were made lighter and everything sealed again: only running the attack again can tell."""
     arrays, metadata = read_arrays(RECONSTRUCTION, "leakpipe/reconstruction")

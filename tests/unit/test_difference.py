@@ -46,6 +46,23 @@ def test_other_tensors_are_infinitely_far(tmp_path: Path, other: dict[str, list[
     assert math.isinf(compare_files(first, second).size)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("turned", [False, True])
+def test_no_tolerance_admits_what_is_not_finite(value: float, turned: bool, tmp_path: Path) -> None:
+    paths = [
+        tensors(tmp_path / f"{number}.safetensors", x=np.float32([1.0, entry]))
+        for number, entry in enumerate([value, 2])
+    ]
+    assert compare_files(*(reversed(paths) if turned else paths)) == Difference(math.inf, "x")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".json", ".csv"])
+def test_files_that_cannot_be_read_are_infinitely_far(suffix: str, tmp_path: Path) -> None:
+    (tmp_path / f"a{suffix}").write_bytes(b"\xff{")
+    (tmp_path / f"b{suffix}").write_bytes(b"\xfe[")
+    assert math.isinf(compare_files(tmp_path / f"a{suffix}", tmp_path / f"b{suffix}").size)
+
+
 def test_whole_numbers_must_be_the_same(tmp_path: Path) -> None:
     first = tensors(tmp_path / "a.safetensors", labels=np.int64([1, 0]))
     assert compare_files(first, tensors(tmp_path / "b.safetensors", labels=np.int64([1, 1]))) == Difference(
@@ -62,6 +79,9 @@ def test_whole_numbers_must_be_the_same(tmp_path: Path) -> None:
         ({"x": "a"}, {"x": "b"}, math.inf, "x"),
         ({"x": [1.0]}, {"x": [1.0, 2.0]}, math.inf, "x[1]"),
         ({"x": 1.0}, {}, math.inf, "x"),
+        ({"x": math.nan}, {"x": 1.0}, math.inf, "x"),
+        ({"x": 1.0}, {"x": math.inf}, math.inf, "x"),
+        ({"x": math.nan, "y": 1}, {"y": 1, "x": math.nan}, 0.0, "x"),
     ],
 )
 def test_json(tmp_path: Path, one: Any, other: Any, size: float, where: str) -> None:

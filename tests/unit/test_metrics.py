@@ -218,6 +218,9 @@ def test_tables_survive_csv_and_parquet(tmp_path) -> None:
     (tmp_path / "bad.parquet").write_text("x")
     with pytest.raises(LeakpipeError, match=r"bad.parquet: is not a parquet table"):
         read_table(tmp_path / "bad.parquet", [])
+    write_table(tmp_path / "text.csv", table.assign(ssim="much"))
+    with pytest.raises(LeakpipeError, match=r"text\.csv: column 'ssim': expected numbers, there is text among them"):
+        read_table(tmp_path / "text.csv", SCORE_COLUMNS)
 
 
 def test_the_short_line_is_the_worst_of_the_verdicts() -> None:

@@ -17,6 +17,7 @@ from leakpipe.experiment import attacked_clients, group_cells, list_cells, load_
 from leakpipe.attacks.progress import CHECKPOINTS_FOLDER
 from leakpipe.files.log import hash_file
 from leakpipe.files.quoting import for_shell, for_snakemake
+from leakpipe.files.storage import read_json
 from leakpipe.models.catalog import require_model_weights
 from leakpipe.records.run_record import hash_params
 from leakpipe.models.choices import weights_file
@@ -226,7 +227,8 @@ def shown_figure(drawn, kind):
 
 def count_attempts(tracked):
     """Number of this attempt: the one that reached MLflow (so nothing re-runs), else one more than the last."""
-    if not Path(tracked).is_file():
+    try:
+        last = read_json(Path(tracked))
+        return last["attempt"] if last["reached"] else last["attempt"] + 1
+    except (LeakpipeError, KeyError, TypeError):  # none was made yet, or it is damaged
         return 0
-    last = json.loads(Path(tracked).read_text(encoding="utf-8"))
-    return last["attempt"] if last["reached"] else last["attempt"] + 1

@@ -28,6 +28,7 @@ NOT_FOLLOWED = {
     f"{PACKAGE}.files.log": "notes of files read and written, for run records",
     f"{PACKAGE}.records.code_version": "this hash, for run records and checkpoints",
     f"{PACKAGE}.records.command_line": "the command, for run records",
+    f"{PACKAGE}.records.reading": "checks of run records, which are passed on as they are",
     f"{PACKAGE}.records.run_record": "run records, which describe a job and its outputs",
 }
 

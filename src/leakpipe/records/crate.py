@@ -127,7 +127,7 @@ def read_crate(content: Mapping[str, Any], root: Path) -> Iterator[tuple[str, st
     """Yields name (below `root`), SHA-256 and bytes of every file that a crate lists.
 
     Raises:
-        KeyError, TypeError, ValueError: leakpipe did not write it.
+        AttributeError, KeyError, TypeError, ValueError: leakpipe did not write it.
     """
     for entity in content["@graph"]:
         if entity["@type"] == "File":

@@ -55,6 +55,8 @@ def load_figure(name: str, path: Path, caption: Path, *, heading: str) -> PageFi
         content, text = path.read_bytes(), caption.read_text(encoding="utf-8")
     except OSError as error:
         raise LeakpipeError(f"{error.filename}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise LeakpipeError(f"{caption}: is not a caption in UTF-8: {error}") from error
     note_read(path)
     note_read(caption)
     if path.suffix == ".svg":

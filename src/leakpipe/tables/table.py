@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.log import note_read
@@ -34,6 +35,9 @@ SCORE_COLUMNS = [
     "iterations",
 ]
 LEAKAGE_COLUMNS = [*SCORE_COLUMNS, "explained", "seconds"]
+NUMBERS = {*LEAKAGE_COLUMNS, "test_accuracy", "validation_accuracy", "rank", "rank_prior", "candidates", "chance"} - {
+    *("experiment", "defense", "client", "attack")
+}
 ACCURACY_COLUMNS = ["experiment", "defense", "seed", "round", "test_accuracy", "validation_accuracy"]
 
 
@@ -57,11 +61,14 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
     except OSError as error:
         raise LeakpipeError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except Exception as error:  # pandas and pyarrow raise many types
         raise LeakpipeError(f"{path}: is not a {path.suffix.removeprefix('.')} table: {error}") from error
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise LeakpipeError(f"{path}: column {missing[0]!r} is missing")
+    for column in NUMBERS.intersection(columns):
+        if not (is_numeric_dtype(table[column]) or table[column].isna().all()):
+            raise LeakpipeError(f"{path}: column {column!r}: expected numbers, there is text among them")
     note_read(path)
     return table
 

@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -35,15 +35,21 @@ def compare_files(first: Path, second: Path) -> Difference:
     """
     if first.read_bytes() == second.read_bytes():
         return Difference(0.0)
-    if first.suffix == ".safetensors":
-        found = _compare_tensors(load_file(first), load_file(second))
-    elif first.suffix == ".json":
-        found = _compare_values(_without_digest(first), _without_digest(second))
-    elif first.suffix == ".csv":
-        found = _compare_values(_read_rows(first), _read_rows(second))
-    else:
-        found = iter([Difference(math.inf, "bytes")])
-    return max(found, key=lambda difference: difference.size, default=Difference(0.0))
+    read, compare = KINDS.get(first.suffix, (Path.read_bytes, _compare_bytes))
+    try:
+        contents = read(first), read(second)
+    except Exception:  # of safetensors, JSON, CSV or Unicode: results may be damaged, or somebody else's
+        return Difference(math.inf, "content, which cannot be read")
+    return max(compare(*contents), key=lambda difference: difference.size, default=Difference(0.0))
+
+
+def _compare_bytes(_first: bytes, _second: bytes) -> Iterator[Difference]:
+    yield Difference(math.inf, "bytes")
+
+
+def _relative(apart: float, scale: float) -> float:
+    """Returns a relative difference; infinite where a value is not finite, for no tolerance admits NaN."""
+    return apart / scale if math.isfinite(apart) and math.isfinite(scale) else math.inf
 
 
 def _compare_tensors(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> Iterator[Difference]:
@@ -53,8 +59,8 @@ def _compare_tensors(first: Mapping[str, np.ndarray], second: Mapping[str, np.nd
             yield Difference(math.inf, name)
         elif not np.array_equal(one, other):
             exact = not np.issubdtype(one.dtype, np.floating)
-            apart = np.sqrt(np.square(one.astype(np.float64) - other).mean())
-            yield Difference(math.inf if exact else float(apart / (np.abs(one).max() or 1.0)), name)
+            apart = float(np.sqrt(np.square(one.astype(np.float64) - other).mean()))
+            yield Difference(math.inf if exact else _relative(apart, float(np.abs(one).max()) or 1.0), name)
 
 
 def _compare_values(first: Any, second: Any, where: str = "") -> Iterator[Difference]:
@@ -65,7 +71,8 @@ def _compare_values(first: Any, second: Any, where: str = "") -> Iterator[Differ
         for number, (one, other) in enumerate(zip_longest(first, second)):
             yield from _compare_values(one, other, f"{where}[{number}]")
     elif isinstance(first, float) and isinstance(second, float):
-        yield Difference(abs(first - second) / max(1.0, abs(first)), where)
+        alike = first == second or (math.isnan(first) and math.isnan(second))
+        yield Difference(0.0 if alike else _relative(abs(first - second), max(1.0, abs(first))), where)
     elif first != second:
         yield Difference(math.inf, where)
 
@@ -86,3 +93,10 @@ def _as_number(cell: str) -> str | float:
         return cell if cell.lstrip("-").isdigit() else float(cell)
     except (TypeError, ValueError):
         return cell
+
+
+KINDS: dict[str, tuple[Callable[[Path], Any], Callable[[Any, Any], Iterator[Difference]]]] = {
+    ".safetensors": (load_file, _compare_tensors),
+    ".json": (_without_digest, _compare_values),
+    ".csv": (_read_rows, _compare_values),
+}

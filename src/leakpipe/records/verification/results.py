@@ -60,8 +60,13 @@ class Results:
         Snakemake lists what `--configfile` named, then the Snakefile's own file, which the others are laid over.
         """
         reports = (record for record in self.records.values() if record["rule"] == "report")
-        listed = [Path(name) for record in reports for name in record["params"].get("config_files", ())]
-        return list(dict.fromkeys([*listed[-1:], *listed])) if all(path.is_file() for path in listed) else []
+        named = [record["params"].get("config_files") for record in reports]
+        listed = [Path(str(name)) for names in named if isinstance(names, list) for name in names]
+        try:
+            there = all(path.is_file() for path in listed)
+        except OSError:  # of a name that no file can have
+            there = False
+        return list(dict.fromkeys([*listed[-1:], *listed])) if there else []
 
     def files(self) -> list[str]:
         """Returns the names of all files in the folder, and of existing files outside that a job read, sorted."""
@@ -103,6 +108,6 @@ def read_results(folder: Path) -> Results:
         sealed = {name: Sealed(sha256, size) for name, sha256, size in read_crate(read_json(crate), root)}
     except LeakpipeError as error:
         unreadable[str(root / CRATE)] = str(error)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         unreadable[str(root / CRATE)] = f"{crate}: is not a crate that leakpipe wrote ({error!r})"
     return Results(folder=folder, root=root, params=params, records=records, sealed=sealed, unreadable=unreadable)
