@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from PIL import Image
 from scipy.stats import binomtest
 from torch import nn
 
@@ -223,6 +224,10 @@ def captured(tmp_path: Path) -> Path:
     torch.save(before, tmp_path / "before.pth")
     torch.save({name: value + changes[name] for name, value in before.items()}, tmp_path / "after.pth")
     torch.save(changes, tmp_path / "change.pth")
+    for folder, images in {"none": 0, "own": 2}.items():
+        (tmp_path / folder).mkdir()
+        for number in range(images):
+            Image.new("L", (16, 16), 40 * number).save(tmp_path / folder / f"{number}.png")
     write(tmp_path)
     return tmp_path / "audit.yaml"
 
@@ -275,6 +280,34 @@ class TestInputs:
             ({"candidates": "."}, "candidates: needs client.truth"),
             ({"minutes": 0}, "minutes"),
             ({"publik": "."}, "did you mean 'public'"),
+            ({"training": {"learning_rate": 0.1, "optimizer": "Adam"}}, "optimizer: 'Adam' .* such as {kind: adam};"),
+            ({"training": {"learning_rate": 0.1, "optimizer": {"momentum": 0.9}}}, "known kinds: sgd, adam, adamw"),
+            (
+                {"training": {"learning_rate": 0.1, "clipping": 1.0}},
+                "a mapping such as {kind: …, limit: …}; known keys",
+            ),
+            ({"images": 16}, "images: 16 is not valid: expected a mapping such as {size: …}"),
+            ({"client": None}, "client: null is not valid: expected a mapping such as {images: …}"),
+            ({"client": {"labels": 0}}, r"labels: 0 is not valid: expected a list, such as \[0\]"),
+            ({"what_if": "noise-5"}, r"what_if: 'noise-5' is not valid: expected a list, such as \[noise-5\]"),
+            ({"defense": {"kind": "sign"}}, r"defense: .* expected a list, such as \[{kind: sign}\]"),
+            ({"defense": ["sign"]}, "defense.0: 'sign' is not valid: expected a mapping such as {kind: sign}"),
+            (
+                {"updates": {"before": "before.pth", "after": "after.pth"}},
+                "under a name: {round1: {before: …, after: …}}",
+            ),
+            ({"updates": ["after.pth"]}, "updates: expected the files of each update under a name"),
+            (
+                {"network": {"architecture": {"name": "resnet19"}}},
+                "network.architecture.name: unknown model 'resnet19'",
+            ),
+            ({"network": {"factory": "Network"}}, "expected package.module:function, such as network:Network"),
+            ({"audit": "my/audit"}, "audit: 'my/audit' is not valid: expected a name of letters"),
+            ({"clients": {"site-1": {}}}, "clients.site-1: no update is of this client"),
+            (
+                {"updates": {"one": {"before": "before.pth", "after": "after.pth", "client": "b"}}},
+                "updates.one.client: 'b' is none of .clients.",
+            ),
         ],
     )
     def test_mistakes_are_said_in_a_sentence(self, captured: Path, changes: dict[str, Any], said: str) -> None:
@@ -287,8 +320,14 @@ class TestInputs:
         [
             (
                 {"images": {"size": 40}, "network": {"factory": "tests.unit.test_audit:fixed_size"}},
-                "updates.one: .*fails",
+                r"does not take gray images of 40×40 .*; set images.size: a number from 13 to 16$",
             ),
+            (
+                {"network": {"factory": "torchvision.models:resnet18"}},
+                r"does not take gray images of 16×16 .*; set images.channels: color$",
+            ),
+            ({"client": {"truth": "own"}}, "truth: own holds 2 images, but client.images is 1; put exactly"),
+            ({"public": "none"}, "public: .*none: holds no image"),
             ({"client": {"labels": [3]}}, "updates.one: .*class indices below 3"),
             ({"updates": {"one": {"before": "before.pth", "change": "before.pth"}}}, "no difference but a full state"),
             ({"network": {"architecture": {"name": "resnet20"}}}, "of another network"),

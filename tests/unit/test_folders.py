@@ -97,7 +97,7 @@ def said(params: ImagesParams) -> str:
 @pytest.mark.parametrize(
     ("changes", "place", "message"),
     [
-        ({}, "empty", "class 'empty' is empty"),
+        ({}, "empty", "empty: holds no image"),
         ({"classes": ["clear", "cloudy"]}, "cloudy", "folder of class 'cloudy' is missing"),
         ({"classes": ["opacity", "clear"]}, "opacity/opacity-7.png", "is not a PNG, JPEG or TIFF"),
     ],

@@ -126,7 +126,7 @@ model = {name: vit_tiny, normalization: group} | model.normalization: group repl
 model = {name: vgg11_bn}; data/image_size = 16 | data.image_size: 16, expected 32 or more for 'vgg11_bn'
 federation/training = {loss: {class_weights: [1, 2, 3]}} | federation.training.loss.class_weights: 3 weights, exp
 attacks/leakpipe/training = {loss: {class_weights: [1]}} | attacks.leakpipe.training.loss.class_weights: 1 weights
-federation/training = {optimizer: {kind: lion}} | federation.training.optimizer: {'kind': 'lion'} is not valid: input
+federation/training = {optimizer: {kind: lion}} | training.optimizer: {'kind': 'lion'} is not valid: expected
 federation/training = {optimizer: {kind: sgd, nesterov: true}} | nesterov: needs momentum above 0 and dampening 0
 federation/training = {accumulation: 2}; defenses/p = [{kind: dp-sgd, clip_norm: 1, noise_multiplier: 1}] | leave only
 federation/batch_norm_sharing = local | preset 'bn-cosine' needs running statistics in the update, which fed
@@ -139,12 +139,12 @@ threat_model = {batch_norm: none} | needs running statistics in the update, whic
 threat_model = {prior: class, labels: unknown} | threat_model: prior: class needs labels: known
 attacks/leakpipe/threat_model = {batch_norm: none} | attacks.leakpipe: preset 'bn-cosine' needs running
 attacks/leakpipe/threat_model = {prior: mine} | attacks.leakpipe.threat_model.prior: 'mine' is not
-defenses/none = [{kind: hope}] | 'hope' found using 'kind' does not match any of the expected tags: 'ga
+defenses/none = [{kind: hope}] | none.0: {'kind': 'hope'} is not valid: expected a mapping such as {kind: gaussian};
 defenses/none = [{kind: sign, bits: 1}] | 0.sign.bits: unknown key; known here: error_feedback, kind
 defenses/none = [{kind: secure-aggregation, clients: 9}] | secure-aggregation of 9 clients, but there
 federation/learning_rate = -1 | federation.learning_rate: -1 is not valid: input should be greater than 0
 federation/rounds = 2.5 | federation.rounds: 2.5 is not valid
-federation/rounds = null | federation.rounds: None is not valid
+federation/rounds = null | federation.rounds: null is not valid
 federation/captured_rounds = [1, 99] | federation: captured_rounds [1, 99] go past the 12 rounds
 federation/clients/site-9/batch_size = 2 | batch_size 2 is larger than the client's images (1)
 federation/clients/site-9/classes = [cat] | unknown class 'cat'; known: face, background

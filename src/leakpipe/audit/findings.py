@@ -9,12 +9,11 @@ import torch
 
 from leakpipe.attacks.explanation import explained_share
 from leakpipe.attacks.files import load_reconstruction
-from leakpipe.audit.assessment import Attempt, Truth, assess
+from leakpipe.audit.assessment import Attempt, assess
 from leakpipe.audit.calibration import shipped_calibration
-from leakpipe.audit.inputs import AuditedUpdate, client_of, observe_audited, read_folder
+from leakpipe.audit.inputs import AuditedUpdate, observe_audited, read_truth
 from leakpipe.audit.page import AuditFindings, list_assumptions
 from leakpipe.data.priors import load_priors
-from leakpipe.errors import LeakpipeError
 from leakpipe.federation.files import load_model, load_update
 from leakpipe.files.storage import read_json
 from leakpipe.params.audit import AuditParams
@@ -42,7 +41,7 @@ def collect_findings(
             for note in read_json(Path(read_record.format(captured=update)))["details"]["notes"]
             if note not in notes
         ]
-        truth = _read_truth(params, update)
+        truth = read_truth(params, update)
         if truth is not None:
             truths[update] = truth.images
         for defense, attacks in plan["cells"].items():
@@ -60,23 +59,6 @@ def collect_findings(
         attacks={name: attack["why"] for name, attack in plan["attacks"].items()},
         truths=truths,
     )
-
-
-def _read_truth(params: AuditParams, update: str) -> Truth | None:
-    client = client_of(params, update)
-    if client.truth is None:
-        return None
-    images = read_folder(Path(client.truth), params)
-    if len(images) != client.images:
-        raise LeakpipeError(
-            f"truth: {client.truth} holds {len(images)} images, expected client.images: {client.images}"
-        )
-    if params.candidates is None:
-        return Truth(images)
-    others = [
-        each for each in read_folder(Path(params.candidates), params) if not any((each == own).all() for own in images)
-    ]
-    return Truth(images, np.stack([*images, *others]))
 
 
 def _load(folder: Path, defense: str, params: AuditParams) -> AuditedUpdate:

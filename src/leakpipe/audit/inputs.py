@@ -1,6 +1,7 @@
 """From audit.yaml to what the attacks need: the network, the update as it was captured, the prior image."""
 
 import os
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from torch import nn
 
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.threat_model import observe
+from leakpipe.audit.assessment import Truth
+from leakpipe.audit.network import CHANNELS, build_network
 from leakpipe.audit.plan import AS_SENT
 from leakpipe.captured.matching import match_update
 from leakpipe.captured.pairs import find_pairs
@@ -23,14 +26,15 @@ from leakpipe.data.folders import list_images
 from leakpipe.data.image_files import read_image
 from leakpipe.data.priors import GRAY
 from leakpipe.errors import LeakpipeError
-from leakpipe.federation.files import StoredUpdate, save_custom_model, save_model
+from leakpipe.experiment import REGISTERED
+from leakpipe.federation.files import StoredUpdate
 from leakpipe.models.batchnorm import batch_norm_layers
-from leakpipe.models.custom import build_custom
-from leakpipe.models.state import ModelState, build_module
+from leakpipe.models.state import ModelState
 from leakpipe.params.attacks import ThreatModel
-from leakpipe.params.audit import AuditedClient, AuditParams, CapturedFiles
+from leakpipe.params.audit import AuditedClient, AuditedImages, AuditParams, CapturedFiles
 from leakpipe.params.reading import parse_section, read_yaml
 from leakpipe.params.training import TrainingParams
+from leakpipe.tables.wording import count
 
 FOLDERS = ("public", "candidates", "captured")
 
@@ -59,7 +63,7 @@ def load_audit(path: Path) -> AuditParams:
         LeakpipeError: The file is not a valid audit, or names a file or folder that does not exist.
     """
     content = read_yaml(path)
-    params = parse_section(AuditParams, content, source=str(path), files=[path])
+    params = parse_section(AuditParams, content, source=str(path), files=[path], known=REGISTERED)
     missing: list[str] = []
 
     def found(field: str, value: str, *, folder: bool = False) -> str:
@@ -71,6 +75,10 @@ def load_audit(path: Path) -> AuditParams:
     folders = {name: found(name, value, folder=True) for name in FOLDERS if (value := getattr(params, name))}
     updates = {}
     for name, files in params.updates.items():
+        if files.client not in (None, *params.clients):
+            missing.append(
+                f"updates.{name}.client: {files.client!r} is none of `clients` ({', '.join(params.clients)})"
+            )
         paths = files.model_dump(exclude={"client"}, exclude_none=True)
         updates[name] = files.model_copy(
             update={key: found(f"updates.{name}.{key}", value) for key, value in paths.items()}
@@ -83,6 +91,7 @@ def load_audit(path: Path) -> AuditParams:
         raise LeakpipeError(f"{path}: {'; '.join(missing)}")
     if params.captured is not None:
         updates |= _captured_updates(Path(folders["captured"]))
+    _check_clients(path, updates, params.clients)
     first, *others = clients.values()
     return params.model_copy(
         update={
@@ -92,6 +101,18 @@ def load_audit(path: Path) -> AuditParams:
             "clients": dict(zip(params.clients, others, strict=True)),
         }
     )
+
+
+def _check_clients(path: Path, updates: Mapping[str, CapturedFiles], clients: Collection[str]) -> None:
+    """Raises `LeakpipeError` where a misspelt client would be taken for the one that `client` describes."""
+    senders = {files.client for files in updates.values() if files.client is not None}
+    said = ", ".join(sorted(senders)) or "none; name it by the key `client` of each update"
+    for name in clients:
+        if name not in senders:
+            raise LeakpipeError(
+                f"{path}: clients.{name}: no update is of this client; remove it, or correct its name; "
+                f"clients that sent one: {said}"
+            )
 
 
 def _captured_updates(folder: Path) -> dict[str, CapturedFiles]:
@@ -104,33 +125,52 @@ def _captured_updates(folder: Path) -> dict[str, CapturedFiles]:
     }
 
 
-def build_network(params: AuditParams) -> nn.Module:
-    """Builds the audited network."""
-    network = params.network
-    if network.factory is not None:
-        return build_custom(network.factory, network.arguments)
-    assert network.architecture is not None  # the schema demands one of both
-    return build_module(network.architecture, classes=network.classes, image_size=params.images.size)
-
-
-def read_folder(folder: Path, params: AuditParams) -> np.ndarray:
+def read_folder(field: str, folder: str, images: AuditedImages) -> np.ndarray:
     """Reads all images of a folder and its subfolders, by name.
+
+    Args:
+        field: What names the folder in audit.yaml, for errors.
 
     Returns:
         float32 of shape (images, channels, size, size) in [0, 1].
     """
-    place = folder.resolve()
-    found = list_images(place.parent, [place.name])
-    color = params.images.channels == "color"
-    return np.stack([read_image(found.root / name, size=params.images.size, color=color) for name in found.names])
+    place, color = Path(folder).resolve(), images.channels == "color"
+    try:
+        found = list_images(place.parent, [place.name])
+        return np.stack([read_image(found.root / name, size=images.size, color=color) for name in found.names])
+    except LeakpipeError as error:
+        raise LeakpipeError(f"{field}: {error}") from error
+
+
+def read_truth(params: AuditParams, update: str) -> Truth | None:
+    """Reads the images of the client that sent an update, and the candidates; None where they are not given.
+
+    Raises:
+        LeakpipeError: They are not as many as the client has, or cannot be read.
+    """
+    client = client_of(params, update)
+    if client.truth is None:
+        return None
+    images = read_folder("truth", client.truth, params.images)
+    if len(images) != client.images:
+        raise LeakpipeError(
+            f"truth: {client.truth} holds {count(len(images), 'image')}, but client.images is {client.images}; put "
+            "exactly the images there that the client trained on, or correct client.images"
+        )
+    if params.candidates is None:
+        return Truth(images)
+    candidates = read_folder("candidates", params.candidates, params.images)
+    others = [each for each in candidates if not any((each == own).all() for own in images)]
+    return Truth(images, np.stack([*images, *others]))
 
 
 def make_prior(params: AuditParams) -> np.ndarray:
     """Returns the mean of the public images, plain gray where there are none."""
     if params.public is None:
-        channels = 3 if params.images.channels == "color" else 1
-        return np.full((channels, params.images.size, params.images.size), GRAY, dtype=np.float32)
-    mean: np.ndarray = read_folder(Path(params.public), params).mean(axis=0, dtype=np.float64)
+        return np.full(
+            (CHANNELS[params.images.channels], params.images.size, params.images.size), GRAY, dtype=np.float32
+        )
+    mean: np.ndarray = read_folder("public", params.public, params.images).mean(axis=0, dtype=np.float64)
     return mean.astype(np.float32)
 
 
@@ -205,13 +245,3 @@ def _momentum(module: nn.Module) -> float:
             f"training.batch_norm_momentum: the network's layers declare {sorted(map(str, found))}, expected one number"
         )
     return float(found.pop()) if found else 0.1
-
-
-def save_network(path: Path, state: ModelState, params: AuditParams) -> None:
-    """Writes the global model, so that `leakpipe.federation.files.load_model` builds the same network."""
-    network = params.network
-    if network.factory is not None:
-        save_custom_model(path, state, factory=network.factory, arguments=network.arguments, dropout=network.dropout)
-    else:
-        assert network.architecture is not None  # the schema demands one of both
-        save_model(path, state, params=network.architecture, classes=network.classes, image_size=params.images.size)

@@ -152,12 +152,13 @@ def _settle_kind(
         notes.append(f"{shared.path.name}: was taken for {what} by its values.")
     if kind == "full" and share < DIFFERENCE_BELOW:
         raise LeakpipeError(
-            f"{shared.path}: is no full state near {before.path.name}: declare it a difference, or give the global "
-            "model of the same round"
+            f"{shared.path}: is no full state near {before.path.name}: declare it a difference (`change` in "
+            "an audit.yaml), or give the global model of the same round"
         )
     if kind != "full" and share > FULL_ABOVE:
         raise LeakpipeError(
-            f"{shared.path}: is no difference but a full state near {before.path.name}: declare it full"
+            f"{shared.path}: is no difference but a full state near {before.path.name}: declare it full (`after` in an "
+            "audit.yaml)"
         )
     if kind != "full" and size > 0.5:
         notes.append(f"{shared.path.name}: is {size:.0%} as large as the global weights, which is large for an update.")

@@ -29,7 +29,10 @@ def count_steps(held: Aligned, sent: Aligned, kind: Kind, *, declared: int | Non
             "difference is before minus after (a reversed difference)"
         )
     if declared is not None and declared not in moved:
-        raise LeakpipeError(f"{sent.path}: its counters say {said} local steps, but {declared} were declared")
+        raise LeakpipeError(
+            f"{sent.path}: its counters say {said} local steps, but {declared} were declared: correct the number of "
+            "images, the batch size or the epochs"
+        )
     if declared is None and len(moved) > 1:
         raise LeakpipeError(f"{sent.path}: its counters say {said} local steps, expected one number: declare it")
     notes.append(f"{sent.path.name}: its counters say {said} local steps.")

@@ -122,7 +122,7 @@ def audit(
 def _plan(params: "AuditParams", *, cores: int) -> dict[str, Any]:
     """Reads every update, which checks it, and chooses attacks and defences by the first."""
     from leakpipe.attacks.rehearsal import rehearse
-    from leakpipe.audit.inputs import granted, observe_audited, read_update
+    from leakpipe.audit.inputs import granted, observe_audited, read_truth, read_update
     from leakpipe.audit.plan import AS_SENT, choose_attacks, choose_defenses, repeat_attack
     from leakpipe.errors import LeakpipeError
     from leakpipe.models.custom import find_source
@@ -130,6 +130,7 @@ def _plan(params: "AuditParams", *, cores: int) -> dict[str, Any]:
     observations, doubts = [], {}
     for name in params.updates:
         observations.append(observe_audited(read_update(params, name), params))
+        read_truth(params, name)  # only to refuse now what would be refused after hours
         try:
             doubts[name] = rehearse(observations[-1])
         except LeakpipeError as error:

@@ -33,7 +33,7 @@ def read_update(
     import torch
 
     from leakpipe.audit.inputs import read_update as read
-    from leakpipe.audit.inputs import save_network
+    from leakpipe.audit.network import save_network
     from leakpipe.audit.plan import AS_SENT
     from leakpipe.data.priors import save_priors
     from leakpipe.defenses.compose import apply_defenses

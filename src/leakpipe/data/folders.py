@@ -76,7 +76,7 @@ def list_images(root: Path, classes: Sequence[str], *, inside: str = "") -> Imag
             raise LeakpipeError(f"{folder}: the folder of class {name!r} is missing")
         found = sorted(path.relative_to(root).as_posix() for path in _walk(root, folder, passed_over))
         if not found:
-            raise LeakpipeError(f"{folder}: class {name!r} is empty, expected images ({', '.join(SUFFIXES)})")
+            raise LeakpipeError(f"{folder}: holds no image, expected files such as {', '.join(SUFFIXES)}")
         names += found
         labels += [label] * len(found)
     return ImageFolder(root, tuple(classes), tuple(names), tuple(labels), passed_over)

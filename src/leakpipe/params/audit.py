@@ -2,15 +2,14 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from leakpipe.params.defenses import DefenseSteps
 from leakpipe.params.models import ArchitectureParams
 from leakpipe.params.training import TrainingParams
-from leakpipe.params.types import Name, Section, Switchable, distinct
+from leakpipe.params.types import FACTORY_PATTERN, Name, Section, Switchable, distinct
 
 SHARED = ("after", "change", "reversed_change", "captured")  # ways to give what a client sent
-FACTORY_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 
 
 class CapturedFiles(Section):
@@ -124,6 +123,13 @@ class AuditParams(Section):
         default=None,
         description="Defences to apply to each update, which is then attacked again; null: all that apply; []: none.",
     )
+
+    @field_validator("updates", mode="before")
+    @classmethod
+    def _updates_have_names(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or any(isinstance(content.get(name), str) for name in ("before", *SHARED)):
+            raise ValueError("expected the files of each update under a name: {round1: {before: …, after: …}}")
+        return content
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, RootModel, model_validator
 
 from leakpipe.params.privacy import DpSgdParams
-from leakpipe.params.types import Section
+from leakpipe.params.types import ByKind, Section
 
 Percentile = Annotated[float, Field(gt=0, le=100)]
 Targets = Annotated[
@@ -247,6 +247,7 @@ DefenseStep = Annotated[
     | DpSgdParams
     | MixupParams,
     Field(discriminator="kind"),
+    ByKind(),
 ]
 
 

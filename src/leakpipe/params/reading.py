@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.params.types import UNKNOWN_KEY
+from leakpipe.params.types import PATTERNS, UNKNOWN_KEY
 
 Model = TypeVar("Model", bound=BaseModel)
 LONGEST_VALUE = 200  # characters of a wrong value that an error shows
@@ -112,14 +112,29 @@ def _say(problem: ErrorDetails) -> str:
     elif problem["type"] == "missing":
         message = "required, but missing: add it"
     elif problem["type"] != "value_error":
-        message = f"{_show(problem['input'])} is not valid: {message[0].lower()}{message[1:]}"
+        message = f"{_show(problem['input'])} is not valid: {_expectation(problem)}"
     where = ".".join(map(str, keys))
     return f"{where}: {message}" if where else message
 
 
 def _show(value: object) -> str:
-    text = repr(value)
+    text = "null" if value is None else repr(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
+
+
+def _expectation(problem: ErrorDetails) -> str:
+    """Returns what was expected, in the words of YAML where pydantic's are those of Python."""
+    kind, value, message = problem["type"], problem["input"], problem["msg"]
+    if kind in ("tuple_type", "list_type"):
+        import yaml
+
+        example = [] if value is None else [value]
+        return f"expected a list, such as {yaml.safe_dump(example, default_flow_style=True, sort_keys=False).strip()}"
+    if kind == "dict_type":
+        return "expected a mapping, such as {name: value}"
+    if kind == "string_pattern_mismatch" and problem["ctx"]["pattern"] in PATTERNS:
+        return PATTERNS[problem["ctx"]["pattern"]]
+    return f"{message[0].lower()}{message[1:]}"
 
 
 def _without(content: Any, path: tuple[int | str, ...]) -> Any:

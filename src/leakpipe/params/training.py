@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from leakpipe.params.types import Section
+from leakpipe.params.types import ByKind, Section
 
 Decay = Annotated[float, Field(ge=0, le=1e6)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -109,7 +109,7 @@ class LossParams(Section):
 class TrainingParams(Section):
     """Local training. The defaults are plain SGD on the mean cross-entropy in float32."""
 
-    optimizer: Annotated[OptimizerParams, Field(discriminator="kind")] = Field(
+    optimizer: Annotated[OptimizerParams, Field(discriminator="kind"), ByKind()] = Field(
         default=SgdParams(kind="sgd"), description="How gradients become steps."
     )
     optimizer_state: Literal["fresh", "kept"] = Field(

@@ -1,7 +1,9 @@
 """Building blocks of all sections of the parameters: the base class, names, seeds, switchable entries."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from difflib import get_close_matches
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -15,10 +17,17 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import CoreSchema, PydanticCustomError
-from pydantic_core.core_schema import with_info_after_validator_function
+from pydantic_core.core_schema import no_info_before_validator_function, with_info_after_validator_function
 
 NAME_PATTERN = r"^[a-zA-Z0-9][a-zA-Z0-9._-]*$"
+FACTORY_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
+PATTERNS = {  # in words
+    NAME_PATTERN: "expected a name of letters, digits, '.', '_' and '-' that begins with a letter or a digit",
+    FACTORY_PATTERN: "expected package.module:function, such as network:Network for class Network of network.py",
+}
 UNKNOWN_KEY = "unknown_key"  # pydantic's type of that error
+NO_MAPPING = "no_mapping"
+UNKNOWN_KIND = "unknown_kind"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
 # A class may be a folder's name: anything but a path, a hidden file or control characters.
 ClassName = Annotated[str, Field(pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]*$", max_length=200)]
@@ -46,6 +55,27 @@ class Registered:
         if name not in known:
             raise ValueError(f"unknown {self.kind} {name!r}; known: {', '.join(sorted(known))}")
         return name
+
+
+@dataclass(frozen=True)
+class ByKind:
+    """Annotates a union of sections that their `kind` tells apart, so that a mistake is answered with known kinds."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        kinds = [kind for section in get_args(source) for kind in get_args(section.model_fields["kind"].annotation)]
+        return no_info_before_validator_function(lambda content: self._check(content, kinds), handler(source))
+
+    @staticmethod
+    def _check(content: Any, kinds: Sequence[str]) -> Any:
+        if isinstance(content, BaseModel) or (isinstance(content, dict) and content.get("kind") in kinds):
+            return content
+        given = content.get("kind") if isinstance(content, dict) else content
+        meant = next(iter(get_close_matches(str(given).lower(), kinds, n=1)), kinds[0])
+        raise PydanticCustomError(
+            UNKNOWN_KIND,
+            "expected a mapping such as {example}; known kinds: {known}",
+            {"example": f"{{kind: {meant}}}", "known": ", ".join(kinds)},
+        )
 
 
 def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -104,6 +134,15 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_keys(cls, content: Any) -> Any:
+        if not isinstance(content, dict | BaseModel):
+            needed = [name for name, field in cls.model_fields.items() if field.is_required()] or [*cls.model_fields][
+                :1
+            ]
+            context = {
+                "example": f"{{{', '.join(f'{name}: …' for name in needed)}}}",
+                "known": ", ".join(sorted(cls.model_fields)),
+            }
+            raise PydanticCustomError(NO_MAPPING, "expected a mapping such as {example}; known keys: {known}", context)
         for key in content if isinstance(content, dict) else ():
             if key not in cls.model_fields:
                 context = {"key": key, "known": ", ".join(sorted(cls.model_fields))}
