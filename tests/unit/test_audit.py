@@ -17,7 +17,7 @@ from torch import nn
 
 from leakpipe.attacks.explanation import explained_share
 from leakpipe.attacks.observation import Observation
-from leakpipe.audit.assessment import Attempt, Truth, assess, describe, measure_agreement
+from leakpipe.audit.assessment import Attempt, Truth, assess, describe, measure_agreement, tabulate
 from leakpipe.audit.calibration import NEAREST, Calibration, Case, shipped_calibration
 from leakpipe.audit.inputs import load_audit, observe_audited, read_update
 from leakpipe.audit.page import AuditFindings, draw_summary, list_assumptions, render_audit
@@ -27,6 +27,7 @@ from leakpipe.client.batches import make_batches
 from leakpipe.client.local_update import local_update
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.files import load_model, save_custom_model
+from leakpipe.metrics.score import score_images
 from leakpipe.models.custom import build_custom
 from leakpipe.models.state import ModelState
 from leakpipe.params.audit import AuditParams
@@ -120,7 +121,25 @@ class TestAssessment:
 
     def test_what_is_written_has_no_nan(self) -> None:
         said = describe(assess([attempt(TRUE, None)], Calibration([])))
-        assert said["gain"] is said["agreement"] is said["predicted"]["gain"] is None
+        assert said["chosen"]["explained"] is said["agreement"] is said["predicted"]["gain"] is None
+        assert said["nearest_truth"] is None
+
+    def test_every_number_that_is_written_is_of_the_attack_beside_it(self) -> None:
+        tried = [attempt(TRUE, 0.3), attempt(OTHER, 0.6, attack="b")]
+        found = assess(tried, Calibration([]), Truth(TRUE))
+        similar = {
+            each.attack: max(row["ssim"] for row in score_images(each.images, TRUE, each.prior)) for each in tried
+        }
+        for name, attack, explained in (("chosen", "b", 0.6), ("nearest_truth", "a", 0.3)):
+            said = describe(found)[name]
+            assert (said["attack"], said["explained"]) == (attack, explained)
+            assert said["ssim"] == pytest.approx(similar[attack])
+        rows = {row["attack"]: row for row in tabulate([found], tried)}
+        assert [(row["chosen"], row["nearest_truth"]) for row in (rows["a"], rows["b"])] == [
+            (False, True),
+            (True, False),
+        ]
+        assert rows["b"]["ssim"] == pytest.approx(similar["b"])
 
 
 class TestCalibration:
@@ -372,13 +391,14 @@ class TestInputs:
 
 
 def test_the_page_shows_images_only_after_a_click_and_escapes_names(tmp_path: Path) -> None:
-    found = assess([attempt(TRUE, 0.9), attempt(OTHER, 0.5, attack="b")], LEAKING, Truth(TRUE))
+    tried = [attempt(TRUE, 0.4), attempt(OTHER, 0.5, attack="b")]
+    found = assess(tried, LEAKING, Truth(TRUE))
     write(tmp_path, training={"learning_rate": 0.1, "optimizer": {"kind": "sgd", "momentum": 0.9}})
     params = parse_section(AuditParams, yaml.safe_load((tmp_path / "audit.yaml").read_text()), source="audit.yaml")
     findings = AuditFindings(
         "<b>x",
         [found],
-        [attempt(TRUE, 0.9)],
+        tried,
         list_assumptions(params, ["<i>note"], doubts={"u": ["<u>doubt"]}),
         {"a": "why"},
         {"u": TRUE},
@@ -388,5 +408,9 @@ def test_the_page_shows_images_only_after_a_click_and_escapes_names(tmp_path: Pa
     assert "&lt;i&gt;note" in page
     assert page.index("<details>") < page.index("<img") < page.index("</details>")
     assert "momentum 0.9" in page
+    captions = re.findall("<figcaption>(.*?)</figcaption>", page)[:4]
+    assert captions[0].startswith("known before, SSIM 0.")
+    assert re.fullmatch(r"the attacker&#39;s own choice: b, explains 50.%, SSIM (−?0\.\d\d)", captions[1])
+    assert re.fullmatch(r"nearest the truth, the upper bound: a, explains 40.%, SSIM 1\.00", captions[2])
     assert findings.sentence.startswith("2 of its 2 images came back")
     assert draw_summary(findings).caption.startswith("Leaks: 2 of its 2 images came back")

@@ -5,7 +5,7 @@ An attack's failure is a property of the attack: an audit says "leaks" or "canno
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -68,10 +68,12 @@ class Assessment:
         agreement: Mean SSIM between `best` and the attempt of another restart or attack that explains the update next
             best; NaN where there is none.
         predicted: What calibration cases with a like explanation and agreement turned out to be.
-        scores: Rows of `leakpipe.metrics.score.score_images` of the most similar attempt; empty without the truth.
-        strongest: The attempt that these rows are of; `best` without the truth.
-        identified: How many of the client's images are the nearest candidate of their reconstruction; NaN if nobody
-            looked.
+        strongest: The attempt nearest to the true images, which an attacker could not choose: an upper bound of what
+            this one could show; `best` without the truth.
+        scores: Rows of `leakpipe.metrics.score.score_images` of every attempt by its attack; empty without the truth.
+        identified: How many of the client's images are the nearest candidate of their reconstruction, by the attempt
+            of which that is most; NaN if nobody looked.
+        identified_by: The attack of that attempt.
         chance: Share that guessing would recognise; NaN if nobody looked.
     """
 
@@ -83,19 +85,29 @@ class Assessment:
     agreement: float
     predicted: Prediction
     strongest: Attempt
-    scores: Sequence[Mapping[str, Any]] = ()
+    scores: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     identified: float = math.nan
+    identified_by: str = ""
     chance: float = math.nan
+
+    def most_leaked(self, attempt: Attempt) -> Mapping[str, Any]:
+        """Returns the row of the image of an attempt that gained most over the prior; needs the truth."""
+        return max(self.scores[attempt.attack], key=_gain)
 
     @property
     def gain(self) -> float:
-        """Largest gain in SSIM over the prior of any image; NaN without the truth."""
-        return max((row["ssim"] - row["ssim_prior"] for row in self.scores), default=math.nan)
+        """Largest gain in SSIM over the prior of any image of the strongest attempt; NaN without the truth."""
+        return _gain(self.most_leaked(self.strongest)) if self.scores else math.nan
 
     @property
     def leaked(self) -> int:
-        """How many images show more than was known before."""
-        return sum(row["ssim"] - row["ssim_prior"] > LEAK_MARGIN for row in self.scores)
+        """How many images of the strongest attempt show more than was known before."""
+        return sum(_gain(row) > LEAK_MARGIN for row in self.scores[self.strongest.attack]) if self.scores else 0
+
+
+def _gain(row: Mapping[str, Any]) -> float:
+    """Returns what an image gained in SSIM over the prior."""
+    return float(row["ssim"] - row["ssim_prior"])
 
 
 def assess(attempts: Sequence[Attempt], calibration: Calibration, truth: Truth | None = None) -> Assessment:
@@ -127,7 +139,7 @@ def _judge_itself(found: Assessment) -> Assessment:
     predicted, explained = found.predicted, found.best.explained
     if explained is None:
         return replace(found, why="no attack can be measured by how much of the update it explains")
-    said = f"the rebuilt images explain {100 * max(0.0, explained):.0f} % of the update"
+    said = f"the images of {found.best.attack} explain {100 * max(0.0, explained):.0f} % of the update"
     if predicted.low >= LIKELY:
         compared = f"{predicted.leaked} of {predicted.cases} known cases that look like this one leaked"
         return replace(found, word=LEAKS, why=f"{said}, and {compared}")
@@ -141,23 +153,22 @@ def _judge_itself(found: Assessment) -> Assessment:
 
 def _judge_by_truth(found: Assessment, attempts: Sequence[Attempt], truth: Truth) -> Assessment:
     """Judges by the true images, the most similar attempt first."""
-    scored = [(attempt, score_images(attempt.images, truth.images, attempt.prior)) for attempt in attempts]
-    strongest, scores = max(scored, key=lambda each: max(row["ssim"] - row["ssim_prior"] for row in each[1]))
-    identified = chance = math.nan
+    scores = {each.attack: score_images(each.images, truth.images, each.prior) for each in attempts}
+    strongest = max(attempts, key=lambda each: max(map(_gain, scores[each.attack])))
+    found = replace(found, strongest=strongest, scores=scores)
     if truth.candidates is not None:
-        looked_up = [_identify(attempt, rows, truth) for attempt, rows in scored]
-        identified, chance = max(looked_up)
-    found = replace(found, strongest=strongest, scores=scores, identified=identified, chance=chance)
+        looked_up = [(*_identify(each, scores[each.attack], truth), each.attack) for each in attempts]
+        identified, chance, by = max(looked_up)
+        found = replace(found, identified=identified, identified_by=by, chance=chance)
     total = len(truth.images)
     if found.leaked:
-        best = max(scores, key=lambda row: row["ssim"] - row["ssim_prior"])
+        most = found.most_leaked(strongest)
         which = "its one image" if total == 1 else f"{found.leaked} of its {total} images"
-        why = f"{which} came back (SSIM {best['ssim']:.2f}, where {best['ssim_prior']:.2f} was known before)"
-        return replace(found, word=LEAKS, why=why)
-    if identified > 0 and chance_of_as_many(identified, total, chance) <= CHANCE_LEVEL:
-        return replace(
-            found, word=LEAKS, why=f"{identified:g} of {count(total, 'image')} are recognised among the candidates"
-        )
+        how = f"SSIM {most['ssim']:.2f} by {strongest.attack}, where {most['ssim_prior']:.2f} was known before"
+        return replace(found, word=LEAKS, why=f"{which} came back ({how})")
+    if found.identified > 0 and chance_of_as_many(found.identified, total, found.chance) <= CHANCE_LEVEL:
+        said = f"{found.identified:g} of {count(total, 'image')} are recognised among the candidates"
+        return replace(found, word=LEAKS, why=f"{said} by the images of {found.identified_by}")
     judged = _judge_itself(found)
     return replace(judged, word=CANNOT_TELL, why=f"no image is similar, and {judged.why}")
 
@@ -182,36 +193,53 @@ def _explained(attempt: Attempt) -> float:
 
 
 def tabulate(assessments: Sequence[Assessment], attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
-    """Returns a row for each attempt: what it took, what it explains, and what became of it."""
+    """Returns a row for each attempt: what it took, what it explains, how similar it is, and what became of it."""
     by_cell = {(each.update, each.defense): each for each in assessments}
     rows = []
     for attempt in attempts:
         found = by_cell[attempt.update, attempt.defense]
         fields = {key: value for key, value in vars(attempt).items() if key not in ("images", "prior", "notes")}
-        rows.append({**fields, "chosen": attempt is found.best, "word": found.word})
+        chosen = {"chosen": attempt is found.best, "nearest_truth": bool(found.scores) and attempt is found.strongest}
+        rows.append({**fields, **_similarity(found, attempt), **chosen, "word": found.word})
     return rows
 
 
+def _similarity(found: Assessment, attempt: Attempt) -> dict[str, float]:
+    """Returns SSIM and gain over the prior of the most leaked image of an attempt; NaN without the truth."""
+    if not found.scores:
+        return {"ssim": math.nan, "gain": math.nan}
+    most = found.most_leaked(attempt)
+    return {"ssim": float(most["ssim"]), "gain": _gain(most)}
+
+
 def describe(found: Assessment) -> dict[str, Any]:
-    """Returns what is written of an assessment, JSON-serialisable; numbers that do not exist are None."""
+    """Returns what is written of an assessment, JSON-serialisable; numbers that do not exist are None.
+
+    `chosen` is the attempt that explains most, `nearest_truth` the one most similar to the true images, each with its
+    own numbers.
+    """
     said = {
         "update": found.update,
         "defense": found.defense,
         "word": found.word,
         "why": found.why,
-        "attack": found.best.attack,
-        "explained": found.best.explained,
+        "chosen": {**_of_attempt(found.best), **_similarity(found, found.best)},
+        "nearest_truth": {**_of_attempt(found.strongest), **_similarity(found, found.strongest)}
+        if found.scores
+        else None,
         "agreement": found.agreement,
         "predicted": asdict(found.predicted),
-        "strongest": found.strongest.attack,
-        "ssim": max((row["ssim"] for row in found.scores), default=math.nan),
-        "gain": found.gain,
         "leaked": found.leaked if found.scores else None,
         "images": len(found.best.images),
         "identified": found.identified,
+        "identified_by": found.identified_by or None,
         "chance": found.chance,
     }
     return {key: _without_nan(value) for key, value in said.items()}
+
+
+def _of_attempt(attempt: Attempt) -> dict[str, Any]:
+    return {"attack": attempt.attack, "explained": attempt.explained}
 
 
 def _without_nan(value: Any) -> Any:

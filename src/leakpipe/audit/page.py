@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -64,6 +65,13 @@ class AuditFindings:
         several = f"{len(leaking)} of {total} updates leak; of the worst, {worst.update}," if leaking else worst.update
         return f"{several} {worst.why}."
 
+    @property
+    def scored(self) -> list[tuple[Attempt, Mapping[str, Any]]]:
+        """Every attempt with the scores of its most leaked image, empty without the truth."""
+        found = {(each.update, each.defense): each for each in self.assessments}
+        cells = [(each, found[each.update, each.defense]) for each in self.attempts]
+        return [(each, cell.most_leaked(each) if cell.scores else {}) for each, cell in cells]
+
 
 def _known(each: Assessment) -> float:
     return -1.0 if each.best.explained is None else each.best.explained
@@ -78,7 +86,13 @@ def render_audit(findings: AuditFindings) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": format_number, "share": format_share, "duration": format_duration}
+    environment.filters |= {
+        "number": format_number,
+        "share": format_share,
+        "duration": format_duration,
+        "choices": _choices,
+        "explained": _say_explained,
+    }
     pictures = {
         each.update: [
             _picture(each, position, findings.truths.get(each.update))
@@ -91,19 +105,36 @@ def render_audit(findings: AuditFindings) -> str:
     )
 
 
+def _choices(found: Assessment) -> list[tuple[Attempt, str]]:
+    """Returns the attempts that the page shows of an update, and what each is: one of both if they are the same."""
+    if not found.scores:
+        return [(found.best, "the attacker's own choice")]
+    if found.best is found.strongest:
+        return [(found.best, "the attacker's own choice, also nearest the truth")]
+    return [(found.best, "the attacker's own choice"), (found.strongest, "nearest the truth, the upper bound")]
+
+
+def _say_explained(attempt: Attempt) -> str:
+    return format_share(math.nan if attempt.explained is None else attempt.explained)
+
+
 def _picture(found: Assessment, position: int, truths: np.ndarray | None) -> dict[str, str]:
-    """Returns one image of an update, before the attack, rebuilt and (where known) true, as data URIs by caption."""
-    if truths is None or not found.scores:
-        return {
-            "known before": encode_image(found.best.prior[position]),
-            f"rebuilt by {found.best.attack}": encode_image(found.best.images[position]),
-        }
-    row = found.scores[position]
-    return {
-        "known before": encode_image(found.strongest.prior[position]),
-        f"rebuilt by {found.strongest.attack}": encode_image(found.strongest.images[row["reconstruction"]]),
-        "the client's own": encode_image(truths[position]),
-    }
+    """Returns an image of an update, before the attack, rebuilt and (where known) true, as data URIs by caption.
+
+    Every rebuilt one has its own attack's name and numbers in its caption.
+    """
+    chosen = [(attempt, role, found.scores.get(attempt.attack)) for attempt, role in _choices(found)]
+    before = chosen[0][2][position]["ssim_prior"] if chosen[0][2] else None
+    pictures = {f"known before{_say_similarity(before)}": encode_image(found.best.prior[position])}
+    for attempt, role, rows in chosen:
+        at, similarity = (rows[position]["reconstruction"], rows[position]["ssim"]) if rows else (position, None)
+        caption = f"{role}: {attempt.attack}, explains {_say_explained(attempt)}{_say_similarity(similarity)}"
+        pictures[caption] = encode_image(attempt.images[at])
+    return pictures if truths is None else {**pictures, "the client's own": encode_image(truths[position])}
+
+
+def _say_similarity(similarity: float | None) -> str:
+    return "" if similarity is None else f", SSIM {format_number(similarity)}"
 
 
 def encode_image(image: np.ndarray) -> str:
