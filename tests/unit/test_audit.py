@@ -17,11 +17,12 @@ from torch import nn
 
 from leakpipe.attacks.explanation import explained_share
 from leakpipe.attacks.observation import Observation
-from leakpipe.audit.assessment import Attempt, Truth, assess, describe, measure_agreement, tabulate
+from leakpipe.audit.assessment import Attempt, Truth, assess, describe, measure_agreement, tabulate, take_nearest
 from leakpipe.audit.calibration import NEAREST, Calibration, Case, shipped_calibration
-from leakpipe.audit.inputs import load_audit, observe_audited, read_update
+from leakpipe.audit.inputs import load_audit, observe_audited, read_folder, read_update
 from leakpipe.audit.page import AuditFindings, draw_summary, list_assumptions, render_audit
-from leakpipe.audit.plan import AS_SENT, MATCHING, applicable_attacks, choose_attacks, choose_defenses, repeat_attack
+from leakpipe.audit.plan import AS_SENT, MATCHING, applicable_attacks, choose_attacks, repeat_attack
+from leakpipe.audit.what_if import choose_defenses, defend, observe_defended
 from leakpipe.cli.main import main
 from leakpipe.client.batches import make_batches
 from leakpipe.client.local_update import local_update
@@ -31,6 +32,7 @@ from leakpipe.metrics.score import score_images
 from leakpipe.models.custom import build_custom
 from leakpipe.models.state import ModelState
 from leakpipe.params.audit import AuditParams
+from leakpipe.params.defenses import DefenseSteps
 from leakpipe.params.reading import parse_section
 from tests.unit.attacking import observe, observe_small, random_images, small_model
 
@@ -38,6 +40,9 @@ LEAKING = Calibration([Case(0.9, 0.9, 0.5)] * 100)
 RNG = np.random.default_rng(0)
 TRUE, OTHER, NOISE = (RNG.random((2, 1, 16, 16)).astype(np.float32) for _ in range(3))
 PRIOR = 0.7 * NOISE + 0.3 * TRUE  # a little like the truth, as priors are
+
+
+AGGREGATE_OF_4 = [{"kind": "secure-aggregation", "clients": 4}]
 
 
 def attempt(images: np.ndarray, explained: float | None, **changes: Any) -> Attempt:
@@ -119,6 +124,10 @@ class TestAssessment:
         assert measure_agreement([attempt(TRUE, 1), attempt(TRUE[::-1], 1)]) == pytest.approx(1)
         assert math.isnan(measure_agreement([attempt(TRUE, 1)]))
 
+    def test_of_an_aggregate_the_image_of_any_client_may_be_the_audited_ones(self) -> None:
+        found = take_nearest(OTHER, np.concatenate([NOISE, TRUE[::-1]]), TRUE)
+        assert np.array_equal(found, TRUE)
+
     def test_what_is_written_has_no_nan(self) -> None:
         said = describe(assess([attempt(TRUE, None)], Calibration([])))
         assert said["chosen"]["explained"] is said["agreement"] is said["predicted"]["gain"] is None
@@ -190,8 +199,10 @@ class TestPlan:
         defenses = choose_defenses(seen, None)
         planned = choose_attacks(seen, seconds=10, defended=len(defenses))
         weights = {
-            name: repeat_attack(planned, steps, seconds=10, defended=4).settings.total_variation_weight
-            for name, steps in defenses.items()
+            name: repeat_attack(
+                planned, replace(seen, defense=defenses[name]), seconds=10, defended=4
+            ).settings.total_variation_weight
+            for name in ("noise-5", "no-statistics")
         }
         assert weights["noise-5"] < weights["no-statistics"]
 
@@ -199,6 +210,9 @@ class TestPlan:
         assert list(choose_defenses(observe_small(), ())) == []
         with pytest.raises(LeakpipeError, match=r"what_if: unknown defence 'magic'; known: noise-5"):
             choose_defenses(observe_small(), ("magic",))
+        assert list(choose_defenses(observe_small(), ("aggregate-of-7",))) == ["aggregate-of-7"]
+        with pytest.raises(LeakpipeError, match="unknown defence 'aggregate-of-1'"):
+            choose_defenses(observe_small(), ("aggregate-of-1",))
 
 
 class TestCustomNetworks:
@@ -280,6 +294,40 @@ class TestInputs:
         assert observation.client.prior is not None
         assert torch.equal(observation.client.prior, torch.full((1, 1, 16, 16), 0.5))
         assert observation.settings.learning_rate == 0.05
+
+    @pytest.mark.parametrize("public", [None, "own"])
+    def test_an_aggregate_holds_the_update_and_those_of_simulated_clients(
+        self, captured: Path, public: str | None
+    ) -> None:
+        write(captured.parent, public=public)
+        params = load_audit(captured)
+        alone, steps = read_update(params, "one"), DefenseSteps.model_validate(AGGREGATE_OF_4)
+        made, again = (defend(alone, params, "aggregate-of-4", steps).stored for _ in range(2))
+        others = [4 * made.update.weights[name] - value for name, value in alone.stored.update.weights.items()]
+        assert len(made.cohort) == 3
+        assert all(bool(change.any()) for change in others)
+        assert all(torch.equal(value, again.update.weights[name]) for name, value in made.update.weights.items())
+        seen = observe_defended(replace(alone, stored=made), params, steps)
+        assert (len(seen.clients), seen.candidates, seen.candidate_labels) == (4, 4, None)
+        assert explained_share(seen, torch.full((1, 1, 16, 16), 0.5), torch.tensor([0])) is None
+
+    def test_simulated_clients_train_on_public_images(self, captured: Path) -> None:
+        write(captured.parent, public="none")
+        params, steps = load_audit(captured), DefenseSteps.model_validate(AGGREGATE_OF_4)
+        Image.fromarray((255 * random_images(1, size=16, dtype=torch.float32)[0, 0].numpy()).astype(np.uint8)).save(
+            captured.parent / "none" / "only.png"
+        )
+        alone = read_update(params, "one")
+        image = torch.from_numpy(read_folder("public", str(captured.parent / "none"), params.images))
+        sums = [
+            local_update(alone.before, make_batches(image, torch.tensor([label]), [[0]]), alone.stored.settings).weights
+            for label in range(3)
+        ]
+        made = defend(alone, params, "x", steps).stored
+        labels = [member.labels[0] for member in made.cohort]
+        for name, mean in made.update.weights.items():
+            expected = (alone.stored.update.weights[name] + sum(sums[label][name] for label in labels)) / 4
+            assert torch.allclose(mean, expected, atol=1e-7)
 
     @pytest.mark.parametrize(
         ("changes", "said"),

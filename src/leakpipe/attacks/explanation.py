@@ -26,8 +26,10 @@ def explained_share(observation: Observation, images: Tensor, labels: Tensor) ->
 
     Returns:
         At most 1. Below 0 where the images explain the update worse than the start does. None where the update has
-        nothing to explain.
+        nothing to explain, or is the mean of several clients' updates, which one client's images do not explain.
     """
+    if observation.cohort:
+        return None
     statistics = bool(observation.update.statistics)
     settings = AttackSettings(
         engine="autograd",

@@ -21,6 +21,7 @@ def save_reconstruction(
     prior: np.ndarray,
     cell: Mapping[str, Any],
     iterations: int,
+    companions: np.ndarray | None = None,
 ) -> None:
     """Write reconstructed images and the prior images they are judged against.
 
@@ -30,9 +31,13 @@ def save_reconstruction(
         prior: Same shape as `images`: prior image of each.
         cell: experiment, defense, seed, round, client, attack.
         iterations: Optimiser steps taken.
+        companions: Images that were searched for the other clients of an aggregate; None where it is none.
     """
     metadata = {"cell": dict(cell), "iterations": iterations}
-    write_arrays(path, RECONSTRUCTION, {"images": images, "labels": labels, "prior": prior}, metadata)
+    arrays = {"images": images, "labels": labels, "prior": prior}
+    if companions is not None:
+        arrays["companions"] = companions
+    write_arrays(path, RECONSTRUCTION, arrays, metadata)
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class StoredReconstruction:
     prior: np.ndarray
     cell: Mapping[str, Any]
     iterations: int
+    companions: np.ndarray | None = None
 
 
 def load_reconstruction(path: Path) -> StoredReconstruction:
@@ -51,13 +57,14 @@ def load_reconstruction(path: Path) -> StoredReconstruction:
     arrays, metadata = read_arrays(path, RECONSTRUCTION)
     images, prior = require_array(path, arrays, "images", 4), require_array(path, arrays, "prior", 4)
     labels = require_array(path, arrays, "labels", 1)
+    companions = require_array(path, arrays, "companions", 4) if "companions" in arrays else None
     if images.shape != prior.shape or len(images) != len(labels):
         raise LeakpipeError(
             f"{path}: images {images.shape}, prior {prior.shape} and labels {labels.shape} do not belong together"
         )
     try:
         return StoredReconstruction(
-            images, labels, prior, require_object(metadata["cell"]), require_whole(metadata["iterations"])
+            images, labels, prior, require_object(metadata["cell"]), require_whole(metadata["iterations"]), companions
         )
     except (KeyError, TypeError, ValueError) as error:
         raise LeakpipeError(f"{sidecar_path(path)}: metadata does not describe a reconstruction: {error!r}") from error

@@ -41,6 +41,8 @@ class Reconstruction:
         notes: What a reader must know (a term that could not be used, an engine that stood in), in sentences.
         layers: Of a recursive inversion, how each layer's map came out, from the last layer on
             (`leakpipe.attacks.recursive.descent.LayerReport`).
+        companions: Of an aggregate, the images that were searched for its other clients, shape (images, channels,
+            height, width). Which of an aggregate's clients an image belongs to, nothing says where they are alike.
     """
 
     images: Tensor
@@ -52,6 +54,7 @@ class Reconstruction:
     curves: Mapping[str, list[float]]
     notes: Sequence[str]
     layers: Sequence[Mapping[str, Any]] = ()
+    companions: Tensor | None = None
 
 
 def invert(
@@ -99,6 +102,7 @@ def invert(
         stopped=state.stopped,
         curves=state.curves,
         notes=[*notes, *how, *search.objective.notes, *nothing, *state.notes],
+        companions=search.companions(state),
     )
 
 

@@ -174,6 +174,14 @@ class Search:
         shares = state.best[winner, size:].view(-1, self.classes)[own]
         return images, shares.argmax(dim=1), float(state.best_objective[winner])
 
+    def companions(self, state: SearchState) -> Tensor | None:
+        """The images of the other clients in an aggregate, in the best restart; None where there are none."""
+        if not self.observation.cohort:
+            return None
+        winner = int(state.best_objective.argmin())
+        found = state.best[winner, : math.prod(self.shape)].view(self.shape)
+        return found[self.observation.client.images :]
+
     def explained(self, state: SearchState) -> float | None:
         """The share of its start's distance to the observation that the best restart removed, in [0, 1].
 

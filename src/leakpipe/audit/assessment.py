@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from leakpipe.audit.calibration import Calibration, Prediction
 from leakpipe.metrics.identifiability import identify
@@ -75,6 +76,7 @@ class Assessment:
             of which that is most; NaN if nobody looked.
         identified_by: The attack of that attempt.
         chance: Share that guessing would recognise; NaN if nobody looked.
+        likeness: Mean SSIM of the images of `best` to those rebuilt from the update as it was sent; NaN for that one.
     """
 
     update: str
@@ -89,6 +91,7 @@ class Assessment:
     identified: float = math.nan
     identified_by: str = ""
     chance: float = math.nan
+    likeness: float = math.nan
 
     def most_leaked(self, attempt: Attempt) -> Mapping[str, Any]:
         """Returns the row of the image of an attempt that gained most over the prior; needs the truth."""
@@ -173,6 +176,23 @@ def _judge_by_truth(found: Assessment, attempts: Sequence[Attempt], truth: Truth
     return replace(judged, word=CANNOT_TELL, why=f"no image is similar, and {judged.why}")
 
 
+def take_nearest(images: np.ndarray, companions: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Returns, for each image of a reference, the most similar of all that an aggregate was rebuilt as.
+
+    Nothing tells the attacker which client an image is of: the audited one's may have come out as another's.
+
+    Args:
+        images: Those of the audited client, shape (images, channels, height, width).
+        companions: Those of the others.
+        reference: The true images, or what was rebuilt from the update by itself; same shape as `images`.
+    """
+    every = np.concatenate([images, companions])
+    similarity = np.array([[ssim(one, own, data_range=1.0) for one in every] for own in reference])
+    _, chosen = linear_sum_assignment(similarity, maximize=True)
+    nearest: np.ndarray = every[chosen]
+    return nearest
+
+
 def _identify(attempt: Attempt, rows: Sequence[Mapping[str, Any]], truth: Truth) -> tuple[float, float]:
     """Returns how many images are recognised by their pixels, and the share that guessing recognises."""
     assert truth.candidates is not None
@@ -234,6 +254,7 @@ def describe(found: Assessment) -> dict[str, Any]:
         "identified": found.identified,
         "identified_by": found.identified_by or None,
         "chance": found.chance,
+        "likeness": found.likeness,
     }
     return {key: _without_nan(value) for key, value in said.items()}
 

@@ -1,6 +1,7 @@
 """From an audit's files to its findings."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import torch
 
 from leakpipe.attacks.explanation import explained_share
 from leakpipe.attacks.files import load_reconstruction
-from leakpipe.audit.assessment import Attempt, assess
+from leakpipe.audit.assessment import Attempt, assess, measure_agreement, take_nearest
 from leakpipe.audit.calibration import shipped_calibration
 from leakpipe.audit.inputs import AuditedUpdate, observe_audited, read_truth
 from leakpipe.audit.page import AuditFindings, list_assumptions
 from leakpipe.data.priors import load_priors
+from leakpipe.defenses.steps import count_aggregated
 from leakpipe.federation.files import load_model, load_update
 from leakpipe.files.storage import read_json
 from leakpipe.params.audit import AuditParams
@@ -44,21 +46,33 @@ def collect_findings(
         truth = read_truth(params, update)
         if truth is not None:
             truths[update] = truth.images
+        reference = None if truth is None else truth.images
+        sent: Attempt | None = None  # the best on the update as it was sent, which comes first
         for defense, attacks in plan["cells"].items():
             cell = {"update": update, "defense": defense}
             steps = DefenseSteps.model_validate([*plan["audit"]["defense"], *plan["what_if"].get(defense, [])])
             audited = _load(Path(updates.format(captured=update)), defense, params)
-            found = list(_attempts(audited, cell, attacks, params, steps, reconstruction, attack_record))
+            reference = truth or sent
+            like = None if reference is None else reference.images
+            found = list(_attempts(audited, cell, attacks, params, steps, like, reconstruction, attack_record))
             attempts += found
-            assessments.append(assess(found, shipped_calibration(), truth))
+            judged = assess(found, shipped_calibration(), truth)
+            if sent is not None:
+                judged = replace(judged, likeness=measure_agreement([sent, judged.best]))
+            sent = sent or judged.best
+            assessments.append(judged)
     return AuditFindings(
         name=params.audit,
         assessments=assessments,
         attempts=attempts,
-        assumptions=list_assumptions(params, notes, doubts=plan["doubts"]),
+        assumptions=list_assumptions(params, notes, doubts=plan["doubts"], aggregated=_aggregates(plan)),
         attacks={name: attack["why"] for name, attack in plan["attacks"].items()},
         truths=truths,
     )
+
+
+def _aggregates(plan: Mapping[str, Any]) -> bool:
+    return any(count_aggregated(DefenseSteps.model_validate(steps)) > 1 for steps in plan["what_if"].values())
 
 
 def _load(folder: Path, defense: str, params: AuditParams) -> AuditedUpdate:
@@ -73,6 +87,7 @@ def _attempts(
     attacks: Mapping[str, Any],
     params: AuditParams,
     steps: DefenseSteps,
+    reference: np.ndarray | None,
     reconstruction: str,
     attack_record: str,
 ) -> Iterator[Attempt]:
@@ -81,13 +96,15 @@ def _attempts(
         place = {"captured": cell["update"], "defense": cell["defense"], "attack": attack}
         found = load_reconstruction(Path(reconstruction.format(**place)))
         (summary,) = read_json(Path(attack_record.format(**place)))["details"]["attacks"]
-        images, labels = torch.from_numpy(found.images), torch.from_numpy(found.labels)
+        rebuilt, labels = found.images, torch.from_numpy(found.labels)
+        if reference is not None and found.companions is not None:
+            rebuilt = take_nearest(rebuilt, found.companions, reference)
         yield Attempt(
             **cell,
             attack=attack,
-            images=found.images,
+            images=rebuilt,
             prior=found.prior,
-            explained=explained_share(observation, images, labels),
+            explained=explained_share(observation, torch.from_numpy(rebuilt), labels),
             seconds=summary["seconds"],
             iterations=found.iterations,
             notes=summary["notes"],

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from leakpipe.audit.assessment import Assessment, Attempt
 from leakpipe.audit.inputs import client_of
 from leakpipe.audit.plan import AS_SENT
+from leakpipe.audit.what_if import describe_companions, is_estimate
 from leakpipe.figures.style import COLORS, INK, MUTED, Drawing, in_style
 from leakpipe.params.audit import AuditParams
 from leakpipe.params.training import TrainingParams
@@ -92,6 +93,7 @@ def render_audit(findings: AuditFindings) -> str:
         "duration": format_duration,
         "choices": _choices,
         "explained": _say_explained,
+        "is_estimate": is_estimate,
     }
     pictures = {
         each.update: [
@@ -193,9 +195,13 @@ def save_summary(drawing: Drawing, *, png: Path, pdf: Path) -> None:
 
 
 def list_assumptions(
-    params: AuditParams, notes: Sequence[str], *, doubts: Mapping[str, Sequence[str]]
+    params: AuditParams, notes: Sequence[str], *, doubts: Mapping[str, Sequence[str]], aggregated: bool = False
 ) -> list[tuple[str, str]]:
-    """Returns what the audit grants and believes, how each is known, and what the rehearsal found of each update."""
+    """Returns what the audit grants and believes, how each is known, and what the rehearsal found of each update.
+
+    Args:
+        aggregated: Whether the update was also attacked as part of an aggregate.
+    """
     sent = {name: client_of(params, name) for name in params.updates}
     images = [f"{client.images} in {name}" for name, client in sent.items()]
     blind = [name for name, client in sent.items() if client.labels is None]
@@ -206,6 +212,7 @@ def list_assumptions(
         ("Labels", unknown),
         ("Prior", "plain gray" if params.public is None else f"the mean of the images in {params.public}"),
         ("Defence", f"{params.defense.model_dump(mode='json')}, known" if params.defense.root else "none, declared"),
+        *([("Secure aggregation", describe_companions(params))] if aggregated else []),
         *(("Found in the files", note) for note in notes),
         *((f"Rehearsal of {name}", doubt) for name, found in doubts.items() for doubt in found),
     ]

@@ -1,9 +1,8 @@
 """The attacks that an audit runs: chosen by network, batch and time, and recorded before the first of them starts."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -22,14 +21,6 @@ UNDER_NOISE = 1.2  # weight of total variation, times a distance that noise keep
 NOISE = ("gaussian", "laplace", "dp-gaussian")
 FEWEST_ITERATIONS = 20
 TIMED_ITERATIONS = 3
-
-# Defences that an audit applies to the very update, with the paper's noise at two strengths.
-WHAT_IF: Mapping[str, list[dict[str, Any]]] = {
-    "noise-5": [{"kind": "gaussian", "sigma0": 5}],
-    "noise-20": [{"kind": "gaussian", "sigma0": 20}],
-    "no-statistics": [{"kind": "freeze-bn-statistics"}],
-    "percentile-10": [{"kind": "partial-sharing", "percentile": 10, "clip": 0.01}],
-}
 
 
 @dataclass(frozen=True)
@@ -68,12 +59,16 @@ def choose_attacks(observation: Observation, *, seconds: float, defended: int) -
 
 
 def repeat_attack(
-    planned: list[PlannedAttack], defense: DefenseSteps, *, seconds: float, defended: int
+    planned: list[PlannedAttack], observation: Observation, *, seconds: float, defended: int
 ) -> PlannedAttack:
-    """Returns the attack under one of `defended` defences that an update is attacked under as well."""
+    """Returns the attack on an update under one of `defended` defences that it is attacked under as well."""
     strongest = next(attack for attack in planned if attack.name == MATCHING)
     each = strongest.seconds / strongest.settings.iterations
-    settings = _fit_to_noise(strongest.settings, defense)
+    settings = _fit_to_noise(strongest.settings, observation.defense)
+    if observation.cohort:  # of the clients' labels only granted ones are known: none can be recovered from a mean
+        labels = "joint" if observation.candidate_labels is None else "granted"
+        settings = settings.model_copy(update={"labels": labels})
+        each = _seconds_per_iteration(observation, settings)
     settings = settings.model_copy(update={"iterations": PRESETS["bn-cosine"].settings.iterations})
     return _fit(MATCHING, settings, each, seconds * WHAT_IF_SHARE / defended, strongest.why)
 
@@ -89,19 +84,6 @@ def _fit(name: str, settings: AttackSettings, each: float, seconds: float, why: 
     """Returns the attack with as many iterations as fit into `seconds`, at `each` seconds an iteration."""
     iterations = max(FEWEST_ITERATIONS, min(settings.iterations, int(seconds / each)))
     return PlannedAttack(name, settings.model_copy(update={"iterations": iterations}), each * iterations, why)
-
-
-def choose_defenses(observation: Observation, names: tuple[str, ...] | None) -> dict[str, DefenseSteps]:
-    """Returns the defences that an update is attacked under as well; None chooses all that change it."""
-    unknown = [name for name in names or () if name not in WHAT_IF]
-    if unknown:
-        raise LeakpipeError(f"what_if: unknown defence {unknown[0]!r}; known: {', '.join(WHAT_IF)}")
-    found = {}
-    for name, steps in WHAT_IF.items():
-        withholds = any(step["kind"] == "freeze-bn-statistics" for step in steps)
-        if (names is None or name in names) and (observation.update.statistics or not withholds):
-            found[name] = DefenseSteps.model_validate(steps)
-    return found
 
 
 def applicable_attacks(observation: Observation) -> Iterator[tuple[str, AttackSettings, float, str]]:

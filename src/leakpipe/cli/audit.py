@@ -123,24 +123,26 @@ def _plan(params: "AuditParams", *, cores: int) -> dict[str, Any]:
     """Reads every update, which checks it, and chooses attacks and defences by the first."""
     from leakpipe.attacks.rehearsal import rehearse
     from leakpipe.audit.inputs import granted, observe_audited, read_truth, read_update
-    from leakpipe.audit.plan import AS_SENT, choose_attacks, choose_defenses, repeat_attack
+    from leakpipe.audit.plan import AS_SENT, choose_attacks, repeat_attack
+    from leakpipe.audit.what_if import choose_defenses, defend, observe_defended
     from leakpipe.errors import LeakpipeError
     from leakpipe.models.custom import find_source
 
-    observations, doubts = [], {}
+    found, doubts = [], {}
     for name in params.updates:
-        observations.append(observe_audited(read_update(params, name), params))
+        found.append(read_update(params, name))
         read_truth(params, name)  # only to refuse now what would be refused after hours
         try:
-            doubts[name] = rehearse(observations[-1])
+            doubts[name] = rehearse(observe_audited(found[-1], params))
         except LeakpipeError as error:
             raise LeakpipeError(f"updates.{name}: {error}") from error
-    seconds = 60 * params.minutes * cores
-    defenses = choose_defenses(observations[0], params.what_if)
-    attacks = choose_attacks(observations[0], seconds=seconds, defended=len(defenses))
+    first, seconds = observe_audited(found[0], params), 60 * params.minutes * cores
+    defenses = choose_defenses(first, params.what_if)
+    attacks = choose_attacks(first, seconds=seconds, defended=len(defenses))
     cells = {AS_SENT: {attack.name: _written(attack) for attack in attacks}}
     for name, steps in defenses.items():
-        repeated = repeat_attack(attacks, steps, seconds=seconds, defended=len(defenses))
+        seen = observe_defended(defend(found[0], params, name, steps), params, steps)
+        repeated = repeat_attack(attacks, seen, seconds=seconds, defended=len(defenses))
         cells[name] = {repeated.name: _written(repeated)}
     source = params.network.factory and find_source(params.network.factory)
     return {

@@ -188,6 +188,7 @@ class _Attack:
             prior=grant(stored.labels).numpy(),
             cell=cell,
             iterations=result.iterations,
+            companions=None if result.companions is None else result.companions.numpy(),
         )
         if checkpoint is not None:
             checkpoint.remove()

@@ -28,20 +28,15 @@ def read_update(
     labels: dict[str, str],
 ) -> None:
     """Read a captured update, check it against the network, and apply the defences that it is attacked under."""
-    from dataclasses import replace
-
-    import torch
-
     from leakpipe.audit.inputs import read_update as read
     from leakpipe.audit.network import save_network
     from leakpipe.audit.plan import AS_SENT
+    from leakpipe.audit.what_if import defend
     from leakpipe.data.priors import save_priors
-    from leakpipe.defenses.compose import apply_defenses
     from leakpipe.federation.files import save_update
     from leakpipe.params.audit import AuditParams
     from leakpipe.params.defenses import DefenseSteps
     from leakpipe.params.reading import parse_section
-    from leakpipe.randomness import derive_seed
     from leakpipe.records.run_record import record_run
 
     params = parse_section(AuditParams, audit, source="--audit")
@@ -50,10 +45,6 @@ def read_update(
         save_network(out_dir / "global.safetensors", found.before, params)
         save_priors(out_dir / "prior.safetensors", {"all": found.prior}, seed=0)
         for name, steps in {AS_SENT: [], **what_if}.items():
-            generator = torch.Generator().manual_seed(derive_seed("what-if", params.audit, update, name))
-            defended = apply_defenses(
-                found.stored.update, DefenseSteps.model_validate(steps), generator=generator
-            ).update
-            stored = replace(found.stored, update=defended, cell={**found.stored.cell, "defense": name})
-            save_update(out_dir / name / "update.safetensors", stored)
+            defended = defend(found, params, name, DefenseSteps.model_validate(steps))
+            save_update(out_dir / name / "update.safetensors", defended.stored)
         run.details["notes"] = found.notes
