@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from leakpipe.params.audit import AuditParams
 
 START_SECONDS = 4.0  # of a job, before its attack
-WORKFLOW = Path(__file__).parents[3] / "workflow" / "audit.smk"
+WORKFLOW = Path(__file__).parents[1] / "workflow" / "audit.smk"
 NAME_OF_EXAMPLE = "audit.yaml"
 EXAMPLE = """\
 # leakpipe audit {path}: what does this update give away? Paths are relative to this file.

@@ -29,6 +29,11 @@ def stage(name: str, cores: str | None) -> None:
     from leakpipe.params.reading import read_yaml
     from leakpipe.records.stages import export, prune, read_stages, restore
 
+    if not PIPELINE.is_file():
+        raise LeakpipeError(
+            f"{PIPELINE}: not in {Path.cwd()}; `leakpipe stage` brings up to date what the dvc.yaml of a checkout of "
+            "leakpipe lists: call it there"
+        )
     stages = read_stages(PIPELINE, upto=name, experiment=str(read_yaml(PARAMS).get("experiment")))
     targets = [stage.name for stage in stages]
     refuse_if_locked()
