@@ -93,7 +93,7 @@ start_cluster() {
 # A copy without results, in which MLflow is a file of its own.
 copy_project() {
     mkdir "$1"
-    (cd "$PROJECT" && cp -r Snakefile params.yaml profiles workflow src experiments pyproject.toml "$1"
+    (cd "$PROJECT" && cp -r params.yaml profiles workflow src experiments pyproject.toml "$1"
         mkdir "$1/tests" && cp -r tests/drills "$1/tests")
 }
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import PROJECT
 
-PARTS = ("Snakefile", "params.yaml", "profiles", "workflow", "src", "experiments", "pyproject.toml", "CITATION.cff")
+PARTS = ("params.yaml", "profiles", "workflow", "src", "experiments", "pyproject.toml", "CITATION.cff")
 QUICK = ("--configfile", "params.yaml", "experiments/quick.yaml")
 
 

@@ -175,7 +175,7 @@ def test_every_file_that_rules_make_is_an_out_of_one_stage(monkeypatch: pytest.M
     assert {plot.replace("${experiment}", "default") for plot in content["plots"]} <= made
     for stage in content["stages"].values():
         assert stage["params"] == [{"params.yaml": None}]
-        assert {"Snakefile", "workflow/rules", "src/leakpipe"} <= set(stage["deps"])
+        assert {"workflow/Snakefile", "workflow/rules", "src/leakpipe"} <= set(stage["deps"])
 
 
 def test_a_dry_run_lists_the_stages_in_a_fresh_clone(tmp_path: Path) -> None:

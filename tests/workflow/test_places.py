@@ -38,7 +38,8 @@ def test_several_people_share_a_snakefile_that_they_cannot_write(tmp_path: Path)
             Path(folder, name).chmod(0o444)
         Path(folder).chmod(0o555)
     before = sorted(path for path in shared.rglob("*") if "__pycache__" not in path.parts)
-    call = [sys.executable, "-m", "snakemake", "--snakefile", str(shared / "Snakefile"), "--configfile", str(TINY)]
+    snakefile = shared / "workflow" / "Snakefile"
+    call = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--configfile", str(TINY)]
     variables = environment(shared) | {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
     done = subprocess.run([*call, "--cores", "1"], cwd=own, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

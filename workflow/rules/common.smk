@@ -13,9 +13,8 @@ from leakpipe.attacks.presets import resolve_settings, resolve_threat_model
 from leakpipe.records.code_version import code_version
 from leakpipe.data.datalists import find_datalists
 from leakpipe.errors import LeakpipeError
-from leakpipe.experiment import attacked_clients, group_cells, list_cells, load_params
+from leakpipe.experiment import attacked_clients, group_cells, list_cells, load_params, parse_params
 from leakpipe.attacks.progress import CHECKPOINTS_FOLDER
-from leakpipe.files.log import hash_file
 from leakpipe.files.quoting import for_shell, for_snakemake
 from leakpipe.files.storage import read_json
 from leakpipe.models.catalog import require_model_weights
@@ -23,6 +22,7 @@ from leakpipe.records.run_record import hash_params
 from leakpipe.models.choices import weights_file
 from leakpipe.models.weights import require_weights
 from leakpipe.params.data import ImagesParams
+from leakpipe.params.reading import read_yaml
 from leakpipe.workload import FEDERATE_MB, INVERT_MB, split_into_jobs
 
 try:
@@ -30,8 +30,13 @@ try:
     # its YAML is not that of `leakpipe check` and DVC, which read 1e-3 as a number.
     if re.search(r"\{\s*n\b", os.getcwd()):
         raise LeakpipeError(f"{os.getcwd()}: Snakemake cannot lock a folder with {{n}} in its name: rename it")
-    PARAMETER_FILES = list(dict.fromkeys(map(os.path.relpath, [workflow.configfiles[-1], *workflow.configfiles])))
-    PARAMS = load_params(*map(Path, PARAMETER_FILES), changes=workflow.config_settings.config)
+    if workflow.modifier.path_modifier.prefix:
+        raise LeakpipeError("module: prefix: expected none, because jobs name their files by patterns: set `experiment`")
+    if workflow.modifier.is_main_snakefile():
+        PARAMETER_FILES = list(dict.fromkeys(map(os.path.relpath, [workflow.configfiles[-1], *workflow.configfiles])))
+        PARAMS = load_params(*map(Path, PARAMETER_FILES), changes=workflow.config_settings.config)
+    else:  # what the workflow that uses this module hands on
+        PARAMETER_FILES, PARAMS = [], parse_params(config, source="config of the module")
 except LeakpipeError as error:
     raise WorkflowError(str(error)) from None
 

@@ -3,7 +3,7 @@
 
 CRATE = f"{RESULTS}/ro-crate-metadata.json"
 RUN_PARAMS = f"{RESULTS}/params.json"
-CITATION = os.path.relpath(f"{workflow.basedir}/CITATION.cff")  # beside the Snakefile, wherever that is
+CITATION = read_yaml(Path(workflow.sourcecache.get_path(PROJECT.join("CITATION.cff"))))  # of a module: fetched
 RECORDS = [
     rules.prepare_data.output.record,
     *expand(SPLIT_RECORD, seed=PARAMS.seeds),
@@ -34,14 +34,14 @@ rule crate:
         mem_mb=1000,
     params:
         params=literally(WHOLE_PARAMS),
-        citation=literally([CITATION, hash_file(CITATION)]),  # no input: Snakemake may not be able to name it
+        citation=literally(to_json(CITATION)),  # no input: Snakemake may not be able to name it
         values=VALUES_HASH,
         code=code_version("leakpipe.cli.crate"),
     shell:
         """
         leakpipe crate {input.records} \
             --params {params.params:q} \
-            --citation {params.citation[0]:q} \
+            --citation {params.citation:q} \
             --params-out {output.params} \
             --out {output.crate} \
             2>{log}

@@ -11,16 +11,17 @@ from leakpipe.cli.options import InputFile, OutputFile, settings_option
 @click.command()
 @click.argument("records", nargs=-1, required=True, type=InputFile, metavar="RECORD...")
 @settings_option("params", "All parameters, merged")
-@click.option("--citation", type=InputFile, required=True, help="CITATION.cff: authors and licence of the code.")
+@settings_option("citation", "Content of CITATION.cff, with authors and licence of the code")
 @click.option("--params-out", type=OutputFile, required=True, help="Where the parameters go (.json).")
 @click.option("--out", type=OutputFile, required=True, help="Where the crate goes: ro-crate-metadata.json.")
-def crate(records: tuple[Path, ...], params: dict[str, Any], citation: Path, params_out: Path, out: Path) -> None:
+def crate(
+    records: tuple[Path, ...], params: dict[str, Any], citation: dict[str, Any], params_out: Path, out: Path
+) -> None:
     """Describe the results of an experiment as an RO-Crate, from the run RECORDs of all jobs that made them."""
     from leakpipe.data.datasets import DATASETS
     from leakpipe.errors import LeakpipeError
     from leakpipe.experiment import parse_params
     from leakpipe.files.storage import write_json
-    from leakpipe.params.reading import read_yaml
     from leakpipe.records.crate import build_crate
     from leakpipe.records.reading import read_record
 
@@ -30,4 +31,4 @@ def crate(records: tuple[Path, ...], params: dict[str, Any], citation: Path, par
     write_json(params_out, params)
     read = {path: read_record(path) for path in records}
     data = checked.data.dataset, DATASETS[checked.data.dataset]
-    write_json(out, build_crate(folder, read, params_out, data=data, citation=read_yaml(citation)))
+    write_json(out, build_crate(folder, read, params_out, data=data, citation=citation))
