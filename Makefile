@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test test-frameworks lint drill fuzz report ui services services-stop docs lock schema clean
+.PHONY: help reproduce tiny test test-frameworks test-metadata lint drill fuzz report ui services services-stop docs lock schema clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -17,11 +17,18 @@ reproduce: $(VENV)/run.installed ## Run the default experiment: tables, figures,
 	$(BIN)/snakemake
 	@echo "Open results/default/report.html; the tables and figures lie beside it; make ui browses the MLflow runs."
 
+tiny: $(VENV)/run.installed ## Run the smallest experiment that has every stage, and verify its results
+	$(BIN)/snakemake --configfile params.yaml tests/drills/tiny.yaml
+	$(BIN)/leakpipe verify results/tiny
+
 test: $(VENV)/test.installed lint ## Lint, check types, run all tests
 	$(BIN)/pytest -n 2 --dist loadgroup --cov --cov-report=term-missing
 
 test-frameworks: .venv-frameworks/installed ## Try the captures in real NVFlare and Flower, in an environment of their own
 	.venv-frameworks/bin/pytest tests/frameworks
+
+test-metadata: $(VENV)/test.installed $(VENV)/metadata.installed ## Ask other people's validators: crate, Croissant, recipes, licences
+	$(BIN)/pytest tests/metadata
 
 lint: $(VENV)/test.installed ## Lint and check types only
 	$(BIN)/ruff check
@@ -72,7 +79,7 @@ $(VENV)/run.installed: $(BIN)/python requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --constraint requirements.lock --editable .
 	@touch $@
 
-# Optional extras: docs, postgres.
+# Optional extras: docs, metadata, postgres.
 $(VENV)/%.installed: $(BIN)/python requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[$*]'
 	@touch $@
