@@ -15,7 +15,7 @@ from tests.workflow.conftest import environment
 DOCS = PROJECT / "docs"
 PAGES = [DOCS / "tutorial.md", *sorted((DOCS / "how-to").glob("*.md"))]
 ELSEWHERE = DOCS / "how-to" / "audit.md"  # tests/workflow/test_wheel.py follows it without a checkout
-FENCED = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', flags=re.DOTALL | re.MULTILINE)
+FENCED = re.compile(r'^(`{3,})(\w+)(?: title="([^"]+)")?\n(.*?)^\1$', flags=re.DOTALL | re.MULTILINE)
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # several on busy cores wait for one another
 
 
@@ -28,7 +28,7 @@ class Block(NamedTuple):
 
 
 def blocks(page: Path) -> list[Block]:
-    return [Block(*found) for found in FENCED.findall(page.read_text())]
+    return [Block(*found) for _, *found in FENCED.findall(page.read_text())]
 
 
 def replay(block: Block, project: Path, variables: Mapping[str, str]) -> None:

@@ -1,0 +1,29 @@
+"""CONTRIBUTING.md, followed step by step in a copy of the project: a new attack with its page, test and experiment."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.conftest import PROJECT
+from tests.workflow.conftest import environment
+from tests.workflow.test_docs import blocks, replay
+
+PAGE = PROJECT / "CONTRIBUTING.md"
+
+
+def copy_checkout(target: Path) -> Path:
+    """All files that git knows of, but for results."""
+    listed = subprocess.check_output(["git", "ls-files", "-z", "--", ":!results"], cwd=PROJECT, text=True)
+    for name in filter(None, listed.split("\0")):
+        place = target / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PROJECT / name, place, follow_symlinks=False)
+    return target
+
+
+def test_an_attack_comes_about_as_the_page_says(tmp_path: Path) -> None:
+    checkout = copy_checkout(tmp_path / "checkout")
+    for block in blocks(PAGE):
+        replay(block, checkout, environment(checkout))
+    page = (checkout / "docs/attacks/smooth-cosine.md").read_text()
+    assert page == next(block.content for block in blocks(PAGE) if block.language == "markdown")
