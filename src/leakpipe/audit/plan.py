@@ -8,6 +8,7 @@ import torch
 
 from leakpipe.attacks.observation import Observation, usable_settings
 from leakpipe.attacks.presets import PRESETS
+from leakpipe.attacks.recursive.reading import read_layers
 from leakpipe.attacks.recursive.structure import read_chain
 from leakpipe.attacks.search import Search
 from leakpipe.errors import LeakpipeError
@@ -110,10 +111,10 @@ def applicable_attacks(observation: Observation) -> Iterator[tuple[str, AttackSe
 
 
 def _is_residual(observation: Observation) -> bool:
-    if observation.candidates > 1 or observation.update.steps > 1:
+    if observation.candidates > 1:
         return False
     try:
-        read_chain(observation.before.module)
+        read_layers(observation, read_chain(observation.before.module))
     except LeakpipeError:
         return False
     return True

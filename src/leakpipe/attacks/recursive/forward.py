@@ -1,14 +1,16 @@
 """The network from the image on, with batch normalisation fixed at the statistics that the update gives away."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import conv2d, max_pool2d, pad, relu
 
 from leakpipe.attacks.recursive.layer import Layer
 from leakpipe.attacks.recursive.structure import Block, Chain
-from leakpipe.models.preprocessing import normalize_input
+from leakpipe.errors import LeakpipeError
+from leakpipe.models.state import ModelState, forward_frozen
 
 
 class FixedNetwork:
@@ -17,11 +19,13 @@ class FixedNetwork:
     Args:
         chain: The network.
         layers: What is known of its units.
+        state: The network itself, for what it makes of images before its first convolution.
         dtype: Of the arithmetic.
     """
 
-    def __init__(self, chain: Chain, layers: Mapping[str, Layer], dtype: torch.dtype) -> None:
+    def __init__(self, chain: Chain, layers: Mapping[str, Layer], state: ModelState, dtype: torch.dtype) -> None:
         self.chain, self.layers = chain, layers
+        self.prepare: Callable[[Tensor], Tensor] = partial(prepare_images, state, chain.stem.convolution)
         self.kernels = {}
         for name, layer in layers.items():
             factor = layer.scale / layer.deviation
@@ -48,7 +52,7 @@ class FixedNetwork:
             wanted: Names of convolutions in blocks.
         """
         found: dict[str, Tensor] = {}
-        features = relu(self.apply(self.chain.stem.convolution, normalize_input(images)))
+        features = relu(self.apply(self.chain.stem.convolution, self.prepare(images)))
         if self.chain.pooled:
             features = max_pool2d(features, 3, stride=2, padding=1)
         for block in self.chain.blocks:
@@ -68,3 +72,24 @@ class FixedNetwork:
 def keep_pixels(features: Tensor, stride: int, channels: int) -> Tensor:
     """Returns what a shortcut without parameters gives: every `stride`-th pixel, and zeros for further channels."""
     return pad(features[:, :, ::stride, ::stride], (0, 0, 0, 0, 0, channels - features.shape[1]))
+
+
+class _Prepared(Exception):  # noqa: N818 -- no error
+    """Ends a forward pass with what the first convolution reads."""
+
+
+def prepare_images(state: ModelState, convolution: str, images: Tensor) -> Tensor:
+    """Returns what a network's first convolution reads, as a function of images that can be differentiated."""
+
+    def leave(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        raise _Prepared(inputs[0])
+
+    handle = state.module.get_submodule(convolution).register_forward_pre_hook(leave)
+    try:
+        forward_frozen(state, images)
+    except _Prepared as prepared:
+        found: Tensor = prepared.args[0]
+        return found
+    finally:
+        handle.remove()
+    raise LeakpipeError(f"recursive inversion: the network never calls its layer {convolution}")

@@ -1,6 +1,6 @@
 """From recovered maps to the image: a search through the few layers below them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +9,6 @@ from torch import Tensor
 from leakpipe.attacks.recursive.below import InputGradients
 from leakpipe.attacks.recursive.forward import FixedNetwork
 from leakpipe.attacks.recursive.found import Descent
-from leakpipe.attacks.recursive.layer import Layer
-from leakpipe.attacks.recursive.structure import Chain
 from leakpipe.attacks.spectrum import from_coefficients, to_coefficients
 
 EDGE = 1e-6  # squared difference of neighbours, below which total variation is smooth
@@ -43,8 +41,7 @@ class ImageSettings:
 
 
 def search_image(
-    chain: Chain,
-    layers: Mapping[str, Layer],
+    network: FixedNetwork,
     found: Descent,
     start: Tensor,
     settings: ImageSettings,
@@ -54,8 +51,7 @@ def search_image(
     A map counts by the inverse square of its error, as far as that is known.
 
     Args:
-        chain: The network.
-        layers: What is known of its units.
+        network: The network, at the statistics that the update gives away.
         found: Recovered maps, and gradients at a block, whose weight gradients are matched as well.
         start: Images to start from, shape (batch, channels, height, width) in [0, 1].
         settings: How.
@@ -63,9 +59,10 @@ def search_image(
     Yields:
         After each stage, the weighted relative error of the images' maps, and the images.
     """
-    names = [unit.convolution for block in chain.blocks for unit in block.residual if unit.convolution in found.maps]
+    names = [
+        unit.convolution for block in network.chain.blocks for unit in block.residual if unit.convolution in found.maps
+    ]
     names = names[: settings.maps]
-    network = FixedNetwork(chain, layers, torch.float32)
     targets = {name: found.maps[name].float() for name in names}
     weights = {report.layer: (report.error**2 + FLOOR**2) ** -1 for report in found.reports if report.layer in names}
     total = sum(weights.values())

@@ -10,6 +10,7 @@ from leakpipe.attacks.distances import TINY
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.recovered_statistics import recover_batch_statistics, weight_of_batches
 from leakpipe.attacks.recursive.descent import descend
+from leakpipe.attacks.recursive.forward import FixedNetwork
 from leakpipe.attacks.recursive.found import LayerReport
 from leakpipe.attacks.recursive.image import ImageSettings, search_image
 from leakpipe.attacks.recursive.reading import read_layers
@@ -98,7 +99,8 @@ def invert_recursively(
 
     best, reached, last = prior, float("nan"), float("inf")
     enough = least = CLOSER * distance(prior)
-    for error, images in search_image(chain, layers, found, prior, settings.image):
+    network = FixedNetwork(chain, layers, observation.before, torch.float32)
+    for error, images in search_image(network, found, prior, settings.image):
         on_stage(error, images)
         measured = distance(images)
         if measured < least:

@@ -1,16 +1,22 @@
 """From an observation to what each layer's part of it says."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor, nn
 
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.plain_update import read_training, what_loses_length
 from leakpipe.attacks.recovered_statistics import recover_batch_statistics, weight_of_batches
+from leakpipe.attacks.recursive.forward import FixedNetwork
 from leakpipe.attacks.recursive.layer import Layer
 from leakpipe.attacks.recursive.structure import Chain
 from leakpipe.errors import LeakpipeError
-from leakpipe.models.state import ModelState, forward_training
+from leakpipe.models.batchnorm import mean_name, variance_name
+from leakpipe.models.state import ModelState, forward_frozen
 
+ALIKE = 1e-3  # of a map's maximum: two ways to compute it in float32
 TINIEST = 1e-12  # spacing of weights that start at 0
 
 
@@ -39,7 +45,10 @@ def read_layers(observation: Observation, chain: Chain) -> dict[str, Layer]:
         raise LeakpipeError(f"recursive inversion needs the gradient's values, but {lost} leaves only their direction")
     gain = read.gain
     statistics = recover_batch_statistics(before, update, weight_of_batches(settings.batch_norm_momentum, [1]))
-    shapes = _measure_shapes(before, (observation.client.images, *observation.image_shape))
+    images = torch.rand(
+        (observation.client.images, *observation.image_shape), generator=torch.Generator().manual_seed(0)
+    )
+    watched = _watch(before, images)
     modules = dict(before.module.named_modules())
 
     def gradient(name: str) -> Tensor:
@@ -52,10 +61,15 @@ def read_layers(observation: Observation, chain: Chain) -> dict[str, Layer]:
 
     layers = {}
     for unit in chain.units:
-        convolution, normalization = modules[unit.convolution], modules[unit.normalization]
-        assert isinstance(convolution, nn.Conv2d)
-        assert isinstance(normalization, nn.BatchNorm2d)
-        taken, given = shapes[unit.convolution]
+        convolution, normalization = modules.get(unit.convolution), modules.get(unit.normalization)
+        if not (isinstance(convolution, nn.Conv2d) and isinstance(normalization, nn.BatchNorm2d)):
+            raise LeakpipeError(
+                f"recursive inversion expects a convolution {unit.convolution} with batch normalisation "
+                f"{unit.normalization} behind it; the model has none"
+            )
+        if unit.convolution not in watched:
+            raise LeakpipeError(f"recursive inversion: the network never calls its layer {unit.convolution}")
+        taken, given = _shape(watched[unit.convolution].read), _shape(watched[unit.convolution].given)
         positions = given[0] * given[2] * given[3]
         seen = statistics[unit.normalization]
         variance = seen.variance.double() * ((positions - 1) / positions)
@@ -78,18 +92,29 @@ def read_layers(observation: Observation, chain: Chain) -> dict[str, Layer]:
             input_shape=taken,
             output_shape=given,
         )
+    _check(chain, layers, before, images, watched)
     return layers
 
 
-Shape = tuple[int, int, int, int]
+@dataclass(frozen=True)
+class _Seen:
+    """What one convolution read and gave."""
+
+    read: Tensor
+    given: Tensor
 
 
-def _measure_shapes(state: ModelState, images: Shape) -> dict[str, tuple[Shape, Shape]]:
-    """Shapes of what each convolution reads and gives, of a forward pass of flat images."""
-    shapes: dict[str, tuple[Shape, Shape]] = {}
+def _shape(features: Tensor) -> tuple[int, int, int, int]:
+    batch, channels, height, width = features.shape
+    return batch, channels, height, width
+
+
+def _watch(state: ModelState, images: Tensor) -> dict[str, _Seen]:
+    """What happens at every convolution in a forward pass with batch normalisation at its running statistics."""
+    seen: dict[str, _Seen] = {}
 
     def note(name: str, read: Tensor, given: Tensor) -> None:
-        shapes[name] = tuple(read.shape), tuple(given.shape)  # type: ignore[assignment]
+        seen[name] = _Seen(read, given)
 
     handles = [
         layer.register_forward_hook(lambda _layer, inputs, output, name=name: note(name, inputs[0], output))
@@ -98,8 +123,36 @@ def _measure_shapes(state: ModelState, images: Shape) -> dict[str, tuple[Shape, 
     ]
     try:
         with torch.no_grad():
-            forward_training(state, torch.zeros(images), differentiable=False)
+            forward_frozen(state, images)
     finally:
         for handle in handles:
             handle.remove()
-    return shapes
+    return seen
+
+
+def _check(
+    chain: Chain, layers: Mapping[str, Layer], state: ModelState, images: Tensor, seen: Mapping[str, _Seen]
+) -> None:
+    """Compares the chain's own forward pass with the network's: names alone do not tell what a network computes."""
+    running = {}
+    for unit in chain.units:
+        mean, variance = (state.statistics[name(unit.normalization)].double() for name in (mean_name, variance_name))
+        running[unit.convolution] = replace(layers[unit.convolution], mean=mean, variance=variance)
+    names = [unit.convolution for block in chain.blocks for unit in block.residual]
+    try:
+        with torch.no_grad():
+            maps = FixedNetwork(chain, running, state, images.dtype).maps(images, names)
+        wrong = [
+            name
+            for name in names
+            if not torch.allclose(
+                maps[name], seen[name].read, rtol=ALIKE, atol=ALIKE * float(seen[name].read.abs().max())
+            )
+        ]
+    except RuntimeError:  # shapes that do not fit
+        wrong = names
+    if wrong:
+        raise LeakpipeError(
+            f"recursive inversion knows residual networks by their layers' names, but in {type(state.module).__name__} "
+            f"{wrong[0]} reads something else than it would in torchvision's"
+        )

@@ -1,5 +1,6 @@
 """A residual network as a chain: a stem, blocks of convolutions with batch normalisation, a linear head."""
 
+import re
 from dataclasses import dataclass
 
 from torch import nn
@@ -8,7 +9,8 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.models.resnet20 import BasicBlock as SmallBlock
 from leakpipe.models.resnet20 import ResNet20
 
-TORCHVISION = "network"  # where `leakpipe.models.torchvision_network` keeps it; importing that needs torchvision
+STEM = ("conv1", "bn1")  # torchvision's names, which most other ResNets took over
+SHORTCUTS = ("downsample", "shortcut")
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,10 @@ class Chain:
 
 
 def read_chain(module: nn.Module) -> Chain:
-    """Returns the chain that a residual network is.
+    """Returns the chain that a residual network is, by the names of its layers.
+
+    These are ResNet-20's, and torchvision's, at whatever depth of a network of the user's own. What it computes may
+    differ all the same; `leakpipe.attacks.recursive.reading.read_layers` compares.
 
     Raises:
         LeakpipeError: The network is no residual network with batch normalisation that this attack knows.
@@ -70,14 +75,23 @@ def read_chain(module: nn.Module) -> Chain:
     if isinstance(module, ResNet20):
         blocks = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, SmallBlock)]
         return Chain(Unit("stem.0", "stem.1"), pooled=False, blocks=tuple(_small_block(*block) for block in blocks))
-    if hasattr(getattr(module, TORCHVISION, None), "layer4"):
-        stages = [f"{TORCHVISION}.layer{number}" for number in (1, 2, 3, 4)]
-        named: list[tuple[str, nn.Module]] = []
-        for stage in stages:
-            named += [(f"{stage}.{name}", block) for name, block in module.get_submodule(stage).named_children()]
-        stem = Unit(f"{TORCHVISION}.conv1", f"{TORCHVISION}.bn1")
-        return Chain(stem, pooled=True, blocks=tuple(_torchvision_block(*block) for block in named))
+    for name, layer in module.named_modules():
+        children = dict(layer.named_children())
+        if {*STEM, "layer1"} <= children.keys():
+            stages = [stage for stage in children if re.fullmatch(r"layer\d", stage)]
+            named = [(_join(name, stage, child), block) for stage in stages for child, block in _parts(children[stage])]
+            stem = Unit(*(_join(name, part) for part in STEM))
+            pooled = isinstance(children.get("maxpool"), nn.MaxPool2d)
+            return Chain(stem, pooled, blocks=tuple(_torchvision_block(*block) for block in named))
     raise LeakpipeError("recursive inversion knows ResNet-20 and torchvision's ResNets; the model is neither")
+
+
+def _parts(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    return list(module.named_children())
+
+
+def _join(*names: str) -> str:
+    return ".".join(filter(None, names))
 
 
 def _small_block(name: str, block: SmallBlock) -> Block:
@@ -87,8 +101,11 @@ def _small_block(name: str, block: SmallBlock) -> Block:
 
 
 def _torchvision_block(name: str, block: nn.Module) -> Block:
-    count = sum(child.startswith("conv") for child, _ in block.named_children())
+    count = sum(re.fullmatch(r"conv\d", child) is not None for child, _ in _parts(block))
     units = tuple(Unit(f"{name}.conv{number}", f"{name}.bn{number}") for number in range(1, count + 1))
-    projected = block.get_submodule("downsample") if block.downsample is not None else None
-    projection = Unit(f"{name}.downsample.0", f"{name}.downsample.1") if projected is not None else None
-    return Block(name, units, projection)
+    for shortcut in SHORTCUTS:
+        if parts := [
+            f"{name}.{shortcut}.{part}" for part, _ in _parts(getattr(block, shortcut, None) or nn.Identity())
+        ]:
+            return Block(name, units, Unit(parts[0], parts[-1]))
+    return Block(name, units, projection=None)

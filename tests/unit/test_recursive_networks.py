@@ -1,0 +1,138 @@
+"""Which networks recursive inversion reads: torchvision's ResNets as they are, wrapped, changed, and lookalikes."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, ResNet
+
+from leakpipe.attacks.observation import Observation
+from leakpipe.attacks.recursive.forward import FixedNetwork
+from leakpipe.attacks.recursive.image import ImageSettings
+from leakpipe.attacks.recursive.invert import RecursiveSettings, invert_recursively
+from leakpipe.attacks.recursive.reading import read_layers
+from leakpipe.attacks.recursive.structure import read_chain
+from leakpipe.audit.plan import applicable_attacks
+from leakpipe.errors import LeakpipeError
+from leakpipe.models.state import ModelState, forward_training
+from tests.unit.attacking import observe, random_images
+
+SIZE = 64
+
+
+class Scaled(nn.Module):
+    """A user's own: gray images are repeated and scaled, the network is an attribute of another name."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> Tensor:
+        output: Tensor = self.backbone(2 * images.expand(-1, 3, -1, -1) - 1)
+        return output
+
+
+class Squared(BasicBlock):
+    """A lookalike: torchvision's names, another function."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features.square())
+
+
+class Shortcut(BasicBlock):
+    """Widespread in networks for CIFAR: another name for the shortcut, which is empty where it has no parameters."""
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        super().__init__(*arguments, **options)  # type: ignore[arg-type]
+        self.shortcut = self.downsample or nn.Sequential()
+        del self.downsample
+
+    def forward(self, features: Tensor) -> Tensor:
+        inner = self.relu(self.bn1(self.conv1(features)))
+        output: Tensor = self.relu(self.bn2(self.conv2(inner)) + self.shortcut(features))
+        return output
+
+
+def network(block: type[BasicBlock] = BasicBlock) -> ResNet:
+    torch.manual_seed(0)
+    return ResNet(block, [1, 2, 1, 1], num_classes=3)
+
+
+def without_pool() -> ResNet:
+    changed = network()
+    changed.conv1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)
+    changed.maxpool = nn.Identity()  # type: ignore[assignment]
+    return changed
+
+
+def doubled() -> ResNet:
+    changed = network()
+    changed.layer3[0].downsample = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(128, 256, 1), nn.BatchNorm2d(256))
+    return changed
+
+
+def seen(module: nn.Module, *, channels: int = 3) -> tuple[Observation, Tensor]:
+    image = random_images(1, channels=channels, size=SIZE, dtype=torch.float32)
+    return observe(ModelState.of(module), image, [1]), image
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "torchvision's": (network, 3),
+    "wrapped": (lambda: Scaled(network()), 1),
+    "in a sequence": (lambda: nn.Sequential(nn.Identity(), network()), 3),
+    "without max-pool": (without_pool, 3),
+    "shortcuts of another name": (lambda: network(Shortcut), 3),
+}
+
+
+@pytest.mark.parametrize("case", NETWORKS)
+def test_maps_of_the_chain_are_what_the_networks_convolutions_read_in_training(case: str) -> None:
+    build, channels = NETWORKS[case]
+    observation, image = seen(build(), channels=channels)
+    chain = read_chain(observation.before.module)
+    names = [unit.convolution for block in chain.blocks for unit in block.residual]
+    read: dict[str, Tensor] = {}
+    handles = [
+        observation.before.module.get_submodule(name).register_forward_hook(
+            lambda _layer, inputs, _output, name=name: read.update({name: inputs[0]})
+        )
+        for name in names
+    ]
+    forward_training(observation.before, image)
+    for handle in handles:
+        handle.remove()
+    maps = FixedNetwork(chain, read_layers(observation, chain), observation.before, torch.float32).maps(image, names)
+    for name in names:
+        assert torch.allclose(maps[name], read[name], atol=1e-2), name
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda: network(Squared), "in ResNet layer1.0.conv1 reads something else"),
+        (doubled, "expects a convolution layer3.0.downsample.0"),
+    ],
+)
+def test_lookalikes_are_refused_in_one_sentence(build: Callable[[], nn.Module], said: str) -> None:
+    observation, _ = seen(build())
+    with pytest.raises(LeakpipeError, match=said) as caught:
+        read_layers(observation, read_chain(observation.before.module))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_audit_plans_it_for_a_users_own_residual_network() -> None:
+    names = [name for name, *_ in applicable_attacks(seen(network())[0])]
+    assert "recursive" in names
+    assert "recursive" not in [name for name, *_ in applicable_attacks(seen(network(Squared))[0])]
+
+
+def test_colour_image_of_torchvisions_network_comes_out() -> None:
+    smooth = nn.functional.interpolate(
+        random_images(1, channels=3, size=6, dtype=torch.float32), (SIZE, SIZE), mode="bicubic"
+    )
+    image = smooth.clamp(0, 1)
+    observation = observe(ModelState.of(network()), image, [1])
+    settings = RecursiveSettings(ImageSettings(iterations=100, total_variation=(1.0, 0.1), refinement=()))
+    found = invert_recursively(observation, settings, torch.Generator().manual_seed(0))
+    assert (found.images - image).norm() < 0.1 * (image - 0.5).norm()
