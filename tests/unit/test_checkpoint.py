@@ -25,6 +25,7 @@ CASES: dict[str, dict[str, Any]] = {
     "lbfgs on a pyramid": {"optimizer": "lbfgs", "bounds": "sigmoid", "pyramid": (4, 8), "start": "noise"},
     "pyramid": {"pyramid": (2, 4, 8), "start": "noise"},
     "sigmoid": {"bounds": "sigmoid", "optimizer": "soft-signed-adam"},
+    "smoothing": {"smoothing": 0.1},
     "coefficients": {"spectrum_decay": 0.5},
     "joint labels": {"labels": "joint", "start": "noise"},
     "recovered labels": {"labels": "recovered"},

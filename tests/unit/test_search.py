@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from leakpipe.attacks.candidates import start_candidates
@@ -255,6 +256,39 @@ def test_keeps_the_best_iterate_by_its_own_objective() -> None:
         state = search.advance(state)
         reached.append(state.reached)
     assert search.result(state)[2] == min(reached) < reached[-1]
+
+
+def test_smoothing_leads_past_local_minima(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a valley with ripples, whose least point is known: all pixels 0.8."""
+
+    def rippled(_self: Objective, images: Tensor, *_args: Any, **_given: Any) -> Evaluation:
+        gap = images.flatten(1) - 0.8
+        values = (gap.square() + 0.02 * (1 - (60 * gap).cos())).mean(dim=1).double()
+        return Evaluation(values, {"update_distance": values.detach()}, {})
+
+    monkeypatch.setattr(Objective, "evaluate_all", rippled)
+
+    def error(smoothing: float) -> float:
+        settings = {"iterations": 400, "step_size": 0.01, "smoothing": smoothing}
+        search = searching(observe_small(images=1), **settings)
+        return float((search.result(finish(search))[0] - 0.8).abs().mean())
+
+    assert error(0.1) < 0.3 * error(0.0)
+
+
+def test_the_noise_of_smoothing_falls_to_zero_and_spares_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = searching(observe_small(images=2), smoothing=0.2, iterations=5, restarts=2, start="noise")
+    evaluate, state, deviations = Objective.evaluate_all, search.start(), list[float]()
+
+    def watched(self: Objective, images: Tensor, *args: Any, **given: Any) -> Evaluation:
+        plain = search.variables.candidates(state.variables)[0]
+        deviations.append(float((images - plain).detach().std()))
+        return evaluate(self, images, *args, **given)
+
+    monkeypatch.setattr(Objective, "evaluate_all", watched)
+    while not state.stopped:
+        state = search.advance(state)
+    assert deviations == pytest.approx([0, 0.16, 0.12, 0.08, 0.04], rel=0.15)  # of 256 values each
 
 
 def test_curves_are_thinned_from_first_to_last(monkeypatch: pytest.MonkeyPatch) -> None:

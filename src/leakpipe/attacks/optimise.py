@@ -13,6 +13,7 @@ from leakpipe.attacks.labels import labels_of_counts, recover_label_counts
 from leakpipe.attacks.objective import Objective
 from leakpipe.attacks.observation import Observation, usable_settings
 from leakpipe.attacks.problem import believed_training
+from leakpipe.attacks.readings import alone, inflation, prediction_error
 from leakpipe.attacks.rehearsal import rehearse
 from leakpipe.attacks.search import Search, SearchState
 from leakpipe.params.attacks import AttackSettings
@@ -71,7 +72,7 @@ def invert(
     are recovered by linear algebra first (`leakpipe.attacks.recursive`), and images whose maps these are searched.
 
     Args:
-        seed: Fixes the random starts.
+        seed: Fixes all random numbers: starts, smoothing.
         on_iteration: Called after every step with the step's number (from 1) and the objective it reached.
         checkpoint: Where the search is saved now and then, and continued from if it is there; an interrupted
             and continued search ends with the same bytes as an undisturbed one. A recursive inversion is not saved.
@@ -84,6 +85,22 @@ def invert(
         rehearsed = rehearse(observation)
         found = _invert_recursively(observation, settings, seed=seed, on_iteration=on_iteration)
         return replace(found, notes=[*rehearsed, *found.notes])
+    both = observation.cohort and observation.has_signal and settings.objective_weight > 0
+    run = _read_both_ways if both else _search
+    found = run(observation, settings, seed=seed, on_iteration=on_iteration, checkpoint=checkpoint)
+    own = slice(observation.client.images)  # an aggregate's candidates of other clients come after these
+    return replace(found, images=found.images[own], labels=found.labels[own])
+
+
+def _search(
+    observation: Observation,
+    settings: AttackSettings,
+    *,
+    seed: int,
+    on_iteration: Callable[[int, float], None],
+    checkpoint: Checkpoint | None,
+) -> Reconstruction:
+    """Returns all candidates, those of the attacked client first."""
     settings, adapted = usable_settings(observation, settings)
     notes = [*rehearse(observation), *adapted]
     labels, how = _choose_labels(observation, settings, seed=seed)
@@ -104,6 +121,33 @@ def invert(
         notes=[*notes, *how, *search.objective.notes, *nothing, *state.notes],
         companions=search.companions(state),
     )
+
+
+def _read_both_ways(
+    observation: Observation,
+    settings: AttackSettings,
+    *,
+    seed: int,
+    on_iteration: Callable[[int, float], None],
+    checkpoint: Checkpoint | None,
+) -> Reconstruction:
+    """Reads an aggregate in both ways (`leakpipe.attacks.readings`) and keeps what predicts the update better."""
+    usable_settings(observation, settings)  # an attack that is unfit for aggregates is an error, not a choice
+    one = alone(observation)
+    if math.isinf(inflation(observation)):
+        found = _search(one, settings, seed=seed, on_iteration=on_iteration, checkpoint=checkpoint)
+        many = f"{observation.candidates} images of {len(observation.clients)} clients"
+        note = f"The aggregate was read as one client's update: {many} have more pixels than it has values."
+        return replace(found, notes=[note, *found.notes])
+    found = _search(one, settings, seed=seed, on_iteration=lambda *_: None, checkpoint=None)
+    joint = _search(observation, settings, seed=seed, on_iteration=on_iteration, checkpoint=checkpoint)
+    single, together = (
+        prediction_error(seen, settings, result.images, result.labels)
+        for seen, result in ((one, found), (observation, joint))
+    )
+    kept, how = (found, "one client's update") if single < together else (joint, "that of all its clients")
+    note = f"The aggregate was read as {how}: the prediction error is {single:.3g} of one, {together:.3g} of all."
+    return replace(kept, notes=[*kept.notes, note])
 
 
 def _invert_recursively(

@@ -16,6 +16,7 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.models.layers import count_classes
 from leakpipe.models.state import Tensors
 from leakpipe.params.attacks import AttackSettings
+from leakpipe.randomness import derive_seed
 
 CURVE_POINTS = 100
 
@@ -164,15 +165,12 @@ class Search:
         )
 
     def result(self, state: SearchState) -> tuple[Tensor, Tensor, float]:
-        """The attacked client's images and labels (class indices), and the objective, of the best restart."""
+        """Images and labels (class indices) of all candidates, and the objective, of the best restart."""
         winner = int(state.best_objective.argmin())
         size = math.prod(self.shape)
-        own = slice(self.observation.client.images)  # an aggregate's candidates of other clients come after these
-        images = state.best[winner, :size].view(self.shape)[own]
-        if self.labels is not None:
-            return images, self.labels[own], float(state.best_objective[winner])
-        shares = state.best[winner, size:].view(-1, self.classes)[own]
-        return images, shares.argmax(dim=1), float(state.best_objective[winner])
+        images, shares = state.best[winner, :size].view(self.shape), state.best[winner, size:].view(-1, self.classes)
+        labels = shares.argmax(dim=1) if self.labels is None else self.labels
+        return images, labels, float(state.best_objective[winner])
 
     def companions(self, state: SearchState) -> Tensor | None:
         """The images of the other clients in an aggregate, in the best restart; None where there are none."""
@@ -204,10 +202,11 @@ class Search:
         """Evaluates all restarts that are alive, up to `objective.together` at once."""
         candidates, gradient = torch.zeros_like(state.best), torch.zeros_like(state.variables)
         reached, terms = torch.full_like(state.best_objective, math.inf), dict[str, Tensor]()
-        consensus, memory = self._consensus(state), state.memory
+        consensus, memory, noise = self._consensus(state), state.memory, self._smoothing(state)
         for restarts in state.alive.nonzero().flatten().split(self.objective.together):
             rows = state.variables[restarts].detach().requires_grad_()
             images, shares = self.variables.candidates(rows)
+            images = images + noise[restarts]
             labels = self.labels.expand(len(rows), *self.labels.shape) if self.labels is not None else shares
             assert labels is not None  # labels that are not given are searched
             evaluation = self.objective.evaluate_all(images, labels, memory=memory, consensus=consensus)
@@ -222,6 +221,19 @@ class Search:
             if finite[0]:  # an engine with a memory takes one restart at a time
                 memory = evaluation.memory
         return _Points(candidates, reached, gradient, terms, memory)
+
+    def _smoothing(self, state: SearchState) -> Tensor:
+        """Noise on all restarts' candidates, fixed by the seed and the iteration; none on the starts.
+
+        Its expectation smooths the objective, less and less along the search (graduated optimisation: Hazan, Levy,
+        Shalev-Shwartz 2016, with one draw a step).
+        """
+        shape = (len(state.variables), *self.shape)
+        deviation = self.settings.smoothing * (1 - state.iteration / self.settings.iterations)
+        if deviation == 0 or state.iteration == 0:
+            return state.variables.new_zeros(1).expand(shape)
+        drawn = torch.Generator().manual_seed(derive_seed("smoothing", self.seed, state.iteration))
+        return deviation * torch.randn(shape, generator=drawn, dtype=state.variables.dtype)
 
     def _enter_level(self, state: SearchState) -> SearchState:
         """Enlarge the candidates where the next level of the pyramid begins; the optimiser begins anew there."""

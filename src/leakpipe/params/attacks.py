@@ -129,6 +129,14 @@ class AttackSettings(Section):
         default=0.02, ge=0, le=1, description="Standard deviation of noise that makes several candidates differ."
     )
     restarts: int = Field(default=1, ge=1, le=1000, description="Searches from different starts; the best is kept.")
+    smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Graduated optimisation: standard deviation of the noise on candidates where the objective is "
+        "evaluated, drawn anew for every step and falling to 0 along the search; 0: none. It leads past local minima, "
+        "of which an update under noise has many.",
+    )
     optimizer: Literal["adam", "signed-adam", "soft-signed-adam", "adamw", "lbfgs"] = Field(
         default="adam", description="How gradients become steps."
     )
@@ -225,6 +233,8 @@ class AttackSettings(Section):
             raise ValueError(f"group_weight: needs restarts of 2 or more, got {self.restarts}")
         if self.optimizer == "lbfgs" and self.bounds == "clamp":
             raise ValueError("bounds: clamp undoes steps that optimizer: lbfgs learns from; take sigmoid or none")
+        if self.optimizer == "lbfgs" and self.smoothing > 0:
+            raise ValueError("smoothing: noise misleads optimizer: lbfgs, which learns from steps; take adam or adamw")
         if self.labels == "joint" and self.client_loss == "saturated-bce":
             raise ValueError("labels: joint needs client_loss: cross-entropy; saturated-bce has no labels to search")
         return self
