@@ -172,6 +172,14 @@ def test_what_is_set_for_a_kind_of_job_counts_for_every_job_of_it(project: Path)
     assert (done.stdout + done.stderr).count(", mem_mb=1500,") == 5
 
 
+def test_the_device_is_a_resource_that_reaches_the_command_and_runs_nothing_again(project: Path) -> None:
+    device = ("--set-resources", "invert:device=cuda", "federate:device=auto")
+    assert planned_jobs(project, *QUICK, *device) == {}
+    done = snakemake(project, "-n", "-p", "--forceall", *QUICK, *device)
+    assert (done.stdout + done.stderr).count("--device cuda") == 5
+    assert (done.stdout + done.stderr).count("--device auto") == 2
+
+
 def test_the_scheduler_wakes_when_a_job_ends_and_not_otherwise(project: Path) -> None:
     done = snakemake(project, "--cores", "2", "--verbose", "--forcerun", "judge", "--until", "plot", *QUICK)
     assert done.returncode == 0, done.stderr

@@ -32,7 +32,7 @@ for DEFENSE in PARAMS.defenses:
             priority: FIRST
             threads: 1
             resources:
-                **granted("federate", mem_mb=memory_mb(FEDERATE_MB)),
+                **granted("federate", mem_mb=memory_mb(FEDERATE_MB), device="cpu"),
             params:
                 model=literally(to_json(PARAMS.model)),
                 federation=literally(to_json(PARAMS.federation)),
@@ -57,6 +57,7 @@ for DEFENSE in PARAMS.defenses:
                     {params.files:q} \
                     --out-dir {params.out_dir:q} \
                     --threads {threads} \
+                    --device {resources.device} \
                     {params.each} {params.labels:q} \
                     2>{log}
                 """

@@ -27,7 +27,7 @@ for (DEFENSE, CLIENT, NAME), CHOSEN in group_by(CELLS, "defense", "client", "att
             priority: min(FIRST - 1, round(len(SEEDS) * SECONDS))  # the longest first, so that all cores end together
             threads: 1
             resources:
-                **granted("invert", mem_mb=INVERT_MB),
+                **granted("invert", mem_mb=INVERT_MB, device="cpu"),
             params:
                 attack=literally(to_json(resolve_settings(PARAMS.attacks[NAME], CLIENT))),
                 name=NAME,
@@ -60,6 +60,7 @@ for (DEFENSE, CLIENT, NAME), CHOSEN in group_by(CELLS, "defense", "client", "att
                     --threat-model {params.threat_model:q} {params.defense:q} \
                     {params.files:q} \
                     --threads {threads} \
+                    --device {resources.device} \
                     {params.each} {params.labels:q} \
                     2>{log}
                 """

@@ -25,6 +25,7 @@ rule pretrain:
     threads: 1
     resources:
         mem_mb=memory_mb(3500),
+        device="cpu",
     params:
         model=literally(to_json(PARAMS.model)),
         labels=label_wildcards,
@@ -37,6 +38,7 @@ rule pretrain:
             --split {input.split} \
             --out {output.model} \
             --threads {threads} \
+            --device {resources.device} \
             --record {output.record} {params.labels:q} \
             2>{log}
         """

@@ -110,10 +110,11 @@ def start_candidates(observation: Observation, settings: AttackSettings, generat
     channels, height, width = observation.image_shape
     shape = (settings.restarts, observation.candidates, channels, height, width)
     if settings.start == "pattern":
-        tiles = torch.randn(*shape[:3], TILE, TILE, generator=generator)
+        tiles = torch.randn(*shape[:3], TILE, TILE, generator=generator, device="cpu")
         noise = tiles.repeat(1, 1, 1, -(-height // TILE), -(-width // TILE))[..., :height, :width]
     else:
-        noise = torch.randn(shape, generator=generator)
+        noise = torch.randn(shape, generator=generator, device="cpu")
+    noise = noise.to(observation.before.device)
     if settings.start != "prior":
         return (NOISE_MEAN + NOISE_DEVIATION * noise).clamp(0, 1)
     prior = observation.candidate_prior

@@ -7,11 +7,14 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from leakpipe.attacks.progress import CHECKPOINT, SavedSearch, to_hex
 from leakpipe.attacks.search import SearchState
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.storage import read_arrays, sidecar_path, write_arrays
+
+CPU = torch.device("cpu")
 
 
 class Checkpoint:
@@ -29,8 +32,8 @@ class Checkpoint:
         self.path, self.key, self.seconds, self.labels = path, key, seconds, dict(labels or {})
         self._saved = time.monotonic()
 
-    def load(self) -> SearchState | None:
-        """The saved state; None if there is none, it is of another search, or it is damaged."""
+    def load(self, device: torch.device = CPU) -> SearchState | None:
+        """The saved state on a device; None if there is none, it is of another search, or it is damaged."""
         try:
             arrays, metadata = read_arrays(self.path, CHECKPOINT)
             saved = SavedSearch.model_validate(metadata)
@@ -38,18 +41,18 @@ class Checkpoint:
             return None
         if saved.key != self.key or not arrays.keys() >= {"variables", "best"}:
             return None
-        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
         return SearchState(
             iteration=saved.iteration,
             variables=tensors["variables"],
             optimizer_state=_under("optimizer/", tensors),
             optimizer_start=saved.optimizer_start,
             best=tensors["best"],
-            best_objective=torch.tensor(saved.best_objective, dtype=torch.float64),
-            best_distance=torch.tensor(saved.best_distance, dtype=torch.float64),
-            start_distance=torch.tensor(saved.start_distance, dtype=torch.float64),
-            improved=torch.tensor(saved.improved, dtype=torch.bool),
-            alive=torch.tensor(saved.alive, dtype=torch.bool),
+            best_objective=torch.tensor(saved.best_objective, dtype=torch.float64, device=device),
+            best_distance=torch.tensor(saved.best_distance, dtype=torch.float64, device=device),
+            start_distance=torch.tensor(saved.start_distance, dtype=torch.float64, device=device),
+            improved=torch.tensor(saved.improved, dtype=torch.bool, device=device),
+            alive=torch.tensor(saved.alive, dtype=torch.bool, device=device),
             memory=_under("memory/", tensors),
             reached=saved.reached,
             reference=saved.reference,
@@ -61,10 +64,10 @@ class Checkpoint:
     def save(self, state: SearchState) -> None:
         """Write the state, whole or not at all."""
         arrays = {
-            "variables": state.variables.numpy(),
-            "best": state.best.numpy(),
-            **{f"optimizer/{name}": value.nan_to_num().numpy() for name, value in state.optimizer_state.items()},
-            **{f"memory/{name}": value.numpy() for name, value in state.memory.items()},
+            "variables": state.variables.cpu().numpy(),
+            "best": state.best.cpu().numpy(),
+            **{f"optimizer/{name}": value.nan_to_num().cpu().numpy() for name, value in state.optimizer_state.items()},
+            **{f"memory/{name}": value.cpu().numpy() for name, value in state.memory.items()},
         }
         metadata = {
             "key": self.key,
@@ -96,5 +99,5 @@ class Checkpoint:
             path.unlink(missing_ok=True)
 
 
-def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -71,11 +71,12 @@ def recover_label_counts(
     floor = loss.label_smoothing / len(sign)
     if images == 1 and not floor:
         counts = tuple(int(entry == sign.argmin()) for entry in range(len(sign)))
-        return LabelCounts(torch.tensor(counts, dtype=torch.float64), [counts])
-    gradient = head_gradient(observation, training)
+        return LabelCounts(torch.tensor(counts, dtype=torch.float64, device="cpu"), [counts])
+    gradient = head_gradient(observation, training).cpu()
     with torch.no_grad():
         logits, _ = forward_training(observation.before, guess)
-    estimate = _solve_counts(gradient, logits.double(), loss, images).clamp_min(TINY)  # noise can make all negative
+    estimate = _solve_counts(gradient, logits.double().cpu(), loss, images)
+    estimate = estimate.clamp_min(TINY)  # noise can make all negative
     estimate = estimate * (images / estimate.sum())
     weights = loss.class_weights or (1.0,)
     spread = max(weights) / min(weights) if min(weights) > 0 else math.inf
@@ -142,23 +143,24 @@ def _solve_counts(gradient: Tensor, logits: Tensor, loss: LossParams, images: in
     else:
         mean = logits.sigmoid().mean(dim=0).logit()
     each = mean.repeat(classes, 1).requires_grad_()
-    summed = training_loss(each, torch.arange(classes), loss.model_copy(update={"reduction": "sum", "factor": 1.0}))
+    of_each_class, plain = torch.arange(classes, device="cpu"), {"reduction": "sum", "factor": 1.0}
+    summed = training_loss(each, of_each_class, loss.model_copy(update=plain))
     (slopes,) = torch.autograd.grad(summed, each)  # row c is what an image of class c adds
-    divisor = torch.ones(classes, dtype=torch.float64)
+    divisor = gradient.new_ones(classes)
     if loss.kind == "binary-cross-entropy" and loss.reduction == "mean":
         divisor = divisor * classes
     elif loss.class_weights is not None and loss.reduction == "mean":
         divisor = divisor.new_tensor(loss.class_weights)
     system = slopes.T - gradient[:, None] * divisor
-    equations = torch.cat([system, torch.ones(1, classes, dtype=torch.float64)])
-    wanted = torch.cat([torch.zeros(classes, dtype=torch.float64), torch.full((1,), images, dtype=torch.float64)])
+    equations = torch.cat([system, gradient.new_ones(1, classes)])
+    wanted = torch.cat([gradient.new_zeros(classes), gradient.new_full((1,), images)])
     solution: Tensor = torch.linalg.lstsq(equations, wanted[:, None], driver="gelsd").solution
     return solution[:, 0]
 
 
 def labels_of_counts(counts: Sequence[int]) -> Tensor:
     """Class indices of shape (images,), in order: which candidate is called which is a matter of naming."""
-    return torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    return torch.arange(len(counts), device="cpu").repeat_interleave(torch.tensor(counts, device="cpu"))
 
 
 def _nearest_counts(estimate: Tensor, present: Tensor, images: int) -> list[tuple[int, ...]]:

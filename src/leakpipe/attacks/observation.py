@@ -57,6 +57,11 @@ class KnownClient:
         if self.prior is not None:
             object.__setattr__(self, "prior", self._checked_prior(as_tensor(self.prior, field="prior")))
 
+    def to(self, device: torch.device) -> "KnownClient":
+        """Returns the same with labels and prior on a device."""
+        labels = None if self.labels is None else self.labels.to(device)
+        return replace(self, labels=labels, prior=None if self.prior is None else self.prior.to(device))
+
     def _checked_labels(self, labels: Tensor) -> Tensor:
         if labels.shape != (self.images,):
             raise LeakpipeError(f"labels: shape {tuple(labels.shape)}, expected ({self.images},)")
@@ -165,6 +170,20 @@ class Observation:
         }
         for name, value in parts.items():
             object.__setattr__(self, name, value)
+
+    def to(self, device: torch.device) -> "Observation":
+        """Returns the same on a device; an attack runs where its observation is."""
+        exact = self.exact_statistics
+        if exact is not None:
+            exact = {n: replace(v, mean=v.mean.to(device), variance=v.variance.to(device)) for n, v in exact.items()}
+        return replace(
+            self,
+            before=self.before.to(device),
+            update=self.update.to(device),
+            client=self.client.to(device),
+            cohort=[client.to(device) for client in self.cohort],
+            exact_statistics=exact,
+        )
 
     @property
     def clients(self) -> tuple[KnownClient, ...]:

@@ -105,7 +105,7 @@ def _search(
     notes = [*rehearse(observation), *adapted]
     labels, how = _choose_labels(observation, settings, seed=seed)
     search = Search(observation, settings, labels, seed=seed)
-    saved = checkpoint.load() if checkpoint else None
+    saved = checkpoint.load(observation.before.device) if checkpoint else None
     state = saved if saved is not None and search.fits(saved) else search.start()
     state = _run(search, state, on_iteration, checkpoint)
     images, taken, objective = search.result(state)
@@ -242,7 +242,7 @@ def _choose_labels(observation: Observation, settings: AttackSettings, *, seed: 
     """Labels to attack with (None: they are searched too), and a note where they were recovered."""
     granted = observation.candidate_labels
     if not observation.has_signal:  # nothing to recover them from, and what is left to match does not depend on them
-        unknown = torch.zeros(observation.candidates, dtype=torch.int64)
+        unknown = torch.zeros(observation.candidates, dtype=torch.int64, device=observation.before.device)
         return (unknown, ["No labels were known."]) if granted is None else (granted, [])
     if settings.labels == "joint":
         return None, []
@@ -250,14 +250,15 @@ def _choose_labels(observation: Observation, settings: AttackSettings, *, seed: 
         return granted, []
     counts = _recover_labels(observation, settings, seed=seed)
     counted = ", ".join(f"{count} of class {label}" for label, count in enumerate(counts) if count)
-    return labels_of_counts(counts), [f"Labels were recovered from the head's gradient: {counted}."]
+    labels = labels_of_counts(counts).to(observation.before.device)
+    return labels, [f"Labels were recovered from the head's gradient: {counted}."]
 
 
 def _recover_labels(observation: Observation, settings: AttackSettings, *, seed: int) -> tuple[int, ...]:
     """Counts the labels; where it is a close call, keeps the counts whose short attack explains the update best."""
     client = observation.client
     shape = (client.images, *observation.image_shape)
-    guess = client.prior if client.prior is not None else torch.full(shape, 0.5)
+    guess = client.prior if client.prior is not None else torch.full(shape, 0.5, device=observation.before.device)
     iterations = min(max(TRIAL[0], settings.iterations // 5), TRIAL[1])
     trial = settings.model_copy(update={"iterations": iterations, "restarts": 1, "group_weight": 0.0})
     chosen: tuple[int, ...] = ()
@@ -267,7 +268,7 @@ def _recover_labels(observation: Observation, settings: AttackSettings, *, seed:
             return guesses[0]
         tried = []
         for counts in guesses:
-            search = Search(observation, trial, labels_of_counts(counts), seed=seed)
+            search = Search(observation, trial, labels_of_counts(counts).to(guess.device), seed=seed)
             images, _, objective = search.result(_run(search, search.start(), lambda *_: None, None))
             tried.append((objective, counts, images))
         _, best, guess = min(tried, key=lambda attempt: attempt[:2])

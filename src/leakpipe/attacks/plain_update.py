@@ -79,10 +79,10 @@ def read_training(weights: Tensors, settings: LocalSettings, batches: int) -> Re
                 "proximal_weight": 0.0,
             }
         )
-        one = {"": torch.zeros((), dtype=torch.float64)}
+        one = {"": torch.zeros((), dtype=torch.float64, device="cpu")}
         whole, left = divmod(batches, training.accumulation)
         shares = [1.0] * whole + ([left / training.accumulation] if left else [])
-        given = [{"": torch.full((), share, dtype=torch.float64)} for share in shares]
+        given = [{"": torch.full((), share, dtype=torch.float64, device="cpu")} for share in shares]
         gain = -float(follow_gradients(one, given, replace(settings, training=linear))[""])
     return Reading(drift, gain, clipping if gain is not None else None, batches == 1)
 

@@ -24,7 +24,8 @@ def simulate_plausible(observation: Observation) -> list[Tensors]:
     for draw in range(DRAWS):
         labels = client.labels
         if labels is None:
-            labels = torch.randint(classes, (client.images,), generator=generator)
+            drawn = torch.randint(classes, (client.images,), generator=generator, device="cpu")
+            labels = drawn.to(observation.before.device)
         images = plausible_images(observation, generator).to(dtype)
         if draw == 0 and client.prior is not None:
             images = client.prior
@@ -36,8 +37,9 @@ def simulate_plausible(observation: Observation) -> list[Tensors]:
 def plausible_images(observation: Observation, generator: torch.Generator) -> Tensor:
     """Draws smooth noise around the prior, or around gray: shape (images, channels, height, width) in [0, 1]."""
     client, (channels, height, width) = observation.client, observation.image_shape
-    coarse = torch.rand(client.images, channels, *(max(2, size // 8) for size in (height, width)), generator=generator)
+    coarse_shape = (client.images, channels, *(max(2, size // 8) for size in (height, width)))
+    coarse = torch.rand(coarse_shape, generator=generator, device="cpu")
     smooth = nn.functional.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
-    fine = 0.1 * torch.randn(client.images, channels, height, width, generator=generator)
-    around = smooth if client.prior is None else (client.prior.float() + smooth) / 2
-    return (around + fine).clamp(0, 1)
+    fine = 0.1 * torch.randn(client.images, channels, height, width, generator=generator, device="cpu")
+    around = smooth if client.prior is None else (client.prior.float().cpu() + smooth) / 2
+    return (around + fine).clamp(0, 1).to(observation.before.device)

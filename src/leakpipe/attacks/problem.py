@@ -143,7 +143,7 @@ def assumed_schedules(client: KnownClient, settings: AttackSettings, *, seed: in
     for _ in range(settings.orders):
         schedule = assumed[: len(assumed) // client.epochs]
         for _ in range(client.epochs - 1):
-            order = torch.randperm(client.images, generator=generator)
+            order = torch.randperm(client.images, generator=generator, device="cpu")
             schedule = schedule + [chunk.tolist() for chunk in order.split(client.batch_size)]
         schedules.append(schedule)
     return schedules

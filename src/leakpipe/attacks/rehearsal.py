@@ -60,7 +60,7 @@ def _check_passes(observation: Observation, images: Tensor) -> Tensor:
         )
     classes, labels = first.shape[1], observation.client.labels
     if labels is None:
-        return torch.zeros(len(images), dtype=torch.int64)
+        return torch.zeros(len(images), dtype=torch.int64, device=images.device)
     if int(labels.max()) >= classes:
         raise LeakpipeError(f"labels: {labels.tolist()}, expected class indices below {classes}, the model's classes")
     return labels[list(observation.client.assumed_schedule[0])]

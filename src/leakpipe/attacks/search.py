@@ -88,20 +88,22 @@ class Search:
         images = start_candidates(self.observation, self.settings, generator)
         full, logits = images.flatten(1), None
         if self.labels is None:
-            logits = torch.randn(len(images), self.shape[0] * self.classes, generator=generator)
+            shape = (len(images), self.shape[0] * self.classes)
+            logits = torch.randn(shape, generator=generator, device="cpu").to(images.device)
             full = torch.cat([full, self.variables.label_shares(logits).flatten(1)], dim=1)
         variables = self.variables.from_images(images, logits, level=0)
+        infinite = torch.full((len(images),), math.inf, dtype=torch.float64, device=images.device)
         return SearchState(
             iteration=0,
             variables=variables,
             optimizer_state=initial_optimizer_state(self.settings, variables),
             optimizer_start=0,
             best=full,
-            best_objective=torch.full((len(images),), math.inf, dtype=torch.float64),
-            best_distance=torch.full((len(images),), math.inf, dtype=torch.float64),
-            start_distance=torch.full((len(images),), math.inf, dtype=torch.float64),
-            improved=torch.zeros(len(images), dtype=torch.bool),
-            alive=torch.ones(len(images), dtype=torch.bool),
+            best_objective=infinite,
+            best_distance=infinite,
+            start_distance=infinite,
+            improved=torch.zeros_like(infinite, dtype=torch.bool),
+            alive=torch.ones_like(infinite, dtype=torch.bool),
             memory=self.objective.engine.initial_memory(),
         )
 
@@ -233,7 +235,8 @@ class Search:
         if deviation == 0 or state.iteration == 0:
             return state.variables.new_zeros(1).expand(shape)
         drawn = torch.Generator().manual_seed(derive_seed("smoothing", self.seed, state.iteration))
-        return deviation * torch.randn(shape, generator=drawn, dtype=state.variables.dtype)
+        noise = torch.randn(shape, generator=drawn, dtype=state.variables.dtype, device="cpu")
+        return deviation * noise.to(state.variables.device)
 
     def _enter_level(self, state: SearchState) -> SearchState:
         """Enlarge the candidates where the next level of the pyramid begins; the optimiser begins anew there."""

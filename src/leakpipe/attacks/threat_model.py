@@ -102,7 +102,7 @@ def _known_client(
         images=len(client.labels),
         batch_size=len(client.schedule[0]),
         epochs=sum(map(len, client.schedule)) // len(client.labels),
-        labels=torch.tensor(client.labels) if granted.labels == "known" else None,
+        labels=torch.tensor(client.labels, device="cpu") if granted.labels == "known" else None,
         schedule=client.schedule if granted.batch_order == "known" else None,
         prior=priors(client.labels),
     )

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from leakpipe.cli.cells import Cells, each_option
-from leakpipe.cli.options import InputFile, record_options, settings_option, threads_option, use_threads
+from leakpipe.cli.options import (
+    InputFile,
+    device_option,
+    record_options,
+    settings_option,
+    threads_option,
+    use_device,
+    use_threads,
+)
 from leakpipe.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
@@ -37,6 +45,7 @@ if TYPE_CHECKING:
     "roundN/CLIENT/update.safetensors.",
 )
 @threads_option
+@device_option
 @each_option
 @record_options
 def federate(
@@ -50,6 +59,7 @@ def federate(
     exact_statistics: bool,
     out_dir: Path,
     threads: int,
+    device: str,
     each: list[dict[str, str]],
     record: Path | None,
     labels: dict[str, Any],
@@ -80,6 +90,7 @@ def federate(
     if not cells:
         return
     use_threads(threads)
+    where = use_device(device)
     import torch
 
     from leakpipe.cli.allocator import keep_freed_memory
@@ -91,14 +102,15 @@ def federate(
         for cell in cells:
             bar.set_description(f"federate {cell}".strip(), refresh=False)
             with cells.recording(cell, params) as run:
+                run.details["device"] = str(where)
                 dataset = load_dataset(images)
                 parts, seed = load_split(cell.fill(split))
                 built = {"classes": len(dataset.classes), "image_size": dataset.images.shape[-1]}
                 start = _start(model_params, initial and cell.fill(initial), seed=seed, **built)
                 result = simulate_federation(
-                    start,
-                    torch.from_numpy(dataset.images),
-                    torch.from_numpy(dataset.labels),
+                    start.to(where),
+                    torch.from_numpy(dataset.images).to(where),
+                    torch.from_numpy(dataset.labels).to(where),
                     parts,
                     settings,
                     defense=steps,

@@ -14,14 +14,17 @@ from leakpipe.cli.options import (
     InputFile,
     JsonOrFile,
     OutputFile,
+    device_option,
     record_options,
     settings_option,
     threads_option,
+    use_device,
     use_threads,
 )
 from leakpipe.cli.terminal import progress_bar, stop_cleanly
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from leakpipe.params.attacks import AttackSettings, ThreatModel
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     "--checkpoint-seconds", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Time between saves."
 )
 @threads_option
+@device_option
 @each_option
 @record_options
 def invert(
@@ -64,6 +68,7 @@ def invert(
     checkpoints: Path | None,
     checkpoint_seconds: float,
     threads: int,
+    device: str,
     each: list[dict[str, str]],
     record: Path | None,
     labels: dict[str, Any],
@@ -102,18 +107,21 @@ def invert(
     from leakpipe.cli.allocator import keep_freed_memory
 
     use_threads(threads)
+    where = use_device(device)
     keep_freed_memory()
     steps = settings.iterations * len(updates) * len(cells)
     with stop_cleanly(), progress_bar(steps, f"invert ({name})", "step") as bar:
         for cell in cells:
             bar.set_description(f"invert ({name}) {cell}".strip(), refresh=False)
             with cells.recording(cell, params) as run:
+                run.details["device"] = str(where)
                 job = _Attack(
                     name=name,
                     settings=settings,
                     granted=granted,
                     defense=known,
                     network=network,
+                    device=where,
                     prior=cell.fill(prior),
                     checkpoints=checkpoints and cell.fill(checkpoints),
                     checkpoint_seconds=checkpoint_seconds,
@@ -136,6 +144,7 @@ class _Attack:
     granted: "ThreatModel"
     defense: "DefenseSteps | None"
     network: str | None
+    device: "torch.device"
     prior: Path
     checkpoints: Path | None
     checkpoint_seconds: float
@@ -176,15 +185,15 @@ class _Attack:
                 raise LeakpipeError("the attack needs running statistics, withheld by threat_model.batch_norm: none")
             observation = observe(state, stored, self.granted, priors=grant, defense=self.defense)
             result = run_attack(
-                observation, self.settings, seed=seed, on_iteration=_advance(bar), checkpoint=checkpoint
+                observation.to(self.device), self.settings, seed=seed, on_iteration=_advance(bar), checkpoint=checkpoint
             )
         except LeakpipeError as error:
             raise LeakpipeError(f"{update}: {error}") from error
         seconds = time.perf_counter() - started
         save_reconstruction(
             out,
-            result.images.numpy(),
-            labels=result.labels.numpy(),
+            result.images.cpu().numpy(),
+            labels=result.labels.cpu().numpy(),
             prior=grant(stored.labels).numpy(),
             cell=cell,
             iterations=result.iterations,

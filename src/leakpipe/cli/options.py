@@ -2,14 +2,21 @@
 
 import gc
 import json
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from leakpipe.errors import LeakpipeError
+
+if TYPE_CHECKING:
+    import torch
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
 InputFile = click.Path(path_type=Path, dir_okay=False)
 OutputFile = click.Path(path_type=Path, dir_okay=False)
 
@@ -69,6 +76,44 @@ def threads_option(command: Command) -> Command:
     return click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="torch's threads.")(
         command
     )
+
+
+def device_option(command: Command) -> Command:
+    """Add `--device`: where tensors are. Like the number of threads, it may change last digits, and is recorded."""
+    return click.option(
+        "--device",
+        type=click.Choice(DEVICES),
+        default="cpu",
+        show_default=True,
+        help="Where to compute; auto is cuda where torch sees one, else cpu.",
+    )(command)
+
+
+def use_device(name: str) -> "torch.device":
+    """Returns the device of a name after making torch's kernels there as exact and repeatable as they can be.
+
+    On CUDA: no TF32, no search for the fastest convolution, deterministic algorithms (a warning where there is none).
+    The CPU's kernels are deterministic as they are (`use_threads`).
+
+    Raises:
+        LeakpipeError: torch does not see the device, or cannot compute with it in float64.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "mps":
+        raise LeakpipeError(
+            "--device: mps, expected cpu, cuda or auto: it has no float64, in which distances of updates are summed"
+        )
+    if name == "cuda":
+        if not torch.cuda.is_available():
+            raise LeakpipeError("--device: cuda, but torch sees none; install torch for CUDA, or use --device cpu")
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it to be deterministic
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    return torch.device(name)
 
 
 def use_threads(threads: int) -> None:

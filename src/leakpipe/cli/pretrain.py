@@ -5,7 +5,16 @@ from typing import Any
 
 import click
 
-from leakpipe.cli.options import InputFile, OutputFile, record_options, settings_option, threads_option, use_threads
+from leakpipe.cli.options import (
+    InputFile,
+    OutputFile,
+    device_option,
+    record_options,
+    settings_option,
+    threads_option,
+    use_device,
+    use_threads,
+)
 from leakpipe.cli.terminal import progress_bar
 
 
@@ -15,6 +24,7 @@ from leakpipe.cli.terminal import progress_bar
 @click.option("--split", type=InputFile, required=True, help="The split (split-data's output); its seed is used.")
 @click.option("--out", type=OutputFile, required=True, help="Where the model goes (.safetensors).")
 @threads_option
+@device_option
 @record_options
 def pretrain(
     model: dict[str, Any],
@@ -22,11 +32,13 @@ def pretrain(
     split: Path,
     out: Path,
     threads: int,
+    device: str,
     record: Path | None,
     labels: dict[str, Any],
 ) -> None:
     """Train on the public part, which no client holds; the validation part only watches."""
     use_threads(threads)
+    where = use_device(device)
     import torch
 
     from leakpipe.data.files import load_dataset, load_split
@@ -43,16 +55,17 @@ def pretrain(
     from leakpipe.records.run_record import record_run
 
     with record_run(record, rule="pretrain", labels=labels, params=model) as run:
+        run.details["device"] = str(where)
         params = parse_section(ModelParams, model, source="--model", known={MODELS.kind: MODELS})
         settings = params.pretraining
         dataset = load_dataset(images)
         parts, seed = load_split(split)
-        pixels, classes = torch.from_numpy(dataset.images), torch.from_numpy(dataset.labels)
+        pixels, classes = (torch.from_numpy(array).to(where) for array in (dataset.images, dataset.labels))
         built = {"classes": len(dataset.classes), "image_size": dataset.images.shape[-1]}
         initial = pretrained_state(
             params, settings.start, build_module(params, **built), seed=derive_seed("model", seed)
         )
-        public = torch.tensor(parts.public)
+        public = torch.tensor(parts.public, device=where)
         curves: dict[str, list[float]] = {"loss": []}
 
         with progress_bar(settings.epochs, "pretrain", "epoch") as bar:
@@ -66,7 +79,7 @@ def pretrain(
                 bar.update()
 
             order = derive_seed("pretrain", seed)
-            state = train(initial, pixels[public], classes[public], settings, seed=order, on_epoch=show)
+            state = train(initial.to(where), pixels[public], classes[public], settings, seed=order, on_epoch=show)
         save_model(out, state, params=params, **built)
         for name, values in curves.items():
             run.add_curve(name, range(1, settings.epochs + 1), values)

@@ -31,7 +31,7 @@ def schedule_batches(images: int, batch_size: int, epochs: int, generator: "Gene
 
     schedule: list[list[int]] = []
     for _ in range(epochs):
-        order = torch.randperm(images, generator=generator)
+        order = torch.randperm(images, generator=generator, device="cpu")
         schedule += [chunk.tolist() for chunk in order.split(batch_size)]
     return schedule
 

@@ -42,10 +42,12 @@ def private_gradients(
     clipped = clip_each(each, clip_norm=settings.clip_norm)
     summed = {name: values.sum(dim=0) for name, values in clipped.items()}
     if spread:
-        summed = {
-            name: value + spread * torch.randn(value.shape, generator=generator, dtype=value.dtype)
-            for name, value in summed.items()
-        }
+
+        def noise(like: Tensor) -> Tensor:
+            drawn = torch.randn(like.shape, generator=generator, dtype=like.dtype, device="cpu")
+            return spread * drawn.to(like.device)
+
+        summed = {name: value + noise(value) for name, value in summed.items()}
     return {name: value / len(images) for name, value in summed.items()}
 
 

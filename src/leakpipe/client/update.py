@@ -26,6 +26,10 @@ class ClientUpdate:
     steps: int
     removed: frozenset[str] = frozenset()
 
+    def to(self, device: torch.device) -> "ClientUpdate":
+        """Returns the update on a device."""
+        return combine_updates(lambda value: value.to(device), self)
+
 
 def combine_updates(combine: Callable[..., Tensor], *updates: ClientUpdate) -> ClientUpdate:
     """Returns the update of which each tensor is `combine` of those with its name in `updates`, with the first's steps.

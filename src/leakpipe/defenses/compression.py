@@ -50,7 +50,7 @@ def quantize(update: ClientUpdate, params: QuantizeParams, *, generator: torch.G
             return value
         position = value.double() / step
         below = position.floor()
-        chance = torch.rand(value.shape, generator=generator, dtype=torch.float64)
+        chance = torch.rand(value.shape, generator=generator, dtype=torch.float64, device="cpu").to(value.device)
         level: Tensor = ((below + (chance < position - below)) * step).to(value.dtype)
         return level
 

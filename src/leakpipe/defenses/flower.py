@@ -46,8 +46,8 @@ def _at_first(params: FlowerAdaptiveClippingParams, *, noise_multiplier: float =
 
 
 def _norm(update: ClientUpdate, params: FlowerFixedClippingParams) -> float:
-    counters = batch_counters(update) if params.count_batches else torch.zeros(0)
-    return math.hypot(float(flatten_values(update).norm()), float(counters.norm()))
+    counted = float(batch_counters(update).norm()) if params.count_batches else 0.0
+    return math.hypot(float(flatten_values(update).norm()), counted)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class FlowerServer:
             return self
         reached = clipping.clipping_norm * (1 - 1e-6)  # what was clipped has this norm, or more with its counters
         clipped = sum(_norm(update, clipping) >= reached for update in shared)
-        noise = count_deviation(adaptive, self.clients) * torch.randn((), generator=generator).item()
+        noise = count_deviation(adaptive, self.clients) * torch.randn((), generator=generator, device="cpu").item()
         excess = (clipped + noise) / self.clients - adaptive.target_clipped_quantile
         norm = clipping.clipping_norm * math.exp(-adaptive.clip_norm_lr * excess)
         moved = clipping.model_copy(update={"clipping_norm": norm})

@@ -52,7 +52,8 @@ def privatize_update(update: ClientUpdate, params: DpGaussianParams, *, generato
 
 def with_gaussian_noise(value: Tensor, scale: float, generator: torch.Generator) -> Tensor:
     """Returns the values plus N(0, scale²) each."""
-    return value + scale * torch.randn(value.shape, generator=generator, dtype=value.dtype)
+    drawn = torch.randn(value.shape, generator=generator, dtype=value.dtype, device="cpu")
+    return value + scale * drawn.to(value.device)
 
 
 def with_laplace_noise(value: Tensor, scale: float, generator: torch.Generator) -> Tensor:
@@ -60,5 +61,5 @@ def with_laplace_noise(value: Tensor, scale: float, generator: torch.Generator) 
 
     It is the difference of two exponential variables, which needs no logarithm of a number that may be 0.
     """
-    drawn = torch.empty(2, *value.shape, dtype=torch.float64).exponential_(generator=generator)
-    return value + (scale * (drawn[0] - drawn[1])).to(value.dtype)
+    drawn = torch.empty(2, *value.shape, dtype=torch.float64, device="cpu").exponential_(generator=generator)
+    return value + (scale * (drawn[0] - drawn[1])).to(value)

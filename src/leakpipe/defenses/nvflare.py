@@ -44,8 +44,8 @@ def share_by_sparse_vector(update: ClientUpdate, params: SvtParams, *, generator
     def noisy(given: Tensor, budget: float) -> Tensor:
         return with_laplace_noise(given, params.gamma / budget, generator)
 
-    threshold = noisy(torch.tensor([params.tau], dtype=torch.float64), for_threshold)
-    accepted = torch.zeros(len(clipped), dtype=torch.bool)
+    threshold = noisy(clipped.new_tensor([params.tau]), for_threshold)
+    accepted = torch.zeros_like(clipped, dtype=torch.bool)
     for _ in range(MOST_PASSES):
         accepted |= noisy(clipped.abs(), for_query / (2 * sent)) >= threshold
         if int(accepted.sum()) >= sent:
@@ -57,9 +57,9 @@ def share_by_sparse_vector(update: ClientUpdate, params: SvtParams, *, generator
         )
     candidates = accepted.nonzero().flatten()
     if params.replace:
-        drawn = torch.randint(len(candidates), (sent,), generator=generator).unique()
+        drawn = torch.randint(len(candidates), (sent,), generator=generator, device="cpu").unique()
     else:
-        drawn = torch.randperm(len(candidates), generator=generator)[:sent]
+        drawn = torch.randperm(len(candidates), generator=generator, device="cpu")[:sent]
     chosen = candidates[drawn]
     shared = torch.zeros_like(clipped)
     shared[chosen] = noisy(clipped[chosen], release_budget(params, sent) / (2 * sent))

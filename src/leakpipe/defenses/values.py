@@ -66,4 +66,5 @@ def nonzero_percentile(update: ClientUpdate, percentile: float) -> float:
 
 def batch_counters(update: ClientUpdate) -> Tensor:
     """Returns by how much each counter of batches rose, float64: one per layer whose running statistics are shared."""
-    return torch.full((len(update.statistics) // 2,), float(update.steps), dtype=torch.float64)
+    device = next((value.device for _, value in named_values(update)), "cpu")
+    return torch.full((len(update.statistics) // 2,), float(update.steps), dtype=torch.float64, device=device)

@@ -135,7 +135,7 @@ def save_update(path: Path, stored: StoredUpdate) -> None:
     if stored.cohort:
         metadata["companions"] = [vars(member) for member in stored.cohort]
     arrays = _to_arrays(stored.update.weights, stored.update.statistics)
-    exact = {EXACT + name: value.numpy() for name, value in stored.exact_statistics.items()}
+    exact = {EXACT + name: value.cpu().numpy() for name, value in stored.exact_statistics.items()}
     write_arrays(path, UPDATE, {**arrays, **exact}, metadata)
 
 
@@ -187,8 +187,8 @@ def _read_member(entry: Mapping[str, Any]) -> CohortMember:
 
 
 def _to_arrays(weights: Mapping[str, Tensor], statistics: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    arrays = {WEIGHTS + name: value.numpy() for name, value in weights.items()}
-    return arrays | {STATISTICS + name: value.numpy() for name, value in statistics.items()}
+    arrays = {WEIGHTS + name: value.cpu().numpy() for name, value in weights.items()}
+    return arrays | {STATISTICS + name: value.cpu().numpy() for name, value in statistics.items()}
 
 
 def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray], like: ModelState) -> ModelState:

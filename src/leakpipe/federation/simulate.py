@@ -134,7 +134,7 @@ def simulate_federation(
         LeakpipeError: The global model is no longer finite, or a defence made an update infinite.
     """
     clients = [
-        _Client(name, client, images[torch.tensor(split.clients[name])], labels[torch.tensor(split.clients[name])])
+        _Client(name, client, images[list(split.clients[name])], labels[list(split.clients[name])])
         for name, client in params.clients.items()
     ]
     sizes = [client.params.images for client in clients]
@@ -172,7 +172,7 @@ def write_accuracy(path: Path, accuracy: Sequence[Accuracy], *, cell: Mapping[st
 
 def measure_accuracy(state: ModelState, images: Tensor, labels: Tensor, indices: Sequence[int]) -> float:
     """Returns the share of the images at `indices` that the model, in evaluation mode, classifies correctly."""
-    chosen = torch.tensor(indices)
+    chosen = torch.tensor(indices, device=images.device)
     with torch.no_grad():
         predicted = torch.cat([forward_frozen(state, images[part]).argmax(dim=1) for part in chosen.split(256)])
     return (predicted == labels[chosen]).double().mean().item()

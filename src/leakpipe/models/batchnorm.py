@@ -137,7 +137,7 @@ def keep_batch_statistics(
         name: torch.zeros_like(running[name]) for layer in layers for name in (mean_name(layer), variance_name(layer))
     }
     found = {layer: BatchStatistics(buffers[mean_name(layer)], buffers[variance_name(layer)]) for layer in layers}
-    counter = torch.zeros((), dtype=torch.long)
+    counter = torch.zeros((), dtype=torch.long, device="cpu")
     counters = {f"{layer}.num_batches_tracked": counter for layer in layers}
     with _changed(layers.values(), momentum=1.0):
         yield {**buffers, **counters}, found

@@ -1,5 +1,6 @@
 """A model as data: an architecture, and the tensors that it is evaluated with."""
 
+import copy
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -63,6 +64,24 @@ class ModelState:
         weights = {name: value.detach() for name, value in module.named_parameters() if value.requires_grad}
         return cls(module, weights, {name: module.get_buffer(name) for name in names})
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are; the CPU for a model without any."""
+        return next((value.device for value in self.weights.values()), torch.device("cpu"))
+
+    def to(self, device: torch.device) -> "ModelState":
+        """Returns the state on a device, with what the network holds besides; itself where it is there."""
+        if self.device == device:
+            return self
+        module = self.module
+        if not any(value.is_meta for value in module.parameters()):
+            module = copy.deepcopy(module).to(device)
+        return ModelState(
+            module,
+            {name: value.to(device) for name, value in self.weights.items()},
+            {name: value.to(device) for name, value in self.statistics.items()},
+        )
+
     def with_tensors(self, weights: Tensors, statistics: Tensors) -> "ModelState":
         """Returns the same architecture with other tensors."""
         return replace(self, weights=weights, statistics=statistics)
@@ -117,17 +136,17 @@ def initial_state(module: nn.Module, *, seed: int, dtype: torch.dtype = torch.fl
     for name, layer in module.named_modules():
         if isinstance(layer, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
             width = layer.weight.shape
-            weights[f"{name}.weight"] = torch.ones(width, dtype=dtype)
-            weights[f"{name}.bias"] = torch.zeros(width, dtype=dtype)
+            weights[f"{name}.weight"] = torch.ones(width, dtype=dtype, device="cpu")
+            weights[f"{name}.bias"] = torch.zeros(width, dtype=dtype, device="cpu")
         if isinstance(layer, nn.BatchNorm2d):
-            statistics[mean_name(name)] = torch.zeros(width, dtype=dtype)
-            statistics[variance_name(name)] = torch.ones(width, dtype=dtype)
+            statistics[mean_name(name)] = torch.zeros(width, dtype=dtype, device="cpu")
+            statistics[variance_name(name)] = torch.ones(width, dtype=dtype, device="cpu")
         elif isinstance(layer, nn.GroupNorm | nn.LayerNorm):
             continue
         elif isinstance(layer, nn.Conv2d | nn.Linear):
             bound = layer.weight[0].numel() ** -0.5
             for kind, parameter in layer.named_parameters():
-                uniform = torch.rand(parameter.shape, generator=generator, dtype=dtype)
+                uniform = torch.rand(parameter.shape, generator=generator, dtype=dtype, device="cpu")
                 weights[f"{name}.{kind}"] = (2 * uniform - 1) * bound
         else:
             for kind, parameter in layer.named_parameters(recurse=False):
@@ -140,16 +159,16 @@ def initial_state(module: nn.Module, *, seed: int, dtype: torch.dtype = torch.fl
 def _attention_weight(shape: torch.Size, generator: torch.Generator) -> Tensor:
     """Uniform in ±√(6 / (inputs + outputs)), as torch's `MultiheadAttention` (Glorot and Bengio 2010)."""
     bound = math.sqrt(6 / sum(shape))
-    return (2 * torch.rand(shape, generator=generator) - 1) * bound
+    return (2 * torch.rand(shape, generator=generator, device="cpu") - 1) * bound
 
 
 # How parameters outside of the usual layers start, by the end of their name, as in torch and torchvision.
 _OTHER: dict[str, Callable[[torch.Size, torch.Generator], Tensor]] = {
     "in_proj_weight": _attention_weight,
-    "in_proj_bias": lambda shape, _: torch.zeros(shape),
-    "class_token": lambda shape, _: torch.zeros(shape),
-    "pos_embedding": lambda shape, generator: 0.02 * torch.randn(shape, generator=generator),
-    "layer_scale": lambda shape, _: torch.full(shape, 1e-6),
+    "in_proj_bias": lambda shape, _: torch.zeros(shape, device="cpu"),
+    "class_token": lambda shape, _: torch.zeros(shape, device="cpu"),
+    "pos_embedding": lambda shape, generator: 0.02 * torch.randn(shape, generator=generator, device="cpu"),
+    "layer_scale": lambda shape, _: torch.full(shape, 1e-6, device="cpu"),
 }
 
 

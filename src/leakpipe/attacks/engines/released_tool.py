@@ -62,7 +62,7 @@ class ReleasedTool(Autograd):
 
     def explain(self, images: Tensor, labels: Tensor, memory: Tensors) -> Explained:
         if self.settings.client_loss == "saturated-bce":
-            labels = torch.ones(len(images), count_classes(self.problem.model), dtype=images.dtype)
+            labels = images.new_ones(len(images), count_classes(self.problem.model))
         model, update, distance = self._drifted(memory), None, None
         if self.simulates:
             given = (images.detach(), labels.detach()) if self.detaches else (images, labels)

@@ -97,7 +97,7 @@ class BlockStep:
         arriving, mask = self.found.arriving, self.mask
         if not can_solve_inner(layer) or arriving is None or mask is None:
             return None
-        rough, inner, raw, fit = False, None, torch.empty(0), float("inf")
+        rough, inner, raw, fit = False, None, arriving.new_empty(0), float("inf")
         trusted = trust_channels(layer, arriving * mask.on)
         for _ in range(MASK_ROUNDS):
             if not rough:

@@ -82,7 +82,7 @@ def solve_inner(layer: Layer, received: Tensor, trusted: Tensor, start: Tensor |
     """
     features, normalised = start, torch.zeros_like(received)
     wanted = layer.gradient.permute(0, 2, 3, 1) * trusted[:, None, None, None]
-    normal = right = torch.empty(0)
+    normal = right = wanted.new_empty(0)
     equations = float(trusted.sum()) * layer.kernel**2
     if equations < ENOUGH * layer.positions and has_spare_equations(layer):
         trusted = torch.ones_like(trusted)

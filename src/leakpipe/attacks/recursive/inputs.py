@@ -47,7 +47,7 @@ def null_space_equations(layer: Layer) -> Equations:
     return Equations(
         lambda features: outside_rows(layer, rows, features),
         lambda residual: outside_rows_back(layer, rows, residual),
-        torch.zeros(layer.positions, len(rows), dtype=rows.dtype),
+        rows.new_zeros(layer.positions, len(rows)),
     )
 
 
@@ -99,20 +99,20 @@ def solve_map(shape: Shape, equations: list[Equations], start: Tensor | None = N
         start: Where the iterations begin; zeros without one. What no equation tells stays as it is there.
     """
     sizes = [each.target.numel() for each in equations]
-    unknowns = int(np.prod(shape))
+    unknowns, device = int(np.prod(shape)), equations[0].target.device
 
     def forward(vector: np.ndarray) -> np.ndarray:
-        features = torch.from_numpy(np.ascontiguousarray(vector)).view(shape)
-        return torch.cat([each.forward(features).flatten() for each in equations]).numpy()
+        features = torch.from_numpy(np.ascontiguousarray(vector)).to(device).view(shape)
+        return torch.cat([each.forward(features).flatten() for each in equations]).cpu().numpy()
 
     def back(vector: np.ndarray) -> np.ndarray:
-        parts = torch.from_numpy(np.ascontiguousarray(vector)).split(sizes)
+        parts = torch.from_numpy(np.ascontiguousarray(vector)).to(device).split(sizes)
         pulled = [each.back(part.view(each.target.shape)) for each, part in zip(equations, parts, strict=True)]
-        return torch.stack(pulled).sum(dim=0).flatten().numpy()
+        return torch.stack(pulled).sum(dim=0).flatten().cpu().numpy()
 
     operator = LinearOperator((sum(sizes), unknowns), matvec=forward, rmatvec=back, dtype=np.float64)
-    target = torch.cat([each.target.flatten() for each in equations]).numpy()
-    first = None if start is None else start.flatten().numpy()
+    target = torch.cat([each.target.flatten() for each in equations]).cpu().numpy()
+    first = None if start is None else start.flatten().cpu().numpy()
     solution = lsmr(operator, target, atol=TOLERANCE, btol=TOLERANCE, maxiter=ITERATIONS, x0=first)
     size = float(np.linalg.norm(target))
-    return torch.from_numpy(solution[0]).view(shape), float(solution[3]) / size if size > 0 else math.inf
+    return torch.from_numpy(solution[0]).to(device).view(shape), float(solution[3]) / size if size > 0 else math.inf

@@ -19,9 +19,9 @@ def solve_nonnegative(normal: Tensor, right: Tensor, start: Tensor | None = None
     """
     solution = (torch.linalg.solve(normal, right) if start is None else start).T.clone()
     free = solution > 0
-    identity = torch.eye(len(normal), dtype=normal.dtype)
+    identity = torch.eye(len(normal), dtype=normal.dtype, device=normal.device)
     tolerance = 1e-12 * float(right.abs().max())
-    done = torch.zeros(len(solution), dtype=torch.bool)
+    done = solution.new_zeros(len(solution), dtype=torch.bool)
     for _ in range(EXCHANGES):
         todo = (~done).nonzero().flatten()
         for part in todo.split(16):  # what is solved at once takes memory

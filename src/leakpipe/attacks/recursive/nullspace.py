@@ -69,14 +69,15 @@ def find_null_space(layer: Layer, generator: torch.Generator, *, pairs: int = 2)
         pairs: One more than the null space's dimension at least, to see the gap.
     """
     rows, shape = row_space(layer), layer.input_shape
+    device = rows.device
 
     def multiply(vector: np.ndarray) -> np.ndarray:
-        features = torch.from_numpy(vector).view(shape)
-        return outside_rows_back(layer, rows, outside_rows(layer, rows, features)).flatten().numpy()
+        features = torch.from_numpy(vector).to(device).view(shape)
+        return outside_rows_back(layer, rows, outside_rows(layer, rows, features)).flatten().cpu().numpy()
 
     size = int(np.prod(shape))
     operator = LinearOperator((size, size), matvec=multiply, dtype=np.float64)
-    start = torch.randn(size, generator=generator, dtype=torch.float64).numpy()
+    start = torch.randn(size, generator=generator, dtype=torch.float64, device="cpu").numpy()
     for kept, tolerance in ATTEMPTS:
         vectors_kept = min(max(kept, 4 * pairs), size - 1)
         try:
@@ -89,7 +90,7 @@ def find_null_space(layer: Layer, generator: torch.Generator, *, pairs: int = 2)
     else:
         return None
     order = np.argsort(values)
-    columns = torch.from_numpy(np.ascontiguousarray(vectors[:, order].T)).view(pairs, *shape)
+    columns = torch.from_numpy(np.ascontiguousarray(vectors[:, order].T)).to(device).view(pairs, *shape)
     return NullSpace(torch.from_numpy(values[order]), columns)
 
 

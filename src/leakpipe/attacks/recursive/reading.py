@@ -45,10 +45,9 @@ def read_layers(observation: Observation, chain: Chain) -> dict[str, Layer]:
         raise LeakpipeError(f"recursive inversion needs the gradient's values, but {lost} leaves only their direction")
     gain = read.gain
     statistics = recover_batch_statistics(before, update, weight_of_batches(settings.batch_norm_momentum, [1]))
-    images = torch.rand(
-        (observation.client.images, *observation.image_shape), generator=torch.Generator().manual_seed(0)
-    )
-    watched = _watch(before, images)
+    shape = (observation.client.images, *observation.image_shape)
+    drawn = torch.rand(shape, generator=torch.Generator().manual_seed(0), device="cpu")
+    watched = _watch(before, drawn.to(before.device))
     modules = dict(before.module.named_modules())
 
     def gradient(name: str) -> Tensor:

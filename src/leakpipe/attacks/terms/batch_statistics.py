@@ -99,10 +99,11 @@ def normalized_statistics_distance(candidate: StatisticsByLayer, target: Statist
         A scalar, 0 where all channels of all layers agree or none can be used.
     """
     wanted, found = _side_by_side(target), _side_by_side({name: candidate[name] for name in target})
-    sizes = torch.tensor([len(layer.mean) for layer in target.values()])
-    layer_of = torch.arange(len(sizes)).repeat_interleave(sizes)
+    device = wanted.mean.device
+    sizes = torch.tensor([len(layer.mean) for layer in target.values()], device=device)
+    layer_of = torch.arange(len(sizes), device=device).repeat_interleave(sizes)
     usable = wanted.variance > 0
-    channels = torch.zeros(len(sizes), dtype=wanted.mean.dtype).index_add_(0, layer_of, usable.to(wanted.mean.dtype))
+    channels = wanted.mean.new_zeros(len(sizes)).index_add_(0, layer_of, usable.to(wanted.mean.dtype))
     weights = usable / (channels[layer_of] * channels.count_nonzero()).clamp_min(1)
     variance = torch.where(usable, wanted.variance, 1.0)
     deviation_gap = found.variance.clamp_min(TINY).sqrt() - variance.sqrt()
@@ -146,7 +147,7 @@ def absolute_statistics_distance(candidate: StatisticsByLayer, target: Statistic
     Arguments as `normalized_statistics_distance`; a target variance that is not positive is matched as if it
     were 0, so that it stays a length.
     """
-    total = torch.zeros(())
+    total = next(iter(target.values())).mean.new_zeros(())
     for name, wanted in target.items():
         mean_gap = candidate[name].mean - wanted.mean
         variance_gap = candidate[name].variance - wanted.variance.clamp_min(0)

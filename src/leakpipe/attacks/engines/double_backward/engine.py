@@ -57,7 +57,8 @@ class DoubleBackward(Engine):
         most = MOST_TOGETHER if len(schedule) == 1 else 1
         self.together = max(1, min(most, WEIGHTS_TOGETHER // weights, PIXELS_TOGETHER // pixels))
         self.distance, self.either_sign = PRODUCT_DISTANCES[objective], problem.either_sign
-        self.scales = torch.tensor([problem.scales[name] * rate for name in targets], dtype=torch.float64).square()
+        scales = [problem.scales[name] * rate for name in targets]
+        self.scales = torch.tensor(scales, dtype=torch.float64, device=problem.model.device).square()
         squared = [value.double().square().sum() for value in targets.values()]
         self.theirs = torch.stack(squared) * self.scales
 
@@ -98,7 +99,8 @@ def _check_logits(problem: Problem) -> None:
         *({n: v.double() for n, v in part.items()} for part in (model.weights, model.statistics))
     )
     shape = (len(problem.trainings[0][0][0]), *problem.observation.image_shape)
-    images = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu").to(model.device)
     try:
         found = Comparison(exact, {}, settings).logits(images)
     except (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError) as error:
@@ -214,7 +216,8 @@ class _Compare(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, *adjoints: Tensor | None) -> tuple[Tensor | None, ...]:
         run: OneStep = ctx.run  # type: ignore[attr-defined]
-        nothing = torch.zeros(ctx.restarts, len(run.gradients.order), dtype=torch.float64)  # type: ignore[attr-defined]
+        order, restarts = run.gradients.order, ctx.restarts  # type: ignore[attr-defined]
+        nothing = torch.zeros(restarts, len(order), dtype=torch.float64, device=order.device)
         inner, squared = (nothing if value is None else value for value in adjoints[:2])
         images, labels = run.differentiate(Products(inner, squared, adjoints[2]), adjoints[3:])
         return images, labels, None

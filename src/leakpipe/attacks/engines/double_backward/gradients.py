@@ -40,12 +40,14 @@ class Gradients:
         self.vectors = [name for name in held if name in weights and weights[name].dim() == 1]
         self.matrices = [name for name in held if name in weights and weights[name].dim() > 1]
         self.sizes = [len(weights[name]) for name in self.vectors]
-        self.owner = torch.arange(len(self.sizes)).repeat_interleave(torch.tensor(self.sizes, dtype=torch.int64))
+        device = next(iter(weights.values())).device
+        counts = torch.tensor(self.sizes, dtype=torch.int64, device=device)
+        self.owner = torch.arange(len(self.sizes), device=device).repeat_interleave(counts)
         wanted = [targets.get(name, torch.zeros_like(weights[name])) for name in self.vectors]
         self.vector_targets = torch.cat([*wanted, next(iter(weights.values())).new_zeros(0)])
         self.matrix_targets = [targets.get(name) for name in self.matrices]
         places = {name: place for place, name in enumerate([*self.matrices, *self.vectors])}
-        self.order = torch.tensor([places[name] for name in targets])
+        self.order = torch.tensor([places[name] for name in targets], dtype=torch.int64, device=device)
 
     def compare(self, layers: Sequence[Layer]) -> Products:
         """Compares the gradients, after the backward pass."""
@@ -104,7 +106,7 @@ class Gradients:
         summands = [vectors * self.vector_targets, vectors.square()]
         if self.differs:
             summands.append((vectors - self.vector_targets).square())
-        sums = torch.zeros(len(summands), self.networks, len(self.sizes), dtype=torch.float64)
+        sums = vectors.new_zeros(len(summands), self.networks, len(self.sizes), dtype=torch.float64)
         sums.index_add_(2, self.owner, torch.stack(summands).double())
         found = [torch.stack(products)[:, :, None] for products in matrices]
         inner, squared, *gaps = torch.cat([*found, sums], dim=2)[:, :, self.order]

@@ -165,7 +165,8 @@ class SeveralSteps(OneStep):
     schedule: Sequence[Sequence[int]]
 
     def __post_init__(self) -> None:
-        self.batches = [torch.tensor(positions) for positions in self.schedule]
+        device = next(iter(self.weights.values())).device
+        self.batches = [torch.tensor(positions, device=device) for positions in self.schedule]
         momentum, steps = self.settings.batch_norm_momentum, len(self.schedule)
         kept = 1 - momentum
         # Of each step's batch statistics in the new running ones, of all together 1 (`recover_batch_statistics`).
