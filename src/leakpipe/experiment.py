@@ -36,6 +36,7 @@ from leakpipe.params.training import TrainingParams
 # Names that params.yaml may use, by kind; those of renamed presets are read for one more release.
 REGISTERED = {each.kind: [*each] for each in (DATASETS, MODELS, PRESETS)}
 REGISTERED[PRESETS.kind] += RENAMED_PRESETS
+IMAGE_AXES = 2
 BASE = Path("params.yaml")  # what overlays are merged into
 
 
@@ -146,6 +147,13 @@ def _check_model(params: Params) -> Iterator[str]:
         yield f"data.image_size: {params.data.image_size}, expected a multiple of {entry.multiple} for {model.name!r}"
     if model.name in LAYER_NORMALIZED and model.normalization != "batch":
         yield f"model.normalization: {model.normalization} replaces batch normalisation, {replaced}; set it to batch"
+    contents = DATASETS[params.data.dataset].contents(params.data)
+    if contents and contents.axes != entry.axes:
+        kind = {2: "images", 3: "volumes"}
+        data_set = f"data set {params.data.dataset!r} has {kind[contents.axes]}"
+        yield f"model.name: {model.name!r} is for {kind[entry.axes]}, {data_set}"
+    if entry.axes != IMAGE_AXES:
+        yield from _check_volumes(params)
     if params.data.image_size < entry.least_size:
         yield f"data.image_size: {params.data.image_size}, expected {entry.least_size} or more for {model.name!r}"
     if params.federation.batch_norm_sharing == "local" and not has_batch_norm(model):
@@ -161,6 +169,15 @@ def _check_model(params: Params) -> Iterator[str]:
             yield f"{field}: there are no weights {weights!r} for {model.name!r}; there are for {known}"
         if not has_batch_norm(model):
             yield f"{field}: {weights!r} were trained with batch normalisation, {replaced}"
+
+
+def _check_volumes(params: Params) -> Iterator[str]:
+    """What is made for images and not for volumes."""
+    if params.scoring.lpips:
+        yield "scoring.lpips: true, expected false: LPIPS compares images, and the network is for volumes"
+    for name in params.identifiability.embedders:
+        if "resnet" in name:
+            yield f"identifiability.embedders: {name!r} reads images, and the network is for volumes; leave it out"
 
 
 def _check_data(params: Params) -> Iterator[str]:

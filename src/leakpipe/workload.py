@@ -13,6 +13,7 @@ from typing import TypeVar
 from leakpipe.attacks.presets import resolve_settings
 from leakpipe.data.datasets import DATASETS
 from leakpipe.experiment import attacked_clients, group_cells, list_cells
+from leakpipe.models.catalog import MODELS
 from leakpipe.params.experiment import Params
 from leakpipe.params.models import ModelParams
 
@@ -24,6 +25,7 @@ FEDERATE_MB, INVERT_MB = 3500, 2000
 OTHER_JOBS, OTHER_MB = 7, 12  # preparation, tables, figures, report, crate, tracking; what they leave on the disk
 # Parameters and buffers with 1000 classes or fewer, in millions; those of a convnet follow from its widths.
 MILLIONS = {
+    "convnet3d": 0.12,
     "resnet20": 0.27,
     "preact_resnet18": 11.2,
     "resnet18": 11.2,
@@ -83,7 +85,9 @@ def estimate(params: Params) -> Workload:
         federations * rounds * (1 + len(attacked_clients(params))) * count_values(params.model, params.data.image_size)
     )
     rebuilt = sum(params.federation.clients[cell.client].images for cell in cells) * rounds
-    pixels = (data_values(params) or 0) + 3 * params.data.image_size**2 * (rebuilt + seeds)
+    pixels = (data_values(params) or 0) + 3 * params.data.image_size ** MODELS[params.model.name].axes * (
+        rebuilt + seeds
+    )
     return Workload(
         federations=federations,
         cells=len(cells),
@@ -142,7 +146,7 @@ def memory_mb(params: Params, base: int) -> int:
 def data_values(params: Params) -> int | None:
     """Returns the number of values in all images of the data set; None if only its folder says how many there are."""
     contents = DATASETS[params.data.dataset].contents(params.data)
-    return contents.images * contents.channels * params.data.image_size**2 if contents else None
+    return contents.images * contents.channels * params.data.image_size**contents.axes if contents else None
 
 
 def count_values(model: ModelParams, image_size: int) -> float:
@@ -157,4 +161,4 @@ def count_values(model: ModelParams, image_size: int) -> float:
 
 def _area(params: Params) -> float:
     """Returns the pixels of an image, in images of 32×32 pixels."""
-    return (params.data.image_size / 32) ** 2
+    return float(params.data.image_size ** MODELS[params.model.name].axes / 32**2)

@@ -48,12 +48,11 @@ def observe(
     labels = torch.as_tensor(labels)
     batch_size = batch_size or len(images)
     taken = schedule or assume_schedule(len(images), batch_size, epochs)
-    channels, height, width = images.shape[1:]
     seen = Observation(
         before=state,
         update=local_update(state, make_batches(images, labels, taken), trained),
         settings=trained,
-        image_shape=(channels, height, width),
+        image_shape=tuple(images.shape[1:]),
         client=KnownClient(
             images=len(images),
             batch_size=batch_size,

@@ -1,10 +1,13 @@
 """Candidates: where they start, and the free values that a search moves in their place."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from leakpipe.attacks.observation import Observation
+from leakpipe.attacks.plausible import LINEAR
 from leakpipe.attacks.spectrum import from_coefficients, to_coefficients
 from leakpipe.params.attacks import AttackSettings
 
@@ -21,15 +24,16 @@ class Variables:
 
     Args:
         settings: Its `pyramid`, `bounds` and `spectrum_decay` say how.
-        shape: Of all images: (images, channels, height, width).
+        shape: Of all images: (images, channels, height, width), or with depth before height.
         label_classes: Classes to search labels over; 0 where labels are not searched.
     """
 
-    def __init__(self, settings: AttackSettings, shape: tuple[int, int, int, int], *, label_classes: int) -> None:
+    def __init__(self, settings: AttackSettings, shape: tuple[int, ...], *, label_classes: int) -> None:
         self.settings, self.shape, self.label_classes = settings, shape, label_classes
-        self.heights = settings.pyramid or (shape[2],)
+        self.sides = shape[2:]
+        self.heights = settings.pyramid or (self.sides[0],)
         self.logits = shape[0] * label_classes
-        pixels = {height: shape[0] * shape[1] * height * self._width(height) for height in self.heights}
+        pixels = {height: math.prod(shape[:2]) * math.prod(self._scaled(height)) for height in self.heights}
         self.lengths = {number + self.logits: height for height, number in pixels.items()}  # of a row at each height
 
     def from_images(self, images: Tensor, logits: Tensor | None, *, level: int) -> Tensor:
@@ -48,7 +52,7 @@ class Variables:
     def candidates(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Images at full size, shape (restarts, images, channels, height, width), and label shares of each restart."""
         free, logits = self._split(rows)
-        images = self._resize(self._images(free), self.shape[2])
+        images = self._resize(self._images(free), self.sides[0])
         return images, self.label_shares(logits) if self.label_classes else None
 
     def label_shares(self, logits: Tensor) -> Tensor:
@@ -71,28 +75,30 @@ class Variables:
         if self.settings.bounds == "sigmoid":
             images = images.clamp(INSIDE, 1 - INSIDE).logit()
         if self.settings.spectrum_decay > 0:
-            images = to_coefficients(images, self.settings.spectrum_decay)
+            images = to_coefficients(images, self.settings.spectrum_decay, axes=len(self.sides))
         return images.flatten(1)
 
     def _images(self, free: Tensor) -> Tensor:
         if self.settings.spectrum_decay > 0:
-            free = from_coefficients(free, self.settings.spectrum_decay)
+            free = from_coefficients(free, self.settings.spectrum_decay, axes=len(self.sides))
         return free.sigmoid() if self.settings.bounds == "sigmoid" else free
 
     def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Images, at the height that fits the number of variables, and logits."""
         height, size = self.lengths[rows.shape[1]], rows.shape[1] - self.logits
-        return rows[:, :size].view(-1, *self.shape[:2], height, self._width(height)), rows[:, size:]
+        return rows[:, :size].view(-1, *self.shape[:2], *self._scaled(height)), rows[:, size:]
 
-    def _width(self, height: int) -> int:
-        full_height, full_width = self.shape[2:]
-        return full_width if height == full_height else max(1, round(height * full_width / full_height))
+    def _scaled(self, first: int) -> tuple[int, ...]:
+        """The sides of images whose first one is that long."""
+        full = self.sides[0]
+        return self.sides if first == full else tuple(max(1, round(first * side / full)) for side in self.sides)
 
     def _resize(self, images: Tensor, height: int) -> Tensor:
-        if images.shape[-2] == height:
+        if images.shape[3] == height:
             return images
-        size = (height, self._width(height))
-        resized = interpolate(images.flatten(0, 1), size=size, mode="bilinear", antialias=height < images.shape[-2])
+        smaller, axes = height < images.shape[3], len(self.sides)
+        antialias = smaller and axes == 2  # which torch has for images only
+        resized = interpolate(images.flatten(0, 1), self._scaled(height), mode=LINEAR[axes], antialias=antialias)
         return resized.view(*images.shape[:2], *resized.shape[1:])
 
 
@@ -107,11 +113,12 @@ def start_candidates(observation: Observation, settings: AttackSettings, generat
     Returns:
         Shape (restarts, candidates, channels, height, width) in [0, 1].
     """
-    channels, height, width = observation.image_shape
-    shape = (settings.restarts, observation.candidates, channels, height, width)
+    sides = observation.image_shape[1:]
+    shape = (settings.restarts, observation.candidates, *observation.image_shape)
     if settings.start == "pattern":
-        tiles = torch.randn(*shape[:3], TILE, TILE, generator=generator, device="cpu")
-        noise = tiles.repeat(1, 1, 1, -(-height // TILE), -(-width // TILE))[..., :height, :width]
+        tiles = torch.randn(*shape[:3], *(TILE for _ in sides), generator=generator, device="cpu")
+        repeated = tiles.repeat(1, 1, 1, *(-(-side // TILE) for side in sides))
+        noise = repeated[tuple(slice(length) for length in shape)]
     else:
         noise = torch.randn(shape, generator=generator, device="cpu")
     noise = noise.to(observation.before.device)

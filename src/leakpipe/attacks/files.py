@@ -55,7 +55,7 @@ class StoredReconstruction:
 def load_reconstruction(path: Path) -> StoredReconstruction:
     """Reads a reconstruction; `LeakpipeError` names the file whose content is not one."""
     arrays, metadata = read_arrays(path, RECONSTRUCTION)
-    images, prior = require_array(path, arrays, "images", 4), require_array(path, arrays, "prior", 4)
+    images, prior = (require_array(path, arrays, part, 4, 5) for part in ("images", "prior"))
     labels = require_array(path, arrays, "labels", 1)
     companions = require_array(path, arrays, "companions", 4) if "companions" in arrays else None
     if images.shape != prior.shape or len(images) != len(labels):

@@ -99,7 +99,7 @@ class Observation:
             withheld. Its `weights` lack those of batch normalisation where the client keeps them (FedBN): the values
             that it trained with are then unknown, and the global model's stand in for them.
         settings: How the client trained: learning rate, BN momentum.
-        image_shape: Channels, height and width of an image.
+        image_shape: Channels, height and width of an image; of a volume channels, depth, height and width.
         client: The attacked client.
         cohort: The other clients whose updates `update` is averaged with, weighted by images. Empty for the update of
             one client, and for an aggregate that the attacker takes for the update of one client.
@@ -116,7 +116,7 @@ class Observation:
     before: ModelState
     update: ClientUpdate
     settings: LocalSettings
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     client: KnownClient
     cohort: Sequence[KnownClient] = ()
     exact_statistics: Mapping[str, BatchStatistics] | None = None

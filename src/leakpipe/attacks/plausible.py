@@ -11,6 +11,7 @@ from leakpipe.client.local_update import local_update
 from leakpipe.models.state import Tensors, forward_frozen
 
 DRAWS = 6
+LINEAR = {2: "bilinear", 3: "trilinear"}  # interpolation of images and of volumes
 
 
 def simulate_plausible(observation: Observation) -> list[Tensors]:
@@ -35,11 +36,11 @@ def simulate_plausible(observation: Observation) -> list[Tensors]:
 
 
 def plausible_images(observation: Observation, generator: torch.Generator) -> Tensor:
-    """Draws smooth noise around the prior, or around gray: shape (images, channels, height, width) in [0, 1]."""
-    client, (channels, height, width) = observation.client, observation.image_shape
-    coarse_shape = (client.images, channels, *(max(2, size // 8) for size in (height, width)))
+    """Draws smooth noise around the prior, or around gray: shape (images, *image_shape) in [0, 1]."""
+    client, (channels, *size) = observation.client, observation.image_shape
+    coarse_shape = (client.images, channels, *(max(2, side // 8) for side in size))
     coarse = torch.rand(coarse_shape, generator=generator, device="cpu")
-    smooth = nn.functional.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
-    fine = 0.1 * torch.randn(client.images, channels, height, width, generator=generator, device="cpu")
+    smooth = nn.functional.interpolate(coarse, tuple(size), mode=LINEAR[len(size)], align_corners=False)
+    fine = 0.1 * torch.randn(client.images, channels, *size, generator=generator, device="cpu")
     around = smooth if client.prior is None else (client.prior.float().cpu() + smooth) / 2
     return (around + fine).clamp(0, 1).to(observation.before.device)

@@ -11,19 +11,33 @@ from functools import cache
 import torch
 from torch import Tensor
 
-
-def to_coefficients(images: Tensor, decay: float) -> Tensor:
-    """Weighted coefficients of images of shape (…, height, width); same shape."""
-    height, width = images.shape[-2:]
-    rows, columns = cosine_basis(height).to(images), cosine_basis(width).to(images)
-    return (rows @ images @ columns.T) / _weights(height, width, decay).to(images)
+VOLUME = 3  # axes of a volume
 
 
-def from_coefficients(coefficients: Tensor, decay: float) -> Tensor:
+def to_coefficients(images: Tensor, decay: float, *, axes: int = 2) -> Tensor:
+    """Weighted coefficients of images of shape (…, height, width), or of volumes; same shape.
+
+    Args:
+        images: Shape (…, *sides).
+        decay: Exponent of the frequency.
+        axes: How many of the last axes are sides: 2, or 3 of a volume.
+    """
+    sides = images.shape[-axes:]
+    rows, columns = cosine_basis(sides[-2]).to(images), cosine_basis(sides[-1]).to(images)
+    found = rows @ images @ columns.T
+    if axes == VOLUME:
+        found = torch.einsum("kd,...dhw->...khw", cosine_basis(sides[0]).to(images), found)
+    return found / _weights(tuple(sides), decay).to(images)
+
+
+def from_coefficients(coefficients: Tensor, decay: float, *, axes: int = 2) -> Tensor:
     """Inverse of `to_coefficients`."""
-    height, width = coefficients.shape[-2:]
-    rows, columns = cosine_basis(height).to(coefficients), cosine_basis(width).to(coefficients)
-    return rows.T @ (coefficients * _weights(height, width, decay).to(coefficients)) @ columns
+    sides = coefficients.shape[-axes:]
+    rows, columns = cosine_basis(sides[-2]).to(coefficients), cosine_basis(sides[-1]).to(coefficients)
+    found = coefficients * _weights(tuple(sides), decay).to(coefficients)
+    if axes == VOLUME:
+        found = torch.einsum("kd,...khw->...dhw", cosine_basis(sides[0]).to(coefficients), found)
+    return rows.T @ found @ columns
 
 
 @cache
@@ -37,10 +51,12 @@ def cosine_basis(size: int) -> Tensor:
 
 
 @cache
-def _weights(height: int, width: int, decay: float) -> Tensor:
+def _weights(sides: tuple[int, ...], decay: float) -> Tensor:
     """Weight of each coefficient, its frequency (at least one cycle an image) to the power −decay, of mean 1."""
-    vertical = torch.arange(height, dtype=torch.float64, device="cpu")[:, None] / (2 * height)
-    horizontal = torch.arange(width, dtype=torch.float64, device="cpu")[None] / (2 * width)
-    frequency = (vertical.square() + horizontal.square()).sqrt().clamp_min(1 / max(height, width))
+    squares = torch.zeros(sides, dtype=torch.float64, device="cpu")
+    for axis, side in enumerate(sides):
+        cycles = torch.arange(side, dtype=torch.float64, device="cpu") / (2 * side)
+        squares = squares + cycles.square().view([-1 if other == axis else 1 for other in range(len(sides))])
+    frequency = squares.sqrt().clamp_min(1 / max(sides))
     weights = frequency**-decay
     return weights / weights.mean()

@@ -82,12 +82,11 @@ def observe(
     known = defense if granted.defense == "known" else None
     client = _known_client(captured, granted, priors)
     assert client.prior is not None  # `priors` gives one for every image
-    channels, height, width = client.prior.shape[1:]
     return Observation(
         before=before,
         update=update,
         settings=captured.settings,
-        image_shape=(channels, height, width),
+        image_shape=tuple(client.prior.shape[1:]),
         client=client,
         cohort=[] if known is None else [_known_client(other, granted, priors) for other in captured.cohort],
         exact_statistics=exact,

@@ -10,6 +10,7 @@ from leakpipe.data.folders import IMAGE_FOLDER
 from leakpipe.data.images import Contents, Dataset, LabeledImages
 from leakpipe.data.medmnist_sets import MEDMNIST
 from leakpipe.data.phantom.entry import CXR_PHANTOM
+from leakpipe.data.volume_phantom import VOLUME_PHANTOM
 from leakpipe.params.data import ImagesParams
 from leakpipe.registry import Registry
 
@@ -42,6 +43,7 @@ DATASETS.add(
     ),
 )
 DATASETS.add("cxr-phantom", CXR_PHANTOM)
+DATASETS.add("volume-phantom", VOLUME_PHANTOM)
 DATASETS.add("covid-radiography", COVID_RADIOGRAPHY)
 DATASETS.add("medmnist", MEDMNIST)
 DATASETS.add("image-folder", IMAGE_FOLDER)

@@ -37,7 +37,7 @@ def load_dataset(path: Path) -> LabeledImages:
     arrays, metadata = read_arrays(path, DATASET)
     sidecar = sidecar_path(path)
     classes = _require_names(sidecar, "classes", metadata.get("classes"))
-    images, labels = require_array(path, arrays, "images", 4), require_array(path, arrays, "labels", 1)
+    images, labels = require_array(path, arrays, "images", 4, 5), require_array(path, arrays, "labels", 1)
     if images.dtype != np.float32 or images.size == 0 or images.min() < 0 or images.max() > 1:
         raise LeakpipeError(f"{path}: tensor 'images': expected float32 in [0, 1]")
     if labels.dtype != np.int64 or len(labels) != len(images) or labels.min() < 0 or labels.max() >= len(classes):

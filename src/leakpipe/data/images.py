@@ -14,7 +14,7 @@ class LabeledImages:
     """Images with their labels.
 
     Attributes:
-        images: float32 of shape (N, channels, height, width) in [0, 1].
+        images: float32 of shape (N, channels, height, width) in [0, 1], of volumes (N, 1, depth, height, width).
         labels: int64 of shape (N,); label i means `classes[i]`.
         classes: Class names by label.
         texts: Text burned into each image; empty if no image has any.
@@ -42,11 +42,13 @@ class Contents:
         classes: Class names by label.
         images: Number of images.
         channels: 1 (gray) or 3.
+        axes: 2 of images, 3 of volumes, which are cubes.
     """
 
     classes: tuple[str, ...]
     images: int
     channels: int = 1
+    axes: int = 2
 
 
 @dataclass(frozen=True)

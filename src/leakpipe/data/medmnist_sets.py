@@ -1,4 +1,4 @@
-"""MedMNIST: eighteen standardised sets of small medical images; those in 2-D with one label per image can be read.
+"""MedMNIST: eighteen standardised sets of small medical images; those with one label per image can be read.
 
 Class names come from the package `medmnist` (extra `medmnist`); its files are read without it.
 """
@@ -19,7 +19,8 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.params.data import ImagesParams
 
 FOLDER = "medmnist"
-SIZES = (28, 64, 128, 224)
+SIZES, VOLUME_SIZES = (28, 64, 128, 224), (28, 64)
+VOLUME = 3  # axes
 SPLITS = ("train", "val", "test")  # in this order they become one data set, which is split anew
 MISSING = "data set 'medmnist' needs the names in package medmnist: pip install 'leakpipe[medmnist]'"
 
@@ -43,23 +44,17 @@ def read_info() -> Mapping[str, Any] | None:
 
 
 def describe_subset(subset: str) -> Mapping[str, Any]:
-    """Returns the package's description of a 2-D set with one label per image.
+    """Returns the package's description of a set with one label per image.
 
     Raises:
-        LeakpipeError: The package is missing, or `subset` is unknown, 3-D, or has several labels per image.
+        LeakpipeError: The package is missing, or `subset` is unknown, or has several labels per image.
     """
     info = read_info()
     if info is None:
         raise LeakpipeError(MISSING)
-    usable = [name for name, about in info.items() if not name.endswith("3d") and "multi-label" not in about["task"]]
+    usable = [name for name, about in info.items() if "multi-label" not in about["task"]]
     if subset not in usable:
-        why = (
-            "is not a set of MedMNIST"
-            if subset not in info
-            else "is 3-D"
-            if subset.endswith("3d")
-            else "is multi-label"
-        )
+        why = "is multi-label" if subset in info else "is not a set of MedMNIST"
         raise LeakpipeError(f"data.subset: {subset!r} {why}, expected one of {', '.join(usable)}")
     about: Mapping[str, Any] = info[subset]
     return about
@@ -67,7 +62,17 @@ def describe_subset(subset: str) -> Mapping[str, Any]:
 
 def choose_size(params: ImagesParams) -> int:
     """Returns the size of the stored images to read: the requested one, or the smallest that is not enlarged."""
-    return params.stored_size or next((size for size in SIZES if size >= params.image_size), SIZES[-1])
+    sizes = VOLUME_SIZES if count_axes(str(params.subset)) == VOLUME else SIZES
+    if params.stored_size and params.stored_size not in sizes:
+        raise LeakpipeError(
+            f"data.stored_size: {params.stored_size}, expected {' or '.join(map(str, sizes))} for {params.subset!r}"
+        )
+    return params.stored_size or next((size for size in sizes if size >= params.image_size), sizes[-1])
+
+
+def count_axes(subset: str) -> int:
+    """Returns 3 for a set of volumes, 2 for one of images."""
+    return VOLUME if subset.endswith("3d") else 2
 
 
 def file_name(subset: str, size: int) -> str:
@@ -80,7 +85,12 @@ def _contents(params: ImagesParams) -> Contents | None:
         return None
     about = describe_subset(str(params.subset))
     images = sum(about["n_samples"].values())
-    return Contents(tuple(about["label"].values()), min(images, params.images or images), about["n_channels"])
+    return Contents(
+        tuple(about["label"].values()),
+        min(images, params.images or images),
+        about["n_channels"],
+        count_axes(str(params.subset)),
+    )
 
 
 def _load(params: ImagesParams) -> LabeledImages:
@@ -99,7 +109,8 @@ def _load(params: ImagesParams) -> LabeledImages:
                 worst = int(labels.max() if labels.max() >= len(classes) else labels.min())
                 raise LeakpipeError(f"{path}: label {worst} is out of range, expected 0 to {len(classes) - 1}")
             chosen = choose_images(labels.tolist(), params.images)
-            images = _read_images(archive, np.array(chosen), params.image_size, stored=size)
+            side = (size,) * count_axes(subset)
+            images = _read_images(archive, np.array(chosen), params.image_size, stored=side)
     except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError, MemoryError) as error:
         raise LeakpipeError(f"{path}: is damaged or not a file of MedMNIST: {error}") from error
     return LabeledImages(images, labels[chosen], classes)
@@ -115,10 +126,13 @@ def _read_labels(archive: zipfile.ZipFile, split: str) -> np.ndarray:
     return labels[:, 0].astype(np.int64)
 
 
-def _read_images(archive: zipfile.ZipFile, chosen: np.ndarray, image_size: int, *, stored: int) -> np.ndarray:
+def _read_images(
+    archive: zipfile.ZipFile, chosen: np.ndarray, image_size: int, *, stored: tuple[int, ...]
+) -> np.ndarray:
     """Reads the chosen images one by one, because a file can unpack to more than memory holds."""
     from leakpipe.data.image_files import fit_square
 
+    fit = fit_square if len(stored) < VOLUME else _fit_cube
     found: list[np.ndarray] = []
     before = 0
     for split in SPLITS:
@@ -131,23 +145,28 @@ def _read_images(archive: zipfile.ZipFile, chosen: np.ndarray, image_size: int, 
                 if len(row) < pixels:
                     raise ValueError(f"{split}_images ends after {index - before} of {count} images")
                 if index in wanted:
-                    found.append(
-                        fit_square(np.frombuffer(row, np.uint8).reshape(shape[1:]) / np.float32(255), image_size)
-                    )
+                    found.append(fit(np.frombuffer(row, np.uint8).reshape(shape[1:]) / np.float32(255), image_size))
             before += count
     if len(found) != len(chosen):
         raise ValueError("it has more labels than images")
     return np.stack(found)
 
 
-def _read_shape(stream: IO[bytes], split: str, stored: int) -> tuple[int, ...]:
+def _fit_cube(voxels: np.ndarray, size: int) -> np.ndarray:
+    """Resizes a cube by the mean of what each voxel covers; float32 of shape (1, size, size, size) in [0, 1]."""
+    from skimage.transform import resize_local_mean
+
+    return resize_local_mean(voxels, (size,) * VOLUME)[None].astype(np.float32)  # type: ignore[no-any-return]
+
+
+def _read_shape(stream: IO[bytes], split: str, stored: tuple[int, ...]) -> tuple[int, ...]:
     version = np.lib.format.read_magic(stream)
     read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
     shape, fortran, dtype = read_header(stream)
-    if fortran or dtype != np.uint8 or shape[1:] not in {(stored, stored), (stored, stored, 3)}:
+    if fortran or dtype != np.uint8 or shape[1:] not in {stored, (*stored[:2], 3)}:
         raise ValueError(
-            f"{split}_images has shape {shape} and type {dtype}, expected (N, {stored}, {stored}) or "
-            f"(N, {stored}, {stored}, 3) of uint8"
+            f"{split}_images has shape {shape} and type {dtype}, expected (N, {', '.join(map(str, stored))})"
+            f"{' or the same with 3 channels' if len(stored) < VOLUME else ''} of uint8"
         )
     return tuple(int(length) for length in shape)
 

@@ -62,5 +62,5 @@ def save_priors(path: Path, priors: dict[str, np.ndarray], *, seed: int) -> None
 def load_priors(path: Path) -> tuple[dict[str, np.ndarray], int]:
     """Reads prior images of shape (channels, height, width) by name ("all" and one per class), and their seed."""
     arrays, metadata = read_arrays(path, PRIOR)
-    priors = {name: require_array(path, arrays, name, 3) for name in arrays}
+    priors = {name: require_array(path, arrays, name, 3, 4) for name in arrays}
     return priors, require_seed(sidecar_path(path), metadata)

@@ -71,9 +71,14 @@ def load_pictures(images: Path, splits: Iterable[Path], reconstruction: str) -> 
         if cell["seed"] not in clients:
             raise LeakpipeError(f"the split of seed {cell['seed']} is missing: name its file with --split")
         found = load_reconstruction(Path(reconstruction.format(**cell)))
-        return found.images, found.prior, clients[cell["seed"]][cell["client"]]
+        return middle_slices(found.images), middle_slices(found.prior), clients[cell["seed"]][cell["client"]]
 
-    return Pictures(load_dataset(images).images, load_attacked)
+    return Pictures(middle_slices(load_dataset(images).images), load_attacked)
+
+
+def middle_slices(images: np.ndarray) -> np.ndarray:
+    """What figures show of images: of volumes, (N, channels, depth, height, width), the slice in the middle."""
+    return images[:, :, images.shape[2] // 2] if images.ndim == 5 else images
 
 
 def list_files(pattern: str, table: pd.DataFrame) -> list[Path]:

@@ -212,10 +212,11 @@ def read_arrays(path: Path, kind: str) -> tuple[Arrays, dict[str, Any]]:
     return arrays, metadata
 
 
-def require_array(path: Path, arrays: Mapping[str, np.ndarray], name: str, dimensions: int) -> np.ndarray:
-    """Returns an array of a file; raises `LeakpipeError` unless it is there and has `dimensions` axes."""
-    if name not in arrays or arrays[name].ndim != dimensions:
-        raise LeakpipeError(f"{path}: tensor {name!r} with {dimensions} dimensions is missing")
+def require_array(path: Path, arrays: Mapping[str, np.ndarray], name: str, *dimensions: int) -> np.ndarray:
+    """Returns an array of a file; raises `LeakpipeError` unless it is there with as many axes as `dimensions` allow."""
+    if name not in arrays or arrays[name].ndim not in dimensions:
+        wanted = " or ".join(map(str, dimensions))
+        raise LeakpipeError(f"{path}: tensor {name!r} with {wanted} dimensions is missing")
     return arrays[name]
 
 

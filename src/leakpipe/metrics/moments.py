@@ -24,7 +24,7 @@ class ImageMoments:
     """One image and its local moments, over every window that lies whole inside it.
 
     Attributes:
-        pixels: float64, shape (channels, height, width).
+        pixels: float64, shape (channels, height, width), of a volume (channels, depth, height, width).
     """
 
     pixels: np.ndarray
@@ -147,13 +147,13 @@ def _similarity(product: np.ndarray, squares: np.ndarray, constant: float) -> np
 
 def _local_mean(values: np.ndarray) -> np.ndarray:
     """Gaussian-weighted mean of every window that lies whole inside `values`."""
-    height, width = values.shape[-2:]
-    if min(height, width) < SSIM_WINDOW:
-        raise LeakpipeError(
-            f"SSIM compares windows of {SSIM_WINDOW}×{SSIM_WINDOW} pixels, which do not fit into an image of "
-            f"{height}×{width}"
-        )
-    return _filter_rows(_filter_rows(values).swapaxes(-1, -2)).swapaxes(-1, -2)
+    sides = values.shape[1:]
+    if min(sides) < SSIM_WINDOW:
+        window, image = ("×".join(map(str, lengths)) for lengths in ([SSIM_WINDOW] * len(sides), sides))
+        raise LeakpipeError(f"SSIM compares windows of {window} pixels, which do not fit into an image of {image}")
+    for axis in range(-1, -1 - len(sides), -1):
+        values = _filter_rows(values.swapaxes(-1, axis)).swapaxes(-1, axis)
+    return values
 
 
 def _filter_rows(values: np.ndarray) -> np.ndarray:

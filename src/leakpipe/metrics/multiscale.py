@@ -20,10 +20,12 @@ def ms_ssim(pair: PairMoments, *, data_range: float) -> float:
 
     Returns:
         In [0, 1]; 1 for identical images. Channels are averaged; one in which a scale's mean is negative (it is
-        anticorrelated, and a root of that is not real) counts as 0. NaN for images with a side below 176 pixels: the
-        window does not fit into their fifth scale, and other windows or fewer scales would be another measure.
+        anticorrelated, and a root of that is not real) counts as 0. NaN for volumes, and for images with a side below
+        176 pixels: the window does not fit into their fifth scale, and other windows or fewer scales would be another
+        measure.
     """
-    if min(pair.image.pixels.shape[-2:]) < SMALLEST_SIDE:
+    sides = pair.image.pixels.shape[1:]
+    if len(sides) > 2 or min(sides) < SMALLEST_SIDE:
         return float("nan")
     product = np.ones(len(pair.image.pixels))
     for exponent in EXPONENTS[:-1]:

@@ -1,9 +1,11 @@
 """How alike two images are.
 
-Images are arrays of shape (channels, height, width) whose values lie in [0, data_range].
+Images are arrays of shape (channels, height, width) whose values lie in [0, data_range]. Volumes are arrays of shape
+(channels, depth, height, width); windows and shifts then extend in all three directions.
 """
 
 import math
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
@@ -134,13 +136,12 @@ def registered_psnr(
     Raises:
         LeakpipeError: Where a shift would leave no overlap.
     """
-    if min(image.shape[-2:]) <= radius:
-        raise LeakpipeError(
-            f"an image of {image.shape[-2]}×{image.shape[-1]} pixels cannot be shifted by {radius} and still overlap"
-        )
+    if min(image.shape[1:]) <= radius:
+        sides = "×".join(map(str, image.shape[1:]))
+        raise LeakpipeError(f"an image of {sides} pixels cannot be shifted by {radius} and still overlap")
     image, original = (np.asarray(pixels, dtype=np.float64) for pixels in (image, original))
-    shifts = product(range(-radius, radius + 1), repeat=2)
-    least = min(mse(_cropped(image, down, right), _cropped(original, -down, -right)) for down, right in shifts)
+    shifts = product(range(-radius, radius + 1), repeat=image.ndim - 1)
+    least = min(mse(_cropped(image, shift), _cropped(original, [-step for step in shift])) for shift in shifts)
     return _decibels(least, data_range)
 
 
@@ -148,7 +149,7 @@ def _decibels(error: float, data_range: float) -> float:
     return 10 * math.log10(data_range**2 / error) if error > 0 else math.inf
 
 
-def _cropped(image: np.ndarray, down: int, right: int) -> np.ndarray:
+def _cropped(image: np.ndarray, shift: Sequence[int]) -> np.ndarray:
     """Without the first rows and columns for a positive shift, without the last for a negative one."""
-    height, width = image.shape[-2:]
-    return image[..., max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)]
+    kept = [slice(max(step, 0), side + min(step, 0)) for step, side in zip(shift, image.shape[1:], strict=True)]
+    return image[(slice(None), *kept)]

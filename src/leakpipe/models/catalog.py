@@ -25,6 +25,7 @@ class ModelEntry:
         lone_size: `lone_size(params)` is the height and width in pixels of the largest image that leaves some
             normalisation layer only one value per channel.
         least_size: Height and width in pixels of the smallest image that the model accepts.
+        axes: 2 for images, 3 for volumes.
         multiple: Height and width must be a multiple of it, in pixels.
         published: Keys of `leakpipe.models.weights.WEIGHTS` by the names that `model.weights` gives them.
         build: `build(params, normalization, classes, image_size)` returns the architecture; `normalization(channels)`
@@ -33,6 +34,7 @@ class ModelEntry:
 
     lone_size: Callable[[ArchitectureParams], int]
     least_size: int = 1
+    axes: int = 2
     multiple: int = 1
     published: Mapping[str, str] = field(default_factory=dict)
     build: "Callable[..., nn.Module]"
@@ -76,6 +78,18 @@ def _build_preactivation(
     return PreactivationResNet18(normalization=normalization, classes=classes)
 
 
+def _build_convnet3d(
+    params: ArchitectureParams, normalization: "Normalization", classes: int, size: int
+) -> "nn.Module":
+    from torch.nn import BatchNorm3d
+
+    from leakpipe.models.convnet3d import ConvNet3d
+
+    if params.normalization == "batch":
+        normalization = BatchNorm3d
+    return ConvNet3d(normalization=normalization, classes=classes, image_size=size)
+
+
 def _build_torchvision(
     params: ArchitectureParams, normalization: "Normalization", classes: int, size: int
 ) -> "nn.Module":
@@ -85,6 +99,7 @@ def _build_torchvision(
 
 
 MODELS.add("convnet-bn", ModelEntry(lone_size=lambda params: math.prod(params.strides or ()), build=_build_convnet))
+MODELS.add("convnet3d", ModelEntry(lone_size=lambda _: 4, axes=3, build=_build_convnet3d))
 MODELS.add("resnet20", ModelEntry(lone_size=lambda _: 4, build=_build_resnet20))
 MODELS.add("preact_resnet18", ModelEntry(lone_size=lambda _: 8, build=_build_preactivation))
 for _name in ("resnet18", "resnet34", "resnet50"):

@@ -134,16 +134,16 @@ def initial_state(module: nn.Module, *, seed: int, dtype: torch.dtype = torch.fl
     weights: dict[str, Tensor] = {}
     statistics: dict[str, Tensor] = {}
     for name, layer in module.named_modules():
-        if isinstance(layer, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
+        if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d | nn.GroupNorm | nn.LayerNorm):
             width = layer.weight.shape
             weights[f"{name}.weight"] = torch.ones(width, dtype=dtype, device="cpu")
             weights[f"{name}.bias"] = torch.zeros(width, dtype=dtype, device="cpu")
-        if isinstance(layer, nn.BatchNorm2d):
+        if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d):
             statistics[mean_name(name)] = torch.zeros(width, dtype=dtype, device="cpu")
             statistics[variance_name(name)] = torch.ones(width, dtype=dtype, device="cpu")
         elif isinstance(layer, nn.GroupNorm | nn.LayerNorm):
             continue
-        elif isinstance(layer, nn.Conv2d | nn.Linear):
+        elif isinstance(layer, nn.Conv2d | nn.Conv3d | nn.Linear):
             bound = layer.weight[0].numel() ** -0.5
             for kind, parameter in layer.named_parameters():
                 uniform = torch.rand(parameter.shape, generator=generator, dtype=dtype, device="cpu")

@@ -8,9 +8,10 @@ from leakpipe.params.types import ClassName, Registered, Section, distinct
 
 IN_FOLDERS = ("covid-radiography", "image-folder")  # an image is a file in the folder of its class
 FROM_DISK = (*IN_FOLDERS, "medmnist")
+PHANTOM_SETS = ("cxr-phantom", "volume-phantom")
 BELONGS_TO = {  # data sets that have a field which not all have
     "root": FROM_DISK,
-    "images": ("cxr-phantom", *FROM_DISK),
+    "images": (*PHANTOM_SETS, *FROM_DISK),
     "burned_text": ("cxr-phantom",),
     "classes": IN_FOLDERS,
     "datalists": IN_FOLDERS,
@@ -27,7 +28,9 @@ class ImagesParams(Section):
     """The images and their size: everything that loading them depends on."""
 
     dataset: Annotated[str, Registered("data set")] = Field(description="Registered data set.")
-    image_size: int = Field(ge=16, le=1024, description="Height and width after resizing, in pixels.")
+    image_size: int = Field(
+        ge=16, le=1024, description="Height and width, and depth of a volume, after resizing, in pixels."
+    )
     root: str | None = Field(
         default=None,
         min_length=1,
@@ -39,8 +42,8 @@ class ImagesParams(Section):
         ge=2,
         le=1_000_000,
         validate_default=True,
-        description="How many images `cxr-phantom` makes (null: 1000), or at most so many of a data set from disk are "
-        "loaded, balanced over classes, always the same ones (null: all).",
+        description="How many images `cxr-phantom` or `volume-phantom` makes (null: 1000), or at most so many of a "
+        "data set from disk are loaded, balanced over classes, always the same ones (null: all).",
     )
     burned_text: bool = Field(
         default=False,
@@ -62,7 +65,7 @@ class ImagesParams(Section):
         default=None, description="Channels of `image-folder`; null: gray. Other data sets say it themselves."
     )
     subset: str | None = Field(
-        default=None, pattern=r"^[a-z0-9]+$", description="Which 2-D set of `medmnist`: `pneumoniamnist`."
+        default=None, pattern=r"^[a-z0-9]+$", description="Which set of `medmnist`: `pneumoniamnist`, `nodulemnist3d`."
     )
     stored_size: Literal[28, 64, 128, 224] | None = Field(
         default=None,
@@ -73,7 +76,7 @@ class ImagesParams(Section):
     @classmethod
     def _belongs_to_data_set(cls, value: Any, info: ValidationInfo) -> Any:
         dataset = info.data.get("dataset")  # an invalid name is reported by itself
-        if value is None and info.field_name == "images" and dataset == "cxr-phantom":
+        if value is None and info.field_name == "images" and dataset in PHANTOM_SETS:
             return PHANTOMS  # filled in here, so that rules and files record the value
         if value not in (None, False) and dataset and dataset not in BELONGS_TO[str(info.field_name)]:
             owners = " and ".join(map(repr, BELONGS_TO[str(info.field_name)]))

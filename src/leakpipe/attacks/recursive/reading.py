@@ -47,7 +47,8 @@ def read_layers(observation: Observation, chain: Chain) -> dict[str, Layer]:
     statistics = recover_batch_statistics(before, update, weight_of_batches(settings.batch_norm_momentum, [1]))
     shape = (observation.client.images, *observation.image_shape)
     drawn = torch.rand(shape, generator=torch.Generator().manual_seed(0), device="cpu")
-    watched = _watch(before, drawn.to(before.device))
+    images = drawn.to(before.device)
+    watched = _watch(before, images)
     modules = dict(before.module.named_modules())
 
     def gradient(name: str) -> Tensor:

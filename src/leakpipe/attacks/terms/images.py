@@ -1,10 +1,11 @@
 """Terms of what candidates should look like besides explaining the update.
 
-Images have shape (images, channels, height, width) and are in [0, 1]; every term is a scalar, at least 0.
+Images have shape (images, channels, height, width), volumes (images, channels, depth, height, width), and are in
+[0, 1]; every term is a scalar, at least 0.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -13,22 +14,28 @@ from leakpipe.attacks.distances import TINY, smooth_norm
 from leakpipe.attacks.problem import Problem
 from leakpipe.attacks.terms.term import Candidates, SimpleTerm, Term
 
+START, END = slice(1, None), slice(-1)  # without the first pixels, without the last
+
+
+def _cut(images: Tensor, sides: Mapping[int, slice]) -> Tensor:
+    return images[tuple(sides.get(axis, slice(None)) for axis in range(images.dim()))]
+
 
 def anisotropic_total_variation(images: Tensor) -> Tensor:
-    """Mean absolute difference of vertical plus of horizontal neighbours; 0 for constant images."""
-    vertical = (images[..., 1:, :] - images[..., :-1, :]).abs().mean()
-    horizontal = (images[..., :, 1:] - images[..., :, :-1]).abs().mean()
-    return vertical + horizontal
+    """Mean absolute difference of vertical plus of horizontal neighbours, of volumes in depth, too; 0 for constants."""
+    means = [(_cut(images, {axis: START}) - _cut(images, {axis: END})).abs().mean() for axis in range(2, images.dim())]
+    return sum(means[1:], means[0])
 
 
 def isotropic_total_variation(images: Tensor) -> Tensor:
-    """Mean length of the gradient (difference to the pixel below, to the right); 0 for constant images.
+    """Mean length of the gradient (difference to the pixel below, to the right, of volumes behind); 0 for constants.
 
-    Over the pixels that have both neighbours (Rudin, Osher, Fatemi 1992).
+    Over the pixels that have all neighbours (Rudin, Osher, Fatemi 1992).
     """
-    corner = images[..., :-1, :-1]
-    vertical, horizontal = images[..., 1:, :-1] - corner, images[..., :-1, 1:] - corner
-    lengths = torch.sqrt(vertical.square() + horizontal.square() + TINY)
+    axes = range(2, images.dim())
+    corner = _cut(images, dict.fromkeys(axes, END))
+    squares = [(_cut(images, {**dict.fromkeys(axes, END), axis: START}) - corner).square() for axis in axes]
+    lengths = torch.sqrt(sum(squares[1:], squares[0]) + TINY)
     return (lengths - math.sqrt(TINY)).mean()
 
 

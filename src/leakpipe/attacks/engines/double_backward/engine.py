@@ -78,6 +78,8 @@ def _why_unfit(problem: Problem) -> str | None:
     adapted = problem.adapted_update
     if find_deviations(problem.settings):
         return "it does not know the released tool's deviations"
+    if len(problem.observation.image_shape) > 3:
+        return "it knows images, not volumes"
     if problem.observation.cohort:
         return "it knows the update of one client, not an aggregate"
     if len(problem.trainings) > 1:
