@@ -377,6 +377,21 @@ def test_names_and_values_that_mlflow_would_refuse(tmp_path: Path, uri: str) -> 
     assert run.data.tags["long"].startswith("x" * 5000)
 
 
+def test_names_of_others_cannot_keep_records_from_mlflow(tmp_path: Path, uri: str) -> None:
+    """MLflow refuses parameters and metrics whose name is no path that leads down."""
+    names = ["", ".", "..", "../x", "a//b", "/a", "a/", "./a", "x" * 300, "a\nb", "a\0b", "/" * 300]
+    labels = {"experiment": "tiny", "mlflow.runName": "forged", KEY: "forged"}
+    path = tmp_path / "r.json"
+    with record_run(path, rule="collect", labels=labels, params=dict.fromkeys(names, 1)) as run:
+        run.metrics |= dict.fromkeys(names, 0.5)
+        run.curves |= {f"{name}!": [(1, 0.5)] for name in names}
+    track(path, uri)
+    (found,) = [run for run in runs_of(uri).values() if run.data.params]
+    assert {"_", "_.", "_..", "_../x", "a/_/b", "_/a", "a/_", "_./a"} <= found.data.params.keys() & found.data.metrics
+    assert len(found.data.params) >= len(names) - 1  # of two names that become one, one is kept
+    assert (found.info.run_name, found.data.tags[KEY]) == ("collect forged forged", find_records([path])[path]["id"])
+
+
 def test_two_processes_may_make_the_store_at_once(raced: tuple[Path, list[dict[str, Any]]]) -> None:
     database, summaries = raced
     assert sorted(summary["runs_added"] for summary in summaries) == [0, 1]

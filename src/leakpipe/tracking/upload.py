@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
 
 TAG_LENGTH = 5000  # log_batch cuts long values, create_run does not
+NAME_LENGTH = 250  # of a parameter or metric
+RESERVED = ("mlflow.", "leakpipe.")
 MOST_COLUMNS = 24
 LABEL_ORDER = ("defense", "seed", "round", "client", "attack")
 Record = Mapping[str, Any]
@@ -197,7 +199,7 @@ def _log_record(
     if run is None:
         tags = {
             **{name: value for name, value in _flatten(environment).items() if name not in measured},
-            **record["labels"],
+            **{name: value for name, value in record["labels"].items() if not name.startswith(RESERVED)},
             "params_hash": record.get("params_hash"),
             "rule": record["rule"],
             "leakpipe.record": str(path),
@@ -216,7 +218,9 @@ def _log_record(
     points: list[Metric] = []
     for name, curve in record["curves"].items():
         spacing = (ended - started) / max(len(curve), 1)
-        points += [Metric(name, value, started + int(spacing * i), step) for i, (step, value) in enumerate(curve)]
+        points += [
+            Metric(_allowed(name), value, started + int(spacing * i), step) for i, (step, value) in enumerate(curve)
+        ]
     last_step = max((point.step for point in points), default=0)
     latest = max(ended, started + 1)  # so that a final value counts more than a curve's of the same name
     final = _numbers(_flatten(record["metrics"] | measured))
@@ -262,8 +266,14 @@ def _flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping) and value:
             flat |= _flatten(value, f"{prefix}{name}.")
         else:
-            flat[re.sub(r"[^\w.\- /]", "_", f"{prefix}{name}")] = value
+            flat[_allowed(f"{prefix}{name}")] = value
     return flat
+
+
+def _allowed(name: str) -> str:
+    """Returns a name that MLflow takes: in its characters, not too long, and a path that leads down."""
+    parts = re.sub(r"[^\w.\- /]", "_", name)[:NAME_LENGTH].split("/")
+    return "/".join(f"_{part}" if part[:1] in ("", ".") else part for part in parts)[:NAME_LENGTH].rstrip("/")
 
 
 def _numbers(flat: Mapping[str, Any]) -> dict[str, float]:
