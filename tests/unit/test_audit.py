@@ -17,7 +17,16 @@ from torch import nn
 
 from leakpipe.attacks.explanation import explained_share
 from leakpipe.attacks.observation import Observation
-from leakpipe.audit.assessment import Attempt, Truth, assess, describe, measure_agreement, tabulate, take_nearest
+from leakpipe.audit.assessment import (
+    Attempt,
+    Truth,
+    assess,
+    compare_with_sent,
+    describe,
+    measure_agreement,
+    tabulate,
+    take_nearest,
+)
 from leakpipe.audit.calibration import NEAREST, Calibration, Case, shipped_calibration
 from leakpipe.audit.inputs import load_audit, observe_audited, read_folder, read_update
 from leakpipe.audit.page import AuditFindings, draw_summary, list_assumptions, render_audit
@@ -127,6 +136,15 @@ class TestAssessment:
     def test_of_an_aggregate_the_image_of_any_client_may_be_the_audited_ones(self) -> None:
         found = take_nearest(OTHER, np.concatenate([NOISE, TRUE[::-1]]), TRUE)
         assert np.array_equal(found, TRUE)
+
+    @pytest.mark.parametrize(("under", "word"), [(TRUE, "leaks"), (OTHER, "cannot tell")])
+    def test_without_the_truth_a_defence_under_which_the_same_comes_back_leaks(self, under: Any, word: str) -> None:
+        sent = assess([attempt(TRUE, 0.95), attempt(TRUE, 0.95, attack="b")], LEAKING)
+        defended = assess([attempt(under[::-1], None, defense="x")], LEAKING)
+        assert (sent.word, defended.word) == ("leaks", "cannot tell")
+        found = compare_with_sent(defended, sent)
+        assert found.word == word
+        assert found.likeness == pytest.approx(1 if word == "leaks" else 0, abs=0.2)
 
     def test_what_is_written_has_no_nan(self) -> None:
         said = describe(assess([attempt(TRUE, None)], Calibration([])))

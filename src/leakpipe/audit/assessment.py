@@ -137,6 +137,22 @@ def measure_agreement(ordered: Sequence[Attempt]) -> float:
     return float(similarity[np.arange(len(first)), chosen].mean())
 
 
+def compare_with_sent(found: Assessment, sent: Assessment) -> Assessment:
+    """Compares what was rebuilt under a defence with what was rebuilt from the update as it was sent.
+
+    Without the true images, those that the undefended update gave away stand in for them.
+    """
+    likeness = measure_agreement([sent.best, found.best])
+    found = replace(found, likeness=likeness)
+    before = measure_agreement([sent.best, replace(sent.best, images=sent.best.prior)])
+    if sent.scores or sent.word != LEAKS or found.word == LEAKS or likeness - before <= LEAK_MARGIN:
+        return found
+    said = f"SSIM {likeness:.2f}, where {before:.2f} was known before"
+    return replace(
+        found, word=LEAKS, why=f"the images of {found.best.attack} are like those that leaked without it ({said})"
+    )
+
+
 def _judge_itself(found: Assessment) -> Assessment:
     """Judges by explanation and agreement alone."""
     predicted, explained = found.predicted, found.best.explained

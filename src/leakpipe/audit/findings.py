@@ -1,7 +1,6 @@
 """From an audit's files to its findings."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 
 from leakpipe.attacks.explanation import explained_share
 from leakpipe.attacks.files import load_reconstruction
-from leakpipe.audit.assessment import Attempt, assess, measure_agreement, take_nearest
+from leakpipe.audit.assessment import Assessment, Attempt, assess, compare_with_sent, take_nearest
 from leakpipe.audit.calibration import shipped_calibration
 from leakpipe.audit.inputs import AuditedUpdate, observe_audited, read_truth
 from leakpipe.audit.page import AuditFindings, list_assumptions
@@ -46,20 +45,19 @@ def collect_findings(
         truth = read_truth(params, update)
         if truth is not None:
             truths[update] = truth.images
-        reference = None if truth is None else truth.images
-        sent: Attempt | None = None  # the best on the update as it was sent, which comes first
+        sent: Assessment | None = None  # of the update as it was sent, which comes first
         for defense, attacks in plan["cells"].items():
             cell = {"update": update, "defense": defense}
             steps = DefenseSteps.model_validate([*plan["audit"]["defense"], *plan["what_if"].get(defense, [])])
             audited = _load(Path(updates.format(captured=update)), defense, params)
-            reference = truth or sent
-            like = None if reference is None else reference.images
-            found = list(_attempts(audited, cell, attacks, params, steps, like, reconstruction, attack_record))
+            known = truth or (sent and sent.best)
+            reference = known.images if known else None
+            found = list(_attempts(audited, cell, attacks, params, steps, reference, reconstruction, attack_record))
             attempts += found
             judged = assess(found, shipped_calibration(), truth)
             if sent is not None:
-                judged = replace(judged, likeness=measure_agreement([sent, judged.best]))
-            sent = sent or judged.best
+                judged = compare_with_sent(judged, sent)
+            sent = sent or judged
             assessments.append(judged)
     return AuditFindings(
         name=params.audit,
