@@ -15,7 +15,7 @@ from torch import Tensor
 from leakpipe.attacks.observation import KnownClient, Observation
 from leakpipe.attacks.optimise import invert
 from leakpipe.attacks.presets import PRESETS
-from leakpipe.client.batches import make_batches, schedule_batches
+from leakpipe.client.batches import assume_schedule, make_batches, schedule_batches
 from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.client.update import ClientUpdate
 from leakpipe.data.datasets import DATASETS
@@ -35,26 +35,36 @@ CLIENT = LocalSettings(learning_rate=0.01, batch_norm_momentum=0.1)
 
 @dataclass(frozen=True)
 class Case:
-    """One draw: `public` weights are trained for five epochs on the public images first."""
+    """One draw: `public` weights are trained for five epochs on the public images first.
+
+    Labels are granted where there are several images; of one image they can be read from the update.
+    """
 
     model: str
     size: int
     seed: int
     rounds: int
-    public: bool
+    public: bool = False
+    images: int = 1
+    batch_size: int = 1
+    epochs: int = 1
 
     def observe(self, data: LabeledImages, cache: Path) -> tuple[Observation, Tensor]:
-        """Returns what the attacker sees, and the attacked image."""
+        """Returns what the attacker sees, and the attacked images, shape (images, 1, size, size)."""
         images, labels = torch.tensor(data.images), torch.tensor(data.labels)
         xray = self.size == XRAY_SIZE
         generator = torch.Generator().manual_seed(1000 + self.seed)
         order = torch.randperm(len(images), generator=generator)
         known = PUBLIC_PHANTOMS if xray else PUBLIC_FACES
         public, rest = order[:known], order[known:]
-        victim = rest[labels[rest] == int(xray)][:1]  # a patient with opacities, or a face
-        params = ModelParams(name=self.model, widths=None, strides=None)
+        # one patient with opacities, or one face; several images are of both classes
+        victim = rest[labels[rest] == int(xray)][:1] if self.images == 1 else rest[: self.images]
+        shape = {"widths": (32, 32, 64, 64), "strides": (1, 2, 1, 2)} if self.model == "convnet-bn" else {}
+        params = ModelParams(name=self.model, **shape)
         state = initial_state(build_module(params, classes=2, image_size=self.size), seed=self.seed)
-        path = cache / f"{self.model}-{self.size}-s{self.seed}-r{self.rounds}{'-public' if self.public else ''}.pt"
+        held = f"-{self.images}x{self.batch_size}x{self.epochs}" if self.images * self.epochs > 1 else ""
+        name = f"{self.model}-{self.size}-s{self.seed}-r{self.rounds}{'-public' if self.public else ''}{held}"
+        path = cache / f"{name}.pt"
         if path.exists():
             state = state.with_tensors(*torch.load(path))
         else:
@@ -62,14 +72,23 @@ class Case:
                 state = pretrain(state, images[public], labels[public], PretrainingParams(epochs=5), seed=self.seed)
             state = self._train(state, images, labels, victim, rest[~torch.isin(rest, victim)], generator)
             torch.save((state.weights, state.statistics), path)
-        update = local_update(state, make_batches(images[victim], labels[victim], [[0]]), CLIENT)
-        sent = ClientUpdate(_rounded(state.weights, update.weights), _rounded(state.statistics, update.statistics), 1)
+        schedule = assume_schedule(self.images, self.batch_size, self.epochs)
+        update = local_update(state, make_batches(images[victim], labels[victim], schedule), CLIENT)
+        weights, statistics = (_rounded(getattr(state, p), getattr(update, p)) for p in ("weights", "statistics"))
+        sent = ClientUpdate(weights, statistics, len(schedule))
+        client = KnownClient(
+            images=self.images,
+            batch_size=self.batch_size,
+            epochs=self.epochs,
+            labels=labels[victim] if self.images > 1 else None,
+            prior=images[public].mean(dim=0, keepdim=True).expand(self.images, -1, -1, -1),
+        )
         observation = Observation(
             before=state,
             update=sent,
             settings=CLIENT,
             image_shape=(images.shape[1], images.shape[2], images.shape[3]),
-            client=KnownClient(images=1, batch_size=1, epochs=1, prior=images[public].mean(dim=0, keepdim=True)),
+            client=client,
         )
         return observation, images[victim]
 
@@ -82,7 +101,7 @@ class Case:
         others: Tensor,
         generator: torch.Generator,
     ) -> ModelState:
-        clients, first = [(victim, 1)], 0
+        clients, first = [(victim, self.batch_size)], 0
         for count, batch_size in OTHERS:
             clients.append((others[first : first + count], batch_size))
             first += count
