@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
+from leakpipe.attacks.halving import plan_rungs
 from leakpipe.attacks.presets import resolve_settings
 from leakpipe.data.datasets import DATASETS
 from leakpipe.experiment import attacked_clients, group_cells, list_cells
@@ -129,7 +130,8 @@ def seconds_to_attack(params: Params, attack: str, client: str) -> float:
     """Returns what an attack on a client takes, over all captured rounds."""
     settings, victim = resolve_settings(params.attacks[attack], client), params.federation.clients[client]
     passes = victim.images * (victim.local_epochs or params.federation.local_epochs)
-    steps = len(params.federation.captured_rounds) * settings.iterations * settings.restarts
+    evaluations = sum(rung.iterations * rung.survivors for rung in plan_rungs(settings))
+    steps = len(params.federation.captured_rounds) * evaluations
     return 0.001 * steps * (5 + 2 * _area(params) * passes)
 
 

@@ -26,6 +26,7 @@ CASES: dict[str, dict[str, Any]] = {
     "pyramid": {"pyramid": (2, 4, 8), "start": "noise"},
     "sigmoid": {"bounds": "sigmoid", "optimizer": "soft-signed-adam"},
     "smoothing": {"smoothing": 0.1},
+    "halving": {"restarts": 4, "rungs": 3, "start": "noise"},
     "coefficients": {"spectrum_decay": 0.5},
     "joint labels": {"labels": "joint", "start": "noise"},
     "recovered labels": {"labels": "recovered"},

@@ -18,7 +18,8 @@ def descend(settings: AttackSettings, values: torch.Tensor, slope: Slope, steps:
     slots, path = initial_optimizer_state(settings, values), []
     for iteration in range(1, steps + 1):
         gradient = torch.stack([slope(row, iteration) for row in values])
-        values, slots = take_step(settings, values, gradient, slots, iteration=iteration, since_start=iteration)
+        places = {"iteration": iteration, "iterations": settings.iterations, "since_start": iteration}
+        values, slots = take_step(settings, values, gradient, slots, **places)
         path.append(values)
     return torch.stack(path)
 
@@ -143,7 +144,7 @@ def test_soft_sign_goes_from_tanh_to_the_gradient_itself() -> None:
 
 def sizes(**settings: Any) -> list[float]:
     chosen = AttackSettings(step_size=0.5, **settings)
-    return [step_size(chosen, iteration) for iteration in range(1, chosen.iterations + 1)]
+    return [step_size(chosen, iteration, chosen.iterations) for iteration in range(1, chosen.iterations + 1)]
 
 
 def test_step_stays_constant() -> None:

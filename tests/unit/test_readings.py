@@ -26,7 +26,9 @@ def noted(result: Reconstruction) -> str:
     return next(note for note in result.notes if note.startswith("The aggregate was read"))
 
 
-@pytest.mark.parametrize(("images", "expected"), [(2, 1 / (1 - 128 / WEIGHTS) ** 2), (3, 1 / (1 - 192 / WEIGHTS) ** 2), (4, math.inf)])
+@pytest.mark.parametrize(
+    ("images", "expected"), [(2, 1 / (1 - 128 / WEIGHTS) ** 2), (3, 1 / (1 - 192 / WEIGHTS) ** 2), (4, math.inf)]
+)
 def test_a_reading_counts_less_the_more_pixels_it_fits(images: int, expected: float) -> None:
     assert inflation(seen_of(images)) == pytest.approx(expected)
     assert inflation(alone(seen_of(images))) == pytest.approx(1 / (1 - 64 / WEIGHTS) ** 2)

@@ -260,7 +260,7 @@ def _recover_labels(observation: Observation, settings: AttackSettings, *, seed:
     shape = (client.images, *observation.image_shape)
     guess = client.prior if client.prior is not None else torch.full(shape, 0.5, device=observation.before.device)
     iterations = min(max(TRIAL[0], settings.iterations // 5), TRIAL[1])
-    trial = settings.model_copy(update={"iterations": iterations, "restarts": 1, "group_weight": 0.0})
+    trial = settings.model_copy(update={"iterations": iterations, "restarts": 1, "rungs": 1, "group_weight": 0.0})
     chosen: tuple[int, ...] = ()
     for _ in range(LABEL_ROUNDS):
         guesses = recover_label_counts(observation, guess, believed_training(observation.settings, settings)).guesses

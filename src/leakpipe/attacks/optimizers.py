@@ -32,21 +32,29 @@ def initial_optimizer_state(settings: AttackSettings, values: Tensor) -> dict[st
 
 
 def take_step(
-    settings: AttackSettings, values: Tensor, gradient: Tensor, state: Tensors, *, iteration: int, since_start: int
+    settings: AttackSettings,
+    values: Tensor,
+    gradient: Tensor,
+    state: Tensors,
+    *,
+    iteration: int,
+    iterations: int,
+    since_start: int,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """New values and optimizer state.
 
     Args:
-        iteration: Number of this step in the whole search, from 1; it sets the size of the step.
+        iteration: Number of this step in its part of the search, from 1; it sets the size of the step.
+        iterations: Of that part.
         since_start: Number of this step since the optimizer state was initial, from 1.
     """
-    size = step_size(settings, iteration)
+    size = step_size(settings, iteration, iterations)
     if settings.optimizer == "lbfgs":
         return _lbfgs_step(values, gradient, state, size=size, first=since_start == 1)
     if settings.optimizer == "signed-adam":
         gradient = gradient.sign()
     elif settings.optimizer == "soft-signed-adam":
-        softness = 1 - (iteration - 1) / settings.iterations
+        softness = 1 - (iteration - 1) / iterations
         gradient = (softness * gradient).tanh() / softness
     if settings.optimizer == "adamw":
         values = values * (1 - size * settings.weight_decay)
@@ -58,9 +66,9 @@ def take_step(
     return values - size * direction, {"first": first, "second": second}
 
 
-def step_size(settings: AttackSettings, iteration: int) -> float:
-    """Step of the iteration numbered from 1: warm-up, then decayed by `settings.schedule`."""
-    done = (iteration - 1) / settings.iterations
+def step_size(settings: AttackSettings, iteration: int, iterations: int) -> float:
+    """Step of the iteration numbered from 1 of `iterations`: warm-up, then decayed by `settings.schedule`."""
+    done = (iteration - 1) / iterations
     size = settings.step_size * min(1.0, iteration / settings.warmup if settings.warmup else 1.0)
     if settings.schedule == "cosine":
         return size * 0.5 * (1 + math.cos(math.pi * done))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from leakpipe.attacks.candidates import Variables, start_candidates
+from leakpipe.attacks.halving import plan_rungs
 from leakpipe.attacks.objective import Objective
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.optimizers import initial_optimizer_state, take_step
@@ -36,7 +37,7 @@ class SearchState:
         best_distance: Distance to the observation there (`Objective.matched`), float64 of shape (restarts,).
         start_distance: The same at each restart's start.
         improved: Restarts whose best is no longer their start, shape (restarts,).
-        alive: Restarts that are still finite, shape (restarts,).
+        alive: Restarts that are still finite and not dropped for better ones, shape (restarts,).
         reached: Least objective of this iteration.
         memory: What the engine remembers; most engines remember nothing.
         reference: Least objective when progress was last asked for.
@@ -77,6 +78,7 @@ class Search:
         self.objective = Objective(observation, settings, seed=seed)
         self.observation = observation
         self.shape = (observation.candidates, *observation.image_shape)
+        self.rungs = plan_rungs(settings)
         self.classes = count_classes(observation.before)
         if labels is not None and not (0 <= int(labels.min()) <= int(labels.max()) < self.classes):
             raise LeakpipeError(f"labels: {labels.tolist()}, expected class indices below {self.classes}")
@@ -126,15 +128,17 @@ class Search:
 
     def advance(self, state: SearchState) -> SearchState:
         """Evaluate all restarts and take one step; a restart that is no longer finite stays where it is."""
-        state = self._enter_level(state)
+        state = self._enter_level(self._enter_rung(state))
         iteration = state.iteration + 1
+        rung = [each for each in self.rungs if each.start < iteration][-1]
         found = self._evaluate(state)
         moved, optimizer_state = take_step(
             self.settings,
             state.variables,
             found.gradient,
             state.optimizer_state,
-            iteration=iteration,
+            iteration=iteration - rung.start,
+            iterations=rung.iterations,
             since_start=iteration - state.optimizer_start,
         )
         moved = self.variables.clamped(moved)
@@ -237,6 +241,19 @@ class Search:
         drawn = torch.Generator().manual_seed(derive_seed("smoothing", self.seed, state.iteration))
         noise = torch.randn(shape, generator=drawn, dtype=state.variables.dtype, device="cpu")
         return deviation * noise.to(state.variables.device)
+
+    def _enter_rung(self, state: SearchState) -> SearchState:
+        """Drop the worse restarts where the next part of a halving search begins; the optimiser begins anew there."""
+        survivors = next((each.survivors for each in self.rungs[1:] if each.start == state.iteration), None)
+        if survivors is None:
+            return state
+        rank = state.best_objective.argsort(stable=True).argsort(stable=True)
+        return replace(
+            state,
+            alive=state.alive & (rank < survivors),
+            optimizer_state=initial_optimizer_state(self.settings, state.variables),
+            optimizer_start=state.iteration,
+        )
 
     def _enter_level(self, state: SearchState) -> SearchState:
         """Enlarge the candidates where the next level of the pyramid begins; the optimiser begins anew there."""

@@ -129,6 +129,13 @@ class AttackSettings(Section):
         default=0.02, ge=0, le=1, description="Standard deviation of noise that makes several candidates differ."
     )
     restarts: int = Field(default=1, ge=1, le=1000, description="Searches from different starts; the best is kept.")
+    rungs: int = Field(
+        default=1,
+        ge=1,
+        le=10,
+        description="Successive halving (Jamieson, Talwalkar 2016): this many parts of equal cost make up the search. "
+        "After each the worse restarts are dropped, so that one is left in the last, and the step begins anew.",
+    )
     smoothing: float = Field(
         default=0.0,
         ge=0,
@@ -231,6 +238,8 @@ class AttackSettings(Section):
             raise ValueError("batch_norm_weight: must be 0 with batch_norm: none, which knows no statistics to match")
         if self.group_weight > 0 and self.restarts < 2:
             raise ValueError(f"group_weight: needs restarts of 2 or more, got {self.restarts}")
+        if self.rungs > 1 and self.pyramid:
+            raise ValueError(f"rungs: {self.rungs}, expected 1 with a pyramid, whose levels begin anew themselves")
         if self.optimizer == "lbfgs" and self.bounds == "clamp":
             raise ValueError("bounds: clamp undoes steps that optimizer: lbfgs learns from; take sigmoid or none")
         if self.optimizer == "lbfgs" and self.smoothing > 0:
