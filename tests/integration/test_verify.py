@@ -249,6 +249,10 @@ def test_other_numbers_in_the_same_environment_and_in_another(results: Path) -> 
         (["invert", "--out", "/elsewhere/x.safetensors"], "command: writes to /elsewhere/x.safetensors"),
         (["invert", "--out=/elsewhere/x.safetensors"], "command: writes to /elsewhere/x.safetensors"),
         (["invert", "--record", "../x.json"], "command: writes to ../x.json"),
+        (["invert", "--each", "x=../../secret", "--record", "{x}"], "command: has --each"),
+        (["invert", "--each=x=/elsewhere", "--out", "{x}"], "command: has --each"),
+        (["invert", "--network", "os:abort"], "command: has --network"),
+        (["invert", "--network=os:abort"], "command: has --network"),
         (["invert", "--name", "leakpipe"], "its command fails when run again (exit code 2)"),
     ],
 )

@@ -27,6 +27,11 @@ def test_a_file_of_another_cell_is_refused(name: str, other: object) -> None:
     assert str(caught.value) == f"{FILE}: is of {name} {CELL[name]!r}, expected {str(other)!r}"
 
 
+def test_a_file_that_does_not_say_its_cell_is_refused() -> None:
+    with pytest.raises(LeakpipeError, match="cell: does not say of which attack it is"):
+        require_cell(FILE, CELL, {}, needs=("round", "attack"))
+
+
 def test_what_is_no_name_of_a_cell_may_differ() -> None:
     require_cell(FILE, {"note": "ours"}, {"note": "theirs"})
 

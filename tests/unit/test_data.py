@@ -1,11 +1,13 @@
 """Data sets, their partition over clients, and the prior image."""
 
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from leakpipe.data.datasets import DATASETS
+from leakpipe.data.files import load_split, save_split
 from leakpipe.data.images import Dataset
 from leakpipe.data.partition import Split, split_dataset
 from leakpipe.data.priors import average_public_images, choose_priors
@@ -82,8 +84,17 @@ def test_a_class_that_runs_out_is_said() -> None:
 def test_a_split_survives_json() -> None:
     whole = split(1)
     assert Split.from_json(whole.to_json(), source="x") == whole
+    with pytest.raises(LeakpipeError, match="client 'nobody' is not in the split, which has "):
+        whole.images_of("nobody")
     with pytest.raises(LeakpipeError, match="x: is not a split"):
         Split.from_json({"clients": {}}, source="x")
+
+
+def test_a_split_of_more_images_than_there_are_is_refused(tmp_path: Path) -> None:
+    save_split(tmp_path / "s.json", Split({"a": (0, 5)}, (1,), (2,), (7,)), seed=3)
+    assert load_split(tmp_path / "s.json", images=8)[1] == 3
+    with pytest.raises(LeakpipeError, match=r"s\.json: has image 7, expected numbers below 7"):
+        load_split(tmp_path / "s.json", images=7)
 
 
 def test_priors_are_means_of_public_images_only() -> None:

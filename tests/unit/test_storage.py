@@ -256,6 +256,26 @@ def test_metadata_that_lacks_a_field(federation: tuple[Path, Path], which: int) 
         load_update(federation[1], load_model(federation[0]))
 
 
+@pytest.mark.parametrize(
+    "cell",
+    [{"round": "1/../../elsewhere"}, {"round": -1}, {"seed": [1]}, {"seed": True}, {"client": 3}, {"client": None}, []],
+)
+def test_a_cell_holds_names_and_whole_numbers(federation: tuple[Path, Path], cell: object, tmp_path: Path) -> None:
+    """The round is part of a checkpoint's path."""
+    images = np.zeros((1, 1, 8, 8), np.float32)
+    rebuilt = tmp_path / "r.safetensors"
+    save_reconstruction(rebuilt, images, labels=np.array([1]), prior=images, cell={"seed": 1}, iterations=9)
+    for path in (federation[1], rebuilt):
+        sidecar = path.with_suffix(".json")
+        content = json.loads(sidecar.read_text())
+        content["metadata"]["cell"] = cell
+        sidecar.write_text(json.dumps(content))
+    with pytest.raises(LeakpipeError, match="metadata does not describe an update: TypeError"):
+        load_update(federation[1], load_model(federation[0]))
+    with pytest.raises(LeakpipeError, match="metadata does not describe a reconstruction: TypeError"):
+        load_reconstruction(rebuilt)
+
+
 def test_reconstructions_survive(tmp_path: Path) -> None:
     images = np.random.default_rng(0).random((2, 1, 8, 8)).astype(np.float32)
     path, labels, cell = tmp_path / "r.safetensors", np.array([1, 0]), {"seed": 1}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.files.storage import read_arrays, require_array, require_object, require_whole, sidecar_path, write_arrays
+from leakpipe.files.storage import read_arrays, require_array, require_cell, require_whole, sidecar_path, write_arrays
 
 RECONSTRUCTION = "leakpipe/reconstruction"
 
@@ -64,7 +64,7 @@ def load_reconstruction(path: Path) -> StoredReconstruction:
         )
     try:
         return StoredReconstruction(
-            images, labels, prior, require_object(metadata["cell"]), require_whole(metadata["iterations"]), companions
+            images, labels, prior, require_cell(metadata["cell"]), require_whole(metadata["iterations"]), companions
         )
     except (KeyError, TypeError, ValueError) as error:
         raise LeakpipeError(f"{sidecar_path(path)}: metadata does not describe a reconstruction: {error!r}") from error

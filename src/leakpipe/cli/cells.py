@@ -241,12 +241,14 @@ def _link(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def require_cell(path: Path, cell: Mapping[str, Any], labels: Mapping[str, Any]) -> None:
+def require_cell(path: Path, cell: Mapping[str, Any], labels: Mapping[str, Any], *, needs: Iterable[str] = ()) -> None:
     """Check that what a file says it is of agrees with the job's labels, as far as both say it.
 
     Raises:
-        LeakpipeError: It is of another experiment, defence, seed, round, client or attack.
+        LeakpipeError: It is of another experiment, defence, seed, round, client or attack, or lacks one of `needs`.
     """
+    if missing := [name for name in needs if name not in cell]:
+        raise LeakpipeError(f"{path}: cell: does not say of which {missing[0]} it is")
     for name in NAMES:
         if name in cell and name in labels and str(cell[name]) != str(labels[name]):
             raise LeakpipeError(f"{path}: is of {name} {cell[name]!r}, expected {str(labels[name])!r}")

@@ -104,7 +104,7 @@ def federate(
             with cells.recording(cell, params) as run:
                 run.details["device"] = str(where)
                 dataset = load_dataset(images)
-                parts, seed = load_split(cell.fill(split))
+                parts, seed = load_split(cell.fill(split), images=len(dataset.images))
                 built = {"classes": len(dataset.classes), "image_size": dataset.images.shape[-1]}
                 start = _start(model_params, initial and cell.fill(initial), seed=seed, **built)
                 result = simulate_federation(

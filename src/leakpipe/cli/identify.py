@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from leakpipe.cli.cells import Cells, each_option
+from leakpipe.cli.cells import NAMES, Cells, each_option, require_cell
 from leakpipe.cli.options import InputFile, OutputFile, record_options, settings_option, threads_option, use_threads
 from leakpipe.cli.terminal import progress_bar
 
@@ -81,10 +81,11 @@ def identify(
         for cell in cells:
             bar.set_description(f"identify {cell}".strip(), refresh=False)
             with cells.recording(cell, identifiability) as run:
+                pixels = load_dataset(images).images
                 look_up = _LookUp(
                     settings=settings,
-                    pixels=load_dataset(images).images,
-                    splits={seed: split for split, seed in map(load_split, splits)},
+                    pixels=pixels,
+                    splits={seed: split for split, seed in (load_split(each, images=len(pixels)) for each in splits)},
                     scores=read_table(cell.fill(scores), SCORE_COLUMNS),
                 )
                 rows: list[dict[str, Any]] = []
@@ -115,13 +116,15 @@ class _LookUp:
         from leakpipe.metrics.identifiability import identify as look_up
 
         found = load_reconstruction(path)
+        require_cell(path, found.cell, {}, needs=NAMES)
         seed = found.cell["seed"]
         if seed not in self.splits:
             raise LeakpipeError(f"{path}: its seed {seed} has no --split")
         clients = self.splits[seed].clients
         candidates = sorted({index for held in clients.values() for index in held})  # datalists may share images
+        held = self.splits[seed].images_of(found.cell["client"])
         images, taken = self._matching(path, found.cell)
-        own = [clients[found.cell["client"]].index(image) for image in images]  # priors stand in the client's order
+        own = [held.index(image) for image in images]  # priors stand in the client's order
         for name in self.settings.embedders:
             embed = self._embed(name, model)
             results = look_up(

@@ -165,7 +165,7 @@ class _Attack:
 
         state = load_model(model, factory=self.network)
         stored = load_update(update, state)
-        require_cell(update, stored.cell, labels)
+        require_cell(update, stored.cell, labels, needs=("round",))
         cell = {**stored.cell, "attack": self.name}
         seed = derive_seed("attack", *cell.values())
         checkpoint = None

@@ -96,7 +96,9 @@ def judge(
         judged = judge_cells(leaks, looked_up)
         write_table(verdicts, tabulate_verdicts(judged))
         classes = load_dataset(images).labels
-        chance, test_images = commonest_class([classes[list(load_split(path)[0].test)] for path in splits])
+        chance, test_images = commonest_class(
+            [classes[list(load_split(path, images=len(classes))[0].test)] for path in splits]
+        )
         promised = tabulate_guarantees(defenses, settings, delta=delta)
         write_table(guarantees, promised)
         compared = compare_defenses(

@@ -59,7 +59,7 @@ def pretrain(
         params = parse_section(ModelParams, model, source="--model", known={MODELS.kind: MODELS})
         settings = params.pretraining
         dataset = load_dataset(images)
-        parts, seed = load_split(split)
+        parts, seed = load_split(split, images=len(dataset.images))
         pixels, classes = (torch.from_numpy(array).to(where) for array in (dataset.images, dataset.labels))
         built = {"classes": len(dataset.classes), "image_size": dataset.images.shape[-1]}
         initial = pretrained_state(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from leakpipe.cli.cells import Cells, each_option, require_cell, require_distinct
+from leakpipe.cli.cells import NAMES, Cells, each_option, require_cell, require_distinct
 from leakpipe.cli.options import InputFile, OutputFile, record_options, settings_option
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def score(
 
                 lpips = load_lpips(lpips_weights)
             dataset = load_dataset(images)
-            by_seed = {seed: split for split, seed in map(load_split, splits)}
+            by_seed = {seed: split for split, seed in (load_split(each, images=len(dataset.images)) for each in splits)}
             rows, found = [], []
             for path in map(cell.fill, reconstructions):
                 of, scored = _score(path, dataset, by_seed, settings, labels=cell.labels, lpips=lpips)
@@ -100,11 +100,11 @@ def _score(
     from leakpipe.metrics.score import score_images
 
     found = load_reconstruction(path)
-    require_cell(path, found.cell, labels)
+    require_cell(path, found.cell, labels, needs=NAMES)
     seed, client = found.cell["seed"], found.cell["client"]
     if seed not in by_seed:
         raise LeakpipeError(f"{path}: its seed {seed} has no --split")
-    held = list(by_seed[seed].clients[client])
+    held = by_seed[seed].images_of(client)
     accuracy = label_accuracy(found.labels, dataset.labels[held])
     scores = score_images(found.images, dataset.images[held], found.prior, assignment=settings.assignment, lpips=lpips)
     rows = []

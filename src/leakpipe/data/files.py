@@ -75,7 +75,11 @@ def save_split(path: Path, split: Split, *, seed: int) -> None:
     write_json(path, {"seed": seed, **split.to_json()})
 
 
-def load_split(path: Path) -> tuple[Split, int]:
-    """Reads a split and its seed."""
+def load_split(path: Path, *, images: int | None = None) -> tuple[Split, int]:
+    """Reads a split and its seed; `LeakpipeError` if it is none, or of a data set with more than `images` images."""
     content = read_json(path)
-    return Split.from_json(content, source=str(path)), require_seed(path, content)
+    split = Split.from_json(content, source=str(path))
+    largest = max((index for part in (*split.clients.values(), *split.parts()) for index in part), default=-1)
+    if images is not None and largest >= images:
+        raise LeakpipeError(f"{path}: has image {largest}, expected numbers below {images}, of this data set's images")
+    return split, require_seed(path, content)

@@ -27,6 +27,16 @@ class Split:
     test: tuple[int, ...]
     public: tuple[int, ...]
 
+    def images_of(self, client: str) -> list[int]:
+        """Returns the training images of a client; `LeakpipeError` if the split has none of that name."""
+        if client not in self.clients:
+            raise LeakpipeError(f"client {client!r} is not in the split, which has {', '.join(self.clients)}")
+        return list(self.clients[client])
+
+    def parts(self) -> tuple[tuple[int, ...], ...]:
+        """Returns the parts that are no client's."""
+        return self.validation, self.test, self.public
+
     def to_json(self) -> dict[str, Any]:
         """Returns the split in plain JSON types."""
         return asdict(self)

@@ -15,6 +15,7 @@ from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.storage import (
     read_arrays,
+    require_cell,
     require_number,
     require_object,
     require_whole,
@@ -156,7 +157,7 @@ def load_update(path: Path, state: ModelState) -> StoredUpdate:
     try:
         return StoredUpdate(
             update=ClientUpdate(held.weights, held.statistics, require_whole(metadata["steps"]), removed),
-            cell=require_object(metadata["cell"]),
+            cell=require_cell(metadata["cell"]),
             schedule=_read_schedule(metadata["schedule"]),
             labels=list(require_wholes(metadata["labels"])),
             settings=LocalSettings(

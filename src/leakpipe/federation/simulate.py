@@ -134,8 +134,9 @@ def simulate_federation(
         LeakpipeError: The global model is no longer finite, or a defence made an update infinite.
     """
     clients = [
-        _Client(name, client, images[list(split.clients[name])], labels[list(split.clients[name])])
+        _Client(name, client, images[list(held)], labels[list(held)])
         for name, client in params.clients.items()
+        for held in [split.images_of(name)]
     ]
     sizes = [client.params.images for client in clients]
     state, captured, accuracy, server = initial, [], [], FlowerServer.start(defense, clients=len(clients))

@@ -65,15 +65,16 @@ def load_pictures(images: Path, splits: Iterable[Path], reconstruction: str) -> 
     from leakpipe.data.files import load_dataset, load_split
 
     name_columns(reconstruction, CELL)
-    clients = {seed: split.clients for split, seed in map(load_split, splits)}
+    dataset = load_dataset(images)
+    by_seed = {seed: split for split, seed in (load_split(each, images=len(dataset.images)) for each in splits)}
 
     def load_attacked(cell: Mapping[str, Any]) -> Attacked:
-        if cell["seed"] not in clients:
+        if cell["seed"] not in by_seed:
             raise LeakpipeError(f"the split of seed {cell['seed']} is missing: name its file with --split")
         found = load_reconstruction(Path(reconstruction.format(**cell)))
-        return middle_slices(found.images), middle_slices(found.prior), clients[cell["seed"]][cell["client"]]
+        return middle_slices(found.images), middle_slices(found.prior), by_seed[cell["seed"]].images_of(cell["client"])
 
-    return Pictures(middle_slices(load_dataset(images).images), load_attacked)
+    return Pictures(middle_slices(dataset.images), load_attacked)
 
 
 def middle_slices(images: np.ndarray) -> np.ndarray:

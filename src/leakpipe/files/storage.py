@@ -241,6 +241,17 @@ def require_object(value: object) -> dict[str, Any]:
     return value
 
 
+def require_cell(value: object) -> dict[str, str | int]:
+    """Returns the cell of a sidecar: names, and whole numbers for seed and round; raises `TypeError` for all else."""
+    cell = require_object(value)
+    for name, found in cell.items():
+        if name in ("seed", "round"):
+            require_whole(found)
+        elif not isinstance(found, str):
+            raise TypeError(f"{name}: {str(found)[:40]!r}, expected a name")
+    return cell
+
+
 def require_number(value: object) -> float:
     """Returns a number of a sidecar; raises `TypeError` for all else (`float` would take text and true)."""
     if isinstance(value, bool) or not isinstance(value, int | float):

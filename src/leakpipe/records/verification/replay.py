@@ -22,6 +22,8 @@ from leakpipe.records.verification.checks import differing_environment
 from leakpipe.records.verification.difference import Difference, compare_files
 from leakpipe.records.verification.results import Record, Results
 
+# In a command of others, --each could name files outside by the parts of their paths, and --network run any function.
+REFUSED = {"--each", "--network"}
 # What differs between processors without an error: rounding, which attacks amplify (measurements: docs/verify.md).
 TOLERANCES = {"invert": 0.1, "federate": 0.001}
 
@@ -85,6 +87,8 @@ def replay(results: Results, name: str, *, tolerance: float | None = None) -> Re
     command = record.get("command")
     if not command or command[0] != record["rule"]:
         raise LeakpipeError(f"{place}: command: missing; the job was not run by a command, or by an older leakpipe")
+    if refused := REFUSED & {argument.partition("=")[0] for argument in command}:
+        raise LeakpipeError(f"{place}: command: has {min(refused)}, expected the command of one cell of the pipeline")
     if outside := _writes_outside(command):
         raise LeakpipeError(f"{place}: command: writes to {outside}, expected a path in the working folder")
     with tempfile.TemporaryDirectory(prefix="leakpipe-verify-") as temporary:
