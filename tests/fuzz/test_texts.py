@@ -113,7 +113,7 @@ def test_run_records(folder: Path, record: tuple[Path, bytes], data: st.DataObje
         return
     assert json.loads(path.read_bytes()) == found
     assert find_records([path]) == {path: found}
-    assert name_run(found).startswith(f"{found['rule']} ")
+    assert name_run(found).startswith(found["rule"])
     summarize_runs([found])
     for artifact in found["artifacts"]:
         assert why_left_out(Path(artifact), (path, found))
