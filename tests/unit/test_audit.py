@@ -32,6 +32,7 @@ from leakpipe.audit.inputs import load_audit, observe_audited, read_folder, read
 from leakpipe.audit.page import AuditFindings, draw_summary, list_assumptions, render_audit
 from leakpipe.audit.plan import AS_SENT, MATCHING, applicable_attacks, choose_attacks, repeat_attack
 from leakpipe.audit.what_if import choose_defenses, defend, observe_defended
+from leakpipe.cli.audit_progress import Progress
 from leakpipe.cli.main import main
 from leakpipe.client.batches import make_batches
 from leakpipe.client.local_update import local_update
@@ -440,6 +441,23 @@ class TestInputs:
         assert re.search("Note on one: .*local steps", result.output)
         assert not (captured.parent / "results").exists()
 
+    def test_the_run_does_what_the_dry_run_said(self, captured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(captured.parent)
+        write(captured.parent, minutes=0.01, what_if=[])
+        started = []
+
+        def run(*command: object, **_: object) -> int:
+            started.append(command)
+            return 1
+
+        monkeypatch.setattr("leakpipe.cli.audit.run_shown", run)
+        dry, real = (CliRunner().invoke(main, ["audit", "audit.yaml", *how]) for how in (["--dry-run"], []))
+        assert started
+        assert "measuring" not in real.output
+        assert real.stdout.startswith(dry.stdout)
+        torch.save(torch.load("after.pth"), "after.pth")  # another file, of which nobody knows the doubts
+        assert "measuring" in CliRunner().invoke(main, ["audit", "audit.yaml", "--dry-run"]).output
+
     def test_the_file_that_init_writes_is_an_audit_and_is_not_overwritten(
         self, captured: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -454,6 +472,38 @@ class TestInputs:
         write(captured.parent, updates={"one": {"before": "before.pth", "change": "after.pth"}})
         with pytest.raises(LeakpipeError, match=r"after\.pth: is no difference but a full state"):
             read_update(load_audit(captured), "one")
+
+
+SNAKEMAKE = """\
+rule invert:
+    output: x.safetensors
+    jobid: 4
+    wildcards: captured=one, defense=noise-5, attack=matching
+Finished jobid: 4 (Rule: invert)
+1 of 3 steps (33%) done
+localrule assess:
+    jobid: 1
+Finished jobid: 1 (Rule: assess)
+2 of 3 steps (67%) done
+localrule all:
+    jobid: 0
+Finished jobid: 0 (Rule: all)
+3 of 3 steps (100%) done
+Error in rule track:
+    jobid: 2
+    log: logs/audit/tiny/track.log (check log file(s) for error details)
+"""
+
+
+def test_progress_has_a_line_for_every_step_and_the_time_that_is_left() -> None:
+    progress = Progress({("invert", "one", "noise-5", "matching"): 10.0, ("assess", "", "", ""): 5.0})
+    progress._started -= 60  # as if the first had taken a minute
+    said = [each for line in SNAKEMAKE.splitlines() if (each := progress.read(line))]
+    assert said == [
+        "[1/3] one, noise-5: attack matching finished after 0 s; about 30 s left",
+        "[2/3] judged; the page is written after 0 s",
+    ]
+    assert progress.failed == Path("logs/audit/tiny/track.log")
 
 
 def test_the_page_shows_images_only_after_a_click_and_escapes_names(tmp_path: Path) -> None:

@@ -1,15 +1,17 @@
 """`leakpipe audit`: from captured files to a verdict in one command."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from leakpipe import __version__
+from leakpipe.cli.audit_progress import Progress, run_shown
 from leakpipe.cli.options import InputFile
 from leakpipe.cli.terminal import say
+from leakpipe.tables.wording import count
 
 if TYPE_CHECKING:
     from leakpipe.params.audit import AuditParams
@@ -94,29 +96,48 @@ def audit(
     folder = str(config.resolve().parent)
     sys.path.insert(0, folder)  # the network lies beside audit.yaml
     path = Path("results/audit") / params.audit / "plan.json"
-    plan = read_json(path) if path.exists() else {}
-    content = params.model_dump(mode="json")
-    if plan.get("audit") != content:
+    tried = Path(".leakpipe/plans") / f"{params.audit}.json"  # of a dry run: the real one must do what it said
+    content = {"audit": params.model_dump(mode="json"), "version": __version__, "written": _times(params)}
+    known = (read_json(each) for each in (path, tried) if each.exists())
+    plan = next((each for each in known if content.items() <= each.items()), None)
+    if plan is None:
         click.echo("Checking the files and measuring the time of an attack …", err=True)
-        plan = _plan(params, cores=cores)
-        if not dry_run:
-            write_json(path, plan)
-    _describe(plan)
+        plan = {**content, **_plan(params, cores=cores)}
+    write_json(tried if dry_run else path, plan)
+    expected = _expect(plan)
+    _describe(plan, expected, cores=cores)
     if dry_run:
         return
     command = [
         *(sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW), "--configfile", str(path)),
-        *("--cores", str(cores), "--quiet", "rules", "--rerun-incomplete"),
+        *("--cores", str(cores), "--rerun-incomplete", "--nocolor"),
     ]
     inherited = os.environ.get("PYTHONPATH")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([folder, *([inherited] if inherited else [])])}
-    if subprocess.run(command, env=environment, check=False).returncode:
-        raise LeakpipeError(
-            f"the audit did not finish: see above and logs/audit/{params.audit}; the same command goes on"
-        )
+    log = Path("logs/audit") / params.audit / "snakemake.log"
+    click.echo(f"Started; the full log is {log}. Interrupted at any moment, the same command goes on.")
+    progress = Progress(expected)
+    if run_shown(command, progress, log, env=environment):
+        raise LeakpipeError(f"{_why_failed(progress, log)}; when that is mended, the same command goes on")
     found = read_json(path.parent / "assessment.json")
     say(f"{found['verdict']['word'].capitalize()} ({found['verdict']['update']}): {found['verdict']['why']}.")
     say(f"Page: {path.parent / 'report.html'}   Summary: {path.parent / 'summary.pdf'}")
+
+
+def _times(params: "AuditParams") -> dict[str, int]:
+    """Returns when each file of the updates was last written: another file of the same name is another plan."""
+    files = [files.model_dump(exclude={"client"}, exclude_none=True).values() for files in params.updates.values()]
+    return {path: Path(path).stat().st_mtime_ns for paths in files for path in paths}
+
+
+def _why_failed(progress: Progress, log: Path) -> str:
+    """Returns the last line of the failed step's log, where there is one."""
+    said = progress.failed.read_text(encoding="utf-8").strip() if progress.failed and progress.failed.exists() else ""
+    return (
+        f"{said.splitlines()[-1].removeprefix('Error: ')} (the whole log: {progress.failed})"
+        if said
+        else (f"the audit did not finish: see {log}")
+    )
 
 
 def _plan(params: "AuditParams", *, cores: int) -> dict[str, Any]:
@@ -146,14 +167,12 @@ def _plan(params: "AuditParams", *, cores: int) -> dict[str, Any]:
         cells[name] = {repeated.name: _written(repeated)}
     source = params.network.factory and find_source(params.network.factory)
     return {
-        "audit": params.model_dump(mode="json"),
         "attacks": {attack.name: _written(attack) for attack in attacks},
         "what_if": {name: steps.model_dump(mode="json") for name, steps in defenses.items()},
         "cells": cells,
         "doubts": doubts,
         "granted": {name: granted(params, name).model_dump(mode="json") for name in params.updates},
         "network_source": [os.path.relpath(source)] if source else [],
-        "cores": cores,
     }
 
 
@@ -161,15 +180,25 @@ def _written(attack: Any) -> dict[str, Any]:
     return {"settings": attack.settings.model_dump(mode="json"), "seconds": attack.seconds, "why": attack.why}
 
 
-def _describe(plan: dict[str, Any]) -> None:
+def _expect(plan: dict[str, Any]) -> dict[tuple[str, str, str, str], float]:
+    """Returns what every step is expected to take, in seconds (`leakpipe.cli.audit_progress.Progress`)."""
+    expected = {("assess", "", "", ""): START_SECONDS, ("track", "", "", ""): START_SECONDS}
+    for update in plan["audit"]["updates"]:
+        expected["read_update", update, "", ""] = START_SECONDS
+        for defense, attacks in plan["cells"].items():
+            for name, attack in attacks.items():
+                expected["invert", update, defense, name] = attack["seconds"] + START_SECONDS
+    return expected
+
+
+def _describe(plan: dict[str, Any], expected: dict[tuple[str, str, str, str], float], *, cores: int) -> None:
     """Says what will be run, and how long it takes."""
-    updates, total = len(plan["audit"]["updates"]), START_SECONDS
     for defense, attacks in plan["cells"].items():
         for name, attack in attacks.items():
-            total += updates * (attack["seconds"] + START_SECONDS)
             steps = attack["settings"]["iterations"]
             say(f"  {defense}: {name}, {steps} iterations, about {attack['seconds']:.0f} s: {attack['why']}")
     for name, found in plan["doubts"].items():
         for doubt in found:
             say(f"Note on {name}: {doubt}")
-    click.echo(f"About {total / plan['cores'] / 60:.1f} minutes for {updates} update(s) on {plan['cores']} cores.")
+    updates, minutes = count(len(plan["audit"]["updates"]), "update"), sum(expected.values()) / cores / 60
+    click.echo(f"About {minutes:.1f} minutes for {updates} on {count(cores, 'core')}.")
