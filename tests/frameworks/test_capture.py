@@ -18,15 +18,15 @@ from tests.workflow.test_docs import blocks
 ROUNDS, STEPS = 5, {"site-1": 1, "site-2": 1, "site-3": 2}
 
 
-def federate(framework: str, package: str, folder: Path) -> Path:
-    """Runs the example of a page where the framework is installed; returns where captures lie."""
+def federate(example: str, package: str, folder: Path) -> Path:
+    """Runs an example of a framework's page where the framework is installed; returns where captures lie."""
     pytest.importorskip(package, reason=f"{package} is not installed: make test-frameworks")
-    for page in ("capture", f"capture-{framework}"):
+    for page in ("capture", f"capture-{example.partition('_')[0]}"):
         for block in blocks(PROJECT / "docs" / "how-to" / f"{page}.md"):
             if block.file:
                 (folder / block.file).write_text(block.content)
     done = subprocess.run(
-        [sys.executable, f"{framework}_federation.py"],
+        [sys.executable, f"{example}_federation.py"],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": f"{PROJECT / 'src'}:{folder}", "FLWR_TELEMETRY_ENABLED": "0"},
         capture_output=True,
@@ -86,6 +86,21 @@ def check_trained(clients: object, update: MatchedUpdate, client: str) -> None:
         changes = {key: after[key] - weight for key, weight in update.state.weights.items()}
         off.append(max(float((change - update.update.weights[key]).abs().max()) for key, change in changes.items()))
     assert min(off) < 1e-6
+
+
+def test_a_numpy_client_is_captured_without_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    captured = federate("flower_numpy", "flwr", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "clients", raising=False)
+    import clients
+
+    pairs = find_pairs(captured / "flower_numpy-clients")
+    assert sorted({pair.round_number for pair in pairs}) == [1, 2, 3, 4, 5]
+    assert len(pairs) == 3 * ROUNDS
+    for pair in pairs:
+        update = matched(pair, clients.Network())
+        assert "without names" in " ".join(update.notes)
+        check_trained(clients, update, pair.client)
 
 
 def test_flowers_mod_sees_what_other_mods_let_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
