@@ -33,10 +33,14 @@ from leakpipe.models.state import build_module, initial_state
 from leakpipe.params.data import ImagesParams
 from leakpipe.params.defenses import DefenseSteps
 from leakpipe.params.models import ModelParams, PretrainingParams
+from leakpipe.params.training import TrainingParams
 from leakpipe.tables.verdicts import LEAK_MARGIN
 
 SIZE, PUBLIC = 32, 42
-CLIENT = LocalSettings(learning_rate=0.01)
+CLIENTS = {
+    "sgd": LocalSettings(learning_rate=0.01),
+    "adam": LocalSettings(learning_rate=0.001, training=TrainingParams.model_validate({"optimizer": {"kind": "adam"}})),
+}
 DATA = {"faces": "lfw-faces", "phantom": "cxr-phantom"}
 NETWORKS = {
     "convnet-bn": ModelParams(name="convnet-bn"),
@@ -55,6 +59,7 @@ class Setup:
     trained: bool
     sigma0: float
     seed: int
+    optimizer: str = "sgd"
 
     def observe(self, held: LabeledImages) -> tuple[Observation, Tensor]:
         """Returns what an attacker sees who knows the noise, and the true images."""
@@ -66,14 +71,15 @@ class Setup:
         )
         if self.trained:
             state = pretrain(state, images[public], labels[public], PretrainingParams(epochs=5), seed=self.seed)
-        update = local_update(state, make_batches(images[own], labels[own], [list(range(self.images))]), CLIENT)
+        settings = CLIENTS[self.optimizer]
+        update = local_update(state, make_batches(images[own], labels[own], [list(range(self.images))]), settings)
         steps = DefenseSteps.model_validate([{"kind": "gaussian", "sigma0": self.sigma0}] if self.sigma0 else [])
         sent = apply_defenses(update, steps, generator=torch.Generator().manual_seed(self.seed)).update
         prior = images[public].mean(dim=0, keepdim=True).expand(self.images, *images.shape[1:]).clone()
         client = KnownClient(images=self.images, batch_size=self.images, epochs=1, labels=labels[own], prior=prior)
         shape = (images.shape[1], SIZE, SIZE)
         observation = Observation(
-            before=state, update=sent, settings=CLIENT, image_shape=shape, client=client, defense=steps
+            before=state, update=sent, settings=settings, image_shape=shape, client=client, defense=steps
         )
         return observation, images[own]
 
@@ -101,6 +107,8 @@ def setups(seeds: list[int]) -> Iterator[Setup]:
         yield Setup(data, "convnet-bn", images, trained, sigma0, seed)
     for seed, trained in itertools.product(seeds, (False, True)):
         yield Setup("faces", "resnet20", 1, trained, 0, seed)
+    for seed, trained, data, images in itertools.product(seeds, (False, True), DATA, (1, 4)):
+        yield Setup(data, "convnet-bn", images, trained, 0, seed, "adam")
 
 
 def judge(known: Calibration, cases: list[Case]) -> None:
@@ -127,6 +135,7 @@ def main() -> None:
     """Measures cases, or judges a table by another."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=lambda text: [int(each) for each in text.split(",")], default=[0])
+    parser.add_argument("--optimizer", choices=CLIENTS, help="measure the clients of this optimiser only")
     parser.add_argument("--out", type=Path, required=True, help="table (.csv); rows that it has are not measured again")
     parser.add_argument(
         "--judge", type=Path, help="compare predictions from this table with the truth of --out, and stop"
@@ -142,7 +151,7 @@ def main() -> None:
         )
         for name, entry in DATA.items()
     }
-    names = ("data", "network", "images", "trained", "sigma0", "seed")
+    names = ("data", "network", "images", "trained", "sigma0", "seed", "optimizer")
     fields = (*names, "explained", "agreement", "gain")
     done = set()
     if args.out.exists():
@@ -151,6 +160,8 @@ def main() -> None:
     else:
         args.out.write_text(",".join(fields) + "\n", encoding="utf-8")
     for setup in setups(args.seeds):
+        if args.optimizer not in (None, setup.optimizer):
+            continue
         key = tuple(str(getattr(setup, name)) for name in names)
         if key in done:
             continue
