@@ -89,6 +89,7 @@ def seal(params: dict[str, Any]) -> None:
     """Write the crate and params.json."""
     records = sorted(RECORDS.rglob("*.json"))
     leakpipe("crate", *records, "--params", json.dumps(params), "--citation", "CITATION.cff",
+             "--workflow", "rule all:", "--workflow-out", RESULTS / "Snakefile",
              "--params-out", RESULTS / "params.json", "--out", RESULTS / "ro-crate-metadata.json")  # fmt: skip
 
 

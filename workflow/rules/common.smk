@@ -31,7 +31,9 @@ try:
     if re.search(r"\{\s*n\b", os.getcwd()):
         raise LeakpipeError(f"{os.getcwd()}: Snakemake cannot lock a folder with {{n}} in its name: rename it")
     if workflow.modifier.path_modifier.prefix:
-        raise LeakpipeError("module: prefix: expected none, because jobs name their files by patterns: set `experiment`")
+        raise LeakpipeError(
+            "module: prefix: expected none, because jobs name their files by patterns: set `experiment`"
+        )
     if workflow.modifier.is_main_snakefile():
         PARAMETER_FILES = list(dict.fromkeys(map(os.path.relpath, [workflow.configfiles[-1], *workflow.configfiles])))
         PARAMS = load_params(*map(Path, PARAMETER_FILES), changes=workflow.config_settings.config)

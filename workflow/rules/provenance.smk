@@ -1,9 +1,16 @@
 # Inputs:  run records of all jobs, CITATION.cff
-# Outputs: ro-crate-metadata.json (every file with its SHA-256 and the job that made it) and params.json, as run
+# Outputs: ro-crate-metadata.json (every file with its SHA-256 and the job that made it), params.json and Snakefile, as run
 
 CRATE = f"{RESULTS}/ro-crate-metadata.json"
 RUN_PARAMS = f"{RESULTS}/params.json"
-CITATION = read_yaml(Path(workflow.sourcecache.get_path(PROJECT.join("CITATION.cff"))))  # of a module: fetched
+RUN_WORKFLOW = f"{RESULTS}/Snakefile"
+
+
+def fetched(name):
+    """A file of the project, which of a module may lie in a repository elsewhere."""
+    return Path(workflow.sourcecache.get_path(PROJECT.join(name)))
+
+
 RECORDS = [
     rules.prepare_data.output.record,
     *expand(SPLIT_RECORD, seed=PARAMS.seeds),
@@ -25,6 +32,7 @@ rule crate:
     output:
         crate=CRATE,
         params=RUN_PARAMS,
+        workflow=RUN_WORKFLOW,
     log:
         f"{LOG}/crate.log",
     benchmark:
@@ -34,7 +42,8 @@ rule crate:
         mem_mb=1000,
     params:
         params=literally(WHOLE_PARAMS),
-        citation=literally(to_json(CITATION)),  # no input: Snakemake may not be able to name it
+        citation=literally(to_json(read_yaml(fetched("CITATION.cff")))),  # no inputs: Snakemake may not be able to
+        snakefile=literally(fetched("workflow/Snakefile").read_text(encoding="utf-8")),  # name them
         values=VALUES_HASH,
         code=code_version("leakpipe.cli.crate"),
     shell:
@@ -42,7 +51,9 @@ rule crate:
         leakpipe crate {input.records} \
             --params {params.params:q} \
             --citation {params.citation:q} \
+            --workflow {params.snakefile:q} \
             --params-out {output.params} \
+            --workflow-out {output.workflow} \
             --out {output.crate} \
             2>{log}
         """

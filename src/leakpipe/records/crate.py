@@ -1,8 +1,9 @@
 """The results of an experiment as an RO-Crate: every file, the job that made it, licences, works to cite.
 
-RO-Crate 1.1 (https://w3id.org/ro/crate/1.1) with the Process Run Crate profile 0.5
-(https://w3id.org/ro/wfrun/process/0.5): each job is a `CreateAction` from the files that it read to those that it
-wrote. Digests come from the run records, so that the crate lists what the jobs left, not what is there now.
+RO-Crate 1.1 (https://w3id.org/ro/crate/1.1) with the Provenance Run Crate profile 0.5
+(https://w3id.org/ro/wfrun/provenance/0.5): each job is a `CreateAction` from the files that it read to those that it
+wrote, by the command that did it; `leakpipe.records.workflow_run` describes the workflow that called it. Digests come
+from the run records, so that the crate lists what the jobs left, not what is there now.
 
 The package `rocrate` 0.16 would save the frame and the references, 25 of these lines; the mapping from run records
 would stay. It costs 0.3 s of import and 11 MB.
@@ -19,12 +20,22 @@ from leakpipe import __version__
 from leakpipe.data.images import Dataset
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.log import hash_file
+from leakpipe.records.workflow_run import (
+    COMPLETED,
+    ORCHESTRATION,
+    PROFILES,
+    RUN,
+    WORKFLOW_CRATE,
+    describe_run,
+    describe_workflow,
+    tool,
+)
 
 CRATE = "ro-crate-metadata.json"
-PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 SPECIFICATION = "https://w3id.org/ro/crate/1.1"
 CONTEXT = [f"{SPECIFICATION}/context", "https://w3id.org/ro/terms/workflow-run/context"]
 FORMATS = {
+    "": "text/plain",  # Snakefile
     ".csv": "text/csv",
     ".html": "text/html",
     ".json": "application/json",
@@ -44,6 +55,7 @@ def build_crate(
     folder: Path,
     records: Mapping[Path, Record],
     params: Path,
+    workflow: Path,
     *,
     data: tuple[str, Dataset],
     citation: Mapping[str, Any],
@@ -54,16 +66,17 @@ def build_crate(
         folder: The crate's root: results/<experiment>.
         records: Run records of all jobs, by path.
         params: File of the parameters, in `folder`.
+        workflow: The Snakefile, in `folder`.
         data: Name of the data set, and its entry.
         citation: Content of CITATION.cff: title, authors, licence and references of the software.
 
     Raises:
         LeakpipeError: A record names an output that does not exist.
     """
-    digests = {str(params): hash_file(params)}
+    digests = {str(path): hash_file(path) for path in (params, workflow)}
     for path, record in records.items():
         digests |= {str(path): hash_file(path), **record["outputs"]}
-    files = [_file(folder, path, sha256) for path, sha256 in sorted(digests.items())]
+    files = {path: _file(folder, path, sha256) for path, sha256 in sorted(digests.items())}
     actions = [_action(folder, path, record) for path, record in records.items()]
     actions.sort(key=lambda action: (action["startTime"], action["@id"]))
     authors = [_author(author) for author in citation["authors"]]
@@ -75,6 +88,12 @@ def build_crate(
         if name != "leakpipe"
     ]
     licence = f"https://spdx.org/licenses/{citation['license']}"
+    ours = {"license": {"@id": licence}, "author": _refer(authors)}
+    described = describe_workflow(files.pop(str(workflow)), [action["name"].split()[0] for action in actions], **ours)
+    read = {name for record in records.values() for name in record["inputs"]}
+    products = [file for path, file in files.items() if path not in {*read, str(params)}]
+    jobs = {action["@id"]: action for action in actions}
+    run = describe_run(described[0], jobs, {"@id": _place(folder, str(params))}, _references(products))
     name, entry = data
     root = _entity(
         "./",
@@ -83,28 +102,32 @@ def build_crate(
         description="Measured leakage of training images from federated learning: parameters, data, models, "
         "updates, reconstructions, tables, figures, report, and the run record of every job.",
         datePublished=max(action["endTime"] for action in actions),
-        conformsTo={"@id": PROFILE},
+        conformsTo=[{"@id": profile} for profile in PROFILES],
         license={"@id": LICENCE_OF_DATA},
         author=_refer(authors),
         isBasedOn={"@id": DATA_SET},
-        hasPart=_refer(files),
-        mentions=_refer(actions),
+        mainEntity={"@id": described[0]["@id"]},
+        hasPart=_references([described[0], *files.values()]),
+        mentions=[*_references(actions), {"@id": RUN}, {"@id": ORCHESTRATION}],
     )
     software = _entity(
         SOFTWARE,
         "SoftwareApplication",
         citation["title"],
         softwareVersion=__version__,
-        license={"@id": licence},
-        author=_refer(authors),
+        **ours,
         citation=_refer(works),
         softwareRequirements=_refer(required),
     )
-    descriptor = {"@id": CRATE, "@type": "CreativeWork", "about": {"@id": "./"}, "conformsTo": {"@id": SPECIFICATION}}
+    descriptor = {
+        "@id": CRATE,
+        "@type": "CreativeWork",
+        "about": {"@id": "./"},
+        "conformsTo": [{"@id": SPECIFICATION}, {"@id": WORKFLOW_CRATE}],
+    }
     graph = [
         descriptor,
         root,
-        _entity(PROFILE, "CreativeWork", "Process Run Crate", version="0.5"),
         software,
         _entity(licence, "CreativeWork", citation["license"]),
         *(authors + works + required),
@@ -117,8 +140,10 @@ def build_crate(
             license={"@id": LICENCE_OF_DATA},
         ),
         _entity(LICENCE_OF_DATA, "CreativeWork", entry.licence),
+        *described,
+        *run,
         *actions,
-        *files,
+        *files.values(),
     ]
     return {"@context": CONTEXT, "@graph": graph}
 
@@ -130,7 +155,7 @@ def read_crate(content: Mapping[str, Any], root: Path) -> Iterator[tuple[str, st
         AttributeError, KeyError, TypeError, ValueError: leakpipe did not write it.
     """
     for entity in content["@graph"]:
-        if entity["@type"] == "File":
+        if entity["@type"] == "File" or "ComputationalWorkflow" in entity["@type"]:
             yield os.path.normpath(root / unquote(entity["@id"])), entity["sha256"], int(entity["contentSize"])
 
 
@@ -177,8 +202,8 @@ def _action(folder: Path, path: Path, record: Record) -> Entity:
         f"{record['rule']} {labels}".strip(),
         description=f"commit {environment['commit']}{changed}, code {environment['code_version']}, parameters "
         f"{record['params_hash']}, {environment['processor']}, {environment['peak_memory_mib']} MiB",
-        instrument={"@id": SOFTWARE},
-        actionStatus={"@id": "http://schema.org/CompletedActionStatus"},
+        instrument=tool(record["rule"]),
+        actionStatus=COMPLETED,
         startTime=started.isoformat(timespec="milliseconds"),
         endTime=ended.isoformat(timespec="milliseconds"),
         object=_compact([{"@id": _place(folder, name)} for name in inside]),
@@ -187,7 +212,11 @@ def _action(folder: Path, path: Path, record: Record) -> Entity:
 
 
 def _refer(entities: Iterable[Entity]) -> Entity | list[Entity]:
-    return _compact([{"@id": entity["@id"]} for entity in entities])
+    return _compact(_references(entities))
+
+
+def _references(entities: Iterable[Entity]) -> list[Entity]:
+    return [{"@id": entity["@id"]} for entity in entities]
 
 
 def _compact(values: list[Entity]) -> Entity | list[Entity]:
