@@ -232,15 +232,17 @@ class Search:
         """Noise on all restarts' candidates, fixed by the seed and the iteration; none on the starts.
 
         Its expectation smooths the objective, less and less along the search (graduated optimisation: Hazan, Levy,
-        Shalev-Shwartz 2016, with one draw a step).
+        Shalev-Shwartz 2016, with one draw a step), and the less, the more of the update is explained.
         """
         shape = (len(state.variables), *self.shape)
-        deviation = self.settings.smoothing * (1 - state.iteration / self.settings.iterations)
-        if deviation == 0 or state.iteration == 0:
+        if self.settings.smoothing == 0 or state.iteration == 0:
             return state.variables.new_zeros(1).expand(shape)
+        left = (state.best_distance / state.start_distance).nan_to_num(nan=1.0, posinf=1.0).clamp(0, 1)
+        deviation = self.settings.smoothing * (1 - state.iteration / self.settings.iterations) * left
         drawn = torch.Generator().manual_seed(derive_seed("smoothing", self.seed, state.iteration))
         noise = torch.randn(shape, generator=drawn, dtype=state.variables.dtype, device="cpu")
-        return deviation * noise.to(state.variables.device)
+        scale = deviation.to(noise.dtype).view(-1, *[1] * len(self.shape))
+        return scale * noise.to(state.variables.device)
 
     def _enter_rung(self, state: SearchState) -> SearchState:
         """Drop the worse restarts where the next part of a halving search begins; the optimiser begins anew there."""

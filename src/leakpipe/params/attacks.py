@@ -141,8 +141,8 @@ class AttackSettings(Section):
         ge=0,
         le=1,
         description="Graduated optimisation: standard deviation of the noise on candidates where the objective is "
-        "evaluated, drawn anew for every step and falling to 0 along the search; 0: none. It leads past local minima, "
-        "of which an update under noise has many.",
+        "evaluated, drawn anew for every step, falling to 0 along the search and less where more of the update is "
+        "explained; 0: none. It leads past local minima, of which an update under noise has many.",
     )
     optimizer: Literal["adam", "signed-adam", "soft-signed-adam", "adamw", "lbfgs"] = Field(
         default="adam", description="How gradients become steps."
