@@ -27,6 +27,7 @@ from leakpipe.models.choices import (
 )
 from leakpipe.params.attacks import RENAMED_PRESETS, AttackSettings, ThreatModel
 from leakpipe.params.claims import ClaimsParams
+from leakpipe.params.defenses import MixupParams
 from leakpipe.params.experiment import Params
 from leakpipe.params.federation import ClientParams
 from leakpipe.params.privacy import WHY_NO_BATCH_NORM, WHY_PLAIN_SGD, DpSgdParams
@@ -214,10 +215,29 @@ def _check_training(params: Params) -> Iterator[str]:
                 f"{', '.join(contents.classes)}"
             )
     trainings = [training or federation.training for training in own.values()]
+    if contents and contents.multi_label:
+        yield from _check_multi_label(params, trainings)
     for name, steps in params.defenses.items():
         private = isinstance(training_step(steps), DpSgdParams)
         if private and any(each != TrainingParams(loss=each.loss) for each in trainings):
             yield f"defenses.{name}: {WHY_PLAIN_SGD}"
+
+
+def _check_multi_label(params: Params, trainings: Sequence[TrainingParams]) -> Iterator[str]:
+    """What does not fit images with several labels."""
+    several = f"data set {params.data.dataset!r} has several labels for an image"
+    if any(training.loss.kind != "binary-cross-entropy" for training in trainings):
+        yield f"federation.training.loss.kind: cross-entropy, expected binary-cross-entropy: {several}"
+    if params.model.weights == "public":
+        yield f"model.weights: public is trained by cross-entropy on one class an image, and {several}"
+    for name, attack in params.attacks.items():
+        if resolve_threat_model(attack, params.threat_model).prior == "class":
+            yield f"attacks.{name}: threat_model.prior: class, expected all or gray: {several}"
+        if attack.labels == "joint":
+            yield f"attacks.{name}.labels: joint searches one class for each image, and {several}"
+    for name, steps in params.defenses.items():
+        if isinstance(training_step(steps), MixupParams):
+            yield f"defenses.{name}: mixup blends one class with another, and {several}"
 
 
 def _has_lone_values(params: Params, images: int, batch_size: int) -> bool:

@@ -8,12 +8,12 @@ import pytest
 
 from leakpipe.data.datasets import DATASETS
 from leakpipe.data.files import load_split, save_split
-from leakpipe.data.images import Dataset
+from leakpipe.data.images import Dataset, LabeledImages
 from leakpipe.data.partition import Split, split_dataset
 from leakpipe.data.priors import average_public_images, choose_priors
 from leakpipe.errors import LeakpipeError
 from leakpipe.experiment import load_params
-from leakpipe.params.data import FROM_DISK, ImagesParams
+from leakpipe.params.data import FROM_DISK, PHANTOM_SETS, ImagesParams
 from leakpipe.params.federation import ClientParams
 from tests.conftest import PROJECT
 
@@ -33,13 +33,13 @@ def parts(whole: Split) -> dict[str, tuple[int, ...]]:
 @pytest.mark.parametrize("name", sorted(set(DATASETS) - set(FROM_DISK)))
 def test_a_data_set_is_what_its_entry_says(name: str) -> None:
     entry = DATASETS[name]
-    params = ImagesParams(dataset=name, image_size=24, images=20 if name == "cxr-phantom" else None)
+    params = ImagesParams(dataset=name, image_size=24, images=20 if name in PHANTOM_SETS else None)
     loaded, contents = entry.load(params), entry.contents(params)
     assert contents
-    assert loaded.images.shape == (contents.images, 1, 24, 24)
+    assert loaded.images.shape == (contents.images, 1, *[24] * contents.axes)
     assert loaded.images.dtype == np.float32
     assert 0 <= loaded.images.min() < loaded.images.max() <= 1
-    assert sorted(set(loaded.labels.tolist())) == list(range(len(contents.classes)))
+    assert np.unique(loaded.labels).tolist() == list(range(2 if contents.multi_label else len(contents.classes)))
     assert loaded.classes == contents.classes
 
 
@@ -100,7 +100,7 @@ def test_a_split_of_more_images_than_there_are_is_refused(tmp_path: Path) -> Non
 def test_priors_are_means_of_public_images_only() -> None:
     images, labels = FACES.images, FACES.labels
     public = split(0).public
-    priors = average_public_images(images, labels, public, FACES.classes)
+    priors = average_public_images(LabeledImages(images, labels, FACES.classes), public)
     np.testing.assert_allclose(priors["all"], np.mean([images[i] for i in public], axis=0), atol=1e-6)
     faces = [images[i] for i in public if labels[i] == 0]
     np.testing.assert_allclose(priors["class0"], np.mean(faces, axis=0), atol=1e-6)
@@ -113,4 +113,4 @@ def test_priors_are_means_of_public_images_only() -> None:
 def test_a_class_without_public_images_is_said() -> None:
     images, labels = FACES.images, FACES.labels
     with pytest.raises(LeakpipeError, match="hold none of class 'background'"):
-        average_public_images(images, labels, [0, 1, 2], FACES.classes)
+        average_public_images(LabeledImages(images, labels, FACES.classes), [0, 1, 2])

@@ -98,13 +98,26 @@ def test_it_can_be_planned_without_its_file(tmp_path: Path) -> None:
     assert "`leakpipe fetch medmnist pneumoniamnist --size 224`" in message
 
 
-@pytest.mark.parametrize(
-    ("subset", "why"),
-    [("chestmnist", "is multi-label"), ("nodulemnist3d", "is 3-D"), ("mnist", "is not a set of MedMNIST")],
-)
-def test_sets_that_are_not_2d_with_one_label_are_refused(subset: str, why: str, tmp_path: Path) -> None:
-    with pytest.raises(LeakpipeError, match=f"data.subset: '{subset}' {why}, expected one of pathmnist"):
-        MEDMNIST.contents(of(tmp_path, subset=subset))
+def test_a_set_that_is_none_of_medmnists_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        LeakpipeError, match=r"^data\.subset: 'mnist' is not a set of MedMNIST, expected one of pathmnist"
+    ):
+        MEDMNIST.contents(of(tmp_path, subset="mnist"))
+
+
+def test_volumes_are_read_and_shrunk_by_means(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    made = arrays()
+    for split, count in COUNTS.items():
+        made[f"{split}_images"] = rng.integers(0, 256, (count, 64, 64, 64), dtype=np.uint8)
+    np.savez(tmp_path / "nodulemnist3d_64.npz", **made)
+    params = of(tmp_path, subset="nodulemnist3d", image_size=32)
+    loaded, contents = MEDMNIST.load(params), MEDMNIST.contents(params)
+    assert contents is not None
+    assert contents.axes == 3
+    means = made["train_images"][0].reshape(32, 2, 32, 2, 32, 2).mean(axis=(1, 3, 5)) / 255
+    np.testing.assert_allclose(loaded.images[0, 0], means, atol=1e-6)
+    assert "stored_size: 128, expected 28 or 64" in said(of(tmp_path, subset="nodulemnist3d", stored_size=128))
 
 
 def test_without_the_package_it_can_be_planned_and_then_names_the_extra(

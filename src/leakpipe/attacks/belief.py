@@ -168,6 +168,8 @@ def head_factor(observation: Observation) -> HeadFactor | None:
     if labels is None:
         # Its own class moves as far as all others together; of two classes, the other one has the other sign.
         labels = (bias if len(bias) == 2 else bias.abs()).argmax()[None]
+        if client.multi_label:  # every label that an image has pulls its own logit up
+            labels = (bias > 0).double()[None]
     if not bool(bias.any()):
         return None
     features = (bias @ weight / bias.square().sum()).expand(client.images, -1)

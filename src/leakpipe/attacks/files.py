@@ -27,7 +27,8 @@ def save_reconstruction(
 
     Args:
         images: float32 of shape (images, channels, height, width) in [0, 1].
-        labels: int64 of shape (images,): class that the attack took each image to have.
+        labels: int64 of shape (images,): class that the attack took each image to have; of several labels 0 or 1 for
+            each class, shape (images, classes).
         prior: Same shape as `images`: prior image of each.
         cell: experiment, defense, seed, round, client, attack.
         iterations: Optimiser steps taken.
@@ -56,8 +57,8 @@ def load_reconstruction(path: Path) -> StoredReconstruction:
     """Reads a reconstruction; `LeakpipeError` names the file whose content is not one."""
     arrays, metadata = read_arrays(path, RECONSTRUCTION)
     images, prior = (require_array(path, arrays, part, 4, 5) for part in ("images", "prior"))
-    labels = require_array(path, arrays, "labels", 1)
-    companions = require_array(path, arrays, "companions", 4) if "companions" in arrays else None
+    labels = require_array(path, arrays, "labels", 1, 2)
+    companions = require_array(path, arrays, "companions", 4, 5) if "companions" in arrays else None
     if images.shape != prior.shape or len(images) != len(labels):
         raise LeakpipeError(
             f"{path}: images {images.shape}, prior {prior.shape} and labels {labels.shape} do not belong together"

@@ -85,6 +85,29 @@ def recover_label_counts(
     return LabelCounts(estimate, _nearest_counts(estimate, present, images))
 
 
+def recover_label_set(observation: Observation, training: TrainingParams) -> Tensor:
+    """Returns which labels a client's only image has, 0 or 1 for each class, float32 of shape (1, classes).
+
+    In binary cross-entropy the gradient of a logit is negative for a label that the image has, and else positive,
+    whatever the network predicts.
+
+    Raises:
+        LeakpipeError: There are several images, whose labels add up, or the loss is another.
+    """
+    images = observation.client.images
+    if images > 1:
+        raise LeakpipeError(
+            f"labels: of {images} images with several labels each cannot be recovered, the update tells how many have "
+            "a label and not which have it; grant them (threat_model.labels: known)"
+        )
+    if training.loss.kind != "binary-cross-entropy":
+        raise LeakpipeError(
+            f"labels: several of an image cannot be recovered from {training.loss.kind}, which mixes them; grant them "
+            "(threat_model.labels: known)"
+        )
+    return (head_gradient_sign(observation, training) < 0).float()[None]
+
+
 def head_gradient_sign(observation: Observation, training: TrainingParams) -> Tensor:
     """The head's bias as plain SGD with learning rate 1 would have changed it, times −1, up to a factor, float64."""
     name = _head_bias(observation)

@@ -28,7 +28,9 @@ class KnownClient:
         images: How many images the client trained on.
         batch_size: Images in one local step (the last of an epoch may have fewer).
         epochs: Passes over the images; local steps follow from these three.
-        labels: Shape (images,): class indices by position; None where they are not granted.
+        labels: Shape (images,): class indices by position; None where they are not granted. Where an image may have
+            several, 0 or 1 for each class, shape (images, classes), of a floating dtype.
+        multi_label: Whether an image may have several labels, which everybody knows of a task.
         schedule: Positions of the images in each local step; None where the order is not granted.
         prior: The attacker's guesses before the update, shape (images, channels, height, width) in [0, 1];
             None where there is none.
@@ -41,6 +43,7 @@ class KnownClient:
     batch_size: int
     epochs: int
     labels: Tensor | None = None
+    multi_label: bool = False
     schedule: Sequence[Sequence[int]] | None = None
     prior: Tensor | None = None
 
@@ -63,6 +66,12 @@ class KnownClient:
         return replace(self, labels=labels, prior=None if self.prior is None else self.prior.to(device))
 
     def _checked_labels(self, labels: Tensor) -> Tensor:
+        if self.multi_label:
+            if labels.dim() != 2 or len(labels) != self.images or not bool(((labels == 0) | (labels == 1)).all()):
+                raise LeakpipeError(
+                    f"labels: shape {tuple(labels.shape)}, expected 0 or 1 for each class, ({self.images}, classes)"
+                )
+            return labels if labels.is_floating_point() else labels.float()
         if labels.shape != (self.images,):
             raise LeakpipeError(f"labels: shape {tuple(labels.shape)}, expected ({self.images},)")
         if labels.is_floating_point() or labels.dtype == torch.bool:

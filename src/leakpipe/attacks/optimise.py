@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from leakpipe.attacks.checkpoint import Checkpoint
-from leakpipe.attacks.labels import labels_of_counts, recover_label_counts
+from leakpipe.attacks.labels import labels_of_counts, recover_label_counts, recover_label_set
 from leakpipe.attacks.objective import Objective
 from leakpipe.attacks.observation import Observation, usable_settings
 from leakpipe.attacks.problem import believed_training
 from leakpipe.attacks.readings import alone, inflation, prediction_error
 from leakpipe.attacks.rehearsal import rehearse
 from leakpipe.attacks.search import Search, SearchState
+from leakpipe.errors import LeakpipeError
 from leakpipe.params.attacks import AttackSettings
 
 LABEL_ROUNDS = 3  # times that ambiguous labels are counted again with better guesses of the images
@@ -29,7 +30,8 @@ class Reconstruction:
     Attributes:
         images: Shape (images, channels, height, width) in [0, 1]: the best iterate by the attack's own
             objective, never by the truth.
-        labels: Shape (images,): the class index that the attack took each image to have.
+        labels: Shape (images,): the class index that the attack took each image to have; where images have several
+            labels, 0 or 1 for each class.
         objective: The objective there; None where it was never finite.
         explained: Share of the start's distance to the update that `images` remove, in [0, 1]: 1 − D(best) / D(start),
             0 where the best iterate is the start; None where the attack leaves out all weight differences. D is the
@@ -244,14 +246,24 @@ def _choose_labels(observation: Observation, settings: AttackSettings, *, seed: 
     if not observation.has_signal:  # nothing to recover them from, and what is left to match does not depend on them
         unknown = torch.zeros(observation.candidates, dtype=torch.int64, device=observation.before.device)
         return (unknown, ["No labels were known."]) if granted is None else (granted, [])
-    if settings.labels == "joint":
-        return None, []
     if settings.labels == "granted" and granted is not None:
         return granted, []
+    if observation.client.multi_label:
+        return _recover_label_set(observation, settings)
+    if settings.labels == "joint":
+        return None, []
     counts = _recover_labels(observation, settings, seed=seed)
     counted = ", ".join(f"{count} of class {label}" for label, count in enumerate(counts) if count)
     labels = labels_of_counts(counts).to(observation.before.device)
     return labels, [f"Labels were recovered from the head's gradient: {counted}."]
+
+
+def _recover_label_set(observation: Observation, settings: AttackSettings) -> tuple[Tensor, list[str]]:
+    if settings.labels == "joint":
+        raise LeakpipeError("labels: joint searches one class for each image, but images have several; take recovered")
+    labels = recover_label_set(observation, believed_training(observation.settings, settings))
+    found = ", ".join(map(str, labels[0].nonzero().flatten().tolist())) or "none"
+    return labels, [f"The image's labels were recovered from the head's gradient: {found}."]
 
 
 def _recover_labels(observation: Observation, settings: AttackSettings, *, seed: int) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from leakpipe.attacks.observation import Observation
+from leakpipe.attacks.observation import KnownClient, Observation
 from leakpipe.client.batches import make_batches
 from leakpipe.client.local_update import local_update
 from leakpipe.models.state import Tensors, forward_frozen
@@ -25,7 +25,7 @@ def simulate_plausible(observation: Observation) -> list[Tensors]:
     for draw in range(DRAWS):
         labels = client.labels
         if labels is None:
-            drawn = torch.randint(classes, (client.images,), generator=generator, device="cpu")
+            drawn = _draw_labels(client, classes, generator)
             labels = drawn.to(observation.before.device)
         images = plausible_images(observation, generator).to(dtype)
         if draw == 0 and client.prior is not None:
@@ -33,6 +33,12 @@ def simulate_plausible(observation: Observation) -> list[Tensors]:
         batches = make_batches(images, labels, client.assumed_schedule)
         found.append(local_update(observation.before, batches, settings).weights)
     return found
+
+
+def _draw_labels(client: KnownClient, classes: int, generator: torch.Generator) -> Tensor:
+    if client.multi_label:
+        return torch.randint(2, (client.images, classes), generator=generator, device="cpu").float()
+    return torch.randint(classes, (client.images,), generator=generator, device="cpu")
 
 
 def plausible_images(observation: Observation, generator: torch.Generator) -> Tensor:

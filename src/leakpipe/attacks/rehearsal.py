@@ -61,6 +61,8 @@ def _check_passes(observation: Observation, images: Tensor) -> Tensor:
     classes, labels = first.shape[1], observation.client.labels
     if labels is None:
         return torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    if observation.client.multi_label and labels.shape[1] != classes:
+        raise LeakpipeError(f"labels: for {labels.shape[1]} classes, expected {classes}, the model's classes")
     if int(labels.max()) >= classes:
         raise LeakpipeError(f"labels: {labels.tolist()}, expected class indices below {classes}, the model's classes")
     return labels[list(observation.client.assumed_schedule[0])]

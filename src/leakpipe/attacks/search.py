@@ -69,7 +69,8 @@ class Search:
 
     Args:
         settings: As `leakpipe.attacks.observation.usable_settings` returns them.
-        labels: Class indices of all candidates; None searches them together with the images.
+        labels: Class indices of all candidates, or 0 or 1 for each class; None searches one class for each, together
+            with the images.
         seed: Fixes the starts, and the orders that are averaged over.
     """
 
@@ -80,7 +81,8 @@ class Search:
         self.shape = (observation.candidates, *observation.image_shape)
         self.rungs = plan_rungs(settings)
         self.classes = count_classes(observation.before)
-        if labels is not None and not (0 <= int(labels.min()) <= int(labels.max()) < self.classes):
+        single = labels is not None and not labels.is_floating_point()
+        if single and labels is not None and not (0 <= int(labels.min()) <= int(labels.max()) < self.classes):
             raise LeakpipeError(f"labels: {labels.tolist()}, expected class indices below {self.classes}")
         self.variables = Variables(settings, self.shape, label_classes=0 if labels is not None else self.classes)
 

@@ -25,8 +25,8 @@ class TrainedClient(Protocol):
         """Positions of its images in each local step."""
 
     @property
-    def labels(self) -> Sequence[int]:
-        """Class of each of its images, by position."""
+    def labels(self) -> Sequence[int] | Sequence[Sequence[int]]:
+        """Class of each of its images, by position, or 0 or 1 for each class."""
 
 
 class CapturedUpdate(TrainedClient, Protocol):
@@ -54,7 +54,7 @@ def observe(
     captured: CapturedUpdate,
     granted: ThreatModel,
     *,
-    priors: Callable[[Sequence[int]], Tensor],
+    priors: Callable[[Sequence[object]], Tensor],
     defense: DefenseSteps | None = None,
 ) -> Observation:
     """Builds what the attacker sees of a captured update.
@@ -95,13 +95,16 @@ def observe(
 
 
 def _known_client(
-    client: TrainedClient, granted: ThreatModel, priors: Callable[[Sequence[int]], Tensor]
+    client: TrainedClient, granted: ThreatModel, priors: Callable[[Sequence[object]], Tensor]
 ) -> KnownClient:
+    labels = torch.tensor(client.labels, device="cpu")
+    several = labels.dim() > 1
     return KnownClient(
         images=len(client.labels),
         batch_size=len(client.schedule[0]),
         epochs=sum(map(len, client.schedule)) // len(client.labels),
-        labels=torch.tensor(client.labels, device="cpu") if granted.labels == "known" else None,
+        labels=(labels.float() if several else labels) if granted.labels == "known" else None,
+        multi_label=several,
         schedule=client.schedule if granted.batch_order == "known" else None,
         prior=priors(client.labels),
     )

@@ -19,6 +19,9 @@ from leakpipe.cli.options import (
 from leakpipe.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
     from leakpipe.federation.simulate import CapturedUpdate
     from leakpipe.models.state import ModelState
     from leakpipe.params.models import ModelParams
@@ -110,7 +113,7 @@ def federate(
                 result = simulate_federation(
                     start.to(where),
                     torch.from_numpy(dataset.images).to(where),
-                    torch.from_numpy(dataset.labels).to(where),
+                    _as_targets(dataset.labels).to(where),
                     parts,
                     settings,
                     defense=steps,
@@ -170,6 +173,14 @@ def _save(
         cohort=captured.cohort,
     )
     save_update(folder / captured.client / "update.safetensors", stored)
+
+
+def _as_targets(labels: "np.ndarray") -> "torch.Tensor":
+    """Class indices, or floats where an image has several labels."""
+    import torch
+
+    found = torch.from_numpy(labels)
+    return found.float() if found.dim() > 1 else found
 
 
 def _show(bar: Any, test_accuracy: float) -> None:

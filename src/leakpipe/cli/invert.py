@@ -175,7 +175,7 @@ class _Attack:
             checkpoint = Checkpoint(path, key=key, seconds=self.checkpoint_seconds, labels=labels)
         priors = load_priors(self.prior)[0]
 
-        def grant(labels: Sequence[int]) -> "Tensor":
+        def grant(labels: Sequence[object]) -> "Tensor":
             return torch.from_numpy(choose_priors(priors, self.granted.prior, labels))
 
         started = time.perf_counter()
@@ -193,7 +193,7 @@ class _Attack:
         save_reconstruction(
             out,
             result.images.cpu().numpy(),
-            labels=result.labels.cpu().numpy(),
+            labels=result.labels.long().cpu().numpy(),
             prior=grant(stored.labels).numpy(),
             cell=cell,
             iterations=result.iterations,

@@ -95,7 +95,7 @@ def judge(
         looked_up = read_table(identifiability, identifiability_columns((1,))) if identifiability else None
         judged = judge_cells(leaks, looked_up)
         write_table(verdicts, tabulate_verdicts(judged))
-        classes = load_dataset(images).labels
+        classes, _ = load_dataset(images).strata
         chance, test_images = commonest_class(
             [classes[list(load_split(path, images=len(classes))[0].test)] for path in splits]
         )

@@ -52,11 +52,11 @@ def split_data(
             if data.datalists:
                 parts = split_by_datalists(dataset, data, holding, seed=drawn)
             else:
-                parts = split_dataset(dataset.labels, dataset.classes, data, holding, seed=drawn)
+                parts = split_dataset(*dataset.strata, data, holding, seed=drawn)
             save_split(cell.fill(split), parts, seed=drawn)
             save_priors(
                 cell.fill(prior),
-                average_public_images(dataset.images, dataset.labels, parts.public, dataset.classes),
+                average_public_images(dataset, parts.public),
                 seed=drawn,
             )
 

@@ -6,6 +6,7 @@ Loaders import their libraries when called, so that reading the registry stays c
 import numpy as np
 
 from leakpipe.data.covid_radiography import COVID_RADIOGRAPHY
+from leakpipe.data.findings_phantom import FINDINGS_PHANTOM
 from leakpipe.data.folders import IMAGE_FOLDER
 from leakpipe.data.images import Contents, Dataset, LabeledImages
 from leakpipe.data.medmnist_sets import MEDMNIST
@@ -43,6 +44,7 @@ DATASETS.add(
     ),
 )
 DATASETS.add("cxr-phantom", CXR_PHANTOM)
+DATASETS.add("findings-phantom", FINDINGS_PHANTOM)
 DATASETS.add("volume-phantom", VOLUME_PHANTOM)
 DATASETS.add("covid-radiography", COVID_RADIOGRAPHY)
 DATASETS.add("medmnist", MEDMNIST)

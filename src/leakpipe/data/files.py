@@ -37,11 +37,15 @@ def load_dataset(path: Path) -> LabeledImages:
     arrays, metadata = read_arrays(path, DATASET)
     sidecar = sidecar_path(path)
     classes = _require_names(sidecar, "classes", metadata.get("classes"))
-    images, labels = require_array(path, arrays, "images", 4, 5), require_array(path, arrays, "labels", 1)
+    images, labels = require_array(path, arrays, "images", 4, 5), require_array(path, arrays, "labels", 1, 2)
     if images.dtype != np.float32 or images.size == 0 or images.min() < 0 or images.max() > 1:
         raise LeakpipeError(f"{path}: tensor 'images': expected float32 in [0, 1]")
-    if labels.dtype != np.int64 or len(labels) != len(images) or labels.min() < 0 or labels.max() >= len(classes):
-        raise LeakpipeError(f"{path}: tensor 'labels': expected int64 from 0 to {len(classes) - 1}, one for each image")
+    several = labels.ndim > 1
+    most, width = (1, labels.shape[1]) if several else (len(classes) - 1, len(classes))
+    proper = labels.dtype == np.int64 and len(labels) == len(images) and width == len(classes)
+    if not proper or labels.min() < 0 or labels.max() > most:
+        each = f"{len(classes)} for each image" if several else "one for each image"
+        raise LeakpipeError(f"{path}: tensor 'labels': expected int64 from 0 to {most}, {each}")
     notes = _require_names(sidecar, "notes", metadata.get("notes", []))
     names = _require_names(sidecar, "names", metadata.get("names", []), len(images))
     texts = _require_list(sidecar, "texts", metadata.get("texts", []), len(images))

@@ -1,5 +1,6 @@
-"""MedMNIST: eighteen standardised sets of small medical images; those with one label per image can be read.
+"""MedMNIST: eighteen standardised sets of small medical images and volumes.
 
+An image of `chestmnist` may have several labels; those of all other sets have one.
 Class names come from the package `medmnist` (extra `medmnist`); its files are read without it.
 """
 
@@ -44,18 +45,16 @@ def read_info() -> Mapping[str, Any] | None:
 
 
 def describe_subset(subset: str) -> Mapping[str, Any]:
-    """Returns the package's description of a set with one label per image.
+    """Returns the package's description of a set.
 
     Raises:
-        LeakpipeError: The package is missing, or `subset` is unknown, or has several labels per image.
+        LeakpipeError: The package is missing, or `subset` is unknown.
     """
     info = read_info()
     if info is None:
         raise LeakpipeError(MISSING)
-    usable = [name for name, about in info.items() if "multi-label" not in about["task"]]
-    if subset not in usable:
-        why = "is multi-label" if subset in info else "is not a set of MedMNIST"
-        raise LeakpipeError(f"data.subset: {subset!r} {why}, expected one of {', '.join(usable)}")
+    if subset not in info:
+        raise LeakpipeError(f"data.subset: {subset!r} is not a set of MedMNIST, expected one of {', '.join(info)}")
     about: Mapping[str, Any] = info[subset]
     return about
 
@@ -75,6 +74,11 @@ def count_axes(subset: str) -> int:
     return VOLUME if subset.endswith("3d") else 2
 
 
+def has_several(about: Mapping[str, Any]) -> bool:
+    """Returns whether an image of a set may have several labels."""
+    return "multi-label" in about["task"]
+
+
 def file_name(subset: str, size: int) -> str:
     """Returns the package's name for the file of a set at one size."""
     return f"{subset}.npz" if size == SIZES[0] else f"{subset}_{size}.npz"
@@ -90,12 +94,14 @@ def _contents(params: ImagesParams) -> Contents | None:
         min(images, params.images or images),
         about["n_channels"],
         count_axes(str(params.subset)),
+        has_several(about),
     )
 
 
 def _load(params: ImagesParams) -> LabeledImages:
     subset, size = str(params.subset), choose_size(params)
-    classes = tuple(describe_subset(subset)["label"].values())
+    about = describe_subset(subset)
+    classes, columns = tuple(about["label"].values()), len(about["label"]) if has_several(about) else 1
     path = find_root(params, FOLDER) / file_name(subset, size)
     if not path.is_file():
         raise LeakpipeError(
@@ -104,11 +110,13 @@ def _load(params: ImagesParams) -> LabeledImages:
         )
     try:
         with zipfile.ZipFile(path) as archive:
-            labels = np.concatenate([_read_labels(archive, split) for split in SPLITS])
-            if labels.min() < 0 or labels.max() >= len(classes):
-                worst = int(labels.max() if labels.max() >= len(classes) else labels.min())
-                raise LeakpipeError(f"{path}: label {worst} is out of range, expected 0 to {len(classes) - 1}")
-            chosen = choose_images(labels.tolist(), params.images)
+            labels = np.concatenate([_read_labels(archive, split, columns) for split in SPLITS])
+            most = 1 if columns > 1 else len(classes) - 1
+            if labels.min() < 0 or labels.max() > most:
+                worst = int(labels.max() if labels.max() > most else labels.min())
+                raise LeakpipeError(f"{path}: label {worst} is out of range, expected 0 to {most}")
+            strata, _ = LabeledImages(np.empty(0), labels, classes).strata
+            chosen = choose_images(strata.tolist(), params.images)
             side = (size,) * count_axes(subset)
             images = _read_images(archive, np.array(chosen), params.image_size, stored=side)
     except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError, MemoryError) as error:
@@ -116,14 +124,14 @@ def _load(params: ImagesParams) -> LabeledImages:
     return LabeledImages(images, labels[chosen], classes)
 
 
-def _read_labels(archive: zipfile.ZipFile, split: str) -> np.ndarray:
+def _read_labels(archive: zipfile.ZipFile, split: str, columns: int) -> np.ndarray:
     with archive.open(f"{split}_labels.npy") as stream:
         labels = np.lib.format.read_array(stream, allow_pickle=False)
-    if labels.ndim != 2 or labels.shape[1] != 1 or labels.dtype.kind not in "iu":
+    if labels.ndim != 2 or labels.shape[1] != columns or labels.dtype.kind not in "iu":
         raise ValueError(
-            f"{split}_labels has shape {labels.shape} and type {labels.dtype}, expected whole numbers (N, 1)"
+            f"{split}_labels has shape {labels.shape} and type {labels.dtype}, expected whole numbers (N, {columns})"
         )
-    return labels[:, 0].astype(np.int64)
+    return labels.astype(np.int64) if columns > 1 else labels[:, 0].astype(np.int64)
 
 
 def _read_images(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from leakpipe.data.images import LabeledImages
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.storage import read_arrays, require_array, require_seed, sidecar_path, write_arrays
 
@@ -12,14 +13,11 @@ PRIOR = "leakpipe/prior"
 GRAY = 0.5  # the middle of [0, 1]: the best guess without public images
 
 
-def average_public_images(
-    images: np.ndarray, labels: np.ndarray, public: Sequence[int], class_names: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """Averages the public images, over all classes and over each.
+def average_public_images(dataset: LabeledImages, public: Sequence[int]) -> dict[str, np.ndarray]:
+    """Averages the public images, over all classes and over each; not over each where an image has several labels.
 
     Args:
-        images: float32 of shape (N, channels, height, width) in [0, 1].
-        labels: int64 of shape (N,).
+        dataset: All images.
         public: Indices of the public images.
 
     Returns:
@@ -28,9 +26,9 @@ def average_public_images(
     Raises:
         LeakpipeError: A class has no public image.
     """
-    chosen = np.asarray(public)
+    chosen, images, labels = np.asarray(public), dataset.images, dataset.labels
     priors = {"all": images[chosen].mean(axis=0, dtype=np.float64).astype(np.float32)}
-    for label, name in enumerate(class_names):
+    for label, name in enumerate(dataset.classes if labels.ndim == 1 else ()):
         members = chosen[labels[chosen] == label]
         if len(members) == 0:
             raise LeakpipeError(f"data.public: {len(chosen)} public images hold none of class {name!r}")
@@ -38,7 +36,7 @@ def average_public_images(
     return priors
 
 
-def choose_priors(priors: Mapping[str, np.ndarray], choice: str, labels: Sequence[int]) -> np.ndarray:
+def choose_priors(priors: Mapping[str, np.ndarray], choice: str, labels: Sequence[object]) -> np.ndarray:
     """Returns the prior image of each of a client's images, as the threat model grants it.
 
     Args:

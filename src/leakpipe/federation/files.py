@@ -31,6 +31,7 @@ from leakpipe.params.training import TrainingParams
 MODEL, UPDATE = "leakpipe/model", "leakpipe/update"
 WEIGHTS, STATISTICS, EXACT = "weights/", "statistics/", "exact_statistics/"
 WITHHELD = "withheld"
+Labels = list[int] | list[list[int]]
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,12 @@ class CohortMember:
     Attributes:
         client: Its name.
         schedule: Positions of its images in each local step.
-        labels: Class of each of its images, by position.
+        labels: Class of each of its images, by position, or 0 or 1 for each class.
     """
 
     client: str
     schedule: list[list[int]]
-    labels: list[int]
+    labels: Labels
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class StoredUpdate:
         update: What the client shared, or the mean that contains it.
         cell: Where the update comes from: experiment, defense, seed, round, client.
         schedule: Positions of the client's images in each local step.
-        labels: Class of each of its images, by position.
+        labels: Class of each of its images, by position, or 0 or 1 for each class.
         settings: How the client trained.
         exact_statistics: Differences of its running statistics before any defence; empty where they were not kept.
         cohort: The other clients whose updates are in the mean.
@@ -65,7 +66,7 @@ class StoredUpdate:
     update: ClientUpdate
     cell: Mapping[str, Any]
     schedule: list[list[int]]
-    labels: list[int]
+    labels: Labels
     settings: LocalSettings
     exact_statistics: Mapping[str, Tensor] = field(default_factory=dict)
     cohort: list[CohortMember] = field(default_factory=list)
@@ -159,7 +160,7 @@ def load_update(path: Path, state: ModelState) -> StoredUpdate:
             update=ClientUpdate(held.weights, held.statistics, require_whole(metadata["steps"]), removed),
             cell=require_cell(metadata["cell"]),
             schedule=_read_schedule(metadata["schedule"]),
-            labels=list(require_wholes(metadata["labels"])),
+            labels=_read_labels(metadata["labels"]),
             settings=LocalSettings(
                 learning_rate=require_number(metadata["learning_rate"]),
                 batch_norm_momentum=require_number(metadata["batch_norm_momentum"]),
@@ -178,9 +179,18 @@ def _read_schedule(found: object) -> list[list[int]]:
     return [list(require_wholes(step)) for step in found]
 
 
+def _read_labels(found: object) -> Labels:
+    if isinstance(found, list) and found and isinstance(found[0], list):
+        rows = [list(require_wholes(row)) for row in found]
+        if len({len(row) for row in rows}) > 1 or max(map(max, rows)) > 1:
+            raise ValueError(f"labels: {str(found)[:60]}, expected 0 or 1 for each class, as many for each image")
+        return rows
+    return list(require_wholes(found))
+
+
 def _read_member(entry: Mapping[str, Any]) -> CohortMember:
     """Reads a member of a cohort; raises `ValueError` if its schedule does not cover exactly its labelled images."""
-    schedule, labels = _read_schedule(entry["schedule"]), list(require_wholes(entry["labels"]))
+    schedule, labels = _read_schedule(entry["schedule"]), _read_labels(entry["labels"])
     if not labels or {position for step in schedule for position in step} != set(range(len(labels))):
         found = f"schedule {schedule} of {len(labels)} labels"
         raise ValueError(f"companions: {entry['client']!r}: {found}, expected one or more, and the positions of all")

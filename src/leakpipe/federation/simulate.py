@@ -19,7 +19,7 @@ from leakpipe.defenses.flower import FlowerServer
 from leakpipe.defenses.steps import count_aggregated, training_step
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.fedbn import own_batch_norm, without_batch_norm
-from leakpipe.federation.files import CohortMember
+from leakpipe.federation.files import CohortMember, Labels
 from leakpipe.federation.server import average_updates
 from leakpipe.files.storage import write_text
 from leakpipe.models.layers import count_classes
@@ -41,7 +41,7 @@ class CapturedUpdate:
         exact_statistics: Differences of the client's running statistics before any defence, which a threat model may
             grant.
         schedule: Positions of the client's images in each local step.
-        labels: Class of each of its images, by position.
+        labels: Class of each of its images, by position, or 0 or 1 for each class.
         settings: How the client trained.
         cohort: The other clients whose updates are in the mean.
     """
@@ -52,7 +52,7 @@ class CapturedUpdate:
     update: ClientUpdate
     exact_statistics: Tensors
     schedule: list[list[int]]
-    labels: list[int]
+    labels: Labels
     settings: LocalSettings
     cohort: list[CohortMember] = field(default_factory=list)
 
@@ -123,7 +123,7 @@ def simulate_federation(
 
     Args:
         images: Shape (N, channels, height, width) in [0, 1]; `split` holds indices into it.
-        labels: Shape (N,), class indices.
+        labels: Shape (N,), class indices, or shape (N, classes), 0 or 1 of floating dtype.
         defense: Steps that every client applies, in training or to its update, in order. Under secure aggregation
             the server sees a client's update only in the mean with those of the clients that follow it in `params`.
         attacked: Names of the clients whose updates are kept.
@@ -172,10 +172,14 @@ def write_accuracy(path: Path, accuracy: Sequence[Accuracy], *, cell: Mapping[st
 
 
 def measure_accuracy(state: ModelState, images: Tensor, labels: Tensor, indices: Sequence[int]) -> float:
-    """Returns the share of the images at `indices` that the model, in evaluation mode, classifies correctly."""
+    """Returns the share of the images at `indices` that the model, in evaluation mode, classifies correctly.
+
+    Where an image has several labels, it is the share of all labels that are right: present where logits are above 0.
+    """
     chosen = torch.tensor(indices, device=images.device)
     with torch.no_grad():
-        predicted = torch.cat([forward_frozen(state, images[part]).argmax(dim=1) for part in chosen.split(256)])
+        logits = torch.cat([forward_frozen(state, images[part]) for part in chosen.split(256)])
+    predicted = (logits > 0).to(labels) if labels.dim() > 1 else logits.argmax(dim=1)
     return (predicted == labels[chosen]).double().mean().item()
 
 
@@ -237,7 +241,7 @@ def _capture(
         update=seen,
         exact_statistics=first.trained.statistics,
         schedule=first.schedule,
-        labels=first.client.labels.tolist(),
+        labels=first.client.labels.long().tolist(),
         settings=first.settings,
-        cohort=[CohortMember(part.client.name, part.schedule, part.client.labels.tolist()) for part in others],
+        cohort=[CohortMember(part.client.name, part.schedule, part.client.labels.long().tolist()) for part in others],
     )

@@ -8,7 +8,7 @@ from leakpipe.params.types import ClassName, Registered, Section, distinct
 
 IN_FOLDERS = ("covid-radiography", "image-folder")  # an image is a file in the folder of its class
 FROM_DISK = (*IN_FOLDERS, "medmnist")
-PHANTOM_SETS = ("cxr-phantom", "volume-phantom")
+PHANTOM_SETS = ("cxr-phantom", "findings-phantom", "volume-phantom")
 BELONGS_TO = {  # data sets that have a field which not all have
     "root": FROM_DISK,
     "images": (*PHANTOM_SETS, *FROM_DISK),
@@ -42,8 +42,8 @@ class ImagesParams(Section):
         ge=2,
         le=1_000_000,
         validate_default=True,
-        description="How many images `cxr-phantom` or `volume-phantom` makes (null: 1000), or at most so many of a "
-        "data set from disk are loaded, balanced over classes, always the same ones (null: all).",
+        description="How many images a phantom set makes (null: 1000), or at most so many of a data "
+        "set from disk are loaded, balanced over classes, always the same ones (null: all).",
     )
     burned_text: bool = Field(
         default=False,
@@ -65,7 +65,9 @@ class ImagesParams(Section):
         default=None, description="Channels of `image-folder`; null: gray. Other data sets say it themselves."
     )
     subset: str | None = Field(
-        default=None, pattern=r"^[a-z0-9]+$", description="Which set of `medmnist`: `pneumoniamnist`, `nodulemnist3d`."
+        default=None,
+        pattern=r"^[a-z0-9]+$",
+        description="Which set of `medmnist`, as `pneumoniamnist`, `nodulemnist3d` or `chestmnist`.",
     )
     stored_size: Literal[28, 64, 128, 224] | None = Field(
         default=None,
