@@ -37,7 +37,7 @@ class Problem:
         reading: What the update says of its gradients.
         drift: What is taken off every update before it is compared, by parameter name; without those it is zero for.
         scales: Factor of each tensor of an update before updates are compared.
-        observed: The weight differences that candidates have to explain, `scaled`.
+        observed: The weight differences that candidates have to explain, `undrifted`.
         either_sign: Whether the opposite of the update counts as the update.
         explains: Whether the attack compares updates.
         one_step: Whether the update is one local step of one client: its batch statistics are those of a forward pass.
@@ -66,7 +66,7 @@ class Problem:
         self.drift: Tensors = {} if observation.cohort else self.reading.drift
         self._take_the_optimizer_out()
         self.scales = self._scale_tensors()
-        self.observed = {name: self.scaled(name, value) for name, value in self.adapted_update.weights.items()}
+        self.observed = {name: self.undrifted(name, value) for name, value in self.adapted_update.weights.items()}
         self.explains = observation.has_signal and settings.objective_weight > 0
         self.one_step = observation.update.steps == 1 and not observation.cohort
         self.bounded_statistics = settings.batch_norm == "update" and bool(self.adapted_update.statistic_bounds)
@@ -76,11 +76,8 @@ class Problem:
         steps = [update.steps, *(len(client.assumed_schedule) for client in self.observation.cohort)]
         return weight_of_batches(self.assumed_training.batch_norm_momentum, steps, self.observation.shares)
 
-    def scaled(self, name: str, change: Tensor) -> Tensor:
-        """A tensor of an update as updates are compared: without the drift, in its own scale."""
-        return self._drifted(name, change) * self.scales[name]
-
-    def _drifted(self, name: str, change: Tensor) -> Tensor:
+    def undrifted(self, name: str, change: Tensor) -> Tensor:
+        """A tensor of an update without the drift."""
         return change - self.drift[name] if name in self.drift else change
 
     def _take_the_optimizer_out(self) -> None:
@@ -100,7 +97,7 @@ class Problem:
         settings = self.settings
         unit = self.assumed_training.learning_rate if settings.objective in ("l2", "layer-norms") else 1.0
         weights = self.adapted_update.weights.items()
-        norms = {name: float(self._drifted(name, value).double().norm()) for name, value in weights}
+        norms = {name: float(self.undrifted(name, value).double().norm()) for name, value in weights}
         largest = max(norms.values())
         # Signs have the same norm per value in every tensor, which says nothing of what its gradient tells.
         signs = not isinstance(self.assumed_training.training.optimizer, SgdParams)

@@ -95,11 +95,11 @@ class _Gate(torch.autograd.Function):
     def forward(ctx: FunctionCtx, input: Tensor, gradient: Tensor, slope: float) -> Tensor:
         ctx.save_for_backward(input, gradient)
         ctx.slope = slope  # type: ignore[attr-defined]
-        return gradient * (input > 0)
+        return torch.ops.aten.threshold_backward(gradient, input, 0)  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: FunctionCtx, outer: Tensor) -> tuple[Tensor, Tensor, None]:
         input, gradient = ctx.saved_tensors  # type: ignore[attr-defined]
-        sigmoid = torch.sigmoid(ctx.slope * input)  # type: ignore[attr-defined]
-        slope = ctx.slope * sigmoid * (1 - sigmoid)  # type: ignore[attr-defined]
-        return outer * gradient * slope, outer * (input > 0), None
+        slope: float = ctx.slope  # type: ignore[attr-defined]
+        switched = torch.ops.aten.sigmoid_backward(outer * gradient, torch.sigmoid(slope * input))
+        return switched.mul_(slope), torch.ops.aten.threshold_backward(outer, input, 0), None

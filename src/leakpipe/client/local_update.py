@@ -171,7 +171,8 @@ def _follow(client: _Progress, weights: Tensors, gradients: Tensors, settings: L
     directions, optimizer = direction(
         training.optimizer, weights, gradients, client.optimizer, softening=settings.softening
     )
-    changes = {name: torch.sub(change, directions[name], alpha=rate) for name, change in client.changes.items()}
+    # `torch.sub` has the same result, and a derivative that goes through every value once more.
+    changes = {name: torch.add(change, directions[name], alpha=-rate) for name, change in client.changes.items()}
     return replace(client, changes=changes, optimizer=optimizer)
 
 

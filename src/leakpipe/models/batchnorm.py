@@ -12,6 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from leakpipe.models.normalize import normalize_batch
+
+TORCHS = nn.modules.batchnorm._BatchNorm.forward
+EXACT = (torch.float32, torch.float64)  # others are normalised in single precision
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -100,23 +104,36 @@ def update_running(
 def record_batch_statistics(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, BatchStatistics]]:
     """Collects the batch statistics of the layers' inputs in the forward pass made inside the block, in either mode.
 
-    They are differentiable and cost a second pass over each input. Running statistics are not updated.
+    They are differentiable. Running statistics are not updated.
     """
     statistics: dict[str, BatchStatistics] = {}
 
-    def recorder(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def record(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            statistics[name] = BatchStatistics.of(inputs[0])
+    def recording(name: str, layer: nn.Module) -> Callable[[Tensor], Tensor]:
+        forward, as_torch = layer.forward, getattr(layer.forward, "__func__", None) is TORCHS
 
-        return record
+        def run(values: Tensor) -> Tensor:
+            if not (as_torch and layer.training and values.dtype in EXACT):
+                statistics[name] = BatchStatistics.of(values)
+                return forward(values)  # type: ignore[no-any-return]
+            count = values_per_channel(values)
+            output, mean, variance = normalize_batch(values, layer.weight, layer.bias, layer.eps)  # type: ignore[arg-type]
+            statistics[name] = BatchStatistics(mean, variance, count)
+            return output
 
-    handles = [layer.register_forward_pre_hook(recorder(name)) for name, layer in layers.items()]
+        return run
+
+    own = {name: vars(layer).get("forward") for name, layer in layers.items()}
     try:
         with _changed(layers.values(), track_running_stats=False):
+            for name, layer in layers.items():
+                layer.forward = recording(name, layer)
             yield statistics
     finally:
-        for handle in handles:
-            handle.remove()
+        for name, layer in layers.items():
+            if own[name] is None:
+                vars(layer).pop("forward", None)
+            else:
+                layer.forward = own[name]
 
 
 @contextmanager

@@ -1,10 +1,17 @@
 """The engine that knows every network and every training: autograd through the simulated local training."""
 
+import torch
 from torch import Tensor
 
 from leakpipe.attacks.adaptive import move_into
-from leakpipe.attacks.distances import DISTANCES, of_either_sign
-from leakpipe.attacks.engines.engine import Engine, Explained
+from leakpipe.attacks.distances import (
+    DISTANCES,
+    WITHOUT_DIFFERENCE,
+    compare_tensors,
+    of_either_sign,
+    squared_lengths,
+)
+from leakpipe.attacks.engines.engine import Engine, Explained, laid_out
 from leakpipe.attacks.problem import Problem
 from leakpipe.attacks.recovered_statistics import StatisticsByLayer, recover_batch_statistics
 from leakpipe.client.batches import make_batches
@@ -18,13 +25,19 @@ class Autograd(Engine):
 
     def __init__(self, problem: Problem) -> None:
         self.problem, self.trainings = problem, problem.trainings
+        scales = [problem.scales[name] for name in problem.observed]
+        self.scales = torch.tensor(scales, dtype=torch.float64, device=problem.model.device).square()
+        observed = {name: laid_out(value) for name, value in problem.observed.items()}
+        weights = {name: laid_out(value) for name, value in problem.model.weights.items()}
+        self.model = problem.model.with_tensors(weights, problem.model.statistics)
+        self.exact = observed, squared_lengths(observed)
         # The statistics of one step are those of one forward pass: no training has to be simulated for them.
         self.simulates = problem.explains or not problem.one_step or problem.bounded_statistics
 
     def explain(self, images: Tensor, labels: Tensor, memory: Tensors) -> Explained:
         if not self.simulates:
             return Explained(memory=memory)
-        update = self.simulate(self.problem.model, images, labels)
+        update = self.simulate(self.model, images, labels)
         distance = self.distance(update) if self.problem.explains else None
         return Explained(distance, self.recovered_statistics(update), update, memory)
 
@@ -38,9 +51,11 @@ class Autograd(Engine):
 
     def distance(self, update: ClientUpdate) -> Tensor:
         """Distance of a simulated update from the observed one."""
-        problem = self.problem
-        mine = {name: problem.scaled(name, update.weights[name]) for name in problem.observed}
-        distance = DISTANCES[problem.settings.objective](mine, self._weights_to_match(update))
+        problem, objective = self.problem, self.problem.settings.objective
+        mine = {name: problem.undrifted(name, update.weights[name]) for name in problem.observed}
+        theirs, lengths = self._to_match(update)
+        products = compare_tensors(mine, theirs, differs=objective not in WITHOUT_DIFFERENCE)
+        distance = DISTANCES[objective](products.scaled(self.scales), lengths * self.scales)
         return of_either_sign(distance) if problem.either_sign else distance
 
     def recovered_statistics(self, update: ClientUpdate) -> StatisticsByLayer | None:
@@ -50,10 +65,11 @@ class Autograd(Engine):
             return None
         return recover_batch_statistics(problem.model, update, problem.weight_of_batches(update))
 
-    def _weights_to_match(self, update: ClientUpdate) -> Tensors:
-        """Observed differences, scaled; where they are known within bounds, moved towards the candidates' own."""
+    def _to_match(self, update: ClientUpdate) -> tuple[Tensors, Tensor]:
+        """Observed differences, moved towards the candidates' own within known bounds; and their squared lengths."""
         problem = self.problem
         if not problem.adapted_update.weight_bounds:
-            return problem.observed
+            return self.exact
         nearest = move_into(problem.adapted_update.weight_bounds, update.weights)
-        return {name: (problem.observed[name] + problem.scaled(name, value)) / 2 for name, value in nearest.items()}
+        middle = {n: (problem.observed[n] + problem.undrifted(n, value)) / 2 for n, value in nearest.items()}
+        return middle, squared_lengths(middle)

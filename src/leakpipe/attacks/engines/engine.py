@@ -4,11 +4,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from leakpipe.client.update import ClientUpdate
 from leakpipe.models.batchnorm import BatchStatistics
 from leakpipe.models.state import Tensors
+
+
+def laid_out(value: Tensor) -> Tensor:
+    """A tensor of a network in the memory format that convolutions of few images are fastest in."""
+    return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value.contiguous()
 
 
 class UnfitError(Exception):

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from leakpipe.attacks.distances import PRODUCT_DISTANCES, WITHOUT_DIFFERENCE, Products, of_either_sign
+from leakpipe.attacks.distances import DISTANCES, WITHOUT_DIFFERENCE, Products, of_either_sign, squared_lengths
 from leakpipe.attacks.engines.double_backward.gradients import Gradients
 from leakpipe.attacks.engines.double_backward.local_steps import OneStep, SeveralSteps
 from leakpipe.attacks.engines.double_backward.program import Given, compile_network
-from leakpipe.attacks.engines.engine import Engine, Explained, UnfitError
+from leakpipe.attacks.engines.engine import Engine, Explained, UnfitError, laid_out
 from leakpipe.attacks.engines.released_tool import find_deviations
 from leakpipe.attacks.plain_update import is_plain
 from leakpipe.attacks.problem import Problem
@@ -56,11 +56,10 @@ class DoubleBackward(Engine):
         pixels = problem.observation.candidates * math.prod(problem.observation.image_shape[1:])
         most = MOST_TOGETHER if len(schedule) == 1 else 1
         self.together = max(1, min(most, WEIGHTS_TOGETHER // weights, PIXELS_TOGETHER // pixels))
-        self.distance, self.either_sign = PRODUCT_DISTANCES[objective], problem.either_sign
+        self.distance, self.either_sign = DISTANCES[objective], problem.either_sign
         scales = [problem.scales[name] * rate for name in targets]
         self.scales = torch.tensor(scales, dtype=torch.float64, device=problem.model.device).square()
-        squared = [value.double().square().sum() for value in targets.values()]
-        self.theirs = torch.stack(squared) * self.scales
+        self.theirs = squared_lengths(targets) * self.scales
 
     def explain(self, images: Tensor, labels: Tensor, memory: Tensors) -> Explained:
         distances, found = self.explain_together(images[None], labels[None])
@@ -163,19 +162,19 @@ class Comparison:
         self.schedule = schedule if schedule is not None and len(schedule) > 1 else None
 
         def copied(tensors: Tensors) -> dict[str, Tensor]:
-            return {name: _laid_out(torch.cat([value.detach()] * restarts)) for name, value in tensors.items()}
+            return {name: laid_out(torch.cat([value.detach()] * restarts)) for name, value in tensors.items()}
 
-        laid_out = {name: _laid_out(value) for name, value in targets.items()}
+        wanted = {name: laid_out(value) for name, value in targets.items()}
         given = Given(
             running=copied(model.statistics) if settings.batch_norm == "frozen" else None,
-            targets=laid_out,
+            targets=wanted,
             formed=differs or self.schedule is not None,
             networks=restarts,
         )
         program = compile_network(model.module, model.weights, given)
         self.instructions, self.normalizes = program.instructions, program.normalizes
         self.weights = copied(model.weights)
-        self.gradients = Gradients(self.instructions, model.weights, laid_out, networks=restarts, differs=differs)
+        self.gradients = Gradients(self.instructions, model.weights, wanted, networks=restarts, differs=differs)
 
     def compare(self, images: Tensor, labels: Tensor) -> ComparedGradients:
         """Compares candidates' gradients with the targets; differentiable in images and labels.
@@ -223,8 +222,3 @@ class _Compare(torch.autograd.Function):
         inner, squared = (nothing if value is None else value for value in adjoints[:2])
         images, labels = run.differentiate(Products(inner, squared, adjoints[2]), adjoints[3:])
         return images, labels, None
-
-
-def _laid_out(value: Tensor) -> Tensor:
-    """In the memory format that convolutions of few images are fastest in."""
-    return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value.contiguous()

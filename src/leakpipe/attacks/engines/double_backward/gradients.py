@@ -114,12 +114,9 @@ class Gradients:
 
     def _steps(self, slopes: Products, vectors: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor], Tensor]:
         """How far each matrix moves along its target and along its gradient, and the direction of the vectors."""
-        along = [slopes.inner, 2 * slopes.squared]
-        if slopes.gaps is not None:
-            along = [along[0] - 2 * slopes.gaps, along[1] + 2 * slopes.gaps]
         matrices = len(self.matrices)
         steps = vectors.new_zeros(2, self.networks, matrices + len(self.vectors))
-        steps[:, :, self.order] = torch.stack(along).to(steps.dtype)
+        steps[:, :, self.order] = torch.stack(slopes.steps()).to(steps.dtype)
         along_target, along_gradient = steps[:, :, matrices:][:, :, self.owner]
         direction = along_target * self.vector_targets + along_gradient * vectors
         of_matrices = steps[:, :, :matrices].transpose(1, 2)
