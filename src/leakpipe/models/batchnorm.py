@@ -133,7 +133,7 @@ def record_batch_statistics(layers: Mapping[str, nn.Module]) -> Iterator[dict[st
             if own[name] is None:
                 vars(layer).pop("forward", None)
             else:
-                layer.forward = own[name]
+                vars(layer)["forward"] = own[name]
 
 
 @contextmanager
