@@ -528,5 +528,10 @@ def test_the_page_shows_images_only_after_a_click_and_escapes_names(tmp_path: Pa
     assert captions[0].startswith("known before, SSIM 0.")
     assert re.fullmatch(r"the attacker&#39;s own choice: b, explains 50.%, SSIM (−?0\.\d\d)", captions[1])
     assert re.fullmatch(r"nearest the truth, the upper bound: a, explains 40.%, SSIM 1\.00", captions[2])
+    aggregated = assess([attempt(OTHER, None, defense="aggregate-of-2")], LEAKING, Truth(TRUE))
+    both = replace(findings, assessments=[found, aggregated], attempts=[*tried, aggregated.best])
+    assert "Nearest the truth among the images of all clients: a, <abbr" in " ".join(render_audit(both).split())
+    (axes,) = draw_summary(both).figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["b", "a"]  # no empty bar where nothing is known
     assert findings.sentence.startswith("2 of its 2 images came back")
     assert draw_summary(findings).caption.startswith("Leaks: 2 of its 2 images came back")

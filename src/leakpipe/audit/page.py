@@ -66,6 +66,14 @@ class AuditFindings:
         several = f"{len(leaking)} of {total} updates leak; of the worst, {worst.update}," if leaking else worst.update
         return f"{several} {worst.why}."
 
+    def helped(self, update: str) -> list[tuple[str, str]]:
+        """Returns what became of an update under each further defence: (defence, finding)."""
+        return [
+            (f"After {each.defense}{' (an estimate)' if is_estimate(each.defense) else ''}", f"{each.word}, {each.why}")
+            for each in self.assessments
+            if each.update == update and each.defense != AS_SENT
+        ]
+
     @property
     def scored(self) -> list[tuple[Attempt, Mapping[str, Any]]]:
         """Every attempt with the scores of its most leaked image, empty without the truth."""
@@ -111,6 +119,8 @@ def _choices(found: Assessment) -> list[tuple[Attempt, str]]:
     """Returns the attempts that the page shows of an update, and what each is: one of both if they are the same."""
     if not found.scores:
         return [(found.best, "the attacker's own choice")]
+    if is_estimate(found.defense):
+        return [(found.best, "nearest the truth among the images of all clients")]
     if found.best is found.strongest:
         return [(found.best, "the attacker's own choice, also nearest the truth")]
     return [(found.best, "the attacker's own choice"), (found.strongest, "nearest the truth, the upper bound")]
@@ -160,7 +170,7 @@ def draw_summary(findings: AuditFindings) -> Drawing:
     headline = textwrap.fill(f"{worst.word.capitalize()}: {findings.sentence}", 62)
     figure.text(0.08, 0.93, headline, fontsize=15, fontweight="bold", va="top",
                 color=COLORS[0] if worst.word == LEAKS else INK)  # fmt: skip
-    cells = [each for each in findings.attempts if each.update == worst.update]
+    cells = [each for each in findings.attempts if each.update == worst.update and each.explained is not None]
     bars = sorted(cells, key=lambda each: (each.defense != AS_SENT, each.defense, -(each.explained or 0)))
     axes = figure.add_axes((0.36, 0.48, 0.56, 0.32))
     values = [max(0.0, each.explained or 0.0) for each in bars]
@@ -171,9 +181,10 @@ def draw_summary(findings: AuditFindings) -> Drawing:
     axes.set_xlim(0, 1)
     axes.set_xlabel("share of the update that the rebuilt images explain")
     axes.set_title("How far each attack came")
-    lines = [textwrap.fill(f"{what}: {how}", 100, subsequent_indent="  ") for what, how in findings.assumptions]
+    said = [*findings.helped(worst.update), *findings.assumptions]
+    lines = [textwrap.fill(f"{what}: {how}", 100, subsequent_indent="  ") for what, how in said]
     lines += ["", textwrap.fill(SILENCE, 100)]
-    figure.text(0.08, 0.42, "What was assumed", fontweight="bold")
+    figure.text(0.08, 0.42, "What would help, and what was assumed", fontweight="bold")
     figure.text(0.08, 0.405, "\n".join(lines), fontsize=9, va="top", linespacing=1.4)
     return Drawing(figure, f"{worst.word.capitalize()}: {findings.sentence}")
 
