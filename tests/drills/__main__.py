@@ -17,7 +17,7 @@ def main() -> int:
     """Run the drills that were asked for; 0 if none failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.drills", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(DRILLS)}")
-    parser.add_argument("--strikes", type=int, default=3, help="kills at random moments in each drill that does so")
+    parser.add_argument("--strikes", type=int, default=3, help="kills in each drill that strikes at random moments")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     asked = parser.parse_args()
     if unknown := set(asked.names) - set(DRILLS):
