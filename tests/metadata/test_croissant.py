@@ -111,7 +111,6 @@ def describe(archive: bytes) -> dict[str, Any]:
         "datePublished": DATE,
         "keywords": ["chest X-ray", "synthetic", "gradient inversion", "federated learning"],
         "license": f"https://spdx.org/licenses/{citation['license']}",
-        "url": "https://doi.org/10.1109/TMI.2023.3239391",
         "version": __version__,
         "isLiveDataset": False,
         "rai:dataCollection": "None: attenuation of drawn organs is summed along each ray and displayed like a film.",
