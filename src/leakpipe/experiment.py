@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from leakpipe.attacks.budgets import RECORD, keep_budgets, read_record
 from leakpipe.attacks.presets import PRESETS, resolve_settings, resolve_threat_model
 from leakpipe.attacks.requirements import RECURSIVE_MODELS, matches_weights, needs_statistics, unfit_for_aggregates
 from leakpipe.client.batches import count_local_steps
@@ -51,12 +52,13 @@ class Cell:
     attack: str
 
 
-def load_params(*paths: Path, changes: Mapping[str, Any] | None = None) -> Params:
+def load_params(*paths: Path, changes: Mapping[str, Any] | None = None, timed: bool = True) -> Params:
     """Reads params.yaml and overlays on it (later ones override, mappings merge) and checks the whole.
 
     Args:
         paths: The files, in the order of merging.
         changes: What overrides the files (`snakemake --config`).
+        timed: Whether budgets are turned into iterations, by the record in the current folder.
 
     Raises:
         LeakpipeError: A file is missing or is not YAML, or the experiment cannot be run.
@@ -64,7 +66,8 @@ def load_params(*paths: Path, changes: Mapping[str, Any] | None = None) -> Param
     merged: dict[str, Any] = {}
     for path in paths:
         merged = merge(merged, read_yaml(path))
-    return parse_params(merge(merged, changes or {}), source=" + ".join(map(str, paths)), files=paths)
+    params = parse_params(merge(merged, changes or {}), source=" + ".join(map(str, paths)), files=paths)
+    return keep_budgets(params, read_record(RECORD)) if timed else params
 
 
 def parse_params(content: Mapping[str, Any], *, source: str, files: Sequence[Path] = ()) -> Params:

@@ -171,3 +171,12 @@ def test_step_schedule_decays_at_published_milestones() -> None:
     found = sizes(schedule="steps", iterations=80)
     expected = [0.5] * 30 + [0.05] * 20 + [0.005] * 20 + [0.0005] * 10
     assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("iterations", "lengths"), [(179, [179]), (180, [60, 120]), (420, [60, 120, 240])])
+def test_warm_restarts_are_cosines_of_doubled_lengths(iterations: int, lengths: list[int]) -> None:
+    found = sizes(schedule="warm-restarts", iterations=iterations, first_cycle=60, cycle_decay=0.7)
+    cycles = [sizes(schedule="cosine", iterations=length) for length in lengths]
+    expected = [0.7**place * size for place, cycle in enumerate(cycles) for size in cycle]
+    assert found == pytest.approx(expected, abs=1e-9)
+    assert len(lengths) > 1 or found == expected  # a short search takes the same steps, to the bit

@@ -4,13 +4,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-
-from leakpipe.attacks.observation import Observation, usable_settings
+from leakpipe.attacks.budgets import fit_iterations
+from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.presets import PRESETS
 from leakpipe.attacks.recursive.reading import read_layers
 from leakpipe.attacks.recursive.structure import read_chain
-from leakpipe.attacks.search import Search
+from leakpipe.attacks.timing import seconds_per_iteration
 from leakpipe.errors import LeakpipeError
 from leakpipe.params.attacks import AttackSettings
 from leakpipe.params.defenses import DefenseSteps
@@ -20,8 +19,6 @@ AS_SENT = "as-sent"  # what the client really shared
 WHAT_IF_SHARE = 0.4  # of the time goes to attacks on updates that were defended afterwards
 UNDER_NOISE = 1.2  # weight of total variation, times a distance that noise keeps large (docs/defenses.md)
 NOISE = ("gaussian", "laplace", "dp-gaussian")
-FEWEST_ITERATIONS = 20
-TIMED_ITERATIONS = 3
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ def _fit_to_noise(settings: AttackSettings, defense: DefenseSteps | None) -> Att
 
 def _fit(name: str, settings: AttackSettings, each: float, seconds: float, why: str) -> PlannedAttack:
     """Returns the attack with as many iterations as fit into `seconds`, at `each` seconds an iteration."""
-    iterations = max(FEWEST_ITERATIONS, min(settings.iterations, int(seconds / each)))
+    iterations = min(settings.iterations, fit_iterations(seconds=seconds, each=each))
     return PlannedAttack(name, settings.model_copy(update={"iterations": iterations}), each * iterations, why)
 
 
@@ -122,13 +119,5 @@ def _is_residual(observation: Observation) -> bool:
 
 def _seconds_per_iteration(observation: Observation, settings: AttackSettings) -> float:
     """Returns the time of one iteration, measured; of a recursive inversion that of the matching search, roughly."""
-    if settings.method == "recursive":
-        settings = PRESETS["bn-cosine"].settings
-    settings, _ = usable_settings(observation, settings)
-    labels = torch.zeros(observation.candidates, dtype=torch.int64)  # any labels take as long
-    search = Search(observation, settings, labels, seed=0)
-    state = search.advance(search.start())  # the first takes longer
-    started = time.perf_counter()
-    for _ in range(TIMED_ITERATIONS):
-        state = search.advance(state)
-    return (time.perf_counter() - started) / TIMED_ITERATIONS
+    searched = PRESETS["bn-cosine"].settings if settings.method == "recursive" else settings
+    return seconds_per_iteration(observation, searched)

@@ -17,6 +17,7 @@ from leakpipe.records.command_line import ARGUMENTS
 GROUPS = {
     "Run an experiment": {
         "check": "Check params.yaml and overlays; estimate time, memory, disk.",
+        "time-steps": "Time attacks' steps, once, for budgets in seconds.",
         "audit": "Say what a captured update of your federation gives away.",
         "fetch": "Download a data set (docs/data-sets.md describes each).",
     },

@@ -4,6 +4,7 @@ The settings are flat, so that params.yaml and `dvc exp run -S` override each by
 (`leakpipe.attacks.presets`) fix them as published.
 """
 
+import re
 import warnings
 from typing import Annotated, Literal, Self
 
@@ -14,6 +15,7 @@ from leakpipe.params.types import Name, Registered, Section, Seeds, Switchable
 
 RENAMED_PRESETS = {"leakpipe": "bn-cosine"}  # read for one more release, with a warning
 RECURSIVE_SETTINGS = ("method", "training", "labels", "total_variation_weight", "iterations", "spectrum_decay")
+SECONDS = {"s": 1, "min": 60, "h": 3600}
 Iterations = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
@@ -150,8 +152,20 @@ class AttackSettings(Section):
     weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay of adamw, per step.")
     step_size: float = Field(default=0.1, gt=0, le=10, description="Largest step, in units of the [0, 1] gray range.")
     warmup: int = Field(default=0, ge=0, description="Iterations in which the step grows linearly to its full size.")
-    schedule: Literal["constant", "cosine", "steps"] = Field(
-        default="cosine", description="Decay of the step: none, to zero as a cosine, or ×0.1 at 3/8, 5/8 and 7/8."
+    schedule: Literal["constant", "cosine", "steps", "warm-restarts"] = Field(
+        default="cosine",
+        description="Decay of the step: none, to zero as a cosine, ×0.1 at 3/8, 5/8 and 7/8, or to zero as a cosine "
+        "again and again, in cycles of `first_cycle` iterations at first that each are twice as long as the one before "
+        "(Loshchilov and Hutter 2017): a long search is then on the way as far as a short one would be.",
+    )
+    first_cycle: int = Field(
+        default=60,
+        ge=1,
+        description="Iterations that the first cycle of `warm-restarts` has at least; cycles are stretched so that the "
+        "last ends with the search.",
+    )
+    cycle_decay: float = Field(
+        default=0.7, gt=0, le=1, description="Largest step of a cycle of `warm-restarts`, in units of the one before."
     )
     iterations: Iterations = Field(default=200, description="Optimiser steps.")
     pyramid: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(_growing)] = Field(
@@ -299,6 +313,12 @@ class AttackParams(AttackSettings):
     preset: Annotated[str, Registered("attack preset"), AfterValidator(_renamed)] = Field(
         description="Published recipe, whose values unset fields keep."
     )
+    budget: str | None = Field(
+        default=None,
+        pattern=rf"^\d+(\.\d+)? ?({'|'.join(SECONDS)})$",
+        description="Time of the attack on one update, on one core (`60 s`, `5 min`, `2 h`), in place of `iterations`: "
+        "as many as fit, by the time of a step that `leakpipe time-steps` recorded in step-times.json.",
+    )
     targets: Switchable[TargetParams] = Field(
         min_length=1, description="Attacked clients; `{}` attacks in every cell, null switches one off."
     )
@@ -306,3 +326,15 @@ class AttackParams(AttackSettings):
         default=ThreatModel(),
         description="What this attack is granted instead; unset fields are the experiment's.",
     )
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """The budget in seconds."""
+        found = re.match(r"([\d.]+) ?(\w+)", self.budget or "")
+        return float(found[1]) * SECONDS[found[2]] if found else None
+
+    @model_validator(mode="after")
+    def _budget_replaces_iterations(self) -> Self:
+        if self.budget is not None and "iterations" in self.model_fields_set:
+            raise ValueError("budget: has no effect beside iterations; remove one of them")
+        return self
