@@ -34,7 +34,7 @@ lint: $(VENV)/test.installed ## Lint and check types only
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/snakefmt --check workflow src
+	$(BIN)/snakefmt --check Snakefile workflow src
 	$(BIN)/python tests/lint_workflow.py
 
 drill: $(VENV)/test.installed ## Break runs on purpose and see them mend (docs/reliability.md); some drills need root

@@ -75,8 +75,8 @@ def step_size(settings: AttackSettings, iteration: int, iterations: int) -> floa
     if settings.schedule == "steps":
         return float(size * 0.1 ** sum(done >= milestone for milestone in (3 / 8, 5 / 8, 7 / 8)))
     if settings.schedule == "warm-restarts":
-        cycles = max(1, int(math.log2(settings.iterations / settings.first_cycle + 1)))
-        place = (iteration - 1) * (2**cycles - 1) / settings.iterations  # in units of the first cycle
+        cycles = max(1, int(math.log2(iterations / settings.first_cycle + 1)))
+        place = (iteration - 1) * (2**cycles - 1) / iterations  # in units of the first cycle
         cycle = int(math.log2(place + 1))
         share = (place - (2**cycle - 1)) / 2**cycle
         return size * settings.cycle_decay**cycle * 0.5 * (1 + math.cos(math.pi * share))

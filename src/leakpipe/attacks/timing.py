@@ -4,6 +4,7 @@ import time
 
 import torch
 
+from leakpipe.attacks.halving import plan_rungs
 from leakpipe.attacks.observation import KnownClient, Observation, usable_settings
 from leakpipe.attacks.search import Search
 from leakpipe.client.batches import assume_schedule, make_batches
@@ -32,12 +33,14 @@ def observe_noise(
 
 
 def seconds_per_iteration(observation: Observation, settings: AttackSettings) -> float:
-    """Returns the time of one iteration of a search, measured."""
+    """Returns the time of one iteration, measured with all restarts and averaged over the rungs of the search."""
     settings, _ = usable_settings(observation, settings)
-    labels = torch.zeros(observation.candidates, dtype=torch.int64, device=observation.before.device)  # any labels take as long
-    search = Search(observation, settings, labels, seed=0)
+    any_labels = torch.zeros(observation.candidates, dtype=torch.int64, device=observation.before.device)
+    search = Search(observation, settings, any_labels, seed=0)
     state = search.advance(search.start())  # the first takes longer
     started = time.perf_counter()
     for _ in range(TIMED_ITERATIONS):
         state = search.advance(state)
-    return (time.perf_counter() - started) / TIMED_ITERATIONS
+    searched = sum(rung.iterations * rung.survivors for rung in plan_rungs(settings))
+    share = searched / (settings.iterations * settings.restarts)
+    return share * (time.perf_counter() - started) / TIMED_ITERATIONS

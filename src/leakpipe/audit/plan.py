@@ -1,6 +1,5 @@
 """The attacks that an audit runs: chosen by network, batch and time, and recorded before the first of them starts."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
