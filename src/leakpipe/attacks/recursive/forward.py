@@ -44,26 +44,28 @@ class FixedNetwork:
             return self.apply(block.projection.convolution, features)
         return keep_pixels(features, block.stride, self.layers[block.residual[-1].convolution].output_shape[1])
 
-    def before(self, images: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
-        """Returns what the convolutions named `wanted` read, before its ReLU; the pass ends with the last of them.
+    def maps(self, images: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
+        """Returns what the convolutions named `wanted` read; the pass ends with the last of them.
 
         Args:
             images: Shape (batch, 1 or 3, height, width) in [0, 1].
             wanted: Names of convolutions in blocks.
         """
         found: dict[str, Tensor] = {}
-        value = self.apply(self.chain.stem.convolution, self.prepare(images))
+        features = relu(self.apply(self.chain.stem.convolution, self.prepare(images)))
         if self.chain.pooled:
-            value = max_pool2d(value, 3, stride=2, padding=1)
+            features = max_pool2d(features, 3, stride=2, padding=1)
         for block in self.chain.blocks:
-            features = relu(value)
+            value = features
             for unit in block.residual:
                 if unit.convolution in wanted:
                     found[unit.convolution] = value
                 if len(found) == len(set(wanted)):
                     return found
-                value = self.apply(unit.convolution, relu(value))
-            value = value + self.shortcut(block, features)
+                value = self.apply(unit.convolution, value)
+                if unit is not block.residual[-1]:
+                    value = relu(value)
+            features = relu(value + self.shortcut(block, features))
         return found
 
 

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import relu
 
 from leakpipe.attacks.recursive.below import InputGradients
 from leakpipe.attacks.recursive.forward import FixedNetwork
 from leakpipe.attacks.recursive.found import Descent
-from leakpipe.attacks.recursive.masks import guess_mask
 from leakpipe.attacks.spectrum import from_coefficients, to_coefficients
 
 EDGE = 1e-6  # squared difference of neighbours, below which total variation is smooth
@@ -50,7 +48,7 @@ def search_image(
 ) -> Iterator[tuple[float, Tensor]]:
     """Searches the images whose maps are the recovered ones, with batch normalisation at its known statistics.
 
-    A map counts by the inverse square of its error, as far as that is known, each of its units by `misfit`.
+    A map counts by the inverse square of its error, as far as that is known.
 
     Args:
         network: The network, at the statistics that the update gives away.
@@ -66,7 +64,6 @@ def search_image(
     ]
     names = names[: settings.maps]
     targets = {name: found.maps[name].float() for name in names}
-    certain = {name: guess_mask(found.raw[name]).certain > 0 for name in names}
     weights = {report.layer: (report.error**2 + FLOOR**2) ** -1 for report in found.reports if report.layer in names}
     total = sum(weights.values())
     sizes = {name: float(targets[name].square().sum()) * total / weights[name] for name in names}
@@ -93,13 +90,12 @@ def search_image(
         ) -> float:
             optimizer.zero_grad()
             candidate = from_coefficients(variables, settings.decay)
-            values = network.before(candidate, [*names, *([below.first.name] if below else [])])
-            gaps = {name: misfit(values[name], targets[name], certain[name]) for name in names}
-            error = torch.stack([gaps[name].square().sum() / sizes[name] for name in names]).sum()
+            maps = network.maps(candidate, [*names, *([below.first.name] if below else [])])
+            error = torch.stack([(maps[name] - targets[name]).square().sum() / sizes[name] for name in names]).sum()
             outside = (candidate - candidate.clamp(0, 1)).square().mean()
             objective = error + weight * smoothed_total_variation(candidate) + OUTSIDE * outside
             if below is not None:
-                objective = objective + settings.gradients * below.distance(relu(values[below.first.name]))
+                objective = objective + settings.gradients * below.distance(maps[below.first.name])
             objective.backward()
             errors.append(float(error.detach()))
             return float(objective.detach())
@@ -107,20 +103,6 @@ def search_image(
         optimizer.step(measure)
         reached = min(errors) ** 0.5
         yield reached, from_coefficients(variables.detach(), settings.decay).clamp(0, 1)
-
-
-def misfit(values: Tensor, target: Tensor, certain: Tensor) -> Tensor:
-    """Returns how far a map is from a recovered one, of the values that its ReLU reads.
-
-    A unit that is on beyond doubt counts by its value before the ReLU. Behind it, a candidate in which the unit is off
-    would have no gradient that switches it on.
-
-    Args:
-        values: Before the ReLU.
-        target: The recovered map, nonnegative.
-        certain: Where its units are on beyond doubt.
-    """
-    return torch.where(certain, values, relu(values)) - target
 
 
 def smoothed_total_variation(images: Tensor) -> Tensor:
