@@ -5,7 +5,7 @@
 
 import argparse
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
 
@@ -22,7 +22,8 @@ from leakpipe.models.state import ModelState, build_module, initial_state
 from leakpipe.params.models import ModelParams
 from leakpipe.params.training import AdamParams, SgdParams, TrainingParams
 
-SIZE = 24
+SIZE, FACES = 24, 100  # pixels; faces come before background
+AGES = ("untrained", "trained", "settled")
 ADAM = TrainingParams(optimizer=AdamParams(kind="adam"))
 RATES = {"sgd": (0.003, 0.03), "adam": (0.001, 0.003)}
 MODELS = (("convnet-bn", 2), ("convnet-bn", 10), ("resnet20", 2))
@@ -32,12 +33,13 @@ def main() -> None:
     """Print one row per belief: how many of the updates raise a doubt, by what is known and by the model's age."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.beliefs", description=__doc__)
     parser.add_argument("--seeds", type=int, nargs=2, default=(100, 110), metavar=("FIRST", "END"))
+    parser.add_argument("--ages", nargs="*", choices=AGES, default=AGES, help="of the model")
     parser.add_argument("--show", action="store_true", help="print every doubt about a right belief")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     counts: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for seed in range(*chosen.seeds):
-        for column, belief, observation in cases(seed):
+        for column, belief, observation in cases(seed, chosen.ages):
             said = doubts(observation)
             counts[belief][column].append(bool(said))
             if said and chosen.show and belief.startswith("right"):
@@ -49,14 +51,17 @@ def main() -> None:
         print(f"| {belief} |", " | ".join(f"{sum(row[c])}/{len(row[c])}" if c in row else "" for c in columns), "|")
 
 
-def cases(seed: int) -> Iterator[tuple[str, str, Observation]]:
+def cases(seed: int, ages: Sequence[str] = AGES) -> Iterator[tuple[str, str, Observation]]:
     generator = torch.Generator().manual_seed(seed)
     name, classes = MODELS[seed % len(MODELS)]
-    for age in ("untrained", "trained"):
-        state = _model(name, classes, seed, trained=age == "trained")
+    for age in ages:
+        state = _model(name, classes, seed, age)
         for images, labels in ((1, "granted"), (1, "unknown"), (4, "granted"), (4, "unknown")):
             seen = torch.randperm(100, generator=generator)[:images]
             candidates, truth = _faces()[seen], torch.randint(classes, (images,), generator=generator)
+            if age == "settled":  # of the classes that the model has learned
+                seen = torch.randperm(40, generator=generator)[:images] + 80
+                candidates, truth = _faces()[seen], (seen >= FACES).long()
             for belief, observation in _beliefs(state, candidates, truth, seed):
                 client = observation.client if labels == "granted" else replace(observation.client, labels=None)
                 yield f"{age}, {images}, {labels}", belief, replace(observation, client=client)
@@ -119,13 +124,17 @@ def _faces() -> Tensor:
 
 
 @cache
-def _model(name: str, classes: int, seed: int, *, trained: bool) -> ModelState:
+def _model(name: str, classes: int, seed: int, age: str) -> ModelState:
+    """Untrained; trained on random classes; or on the true ones, faces and background, until the loss is small."""
     state = initial_state(build_module(ModelParams(name=name), classes=classes, image_size=SIZE), seed=seed)
-    if not trained:
+    if age == "untrained":
         return state
     images = _faces()[100:]
     labels = torch.randint(classes, (100,), generator=torch.Generator().manual_seed(seed))
-    schedule = schedule_batches(100, 10, 8, torch.Generator().manual_seed(seed))
+    if age == "settled":
+        images, labels = _faces()[60:140], (torch.arange(60, 140) >= FACES).long()
+    epochs = 8 if age == "trained" else 40
+    schedule = schedule_batches(len(images), 10, epochs, torch.Generator().manual_seed(seed))
     settings = LocalSettings(learning_rate=0.03)
     update = local_update(state, make_batches(images, labels, schedule), settings)
     return state.replacing(

@@ -6,8 +6,10 @@ Faces (scikit-image's) at 32 and 64 pixels, phantom X-rays at 224. The attacked 
 
 import argparse
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,16 +28,27 @@ from leakpipe.metrics.similarity import ssim
 from leakpipe.models.state import ModelState, Tensors, build_module, initial_state
 from leakpipe.params.data import ImagesParams
 from leakpipe.params.models import ModelParams, PretrainingParams
+from leakpipe.params.reading import parse_section
+from leakpipe.params.training import TrainingParams
 
 XRAY_SIZE = 224  # pixels; smaller images are faces
 PHANTOMS, PUBLIC_PHANTOMS, PUBLIC_FACES = 420, 300, 42
 OTHERS = ((8, 8), (8, 4), (32, 4), (32, 8))  # images and batch size of the clients that are not attacked
 CLIENT = LocalSettings(learning_rate=0.01, batch_norm_momentum=0.1)
+CLIENTS: dict[str, dict[str, Any]] = {  # how the attacked client takes its one step
+    "sgd": {},
+    "momentum": {"optimizer": {"kind": "sgd", "momentum": 0.9, "nesterov": True}},
+    "decay": {"optimizer": {"kind": "sgd", "momentum": 0.9, "weight_decay": 0.01}},
+    "clipped": {"clipping": {"kind": "norm", "limit": 0.1}},
+    "smoothed": {"loss": {"label_smoothing": 0.1}},
+    "bf16": {"precision": "bf16"},
+    "adam": {"optimizer": {"kind": "adam"}},
+}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One draw: `public` weights are trained for five epochs on the public images first.
+    """One draw: `public` weights are trained for five epochs on the public images first; `client` is how one trains.
 
     Labels are granted where there are several images; of one image they can be read from the update.
     """
@@ -45,6 +58,7 @@ class Case:
     seed: int
     rounds: int
     public: bool = False
+    client: str = "sgd"
     images: int = 1
     batch_size: int = 1
     epochs: int = 1
@@ -72,8 +86,9 @@ class Case:
                 state = pretrain(state, images[public], labels[public], PretrainingParams(epochs=5), seed=self.seed)
             state = self._train(state, images, labels, victim, rest[~torch.isin(rest, victim)], generator)
             torch.save((state.weights, state.statistics), path)
+        trained = replace(CLIENT, training=parse_section(TrainingParams, CLIENTS[self.client], source=self.client))
         schedule = assume_schedule(self.images, self.batch_size, self.epochs)
-        update = local_update(state, make_batches(images[victim], labels[victim], schedule), CLIENT)
+        update = local_update(state, make_batches(images[victim], labels[victim], schedule), trained)
         weights, statistics = (_rounded(getattr(state, p), getattr(update, p)) for p in ("weights", "statistics"))
         sent = ClientUpdate(weights, statistics, len(schedule))
         client = KnownClient(
@@ -86,7 +101,7 @@ class Case:
         observation = Observation(
             before=state,
             update=sent,
-            settings=CLIENT,
+            settings=trained,
             image_shape=(images.shape[1], images.shape[2], images.shape[3]),
             client=client,
         )
@@ -129,6 +144,7 @@ def main() -> None:
     parser.add_argument("size", type=int)
     parser.add_argument("--seeds", default="4,5,6")
     parser.add_argument("--rounds", default="0,12", help="of federated training before the attack")
+    parser.add_argument("--client", choices=CLIENTS, nargs="*", default=["sgd"], help="how the attacked client trains")
     parser.add_argument("--public", action="store_true", help="train on the public images before that")
     parser.add_argument("--cache", type=Path, default=Path("/tmp/leakpipe-recursive"), help="where models are kept")
     chosen = parser.parse_args()
@@ -139,14 +155,11 @@ def main() -> None:
     else:
         drawn = ImagesParams(dataset="lfw-faces", image_size=chosen.size)
     data = DATASETS[drawn.dataset].load(drawn)
-    for seed in map(int, chosen.seeds.split(",")):
-        for rounds in map(int, chosen.rounds.split(",")):
-            observation, truth = Case(chosen.model, chosen.size, seed, rounds, chosen.public).observe(
-                data, chosen.cache
-            )
-            print(
-                f"{chosen.model} {chosen.size} seed {seed} rounds {rounds}: {_attack(observation, truth)}", flush=True
-            )
+    draws = product(map(int, chosen.seeds.split(",")), map(int, chosen.rounds.split(",")), chosen.client)
+    for seed, rounds, client in draws:
+        case = Case(chosen.model, chosen.size, seed, rounds, chosen.public, client)
+        said = _attack(*case.observe(data, chosen.cache))
+        print(f"{chosen.model} {chosen.size} seed {seed} rounds {rounds} {client}: {said}", flush=True)
 
 
 def _attack(observation: Observation, truth: Tensor) -> str:

@@ -36,9 +36,9 @@ LINEAR: dict[str, dict[str, Any]] = {
 SIMULATED: dict[str, dict[str, Any]] = {
     "adam": {"optimizer": {"kind": "adam"}},
     "adamw": {"optimizer": {"kind": "adamw", "weight_decay": 0.3}},
-    "values": {"clipping": {"kind": "value", "limit": 0.01}},
     "bf16": {"precision": "bf16"},
 }
+VALUES: dict[str, Any] = {"clipping": {"kind": "value", "limit": 0.01}, "optimizer": MOMENTUM}
 
 
 def trained(content: dict[str, Any]) -> LocalSettings:
@@ -71,6 +71,27 @@ def test_one_step_is_read_as_the_plain_sgd_that_its_gradient_makes(content: dict
     for name, value in plain.weights.items():
         torch.testing.assert_close(found[name], ratio * value, rtol=1e-6, atol=1e-12)
     assert distance(objective, seen, images) == pytest.approx(0, abs=1e-9)
+
+
+def test_values_that_were_clipped_are_bounds_and_the_rest_is_the_gradient() -> None:
+    """A limit has no slope: candidates would not be led by a value that they have on the wrong side of it."""
+    seen = observe_small(dtype=DOUBLE, trained=trained(VALUES))
+    objective, truth = objective_of(seen), random_images(2, dtype=DOUBLE)
+    batch = Batch(truth, seen.client.labels)  # type: ignore[arg-type]
+    plain = local_update(seen.before, [batch], CLIENT).weights
+    limit, clipped = CLIENT.learning_rate * 0.01, 0
+    for name, (lower, upper) in objective.problem.adapted_update.weight_bounds.items():
+        beyond = plain[name].abs() >= limit
+        assert bool((lower <= plain[name] + 1e-9).all() and (plain[name] - 1e-9 <= upper).all())
+        torch.testing.assert_close(lower[~beyond], upper[~beyond])
+        assert not bool((lower.isfinite() & upper.isfinite())[beyond].any())
+        clipped += int(beyond.sum())
+    assert clipped > 20
+    assert distance(objective, seen, truth) == pytest.approx(0, abs=1e-9)
+    wrong = random_images(2, dtype=DOUBLE, seed=5).requires_grad_()
+    (slope,) = torch.autograd.grad(objective.evaluate(wrong, batch.labels).objective, wrong)
+    assert bool(slope.any())
+    assert distance(objective, seen, wrong.detach()) > 0.02
 
 
 @pytest.mark.parametrize("content", SIMULATED.values(), ids=SIMULATED)
@@ -201,7 +222,7 @@ def test_counts_of_several_steps_with_momentum() -> None:
     assert recover_label_counts(seen, images).guesses[0] == (1, 0, 2, 0, 1)
 
 
-@pytest.mark.parametrize("content", [SIMULATED["adam"], SIMULATED["values"], LINEAR["clipping"]])
+@pytest.mark.parametrize("content", [SIMULATED["adam"], VALUES, LINEAR["clipping"]])
 def test_labels_of_several_images_that_an_update_does_not_tell(content: dict[str, Any]) -> None:
     """One image's label is in the signs; of several, the sentence says why not."""
     images, state = random_images(3, dtype=torch.float32), small_model(classes=CLASSES)

@@ -263,7 +263,7 @@ def judged() -> dict[str, list[list[str]]]:
     """What is said of one image with its label granted, by belief, over two models before and after training."""
     said: dict[str, list[list[str]]] = {}
     for seed in (200, 201):
-        for column, belief, observation in beliefs.cases(seed):
+        for column, belief, observation in beliefs.cases(seed, ("untrained", "trained")):
             if column.endswith("1, granted"):
                 said.setdefault(belief, []).append(rehearse(observation))
     return said
@@ -291,6 +291,15 @@ WRONG = {
 @pytest.mark.parametrize("belief", RIGHT)
 def test_a_right_belief_is_not_doubted(judged: dict[str, list[list[str]]], belief: str) -> None:
     assert judged[belief] == [[]] * 4
+
+
+def test_a_tiny_update_of_a_trained_network_is_not_doubted() -> None:
+    """Its predictions may be surer of the client's images than of any plausible ones, and its gradients as small."""
+    settled = [case for case in beliefs.cases(201, ("settled",)) if case[1] in RIGHT]
+    for column, belief, observation in settled:
+        assert rehearse(observation) == [], (column, belief)
+    norms = [float(sum(value.norm() for value in seen.update.weights.values())) for _, _, seen in settled]
+    assert min(norms) < 1e-2 * max(norms)
 
 
 @pytest.mark.parametrize(("belief", "said"), WRONG.items(), ids=WRONG)

@@ -8,7 +8,8 @@ of steps, another optimiser. Four things show it, none of which needs the client
   would have done to the bias: for one image in one step exactly, for more nearly.
 - The sizes of values. Adam's first step moves every weight by nearly the learning rate; gradients differ by magnitudes.
 - The believed training on plausible images: the prior, and smooth noise. The head's change is compared with theirs, and
-  the norms of all tensors.
+  the norms of all tensors. A network that is sure of some plausible images may have been right, and surer, about the
+  client's: its update may be as small as it likes.
 - The batch statistics. A recovered variance below 0 has no images.
 
 The thresholds were chosen on some draws and judged on others (`python -m tests.benchmarks.beliefs`).
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from leakpipe.attacks.observation import Observation
-from leakpipe.attacks.plausible import simulate_plausible
+from leakpipe.attacks.plausible import Plausible, simulate_plausible
 from leakpipe.attacks.recovered_statistics import recover_batch_statistics, statistics_by_layer, weight_of_batches
 from leakpipe.client.batches import make_batches
 from leakpipe.client.local_update import LocalSettings, local_update
@@ -38,6 +39,8 @@ NORM_FACTOR, PROFILE = 3.0, 1.0  # beyond the spread among draws: of all norms; 
 NEGLIGIBLE = 1e-6  # of the largest change
 ALIKE, OPPOSITE = 0.3, 0.5  # least cosine between draws; least cosine with minus the update
 ROUNDING = 0.01  # of a running variance
+SURE = 0.5  # error of predictions over that of guessing, below which a network is trained and errors may be tiny
+READABLE = 10.0  # roundings that a head must have moved, for its features to be read
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,9 @@ def _doubt_training(observation: Observation) -> list[str]:
         head, spread = head_factor(observation), 1.0
         limit = EXACT_FACTOR if observation.update.steps == 1 else NEAR_FACTOR
     else:
-        (head, spread), limit = drawn_head_factor(observation, simulated), NEAR_FACTOR
+        (head, spread), limit = drawn_head_factor(observation, simulated.updates), NEAR_FACTOR
+        if simulated.least_error < SURE and head is not None and 0 < head.factor < 1 / simulated.error:
+            head = replace(head, factor=1.0)  # as large as surer or less sure predictions make it
     said = [] if head is None else _doubt_head(observation, head, limit * spread)
     return said or _doubt_norms(observation, simulated, scale=head is None)
 
@@ -170,7 +175,10 @@ def head_factor(observation: Observation) -> HeadFactor | None:
         labels = (bias if len(bias) == 2 else bias.abs()).argmax()[None]
         if client.multi_label:  # every label that an image has pulls its own logit up
             labels = (bias > 0).double()[None]
-    if not bool(bias.any()):
+    spacing = torch.finfo(torch.float32).eps * float(
+        (before[kinds[1]].abs() + observation.settings.learning_rate).max()
+    )
+    if not float(bias.norm()) > READABLE * spacing:
         return None
     features = (bias @ weight / bias.square().sum()).expand(client.images, -1)
     linear = nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64)
@@ -192,18 +200,21 @@ def _unclipped(settings: LocalSettings) -> LocalSettings:
     return replace(settings, training=training, dp_sgd=None)
 
 
-def _doubt_norms(observation: Observation, simulated: Sequence[Tensors], *, scale: bool) -> list[str]:
+def _doubt_norms(observation: Observation, simulated: Plausible, *, scale: bool) -> list[str]:
     """Compares each tensor's norm with those of the believed training on plausible images."""
-    every = [observation.update.weights, *simulated]
+    every = [observation.update.weights, *simulated.updates]
     names = [name for name in observation.update.weights if all(bool(run[name].any()) for run in every)]
     if len(names) < 2:
         return []
-    drawn = torch.stack([torch.stack([run[name].double().norm().log() for name in names]) for run in simulated])
+    drawn = torch.stack([torch.stack([run[name].double().norm().log() for name in names]) for run in simulated.updates])
     observed = torch.stack([observation.update.weights[name].double().norm().log() for name in names])
     shift, profile = norm_gaps(observed, drawn)
     others = [norm_gaps(drawn[k], torch.cat([drawn[:k], drawn[k + 1 :]])) for k in range(len(drawn))]
     most_shift, most_profile = (max(abs(gap[part]) for gap in others) for part in (0, 1))
-    if scale and abs(shift) > most_shift + math.log(NORM_FACTOR):
+    unusual = abs(shift) > most_shift + math.log(NORM_FACTOR)
+    if simulated.least_error < SURE:
+        unusual = shift > most_shift + math.log(NORM_FACTOR / simulated.error)
+    if scale and unusual:
         return [
             f"The update is {math.exp(shift):.2g} times as large as the believed training makes it on plausible "
             "images: check learning_rate, the number of local steps, the optimiser and the loss's reduction, or "

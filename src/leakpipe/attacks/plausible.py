@@ -1,27 +1,46 @@
 """Plausible images, and the believed training on them: what an update could have looked like."""
 
-from dataclasses import replace
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from leakpipe.attacks.observation import KnownClient, Observation
-from leakpipe.client.batches import make_batches
+from leakpipe.client.batches import Batch, make_batches
 from leakpipe.client.local_update import local_update
-from leakpipe.models.state import Tensors, forward_frozen
+from leakpipe.models.state import Tensors, forward_frozen, forward_training
 
 DRAWS = 6
+TINIEST = 1e-12
 LINEAR = {2: "bilinear", 3: "trilinear"}  # interpolation of images and of volumes
 
 
-def simulate_plausible(observation: Observation) -> list[Tensors]:
-    """Returns the weight differences of the believed training on plausible images: the prior's, then draws'."""
+@dataclass(frozen=True)
+class Plausible:
+    """The believed training on plausible images, a draw each: of the prior first.
+
+    Attributes:
+        updates: Differences of the weights.
+        error: Mean distance of predictions from the labels drawn, geometric mean over draws: how large gradients were
+            beside the largest there are, where it is 1.
+        least_error: Of the draw with the surest predictions, were they right, over that of guessing.
+    """
+
+    updates: Sequence[Tensors]
+    error: float
+    least_error: float
+
+
+def simulate_plausible(observation: Observation) -> Plausible:
+    """Trains on plausible images as the client is believed to have trained."""
     client, generator = observation.client, torch.Generator().manual_seed(0)
     dtype = next(iter(observation.before.weights.values())).dtype
     settings = replace(observation.settings, dp_sgd=None)
     with torch.no_grad():
         classes = forward_frozen(observation.before, plausible_images(observation, generator).to(dtype)).shape[1]
-    found: list[Tensors] = []
+    found, errors, least = [], [], []
     for draw in range(DRAWS):
         labels = client.labels
         if labels is None:
@@ -32,7 +51,31 @@ def simulate_plausible(observation: Observation) -> list[Tensors]:
             images = client.prior
         batches = make_batches(images, labels, client.assumed_schedule)
         found.append(local_update(observation.before, batches, settings).weights)
-    return found
+        error, of_surest = _errors(observation, batches[0])
+        errors.append(error)
+        least.append(of_surest)
+    return Plausible(found, math.exp(sum(map(math.log, errors)) / DRAWS), min(least))
+
+
+def _errors(observation: Observation, batch: Batch) -> tuple[float, float]:
+    """How far the model's predictions are from the labels, and the least that they could be, over that of guessing."""
+    state, settings = observation.before, observation.settings
+    with torch.no_grad():
+        if settings.batch_norm == "frozen":
+            logits = forward_frozen(state, batch.images)
+        else:
+            logits = forward_training(state, batch.images, differentiable=False)[0]
+        if settings.training.loss.kind == "cross-entropy":
+            predicted = logits.double().softmax(dim=1)
+            least = (1 - predicted.max(dim=1).values).mean() / (1 - 1 / logits.shape[1])
+        else:
+            predicted = logits.double().sigmoid()
+            least = 2 * torch.minimum(predicted, 1 - predicted).mean()
+        labels = batch.labels
+        if not labels.is_floating_point():
+            labels = nn.functional.one_hot(labels, logits.shape[1])
+        error = (predicted - labels).abs().amax(dim=1).mean()
+    return max(float(error), TINIEST), float(least)
 
 
 def _draw_labels(client: KnownClient, classes: int, generator: torch.Generator) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from leakpipe.attacks.adaptive import adapt
 from leakpipe.attacks.distances import WITHOUT_DIFFERENCE
 from leakpipe.attacks.observation import KnownClient, Observation
-from leakpipe.attacks.plain_update import as_plain_sgd, read_training
+from leakpipe.attacks.plain_update import as_plain_sgd, read_training, unclip_values
 from leakpipe.attacks.recovered_statistics import weight_of_batches
 from leakpipe.attacks.surrogate import with_surrogate_relus
 from leakpipe.client.local_update import LocalSettings
@@ -39,6 +39,8 @@ class Problem:
         scales: Factor of each tensor of an update before updates are compared.
         observed: The weight differences that candidates have to explain, `undrifted`.
         either_sign: Whether the opposite of the update counts as the update.
+        follows_bounds: How far a value that is known within bounds moves from the one shared to the candidate's own:
+            half the way, which is best for defences, or all of it for gradients clipped by value.
         explains: Whether the attack compares updates.
         one_step: Whether the update is one local step of one client: its batch statistics are those of a forward pass.
         bounded_statistics: Whether the batch statistics to match are known within bounds only.
@@ -63,6 +65,7 @@ class Problem:
         # A prediction above its smoothed label turns the gradient's sign; candidates start below.
         smoothed = self.assumed_training.training.loss.label_smoothing > 0
         self.either_sign = smoothed and observation.candidates == 1 and settings.objective == "cosine"
+        self.follows_bounds = 0.5
         self.drift: Tensors = {} if observation.cohort else self.reading.drift
         self._take_the_optimizer_out()
         self.scales = self._scale_tensors()
@@ -84,12 +87,34 @@ class Problem:
         """Goes on as if plain SGD had made the update, where the same gradient would have."""
         training, reading, adapted = self.assumed_training.training, self.reading, self.adapted_update
         plain = TrainingParams(loss=training.loss, precision=training.precision, loss_scale=training.loss_scale)
+        if self._clips_values():
+            self._unclip_values(plain)
+            return
         exact = reading.gain is not None and reading.single and not self.observation.cohort
         comparable = self.settings.objective in WITHOUT_DIFFERENCE or reading.knows_length(adapted.weights)
         if training == plain or not (exact and comparable):
             return
         rate = self.assumed_training.learning_rate
         self.adapted_update = as_plain_sgd(adapted, reading, rate)
+        self.assumed_training = replace(self.assumed_training, training=plain)
+        self.drift = {}
+
+    def _clips_values(self) -> bool:
+        """Whether one step of SGD followed gradients clipped by value, and nothing else has made its values bounds."""
+        clipping, optimizer = self.assumed_training.training.clipping, self.assumed_training.training.optimizer
+        by_value = clipping is not None and clipping.kind == "value" and isinstance(optimizer, SgdParams)
+        single = self.reading.single and not self.observation.cohort
+        return by_value and single and not self.adapted_update.weight_bounds
+
+    def _unclip_values(self, plain: TrainingParams) -> None:
+        """Goes on as if plain SGD had made the update, of which clipped values are bounds: a limit has no slope."""
+        training, rate = self.assumed_training.training, self.assumed_training.learning_rate
+        assert training.clipping is not None
+        unclipped = replace(self.assumed_training, training=training.model_copy(update={"clipping": None}))
+        reading = read_training(self.observation.before.weights, unclipped, self.observation.update.steps)
+        adapted = as_plain_sgd(self.adapted_update, reading, rate)
+        self.follows_bounds = 1.0
+        self.adapted_update = unclip_values(adapted, rate * training.clipping.limit)
         self.assumed_training = replace(self.assumed_training, training=plain)
         self.drift = {}
 

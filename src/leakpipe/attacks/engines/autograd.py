@@ -71,5 +71,6 @@ class Autograd(Engine):
         if not problem.adapted_update.weight_bounds:
             return self.exact
         nearest = move_into(problem.adapted_update.weight_bounds, update.weights)
-        middle = {n: (problem.observed[n] + problem.undrifted(n, value)) / 2 for n, value in nearest.items()}
+        near, far = problem.follows_bounds, 1 - problem.follows_bounds
+        middle = {n: far * problem.observed[n] + near * problem.undrifted(n, value) for n, value in nearest.items()}
         return middle, squared_lengths(middle)
