@@ -45,6 +45,9 @@ def test_several_people_share_a_snakefile_that_they_cannot_write(tmp_path: Path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (own / "results/tiny/report.html").is_file()
     assert sorted(path for path in shared.rglob("*") if "__pycache__" not in path.parts) == before
+    verify = [sys.executable, "-m", "leakpipe", "verify", "results/tiny", "--cells", "0"]
+    checked = subprocess.run(verify, cwd=own, env=variables, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
     (own / "params.yaml").write_text((PROJECT / "params.yaml").read_text() + "unknown: 1\n")
     said = subprocess.run([*call, "-n"], cwd=own, env=variables, capture_output=True, text=True, check=False)
     assert "params.yaml: unknown: unknown key" in said.stdout + said.stderr, "one's own parameters count"

@@ -55,18 +55,14 @@ class Results:
         return self.folder / Path(name).relative_to(self.root) if Path(name).is_relative_to(self.root) else Path(name)
 
     def config_files(self) -> list[Path]:
-        """Returns the files of parameters that the report's record lists, overlays last; [] unless all of them exist.
-
-        Snakemake lists what `--configfile` named, then the Snakefile's own file, which the others are laid over.
-        """
+        """Returns the files of parameters that the report's record lists, overlays last; [] unless all of them exist."""
         reports = (record for record in self.records.values() if record["rule"] == "report")
         named = [record["params"].get("config_files") for record in reports]
         listed = [Path(str(name)) for names in named if isinstance(names, list) for name in names]
         try:
-            there = all(path.is_file() for path in listed)
+            return listed if all(path.is_file() for path in listed) else []
         except OSError:  # of a name that no file can have
-            there = False
-        return list(dict.fromkeys([*listed[-1:], *listed])) if there else []
+            return []
 
     def files(self) -> list[str]:
         """Returns the names of all files in the folder, and of existing files outside that a job read, sorted."""
