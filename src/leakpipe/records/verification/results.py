@@ -55,7 +55,7 @@ class Results:
         return self.folder / Path(name).relative_to(self.root) if Path(name).is_relative_to(self.root) else Path(name)
 
     def config_files(self) -> list[Path]:
-        """Returns the files of parameters that the report's record lists, overlays last; [] unless all of them exist."""
+        """Returns the parameter files that the report's record lists, overlays last; [] unless all of them exist."""
         reports = (record for record in self.records.values() if record["rule"] == "report")
         named = [record["params"].get("config_files") for record in reports]
         listed = [Path(str(name)) for names in named if isinstance(names, list) for name in names]
