@@ -28,12 +28,18 @@ CASES: dict[str, dict[str, Any]] = {
     "smoothing": {"smoothing": 0.1},
     "halving": {"restarts": 4, "rungs": 3, "start": "noise"},
     "coefficients": {"spectrum_decay": 0.5},
+    "averages": {"averaging": 0.9, "restarts": 2, "start": "noise", "pyramid": (4, 8)},
     "joint labels": {"labels": "joint", "start": "noise"},
     "recovered labels": {"labels": "recovered"},
     "drifting": {"global_model": "drifting", "update_gradient": "detached"},
     "group of two": {"restarts": 2, "group_weight": 0.5, "start": "noise"},
     "converging": {"tolerance": 0.5, "patience": 2, "step_size": 1e-6},
 }
+
+
+@pytest.fixture(autouse=True)
+def averages_are_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leakpipe.attacks.search.AVERAGE_EVERY", 2)
 
 
 @pytest.fixture(scope="module")

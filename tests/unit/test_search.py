@@ -334,3 +334,24 @@ def test_candidates_searched_as_coefficients_are_images_all_the_same(bounds: str
         images = search.variables.candidates(state.variables)[0][0]
         assert images.max() - images.min() > 0.2
         assert -1e-5 <= images.min() <= images.max() <= 1 + 1e-5
+
+
+def test_averages_change_no_step_and_are_kept_where_they_are_better() -> None:
+    """Of constant steps, which scatter; the average of the first ten is evaluated at the tenth."""
+    given: dict[str, Any] = {"schedule": "constant", "iterations": 30, "restarts": 2, "start": "noise"}
+    given |= {"spectrum_decay": 0.5, "surrogate_slope": 4.0, "batch_norm_weight": 1.0}
+    plain, averaging = (searching(observe_small(images=1), averaging=share, **given) for share in (0.0, 0.8))
+    states, path, kept = [plain.start(), averaging.start()], [], False
+    for iteration in range(1, 31):
+        states = [search.advance(state) for search, state in zip((plain, averaging), states, strict=True)]
+        path.append(states[0].variables)
+        assert torch.equal(states[1].variables, states[0].variables)
+        assert (states[1].best_objective <= states[0].best_objective).all()
+        if iteration == 10:
+            weights = 0.8 ** torch.arange(9.0, -1, -1)
+            mean = (weights[:, None, None] * torch.stack(path)).sum(dim=0) / weights.sum()
+            images = averaging.variables.candidates(mean)[0].clamp(0, 1).flatten(1)
+            taken = states[1].best_objective < states[0].best_objective
+            torch.testing.assert_close(states[1].best[taken], images[taken])
+            kept = bool(taken.any())
+    assert kept

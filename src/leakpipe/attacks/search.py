@@ -20,6 +20,7 @@ from leakpipe.params.attacks import AttackSettings
 from leakpipe.randomness import derive_seed
 
 CURVE_POINTS = 100
+AVERAGE, AVERAGE_EVERY = "average", 10  # its name in the optimizer's state; iterations between its evaluations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,7 @@ class Search:
         return SearchState(
             iteration=0,
             variables=variables,
-            optimizer_state=initial_optimizer_state(self.settings, variables),
+            optimizer_state=self._start_optimizer(variables),
             optimizer_start=0,
             best=full,
             best_objective=infinite,
@@ -117,7 +118,7 @@ class Search:
         if variables.dim() != 2 or variables.shape[1] not in self.variables.lengths:
             return False
         own = ("best", "best_objective", "best_distance", "start_distance", "improved", "alive")
-        begun = initial_optimizer_state(self.settings, variables)
+        begun = self._start_optimizer(variables)
         return (
             (variables.dtype, len(variables)) == (start.variables.dtype, len(start.variables))
             and all(_kind(getattr(state, name)) == _kind(getattr(start, name)) for name in own)
@@ -133,7 +134,8 @@ class Search:
         state = self._enter_level(self._enter_rung(state))
         iteration = state.iteration + 1
         rung = [each for each in self.rungs if each.start < iteration][-1]
-        found = self._evaluate(state)
+        since_start = iteration - state.optimizer_start
+        found = self._evaluate(state, state.variables)
         moved, optimizer_state = take_step(
             self.settings,
             state.variables,
@@ -141,9 +143,12 @@ class Search:
             state.optimizer_state,
             iteration=iteration - rung.start,
             iterations=rung.iterations,
-            since_start=iteration - state.optimizer_start,
+            since_start=since_start,
         )
         moved = self.variables.clamped(moved)
+        if AVERAGE in state.optimizer_state:
+            average = state.optimizer_state[AVERAGE].lerp(moved, 1 - self.settings.averaging)
+            optimizer_state = {**optimizer_state, AVERAGE: average}
         reached = found.objective
         remembered = [value.flatten(1).isfinite().all(dim=1) for value in optimizer_state.values() if value.dim() > 1]
         alive = state.alive & reached.isfinite() & torch.stack([moved.isfinite().all(dim=1), *remembered]).all(dim=0)
@@ -151,19 +156,19 @@ class Search:
             f"Diverged: not finite at iteration {iteration} (restart {restart})."
             for restart in (state.alive & ~alive).nonzero().flatten().tolist()
         ]
-        better = reached < state.best_objective
-        distance = found.terms.get(self.objective.matched or "", torch.full_like(reached, math.inf))
+        distance = self._distance(found)
+        state = self._keep_better(state, found, iteration)
+        if AVERAGE in optimizer_state and since_start % AVERAGE_EVERY == 0:
+            unbiased = optimizer_state[AVERAGE] / (1 - self.settings.averaging**since_start)
+            with torch.no_grad():
+                state = self._keep_better(state, self._evaluate(state, unbiased), iteration)
         return self._judge_progress(
             replace(
                 state,
                 iteration=iteration,
                 variables=torch.where(alive[:, None], moved, state.variables),
                 optimizer_state=optimizer_state,
-                best=torch.where(better[:, None], found.candidates, state.best),
-                best_objective=torch.where(better, reached, state.best_objective),
-                best_distance=torch.where(better, distance, state.best_distance),
                 start_distance=distance if state.iteration == 0 else state.start_distance,
-                improved=(state.improved | better) & (iteration > 1),
                 alive=alive,
                 memory=found.memory,
                 reached=float(reached.min()),
@@ -206,19 +211,43 @@ class Search:
         """Whether the best iterate of the best restart is its start."""
         return not bool(state.improved[int(state.best_objective.argmin())])
 
-    def _evaluate(self, state: SearchState) -> "_Points":
-        """Evaluates all restarts that are alive, up to `objective.together` at once."""
-        candidates, gradient = torch.zeros_like(state.best), torch.zeros_like(state.variables)
+    def _start_optimizer(self, variables: Tensor) -> Mapping[str, Tensor]:
+        average = {AVERAGE: torch.zeros_like(variables)} if self.settings.averaging > 0 else {}
+        return {**initial_optimizer_state(self.settings, variables), **average}
+
+    def _keep_better(self, state: SearchState, found: "_Points", iteration: int) -> SearchState:
+        """The state with those points as the best of their restarts that are better than all before."""
+        better = found.objective < state.best_objective
+        return replace(
+            state,
+            best=torch.where(better[:, None], found.candidates, state.best),
+            best_objective=torch.where(better, found.objective, state.best_objective),
+            best_distance=torch.where(better, self._distance(found), state.best_distance),
+            improved=(state.improved | better) & (iteration > 1),
+        )
+
+    def _distance(self, found: "_Points") -> Tensor:
+        return found.terms.get(self.objective.matched or "", torch.full_like(found.objective, math.inf))
+
+    def _evaluate(self, state: SearchState, variables: Tensor) -> "_Points":
+        """Evaluates all restarts that are alive, up to `objective.together` at once; without gradients under `no_grad`.
+
+        Args:
+            variables: Of all restarts.
+        """
+        candidates, gradient = torch.zeros_like(state.best), torch.zeros_like(variables)
         reached, terms = torch.full_like(state.best_objective, math.inf), dict[str, Tensor]()
         consensus, memory, noise = self._consensus(state), state.memory, self._smoothing(state)
         for restarts in state.alive.nonzero().flatten().split(self.objective.together):
-            rows = state.variables[restarts].detach().requires_grad_()
+            rows = variables[restarts].detach().requires_grad_(torch.is_grad_enabled())
             images, shares = self.variables.candidates(rows)
             images = images + noise[restarts]
             labels = self.labels.expand(len(rows), *self.labels.shape) if self.labels is not None else shares
             assert labels is not None  # labels that are not given are searched
             evaluation = self.objective.evaluate_all(images, labels, memory=memory, consensus=consensus)
-            (slope,) = torch.autograd.grad(evaluation.objective.sum(), rows)
+            slope = torch.zeros_like(rows)
+            if rows.requires_grad:
+                (slope,) = torch.autograd.grad(evaluation.objective.sum(), rows)
             finite = evaluation.objective.isfinite() & slope.isfinite().all(dim=1)
             parts = [images.clamp(0, 1)] if shares is None else [images.clamp(0, 1), shares]
             kept = restarts[finite]
@@ -255,7 +284,7 @@ class Search:
         return replace(
             state,
             alive=state.alive & (rank < survivors),
-            optimizer_state=initial_optimizer_state(self.settings, state.variables),
+            optimizer_state=self._start_optimizer(state.variables),
             optimizer_start=state.iteration,
         )
 
@@ -271,7 +300,7 @@ class Search:
         return replace(
             state,
             variables=larger,
-            optimizer_state=initial_optimizer_state(self.settings, larger),
+            optimizer_state=self._start_optimizer(larger),
             optimizer_start=state.iteration,
         )
 

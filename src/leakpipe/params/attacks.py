@@ -167,6 +167,14 @@ class AttackSettings(Section):
     cycle_decay: float = Field(
         default=0.7, gt=0, le=1, description="Largest step of a cycle of `warm-restarts`, in units of the one before."
     )
+    averaging: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Decay of an exponential moving average of the candidates (Polyak and Juditsky 1992), from step to "
+        "step; every tenth is kept where its objective is less than that of all candidates before: large steps scatter "
+        "around it. It changes no step. 0: none.",
+    )
     iterations: Iterations = Field(default=200, description="Optimiser steps.")
     pyramid: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(_growing)] = Field(
         default=(),
