@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any, get_args
 
+import pydantic
 import pytest
 import yaml
 
@@ -45,6 +46,10 @@ def edit(content: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.skipif(
+    f"\npydantic=={pydantic.VERSION}\n" not in (PROJECT / "requirements.lock").read_text(encoding="utf-8"),
+    reason="versions of pydantic word the same schema differently",
+)
 def test_schema_is_generated_from_the_models(request: pytest.FixtureRequest) -> None:
     generated = json.dumps(params_schema(), indent=2) + "\n"
     if request.config.getoption("--fix"):
