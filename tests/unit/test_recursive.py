@@ -213,3 +213,16 @@ def test_nonnegative_least_squares_agree_with_scipy() -> None:
     for column in range(5):
         expected, _ = nnls(drawn.numpy(), targets[:, column].numpy())
         assert torch.allclose(found[:, column], torch.from_numpy(expected), atol=1e-8)
+
+
+def test_a_channel_of_which_nothing_is_known_does_not_end_the_inversion() -> None:
+    """Low precision leaves channels whose gradient is 0 and that have no unit off."""
+    ones, zeros = torch.ones(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    shape = (1, 2, 3, 3)
+    layer = Layer(
+        name="c", weight=torch.zeros(2, 2, 3, 3), gradient=torch.zeros(2, 2, 3, 3), stride=1, padding=1,
+        scale=ones, shift=zeros, scale_gradient=zeros, shift_gradient=zeros, gradient_noise=torch.ones(2, 2).double(),
+        mean=zeros, variance=ones, epsilon=0.0, input_shape=shape, output_shape=shape,
+    )  # fmt: skip
+    left = layer.leave(*(torch.zeros(shape, dtype=torch.float64) for _ in range(3)))
+    assert not bool(left.any())

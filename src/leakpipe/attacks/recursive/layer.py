@@ -143,7 +143,13 @@ class Layer:
         known = torch.stack([self.shift_gradient, self.scale_gradient], dim=1) / self.positions
         precision = (noise[:, None] / (self.gradient_noise / self.positions)).square()
         normal = normal + torch.diag_embed(precision)
-        means = torch.linalg.solve(normal, right + precision * known)
+        right = right + precision * known
+        try:
+            means = torch.linalg.solve(normal, right)
+        except (
+            torch.linalg.LinAlgError
+        ):  # a channel whose gradient is 0 and that has no unit off: nothing is known of it
+            means = (torch.linalg.pinv(normal, hermitian=True) @ right[..., None])[..., 0]
         return inner + by_channel(means[:, 0]) + normalised * by_channel(means[:, 1])
 
     def patches(self, features: Tensor) -> Tensor:
