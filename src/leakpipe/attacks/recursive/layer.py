@@ -146,9 +146,8 @@ class Layer:
         right = right + precision * known
         try:
             means = torch.linalg.solve(normal, right)
-        except (
-            torch.linalg.LinAlgError
-        ):  # a channel whose gradient is 0 and that has no unit off: nothing is known of it
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            # A channel whose gradient is 0 and that has no unit off: nothing is known of it.
             means = (torch.linalg.pinv(normal, hermitian=True) @ right[..., None])[..., 0]
         return inner + by_channel(means[:, 0]) + normalised * by_channel(means[:, 1])
 
