@@ -36,8 +36,15 @@ SHAPES: dict[str, dict[str, Any]] = {"convnet-bn": {"widths": (4, 8, 12), "strid
 
 
 def untrained(name: str, *, size: int = 32, dtype: torch.dtype = DOUBLE, **changes: Any) -> ModelState:
+    """Of VGG with 16 units in place of 4096 in its fully connected layers, which in float64 fill the memory."""
     params = ModelParams(name=name, **SHAPES.get(name, {}) | changes)
-    return initial_state(build_module(params, classes=3, image_size=size), seed=1, dtype=dtype)
+    module = build_module(params, classes=3, image_size=size)
+    for parent in [*module.modules()] if name == "vgg11_bn" else []:
+        for child, layer in parent.named_children():
+            if isinstance(layer, nn.Linear):
+                sizes = [16 if features == 4096 else features for features in (layer.in_features, layer.out_features)]
+                setattr(parent, child, nn.Linear(*sizes, device=layer.weight.device))
+    return initial_state(module, seed=1, dtype=dtype)
 
 
 def trained(state: ModelState) -> ModelState:
