@@ -140,6 +140,16 @@ def test_scores_undo_a_shuffle() -> None:
         score_images(rebuilt[:3], originals, priors)
 
 
+def test_an_image_that_came_out_as_another_clients_counts() -> None:
+    rng = np.random.default_rng(0)
+    originals, others = rng.random((2, 1, 16, 16)), rng.random((3, 1, 16, 16))
+    candidates = np.concatenate([others[:2], others[2:], originals[1:]])
+    rows = score_images(candidates, originals, np.full_like(originals, 0.5))
+    assert rows[1]["reconstruction"] == 3
+    assert rows[1]["ssim"] == pytest.approx(1.0)
+    assert score_images(candidates, originals[1:], originals[:1])[0]["reconstruction"] == 3
+
+
 def test_scores_forgive_brightness_only_where_they_say_so() -> None:
     """The prior is less alike than nothing, so there is no RDLV; matching stays on plain SSIM."""
     original = np.random.default_rng(0).random((1, 1, 16, 16))

@@ -52,6 +52,15 @@ class StoredReconstruction:
     iterations: int
     companions: np.ndarray | None = None
 
+    @property
+    def candidates(self) -> np.ndarray:
+        """All images that were searched, the attacked client's first.
+
+        In an aggregate nothing tells which client an image is of: one of the attacked client's may have come out as
+        another's, and counts as rebuilt all the same.
+        """
+        return self.images if self.companions is None else np.concatenate([self.images, self.companions])
+
 
 def load_reconstruction(path: Path) -> StoredReconstruction:
     """Reads a reconstruction; `LeakpipeError` names the file whose content is not one."""

@@ -124,11 +124,12 @@ class _LookUp:
         candidates = sorted({index for held in clients.values() for index in held})  # datalists may share images
         held = self.splits[seed].images_of(found.cell["client"])
         images, taken = self._matching(path, found.cell)
+        rebuilt = found.candidates
         own = [held.index(image) for image in images]  # priors stand in the client's order
         for name in self.settings.embedders:
             embed = self._embed(name, model)
             results = look_up(
-                embed(found.images[taken]),
+                embed(rebuilt[taken]),
                 embed(found.prior[own]),
                 self._candidates(name, model, seed, candidates),
                 true=np.searchsorted(candidates, images),

@@ -105,13 +105,14 @@ def _score(
     if seed not in by_seed:
         raise LeakpipeError(f"{path}: its seed {seed} has no --split")
     held = by_seed[seed].images_of(client)
+    candidates = found.candidates
     accuracy = label_accuracy(found.labels, dataset.labels[held])
-    scores = score_images(found.images, dataset.images[held], found.prior, assignment=settings.assignment, lpips=lpips)
+    scores = score_images(candidates, dataset.images[held], found.prior, assignment=settings.assignment, lpips=lpips)
     rows = []
     for scored in scores:
         shared = {"label_accuracy": accuracy, "iterations": found.iterations}
         position = scored["position"]
-        rebuilt, prior = found.images[scored["reconstruction"]], found.prior[position]
+        rebuilt, prior = candidates[scored["reconstruction"]], found.prior[position]
         shared |= score_texts(rebuilt, prior, dataset.texts_of(held[position]))
         rows.append({**found.cell, **scored, **shared, "image": held[position]})
     return found.cell, rows

@@ -72,7 +72,11 @@ def load_pictures(images: Path, splits: Iterable[Path], reconstruction: str) -> 
         if cell["seed"] not in by_seed:
             raise LeakpipeError(f"the split of seed {cell['seed']} is missing: name its file with --split")
         found = load_reconstruction(Path(reconstruction.format(**cell)))
-        return middle_slices(found.images), middle_slices(found.prior), by_seed[cell["seed"]].images_of(cell["client"])
+        return (
+            middle_slices(found.candidates),
+            middle_slices(found.prior),
+            by_seed[cell["seed"]].images_of(cell["client"]),
+        )
 
     return Pictures(middle_slices(dataset.images), load_attacked)
 

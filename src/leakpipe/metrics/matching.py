@@ -14,7 +14,7 @@ def match_to_originals(similarity: np.ndarray) -> np.ndarray:
     """Assign each original its own reconstruction so that the similarities sum to the most.
 
     Args:
-        similarity: Shape (originals, reconstructions), as many of both; larger is more alike.
+        similarity: Shape (originals, reconstructions), at least as many of these; larger is more alike.
 
     Returns:
         int64 of shape (originals,): index of each original's reconstruction, no index twice.

@@ -35,8 +35,8 @@ def score_images(
     memory at once: 32 bytes per pixel and channel, so 100 MB for 32 gray images of 224×224 pixels.
 
     Args:
-        reconstructions: Shape (images, channels, height, width).
-        originals: Same shape.
+        reconstructions: Shape (candidates, channels, height, width): as many as there are originals, or more.
+        originals: Shape (images, channels, height, width).
         priors: Same shape: prior image of each original.
         data_range: Largest minus smallest possible value.
         assignment: Name in `leakpipe.metrics.matching.ASSIGNMENTS`.
@@ -46,10 +46,11 @@ def score_images(
         Rows with `position` (of the original), `reconstruction` (index), what
         `leakpipe.metrics.similarity.measure_pair` measures, `lpips`, `ssim_prior`, and `rdlv`, which is relative to it.
     """
-    if not reconstructions.shape == originals.shape == priors.shape:
+    fewer = len(reconstructions) < len(originals)
+    if fewer or not reconstructions.shape[1:] == originals.shape[1:] or originals.shape != priors.shape:
         raise LeakpipeError(
             f"reconstructions {reconstructions.shape}, originals {originals.shape} and priors {priors.shape} "
-            "must have one shape"
+            "must have one shape, but for more reconstructions"
         )
     rebuilt, truth = [measure(image) for image in reconstructions], [measure(image) for image in originals]
     rows = []
@@ -77,7 +78,7 @@ def _assign(
 ) -> list[int]:
     """Index of each original's reconstruction."""
     assign = ASSIGNMENTS[assignment]
-    if len(truth) == 1:  # saves the SSIM that is measured anyway
+    if len(rebuilt) == 1:  # saves the SSIM that is measured anyway
         return [0]
     similarity = [[PairMoments(image, original).ssim(data_range=data_range) for image in rebuilt] for original in truth]
     return [int(index) for index in assign(np.array(similarity))]
