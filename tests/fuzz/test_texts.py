@@ -117,7 +117,8 @@ def test_run_records(folder: Path, record: tuple[Path, bytes], data: st.DataObje
     summarize_runs([found])
     for artifact in found["artifacts"]:
         assert why_left_out(Path(artifact), (path, found))
-    refused(lambda: build_crate(folder, {path: found}, path, data=("lfw-faces", DATASETS["lfw-faces"]), citation=WORK))
+    faces = ("lfw-faces", DATASETS["lfw-faces"])
+    refused(lambda: build_crate(folder, {path: found}, path, path, data=faces, citation=WORK))
 
 
 @given(data=st.data())

@@ -90,8 +90,9 @@ def invert(
     both = observation.cohort and observation.has_signal and settings.objective_weight > 0
     run = _read_both_ways if both else _search
     found = run(observation, settings, seed=seed, on_iteration=on_iteration, checkpoint=checkpoint)
-    own = slice(observation.client.images)  # an aggregate's candidates of other clients come after these
-    return replace(found, images=found.images[own], labels=found.labels[own])
+    own = observation.client.images  # an aggregate's candidates of other clients come after these
+    companions = found.images[own:] if len(found.images) > own else None
+    return replace(found, images=found.images[:own], labels=found.labels[:own], companions=companions)
 
 
 def _search(
@@ -121,7 +122,6 @@ def _search(
         stopped=state.stopped,
         curves=state.curves,
         notes=[*notes, *how, *search.objective.notes, *nothing, *state.notes],
-        companions=search.companions(state),
     )
 
 

@@ -185,14 +185,6 @@ class Search:
         labels = shares.argmax(dim=1) if self.labels is None else self.labels
         return images, labels, float(state.best_objective[winner])
 
-    def companions(self, state: SearchState) -> Tensor | None:
-        """The images of the other clients in an aggregate, in the best restart; None where there are none."""
-        if not self.observation.cohort:
-            return None
-        winner = int(state.best_objective.argmin())
-        found = state.best[winner, : math.prod(self.shape)].view(self.shape)
-        return found[self.observation.client.images :]
-
     def explained(self, state: SearchState) -> float | None:
         """The share of its start's distance to the observation that the best restart removed, in [0, 1].
 
