@@ -70,6 +70,8 @@ def test_the_reading_with_the_smaller_prediction_error_is_kept(iterations: int, 
     assert f"read as {kept}" in noted(found)
     assert found.images.shape == (1, 1, 8, 8)
     assert found.labels.tolist() == [0]
+    assert (found.companions is None) == (iterations == 1)
+    assert found.companions is None or found.companions.shape == (1, 1, 8, 8)
     assert torch.equal(found.images, invert(alone(seen), settings, seed=0).images) == (iterations == 1)
 
 
