@@ -50,7 +50,8 @@ CONSTRUCTORS: dict[str, Callable[..., nn.Module]] = {
 
 def registered(name: str, *, num_classes: int) -> nn.Module:
     params = ModelParams(name=name)
-    return MODELS[name].build(params, NORMALIZATIONS[params.normalization], num_classes, 64)
+    size = 16 if name == "convnet3d" else 64
+    return MODELS[name].build(params, NORMALIZATIONS[params.normalization], num_classes, size)
 
 
 ALL = CONSTRUCTORS | {

@@ -184,9 +184,9 @@ def test_schema_decides_nothing(path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("vertical = ", "# a comment\n    vertical = "),
+        ("axes = ", "# a comment\n    axes = "),
         ("Mean absolute difference of vertical", "The mean absolute difference of vertical"),
-        ("return vertical + horizontal", "return (vertical  +  horizontal)"),
+        ("return sum(means[1:], means[0])", "return (sum(means[1:],  means[0]))"),
     ],
     ids=["comment", "docstring", "formatting"],
 )

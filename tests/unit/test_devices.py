@@ -242,7 +242,9 @@ def test_networks_are_drawn_on_the_cpu_and_evaluated_where_they_are(name: str, d
     def evaluate(at: torch.device) -> Tensor:
         module = build_module(ModelParams(name=name), classes=2, image_size=size)
         state = initial_state(module, seed=0).to(at)
-        images = torch.rand(2, 1, size, size, generator=torch.Generator().manual_seed(0), device="cpu").to(at)
+        images = torch.rand(
+            2, 1, *[size] * MODELS[name].axes, generator=torch.Generator().manual_seed(0), device="cpu"
+        ).to(at)
         with torch.no_grad():
             return forward_frozen(state, images)
 

@@ -50,6 +50,8 @@ def test_features_are_what_the_last_layer_reads(name: str) -> None:
     """The logits are a linear map of them, with the last layer's own weights."""
     state = trained(initial_state(build_module(ModelParams(name=name), classes=3, image_size=32), seed=1))
     images = torch.from_numpy(pictures(4, size=32))
+    if MODELS[name].axes == 3:
+        images = images[:, :, None].expand(-1, -1, 32, -1, -1)
     features = penultimate_features(state, images)
     *_, weight, bias = state.weights.values()
     torch.testing.assert_close(features @ weight.T + bias, forward_frozen(state, images).detach())

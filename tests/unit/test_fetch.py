@@ -90,10 +90,3 @@ def test_what_medmnist_says_is_one_sentence(tmp_path: Path, monkeypatch: pytest.
     done = fetch("medmnist", "pneumoniamnist", "--into", tmp_path)
     assert done.exit_code == 1
     assert done.output.endswith(": Automatic download failed! Please …\n")
-
-
-def test_sets_that_cannot_be_used_are_not_downloaded(tmp_path: Path) -> None:
-    done = fetch("medmnist", "chestmnist", "--into", tmp_path / "sets")
-    assert done.exit_code == 1
-    assert "'chestmnist' is multi-label" in done.output
-    assert not (tmp_path / "sets").exists()

@@ -1,6 +1,7 @@
 """Registered networks: nothing left out of their state; ResNets against torchvision and torch's functions."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -85,6 +86,8 @@ def test_every_model_trains_a_step(name: str, normalization: str) -> None:
         bool(state.statistics) == has_batch_norm(params) == (normalization == "batch" and name not in LAYER_NORMALIZED)
     )
     (batch,) = small_batches(2, image_size=size, dtype=torch.float32)
+    if MODELS[name].axes == 3:
+        batch = replace(batch, images=torch.rand(2, 1, size, size, size))
     update = local_update(state, [batch], SETTINGS)
     assert update.weights.keys() == state.weights.keys()
     assert update.statistics.keys() == state.statistics.keys()
@@ -117,7 +120,7 @@ def test_one_image_trains_from_where_the_lone_size_says(name: str) -> None:
     lone = MODELS[name].lone_size(params)
     for size, trains in ((lone, False), (lone + 1, True)):
         state = initial_state(build_module(params, classes=2, image_size=size), seed=0)
-        image = torch.rand(1, 1, size, size, generator=torch.Generator().manual_seed(1))
+        image = torch.rand(1, 1, *[size] * MODELS[name].axes, generator=torch.Generator().manual_seed(1))
         if trains:
             assert forward_training(state, image)[0].isfinite().all()
         else:

@@ -6,6 +6,7 @@ alone, which belongs to the experiment like its parameters do. Cheap to import (
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from leakpipe.attacks.presets import resolve_settings
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.storage import read_json
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attacks import SECONDS, AttackSettings
 from leakpipe.params.experiment import Params
 
 RECORD = Path("step-times.json")
@@ -31,6 +32,11 @@ def budgeted(params: Params) -> Iterator[tuple[str, str, AttackSettings]]:
 def fit_iterations(*, seconds: float, each: float) -> int:
     """Returns how many iterations of `each` seconds fit into `seconds`, `FEWEST_ITERATIONS` at least."""
     return max(FEWEST_ITERATIONS, int(seconds / each))
+
+
+def _seconds(budget: str) -> float:
+    number, unit = re.fullmatch(r"([\d.]+) ?(\w+)", budget).groups()  # type: ignore[union-attr]  # as the schema says
+    return float(number) * SECONDS[unit]
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -65,8 +71,7 @@ def keep_budgets(params: Params, record: Mapping[str, Any]) -> Params:
                 "run leakpipe time-steps with these parameters, once"
             )
         attack = attacks[name]
-        assert attack.budget_seconds is not None
-        iterations = fit_iterations(seconds=attack.budget_seconds, each=each / 1000)
+        iterations = fit_iterations(seconds=_seconds(str(attack.budget)), each=each / 1000)
         target = attack.targets[client].model_copy(update={"iterations": iterations})
         attacks[name] = attack.model_copy(update={"targets": {**attack.targets, client: target}})
     return params.model_copy(update={"attacks": attacks})

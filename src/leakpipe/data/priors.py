@@ -2,18 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from leakpipe.data.images import LabeledImages
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.storage import read_arrays, require_array, require_seed, sidecar_path, write_arrays
+
+if TYPE_CHECKING:  # an attack reads priors, and depends on no data set
+    from leakpipe.data.images import LabeledImages
 
 PRIOR = "leakpipe/prior"
 GRAY = 0.5  # the middle of [0, 1]: the best guess without public images
 
 
-def average_public_images(dataset: LabeledImages, public: Sequence[int]) -> dict[str, np.ndarray]:
+def average_public_images(dataset: "LabeledImages", public: Sequence[int]) -> dict[str, np.ndarray]:
     """Averages the public images, over all classes and over each; not over each where an image has several labels.
 
     Args:

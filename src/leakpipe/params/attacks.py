@@ -4,7 +4,6 @@ The settings are flat, so that params.yaml and `dvc exp run -S` override each by
 (`leakpipe.attacks.presets`) fix them as published.
 """
 
-import re
 import warnings
 from typing import Annotated, Literal, Self
 
@@ -334,12 +333,6 @@ class AttackParams(AttackSettings):
         default=ThreatModel(),
         description="What this attack is granted instead; unset fields are the experiment's.",
     )
-
-    @property
-    def budget_seconds(self) -> float | None:
-        """The budget in seconds."""
-        found = re.match(r"([\d.]+) ?(\w+)", self.budget or "")
-        return float(found[1]) * SECONDS[found[2]] if found else None
 
     @model_validator(mode="after")
     def _budget_replaces_iterations(self) -> Self:
