@@ -92,7 +92,7 @@ def test_true_images_have_no_place() -> None:
     known = get_type_hints(KnownClient)
     may_hold_tensors = {name for name, hint in known.items() if "Tensor" in str(hint)}
     assert may_hold_tensors == {"labels", "prior"}  # class indices, and what was guessed before the update
-    assert known.keys() - may_hold_tensors == {"images", "batch_size", "epochs", "schedule"}
+    assert known.keys() - may_hold_tensors == {"images", "batch_size", "epochs", "schedule", "multi_label"}
 
 
 SILENT = ClientUpdate(

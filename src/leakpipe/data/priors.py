@@ -9,7 +9,7 @@ import numpy as np
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.storage import read_arrays, require_array, require_seed, sidecar_path, write_arrays
 
-if TYPE_CHECKING:  # an attack reads priors, and depends on no data set
+if TYPE_CHECKING:
     from leakpipe.data.images import LabeledImages
 
 PRIOR = "leakpipe/prior"
