@@ -16,7 +16,7 @@ from torch import Tensor
 from leakpipe.attacks.observation import Observation
 from tests.benchmarks.peers.trace import Attack, Trace, biased_statistics, global_module
 
-STATISTICS = 0.00016  # its own; chosen on seeds 1 and 2 of that, 0.001 and 0.01
+STATISTICS = 0.01  # its own is 0.00016; chosen on B1, seed 1, of that, 0.001 and 0.01
 MANY = 10**9
 
 
