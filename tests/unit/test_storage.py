@@ -290,7 +290,7 @@ def test_reconstructions_survive(tmp_path: Path) -> None:
 def test_data_files_that_lack_something(tmp_path: Path) -> None:
     path = tmp_path / "images.safetensors"
     write_arrays(path, "leakpipe/dataset", {"labels": np.zeros(2)}, {"classes": ["a"]})
-    with pytest.raises(LeakpipeError, match="tensor 'images' with 4 dimensions is missing"):
+    with pytest.raises(LeakpipeError, match="tensor 'images' with 4 or 5 dimensions is missing"):
         load_dataset(path)
     write_arrays(path, "leakpipe/dataset", {"labels": np.zeros(2)}, {})
     with pytest.raises(LeakpipeError, match=r"metadata.classes: None, expected a list"):
