@@ -239,3 +239,8 @@ def count_attempts(tracked):
         return last["attempt"] if last["reached"] else last["attempt"] + 1
     except (LeakpipeError, KeyError, TypeError):  # none was made yet, or it is damaged
         return 0
+
+
+def fetched(name):
+    """A file of the project, which of a module may lie in a repository elsewhere."""
+    return Path(workflow.sourcecache.get_path(PROJECT.join(name)))

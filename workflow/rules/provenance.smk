@@ -4,13 +4,6 @@
 CRATE = f"{RESULTS}/ro-crate-metadata.json"
 RUN_PARAMS = f"{RESULTS}/params.json"
 RUN_WORKFLOW = f"{RESULTS}/Snakefile"
-
-
-def fetched(name):
-    """A file of the project, which of a module may lie in a repository elsewhere."""
-    return Path(workflow.sourcecache.get_path(PROJECT.join(name)))
-
-
 RECORDS = [
     rules.prepare_data.output.record,
     *expand(SPLIT_RECORD, seed=PARAMS.seeds),
