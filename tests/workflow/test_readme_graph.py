@@ -19,7 +19,7 @@ def draw() -> str:
     names = {number: kind_of(rule) for number, rule in nodes}
     edges = {(names[a], names[b]) for a, b in re.findall(r"^\s*(\d+) -> (\d+)", done.stdout, flags=re.MULTILINE)}
     assert ("federate", "invert") in edges
-    arrows = [f"  {a} --> {b}" for a, b in sorted(edges) if b != "all" and not implied(a, b, edges)]
+    arrows = [f"  {a} --> {b}" for a, b in sorted(edges) if b not in ("all", "default") and not implied(a, b, edges)]
     return "```mermaid\nflowchart LR\n" + "\n".join(arrows) + "\n```\n"
 
 

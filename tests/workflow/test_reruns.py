@@ -24,7 +24,7 @@ EDITS: dict[str, tuple[list[tuple[str, str, str]], dict[str, int]]] = {
     "nothing": ([], {}),
     "comments": (
         [
-            ("src/leakpipe/attacks/terms/images.py", "    vertical = ", "    # a comment\n    vertical = "),
+            ("src/leakpipe/attacks/terms/images.py", "    axes = ", "    # a comment\n    axes = "),
             ("params.yaml", "federation:", "# a comment\nfederation:"),
         ],
         {},
@@ -38,7 +38,7 @@ EDITS: dict[str, tuple[list[tuple[str, str, str]], dict[str, int]]] = {
         {},
     ),
     "code of attacks": (
-        [("src/leakpipe/attacks/terms/images.py", "vertical + horizontal", "(vertical + horizontal) * 1.01")],
+        [("src/leakpipe/attacks/terms/images.py", "return sum(means[1:]", "return 1.01 * sum(means[1:]")],
         {"invert": 5, "score": 2, "identify": 2, **AFTER_COLLECT},
     ),
     "code of clients": (
