@@ -3,13 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
-from leakpipe.attacks.observation import KnownClient, Observation
+from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.presets import PRESETS
 from leakpipe.attacks.search import Search
-from leakpipe.client.batches import assume_schedule, make_batches
-from leakpipe.client.local_update import LocalSettings, local_update
+from leakpipe.attacks.timing import observe_noise
+from leakpipe.client.local_update import LocalSettings
 from leakpipe.models.state import build_module, initial_state
 from leakpipe.params.attacks import AttackSettings
 from leakpipe.params.models import ModelParams
@@ -58,18 +56,8 @@ def observe(case: Case) -> Observation:
     size = case.size
     shape = {"widths": (32, 32, 64, 64), "strides": (1, 2, 1, 2)} if case.model == "convnet-bn" else {}
     module = build_module(ModelParams(name=case.model, **shape), classes=2, image_size=size)
-    state = initial_state(module, seed=0)
-    generator = torch.Generator().manual_seed(0)
-    truth, prior = torch.rand(2, case.images, 1, size, size, generator=generator)
-    labels = torch.arange(case.images) % 2
-    schedule = assume_schedule(case.images, case.batch_size, 1)
-    return Observation(
-        before=state,
-        update=local_update(state, make_batches(truth, labels, schedule), CLIENT),
-        settings=CLIENT,
-        image_shape=(1, size, size),
-        client=KnownClient(images=case.images, batch_size=case.batch_size, epochs=1, labels=labels, prior=prior),
-    )
+    state, sizes = initial_state(module, seed=0), {"images": case.images, "batch_size": case.batch_size, "epochs": 1}
+    return observe_noise(state, CLIENT, **sizes, size=size, classes=2)
 
 
 def stepper(case: Case, engine: str) -> Callable[[], None]:

@@ -9,11 +9,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from leakpipe.audit.calibration import Calibration, Prediction
 from leakpipe.metrics.identifiability import identify
-from leakpipe.metrics.matching import ASSIGNMENTS
+from leakpipe.metrics.matching import ASSIGNMENTS, match_to_originals
 from leakpipe.metrics.score import score_images
 from leakpipe.metrics.similarity import ssim
 from leakpipe.tables.verdicts import CHANCE_LEVEL, EXPLAINS, LEAK_MARGIN, chance_of_as_many
@@ -204,8 +203,7 @@ def take_nearest(images: np.ndarray, companions: np.ndarray, reference: np.ndarr
     """
     every = np.concatenate([images, companions])
     similarity = np.array([[ssim(one, own, data_range=1.0) for one in every] for own in reference])
-    _, chosen = linear_sum_assignment(similarity, maximize=True)
-    nearest: np.ndarray = every[chosen]
+    nearest: np.ndarray = every[match_to_originals(similarity)]
     return nearest
 
 
