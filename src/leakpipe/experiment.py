@@ -26,7 +26,7 @@ from leakpipe.models.choices import (
     weights_file,
     why_no_batch_norm,
 )
-from leakpipe.params.attacks import RENAMED_PRESETS, AttackSettings, ThreatModel
+from leakpipe.params.attacks import RENAMED_PRESETS, AttackParams, AttackSettings, ThreatModel
 from leakpipe.params.claims import ClaimsParams
 from leakpipe.params.defenses import MixupParams
 from leakpipe.params.experiment import Params
@@ -130,7 +130,7 @@ def _conflicts(params: Params) -> Iterator[str]:
                 settings = resolve_settings(attack, target)
                 missing = _find_missing_knowledge(params, settings, granted)
                 if settings.method == "recursive":
-                    missing = missing or _find_unfit_for_recursion(params, target)
+                    missing = missing or _find_unfit_for_recursion(params, attack, target)
             except LeakpipeError as error:
                 unresolved.append(f"attacks.{name}: {error}")
                 continue
@@ -276,7 +276,7 @@ def _find_missing_knowledge(params: Params, settings: AttackSettings, granted: T
     return None
 
 
-def _find_unfit_for_recursion(params: Params, client: str) -> str | None:
+def _find_unfit_for_recursion(params: Params, attack: AttackParams, client: str) -> str | None:
     """Describes why a client's images cannot be recovered recursively; None if nothing speaks against it."""
     if params.model.name not in RECURSIVE_MODELS:
         return f"needs a residual network, one of {', '.join(RECURSIVE_MODELS)}, not model.name: {params.model.name}"
@@ -285,6 +285,8 @@ def _find_unfit_for_recursion(params: Params, client: str) -> str | None:
         return f"recovers one image, but {where}.images is {trained.images}"
     if (steps := _steps(params, trained)) > 1:
         return f"needs an update of one local step, but {where} takes {steps}"
+    if attack.budget is not None:
+        return "solves equations, which take the time that they take: remove budget, or set iterations"
     return None
 
 

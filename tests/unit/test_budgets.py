@@ -70,3 +70,10 @@ def test_steps_are_timed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     RECORD.write_text(json.dumps({name: 50.0}))
     assert "50.0 ms a step" in CliRunner().invoke(main, arguments, catch_exceptions=False).output
     assert steps(load_params(BASE, overlay)) == {"site-9": 60, "site-5": 7}
+
+
+def test_a_recursive_attack_has_no_budget() -> None:
+    timed = {"attacks": {"timed": {"preset": "recursive", "budget": "3 s", "targets": {"site-9": {}}}}}
+    deep = {"model": {"name": "resnet18", "widths": None, "strides": None}, **timed}
+    with pytest.raises(LeakpipeError, match="attacks.timed: preset 'recursive' solves equations.*: remove budget"):
+        parse_params(merge(read_yaml(BASE), deep), source="here")
