@@ -75,5 +75,5 @@ def test_steps_are_timed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_recursive_attack_has_no_budget() -> None:
     timed = {"attacks": {"timed": {"preset": "recursive", "budget": "3 s", "targets": {"site-9": {}}}}}
     deep = {"model": {"name": "resnet18", "widths": None, "strides": None}, **timed}
-    with pytest.raises(LeakpipeError, match="attacks.timed: preset 'recursive' solves equations.*: remove budget"):
+    with pytest.raises(LeakpipeError, match=r"attacks\.timed: preset 'recursive' solves equations.*: remove budget"):
         parse_params(merge(read_yaml(BASE), deep), source="here")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
+from leakpipe.attacks.budgets import RECORD
 from leakpipe.attacks.files import load_reconstruction
 from leakpipe.cli.stage import PIPELINE, list_outputs
 from leakpipe.records.stages import read_stages
@@ -126,6 +127,11 @@ def test_fresh_clone_runs_nothing(prepared: Path, clone: Path) -> None:
     assert run_ids(clone) == run_ids(prepared)
     assert "Nothing to be done" in run(clone, "snakemake", "--dry-run", "evaluation")
     assert "up to date" in run(clone, "dvc", "status")
+
+
+def test_times_of_steps_are_followed(clone: Path) -> None:
+    (clone / RECORD).write_text('{"a step": 12.5}')
+    assert re.findall(r"^(\w+):$", run(clone, "dvc", "status"), flags=re.MULTILINE) == ["inversion"]
 
 
 def test_touched_old_files_do_not_pass_for_new_ones(clone: Path) -> None:
