@@ -3,7 +3,6 @@
 Everything here is cheap to import (no torch): the Snakefile does so on every start.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -18,6 +17,7 @@ from leakpipe.data.datasets import DATASETS
 from leakpipe.defenses.naming import name_defenses
 from leakpipe.defenses.steps import count_aggregated, training_step, withholds_statistics
 from leakpipe.errors import LeakpipeError
+from leakpipe.files.quoting import explain_braces
 from leakpipe.models.catalog import MODELS
 from leakpipe.models.choices import (
     LAYER_NORMALIZED,
@@ -120,8 +120,8 @@ def _conflicts(params: Params) -> Iterator[str]:
     yield from _check_data(params)
     yield from _check_training(params)
     for field, path in (("data.datalists", params.data.datalists), ("model.weights", weights_file(params.model))):
-        if re.search(r"[{}]", str(path or "")):
-            yield f"{field}: {str(path)!r} has braces, which Snakemake takes for wildcards of an input file: rename it"
+        if problem := explain_braces(field, str(path or "")):
+            yield problem
     unresolved: list[str] = []
     for name, attack in params.attacks.items():
         for target in attack.targets:

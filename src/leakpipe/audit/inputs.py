@@ -28,6 +28,7 @@ from leakpipe.data.priors import GRAY
 from leakpipe.errors import LeakpipeError
 from leakpipe.experiment import REGISTERED
 from leakpipe.federation.files import StoredUpdate
+from leakpipe.files.quoting import explain_braces
 from leakpipe.models.batchnorm import batch_norm_layers
 from leakpipe.models.state import ModelState
 from leakpipe.params.attacks import ThreatModel
@@ -65,11 +66,14 @@ def load_audit(path: Path) -> AuditParams:
     content = read_yaml(path)
     params = parse_section(AuditParams, content, source=str(path), files=[path], known=REGISTERED)
     missing: list[str] = []
+    braces: list[str] = []
 
     def found(field: str, value: str, *, folder: bool = False) -> str:
         place = Path(os.path.relpath(path.parent / Path(value).expanduser()))
         if not (place.is_dir() if folder else place.is_file()):
             missing.append(f"{field}: {value!r}: there is no such {'folder' if folder else 'file'} as {place}")
+        inputs = [place, *place.rglob("*")] if folder else [place]
+        braces.extend(problem for each in inputs if (problem := explain_braces(field, str(each))))
         return str(place)
 
     folders = {name: found(name, value, folder=True) for name in FOLDERS if (value := getattr(params, name))}
@@ -87,8 +91,8 @@ def load_audit(path: Path) -> AuditParams:
     for name, client in clients.items():
         if client.truth is not None:
             clients[name] = client.model_copy(update={"truth": found(f"{name}.truth", client.truth, folder=True)})
-    if missing:
-        raise LeakpipeError(f"{path}: {'; '.join(missing)}")
+    if problems := missing + braces[:1]:
+        raise LeakpipeError(f"{path}: {'; '.join(problems)}")
     if params.captured is not None:
         updates |= _captured_updates(Path(folders["captured"]))
     _check_clients(path, updates, params.clients)

@@ -1,6 +1,7 @@
 """`leakpipe audit`: from captured files to a verdict in one command."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,8 @@ START_SECONDS = 4.0  # of a job, before its attack
 WORKFLOW = Path(__file__).parents[1] / "workflow" / "audit.smk"
 NAME_OF_EXAMPLE = "audit.yaml"
 EXAMPLE = """\
-# leakpipe audit {path}: what does this update give away? Paths are relative to this file.
-audit: {name}  # results go to results/audit/{name}/
+# For `leakpipe audit`: what does this update give away? Paths are relative to this file.
+audit: {name}  # results go to results/audit/, into a folder of this name
 
 updates:               # by name; one or many
   round1:
@@ -81,13 +82,17 @@ def audit(
     from leakpipe.errors import LeakpipeError
 
     if init:
+        from leakpipe.files.quoting import for_shell, for_yaml
+        from leakpipe.files.storage import write_text
+
         if config.exists():
             raise LeakpipeError(f"{config}: exists already; remove it, or give another name")
-        fields = {"name": config.resolve().parent.name.replace(" ", "-") or "audit", "path": config}
-        config.write_text(
-            EXAMPLE.format(before=before, after=after, factory=network, size=image_size, **fields), encoding="utf-8"
-        )
-        click.echo(f"Wrote {config}. Fill in what it says of images and training, then: leakpipe audit {config}")
+        name = re.sub(r"[^A-Za-z0-9]+", "-", config.resolve().parent.name).strip("-")[:64] or "audit"
+        texts = {"name": name, "before": before, "after": after, "factory": network}
+        quoted = {field: for_yaml(text) for field, text in texts.items()}
+        write_text(config, EXAMPLE.format(**quoted, size=image_size))
+        call = for_shell("leakpipe", "audit", str(config))
+        say(f"Wrote {config}. Fill in what it says of images and training, then: {call}")
         return
     from leakpipe.audit.inputs import load_audit
     from leakpipe.files.storage import read_json, write_json
@@ -147,6 +152,7 @@ def _plan(params: "AuditParams", *, cores: int) -> dict[str, Any]:
     from leakpipe.audit.plan import AS_SENT, choose_attacks, repeat_attack
     from leakpipe.audit.what_if import choose_defenses, defend, observe_defended
     from leakpipe.errors import LeakpipeError
+    from leakpipe.files.quoting import explain_braces
     from leakpipe.models.custom import find_source
 
     found, doubts = [], {}
@@ -166,6 +172,8 @@ def _plan(params: "AuditParams", *, cores: int) -> dict[str, Any]:
         repeated = repeat_attack(attacks, seen, seconds=seconds, defended=len(defenses))
         cells[name] = {repeated.name: _written(repeated)}
     source = params.network.factory and find_source(params.network.factory)
+    if problem := explain_braces("network.factory", os.path.relpath(source) if source else ""):
+        raise LeakpipeError(problem)
     return {
         "attacks": {attack.name: _written(attack) for attack in attacks},
         "what_if": {name: steps.model_dump(mode="json") for name, steps in defenses.items()},

@@ -41,6 +41,7 @@ def _style() -> dict[Any, Any]:
         "axes.edgecolor": MUTED,
         "axes.labelcolor": INK,
         "text.color": INK,
+        "text.parse_math": False,  # a dollar sign in a user's title is one
         "xtick.color": MUTED,
         "ytick.color": MUTED,
         "xtick.labelcolor": INK,

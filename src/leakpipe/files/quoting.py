@@ -1,10 +1,12 @@
 """Text that other languages read: paths that users write, words for a shell, patterns of Snakemake.
 
-Nobody else quotes: whatever is put into a shell command, a pattern of Snakemake or an address of sqlite
+Nobody else quotes: whatever is put into a shell command, YAML, a pattern of Snakemake or an address of sqlite
 (`leakpipe.tracking.store.database_file`) goes through one of these.
 """
 
+import json
 import os.path
+import re
 import shlex
 from pathlib import Path
 
@@ -20,6 +22,18 @@ def as_path(text: str) -> Path:
 def for_shell(*words: str) -> str:
     """Returns words as a POSIX shell reads them, whatever characters they hold."""
     return shlex.join(words)
+
+
+def explain_braces(field: str, path: str) -> str | None:
+    """Returns why a path cannot be an input of Snakemake's, None if it can: there is no way to quote its wildcards."""
+    if re.search(r"[{}]", path):
+        return f"{field}: {path!r} has braces, which Snakemake takes for wildcards of an input file: rename it"
+    return None
+
+
+def for_yaml(text: str) -> str:
+    """Returns text as a quoted scalar of YAML; what is no Unicode, as in names of some files, is escaped."""
+    return json.dumps(text, ensure_ascii=False).encode(errors="backslashreplace").decode()
 
 
 def for_snakemake(text: str) -> str:

@@ -1,6 +1,6 @@
 """The tidy tables: leakage (one row per true image and attack) and accuracy (one row per round)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ LEAKAGE_COLUMNS = [*SCORE_COLUMNS, "explained", "seconds"]
 NUMBERS = {*LEAKAGE_COLUMNS, "test_accuracy", "validation_accuracy", "rank", "rank_prior", "candidates", "chance"} - {
     *("experiment", "defense", "client", "attack")
 }
+TEXTS = ["experiment", "defense", "client", "attack", "embedder", "naive_attack", "adaptive_attack"]
 ACCURACY_COLUMNS = ["experiment", "defense", "seed", "round", "test_accuracy", "validation_accuracy"]
 
 
@@ -58,7 +59,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Read a .csv or .parquet table that must have `columns`."""
     try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
     except OSError as error:
         raise LeakpipeError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # pandas and pyarrow raise many types
@@ -71,6 +72,12 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
             raise LeakpipeError(f"{path}: column {column!r}: expected numbers, there is text among them")
     note_read(path)
     return table
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Reads names as they were written: pandas alone takes `01` for a number, and `NA` or `null` for an empty cell."""
+    texts: dict[Hashable, type] = dict.fromkeys(TEXTS, str)
+    return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
 
 
 def collect_leakage(scores: Iterable[pd.DataFrame], attacks: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
