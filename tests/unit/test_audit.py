@@ -43,7 +43,7 @@ from leakpipe.models.custom import build_custom
 from leakpipe.models.state import ModelState
 from leakpipe.params.audit import AuditParams
 from leakpipe.params.defenses import DefenseSteps
-from leakpipe.params.reading import parse_section
+from leakpipe.params.reading import parse_section, read_yaml
 from tests.unit.attacking import observe, observe_small, random_images, small_model
 
 LEAKING = Calibration([Case(0.9, 0.9, 0.5)] * 100)
@@ -467,6 +467,30 @@ class TestInputs:
         params = load_audit(Path("new.yaml"))
         assert (params.images.size, params.network.factory) == (16, "tests.unit.test_audit:fixed_size")
         assert "exists already" in CliRunner().invoke(main, made).output
+
+    def test_what_init_is_given_is_read_back_whatever_its_characters(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (folder := tmp_path / "o'br {v} a:b \u00e9").mkdir()
+        monkeypatch.chdir(folder)
+        files = ["b #1: {v}.pth", "*after: yes"]
+        made = CliRunner().invoke(main, ["audit", "--init", "--before", files[0], "--after", files[1]])
+        assert made.exit_code == 0, made.output
+        content = read_yaml(Path("audit.yaml"))
+        assert content["updates"]["round1"] == dict(zip(("before", "after"), files, strict=True))
+        assert content["audit"] == "o-br-v-a-b"
+
+    @pytest.mark.parametrize("place", ["b{v}.pth", "people/x {y}.png"])
+    def test_braces_in_names_of_files_are_refused(self, place: str, captured: Path) -> None:
+        folder = captured.parent
+        (folder / "people").mkdir()
+        (folder / place).write_bytes((folder / "before.pth").read_bytes())
+        before = place if place.endswith("pth") else "before.pth"
+        write(folder, updates={"one": {"before": before, "after": "after.pth"}}, public="people")
+        with pytest.raises(LeakpipeError, match=r"has braces, which Snakemake takes for wildcards") as raised:
+            load_audit(captured)
+        field = "updates.one.before" if before == place else "public"
+        assert str(raised.value).startswith(f"{captured}: {field}: ")
 
     def test_files_that_contradict_each_other_are_refused(self, captured: Path) -> None:
         write(captured.parent, updates={"one": {"before": "before.pth", "change": "after.pth"}})

@@ -4,9 +4,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gdcm
 import numpy as np
 import pydicom
 import pytest
+from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels.processing import apply_modality_lut, apply_rescale, apply_voi, apply_windowing
 from pydicom.pixels.utils import compress
@@ -358,14 +360,32 @@ def test_a_missing_decoder_is_named(syntax: str, tmp_path: Path, monkeypatch: py
     assert message.endswith("needs the package python-gdcm: pip install 'leakpipe[dicom]'")
 
 
-def test_jpeg_ls_is_read_by_the_package_that_the_message_names(tmp_path: Path) -> None:
-    pytest.importorskip("gdcm")
-    pytest.importorskip("jpeg_ls")  # the oracle writes by another package
-    path = write_dicom(tmp_path / "x.dcm")
-    dataset = pydicom.dcmread(path)
-    compress(dataset, pydicom.uid.JPEGLSLossless, encoding_plugin="pyjpegls")
-    dataset.save_as(tmp_path / "ls.dcm")
-    np.testing.assert_array_equal(levels(tmp_path / "ls.dcm"), levels(path))
+@pytest.mark.parametrize("form", ["jpeg_ls_lossless", "jp2klossless", "RLE", "bigendian", "implicit"])
+def test_one_image_in_every_form_has_the_same_levels(form: str) -> None:
+    """Written by others; pydicom ships the files."""
+    path = Path(str(get_testdata_file(f"MR_small_{form}.dcm", download=False)))
+    plain = Path(str(get_testdata_file("MR_small.dcm", download=False)))
+    np.testing.assert_array_equal(levels(path), levels(plain))
+    assert len(np.unique(levels(plain))) > 200
+
+
+@pytest.mark.parametrize("syntax", ["JPEGLosslessProcess14_1", "JPEGLosslessProcess14", "JPEGLSLossless"])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_lossless_jpeg_is_read_by_the_package_that_the_message_names(bits: int, syntax: str, tmp_path: Path) -> None:
+    stored = np.random.default_rng(0).integers(0, 2**bits, (32, 16)).astype(np.uint8 if bits == 8 else np.uint16)
+    path = write_dicom(tmp_path / "x.dcm", stored, BitsStored=bits, HighBit=bits - 1, WindowCenter=90, WindowWidth=50)
+    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    reader.SetFileName(str(path))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    writer.SetFileName(str(tmp_path / "y.dcm"))
+    assert writer.Write()
+    assert pydicom.dcmread(tmp_path / "y.dcm").file_meta.TransferSyntaxUID.is_compressed
+    np.testing.assert_array_equal(levels(tmp_path / "y.dcm"), levels(path))
 
 
 @pytest.mark.parametrize("name", ["x.dcm", "x.dicom", "IM000001", "1.2.840.113.33"])

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from matplotlib.text import Text
 
 from leakpipe.attacks.files import save_reconstruction
 from leakpipe.cli.main import main
@@ -58,6 +59,15 @@ def test_a_caption_says_how_many_and_what_the_interval_is(name: str) -> None:
     assert caption.endswith(".")
     assert "  " not in caption
     assert ".." not in caption
+
+
+def test_dollars_in_a_title_are_dollars(tmp_path: Path) -> None:
+    """matplotlib alone takes what is between two of them for TeX."""
+    titled = {**EFFECT, "title": r"$5 or $\nothing{", "attacks": {"main": "$a^2$", "other": "$_$"}}
+    figure = draw("effect-thing", comparison=titled)
+    save(figure, tmp_path / "figure")
+    said = [text.get_text() for text in figure.figure.findobj(Text)]
+    assert {r"$5 or $\nothing{", "$a^2$", "$_$"} <= {*said}
 
 
 def test_every_figure_of_the_parameters_is_registered_and_takes_what_there_is() -> None:

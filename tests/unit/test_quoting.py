@@ -1,15 +1,20 @@
-"""Text in other languages comes back as it was: a shell, Snakemake, the home folder."""
+"""Text in other languages comes back as it was: a shell, YAML, CSV, Snakemake, the home folder."""
 
 import shlex
 import subprocess
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from pydantic import TypeAdapter
 from snakemake.utils import format as snakemake_format
 
-from leakpipe.files.quoting import as_path, for_shell, for_snakemake
+from leakpipe.files.quoting import as_path, for_shell, for_snakemake, for_yaml
 from leakpipe.models.choices import weights_file
 from leakpipe.params.models import ModelParams
+from leakpipe.params.reading import read_yaml
+from leakpipe.params.types import Name
+from leakpipe.tables.table import read_table, write_table
 
 STRANGE = [
     *("a b", " lead and trail ", "o'brien", 'say "hi"', "{v2}", "{{v2}}", "{}", "}{", "o?k", "h#y", "50%", "%41", "*"),
@@ -24,6 +29,25 @@ def test_a_shell_reads_it_as_one_word(text: str) -> None:
     )
     assert done.stdout == f"{text}\0{text}\0"
     assert shlex.split(for_shell(text)) == [text]
+
+
+@pytest.mark.parametrize("text", [*STRANGE, "yes", "017", "null", "a #b", "a: b", "*x", "\udcff"])
+def test_yaml_reads_it_as_text(text: str, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(f"x: {for_yaml(text)}  # what follows", encoding="utf-8")
+    assert read_yaml(tmp_path / "x.yaml") == {"x": text}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize("names", [["NA", "null", "None", "nan", "inf", "True"], ["1", "01", "1e3"], ["0.10", "2"]])
+def test_a_table_s_names_are_text_whatever_they_look_like(names: list[str], suffix: str, tmp_path: Path) -> None:
+    """A client may be called `01`, an attack `None`."""
+    for name in names:
+        TypeAdapter(Name).validate_python(name)
+    columns = ["experiment", "defense", "client", "attack"]
+    numbers = [0.5, *[float("nan")] * (len(names) - 1)]
+    written = pd.DataFrame({**dict.fromkeys(columns, names), "ssim": numbers})
+    write_table(tmp_path / f"x.{suffix}", written)
+    pd.testing.assert_frame_equal(read_table(tmp_path / f"x.{suffix}", [*columns, "ssim"]), written)
 
 
 @pytest.mark.parametrize("text", STRANGE)
