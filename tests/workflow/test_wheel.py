@@ -1,4 +1,4 @@
-"""The wheel, installed by pip: it has every file that the package needs, and audits where there is no checkout."""
+"""The wheel, installed: it has every file that the package needs, and audits where there is no checkout."""
 
 import subprocess
 import sys
@@ -16,13 +16,13 @@ SOURCE = PROJECT / "src"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder into which pip has installed the wheel, without what it requires, which is here already."""
+    """A folder into which the wheel is installed, without what it requires, which is here already."""
     wheels, site = tmp_path_factory.mktemp("wheels"), tmp_path_factory.mktemp("site")
     build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(wheels)]
     subprocess.run(build, cwd=PROJECT, check=True, capture_output=True)
     (wheel,) = wheels.glob("*.whl")
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(site)]
-    subprocess.run([*install, str(wheel)], check=True)
+    install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-index", "--no-deps"]  # venvs may lack pip
+    subprocess.run([*install, "--python", sys.executable, "--target", str(site), str(wheel)], check=True)
     return site
 
 
