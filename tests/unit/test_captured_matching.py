@@ -206,11 +206,16 @@ def test_steps_that_only_the_file_says_are_taken_and_said(tmp_path: Path) -> Non
     assert "neither the file's own 3 local steps" in " ".join(check_update(pair.before, pair.shared))
 
 
-def test_half_precision_is_read_and_its_coarseness_said(tmp_path: Path) -> None:
-    half = {name: value.half() if value.is_floating_point() else value for name, value in AFTER.items()}
+@pytest.mark.parametrize(
+    ("kind", "parts"),
+    [(torch.float16, 2048), (torch.bfloat16, 256), (torch.float8_e4m3fn, 16), (torch.float8_e5m2, 8)],
+)
+def test_low_precision_is_read_and_its_coarseness_said(kind: torch.dtype, parts: int, tmp_path: Path) -> None:
+    """Numbers of p bits round to 1 part in 2 to the power of p."""
+    half = {name: value.to(kind) if value.is_floating_point() else value for name, value in AFTER.items()}
     before = read_state(save(tmp_path / "before.pt", BEFORE))
     matched = match_update(Network(), before, read_state(save(tmp_path / "after.pt", half)))
-    assert "1 part in 2048" in " ".join(matched.notes)
+    assert f"1 part in {parts}," in " ".join(matched.notes)
     for name, value in matched.update.weights.items():
         torch.testing.assert_close(value, half[name].float() - BEFORE[name])
 
@@ -258,6 +263,25 @@ WRONG: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
     "a list out of order": (BEFORE, [*AFTER.values()][::-1], {}, "has shape (2,), expected (4, 1, 3, 3)"),
     "no state": (BEFORE, {"epoch": 3}, {}, "holds no state"),
     "sparse": (BEFORE, {**AFTER, "head.bias": torch.ones(2).to_sparse()}, {}, "is sparse_coo, expected a dense tensor"),
+    "quantised": (
+        BEFORE,
+        {**AFTER, "head.weight": (50 * AFTER["head.weight"]).to(torch.int8)},
+        {},
+        "'head.weight' holds int8, expected floating-point numbers",
+    ),
+    "quantised difference": (
+        BEFORE,
+        {name: (9e3 * value).to(torch.int8) for name, value in DIFFERENCE.items()},
+        {"kind": "difference"},
+        "holds int8, expected floating-point numbers",
+    ),
+    "quantised before": (
+        {**BEFORE, "head.bias": torch.ones(2, dtype=torch.int64)},
+        AFTER,
+        {},
+        "'head.bias' holds int64, expected floating-point numbers",
+    ),
+    "truth values": (BEFORE, {**AFTER, "head.bias": torch.ones(2).bool()}, {}, "'head.bias' holds bool, expected"),
     "complex": (BEFORE, {**AFTER, "head.bias": torch.ones(2) * 1j}, {}, "is complex64, expected a dense tensor"),
 }
 

@@ -1,6 +1,7 @@
 """MedMNIST's files: which is read, what it holds, and what is refused."""
 
 import io
+import random
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from leakpipe.data.images import Contents
 from leakpipe.data.medmnist_sets import read_info
 from leakpipe.errors import LeakpipeError
 from leakpipe.params.data import ImagesParams
+from tests.fuzz.changes import refused
 
 MEDMNIST = DATASETS["medmnist"]
 COUNTS = {"train": 6, "val": 2, "test": 3}
@@ -155,6 +157,24 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     np.savez(path, **arrays())
     path.write_bytes(path.read_bytes()[:5000])
     assert said(of(tmp_path)).startswith(f"{path}: is damaged")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_damaged_file_is_named_or_has_its_values(compressed: bool, tmp_path: Path) -> None:
+    path, made, draw = tmp_path / "pneumoniamnist.npz", arrays(), random.Random(0)
+    (np.savez_compressed if compressed else np.savez)(path, **made)
+    content, whole, count = path.read_bytes(), MEDMNIST.load(of(tmp_path)).images, 0
+    for _ in range(200):
+        spoilt = bytearray(content)
+        spoilt[draw.randrange(len(spoilt))] ^= 1 << draw.randrange(8)
+        path.write_bytes(spoilt)
+        found = refused(lambda: MEDMNIST.load(of(tmp_path)))
+        if isinstance(found, LeakpipeError):
+            assert str(found).startswith(f"{path}: ")
+            count += 1
+        else:
+            np.testing.assert_array_equal(found.images, whole)
+    assert count > 100
 
 
 def test_a_header_that_promises_more_than_there_is_costs_no_memory(tmp_path: Path) -> None:

@@ -48,15 +48,23 @@ def align(module: nn.Module, found: CapturedState) -> Aligned:
     """Finds a network's tensors in a file: by name, whatever prefixes wrappers added, or by order and shapes.
 
     Raises:
-        LeakpipeError: The file has tensors that the network lacks, or of other shapes, or values that are not finite.
+        LeakpipeError: The file has tensors that the network lacks, or of other shapes or kinds, or values that are not
+            finite.
     """
-    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    ours = module.state_dict()
+    expected = {name: tuple(value.shape) for name, value in ours.items()}
     notes: list[str] = []
     named = _by_position(module, found, expected, notes) if found.positional else _by_name(found, expected, notes)
     for name, value in named.items():
         if tuple(value.shape) != expected[name] and not (value.numel() == 1 and name.endswith(COUNTER)):
             _refuse_shape(found.path, name, tuple(value.shape), expected[name])
-        if not torch.isfinite(value).all():
+        if ours[name].is_floating_point() and not value.is_floating_point():
+            kind = str(value.dtype).removeprefix("torch.")
+            raise LeakpipeError(
+                f"{found.path}: tensor {name!r} holds {kind}, expected floating-point numbers; dequantize what is "
+                "quantized"
+            )
+        if not torch.isfinite(value.double()).all():
             raise LeakpipeError(f"{found.path}: tensor {name!r} holds values that are not finite (NaN or infinity)")
     state = ModelState.of(module)
     first = _first_of_tied(module)

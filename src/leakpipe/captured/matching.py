@@ -18,7 +18,10 @@ from leakpipe.models.state import ModelState
 # Share of the global weights in the shared ones, ⟨shared, global⟩ / ‖global‖²: about 1 for a full state and 0 for a
 # difference, also under noise, which is not aligned with the weights.
 FULL_ABOVE, DIFFERENCE_BELOW = 0.75, 0.25
-LEAST_EXACT = {torch.float16: 11, torch.bfloat16: 8}  # bits of the mantissa
+LEAST_EXACT = {  # bits of the mantissa
+    **{torch.float16: 11, torch.bfloat16: 8},
+    **{torch.float8_e4m3fn: 4, torch.float8_e5m2: 3},
+}
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,7 @@ def _say_precision(held: Aligned, sent: Aligned, kind: Kind, notes: list[str]) -
         bits = [LEAST_EXACT[dtype] for dtype in dtypes if dtype in LEAST_EXACT]
         if bits and kind == "full":
             notes.append(
-                f"{part.path.name}: half precision rounds each weight to 1 part in {2 ** min(bits)}, so the difference "
+                f"{part.path.name}: this precision rounds each weight to 1 part in {2 ** min(bits)}, so the difference "
                 "is coarse; an update stored in full precision would give more away."
             )
 
