@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
+import matplotlib
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -59,6 +60,13 @@ def test_a_caption_says_how_many_and_what_the_interval_is(name: str) -> None:
     assert caption.endswith(".")
     assert "  " not in caption
     assert ".." not in caption
+
+
+def test_a_readers_matplotlibrc_changes_no_byte(tmp_path: Path) -> None:
+    own = {"text.usetex": True, "font.size": 30.0, "savefig.dpi": 7, "axes.facecolor": "black", "svg.hashsalt": "x"}
+    expected = save(draw("rounds"), tmp_path / "expected")
+    with matplotlib.rc_context(own):
+        assert save(draw("rounds"), tmp_path / "figure") == expected
 
 
 def test_dollars_in_a_title_are_dollars(tmp_path: Path) -> None:
