@@ -31,8 +31,9 @@ find_programs() {
 }
 
 pg_ctl() {
-    # From a folder that its user may enter; with its output in a file, else it would keep ours open.
-    (cd / && as_owner "$PROGRAMS/pg_ctl" --silent --wait --pgdata "$DATABASE" "$@")
+    # From the database's own folder, by relative names: it hands them to a shell, which reads `$` and quotes. With its
+    # output in a file, else it would keep ours open.
+    (cd / && as_owner env --chdir="$DATABASE" "$PROGRAMS/pg_ctl" --silent --wait --pgdata . "$@")
 }
 
 start_postgresql() {
@@ -43,7 +44,7 @@ start_postgresql() {
             fail "no database could be made in $DATABASE; may its user enter that folder?"
     fi
     pg_ctl status >/dev/null 2>&1 && return
-    pg_ctl start --log "$DATABASE/server.log" --options "-c listen_addresses= -c unix_socket_directories='$SOCKET'" >/dev/null ||
+    pg_ctl start --log server.log --options "-c listen_addresses= -c unix_socket_directories=../socket" >/dev/null ||
         fail "PostgreSQL does not start; $DATABASE/server.log says why"
     query() { (cd / && as_owner "$PROGRAMS/psql" --host "$SOCKET" --username leakpipe --dbname postgres --quiet "$@"); }
     query --tuples-only --command "SELECT 1 FROM pg_database WHERE datname = 'mlflow'" | grep -q 1 ||
@@ -59,12 +60,17 @@ answers() {
     python - "$ADDRESS/health" <<<'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=2)' 2>/dev/null
 }
 
+# Text as part of an address.
+in_address() {
+    python -c 'import sys, urllib.parse; print(urllib.parse.quote(sys.argv[1], safe=""))' "$1"
+}
+
 start_mlflow() {
     mlflow_runs && return
     answers && fail "port $PORT is taken; choose another with LEAKPIPE_MLFLOW_PORT"
     # A session of its own, so that its workers end with it.
     MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false setsid mlflow server --host 127.0.0.1 --port "$PORT" --workers 2 \
-        --backend-store-uri "postgresql://leakpipe@/mlflow?host=$SOCKET" --artifacts-destination "$FOLDER/artifacts" \
+        --backend-store-uri "postgresql://leakpipe@/mlflow?host=$(in_address "$SOCKET")" --artifacts-destination "$FOLDER/artifacts" \
         >"$FOLDER/mlflow.log" 2>&1 </dev/null &
     echo $! >"$PIDFILE"
     for _ in $(seq 120); do
@@ -87,6 +93,7 @@ stop_mlflow() {
     rm -f "$PIDFILE"
 }
 
+case $FOLDER in *,*) fail "$FOLDER has a comma, which PostgreSQL takes for the end of a host; set LEAKPIPE_SERVICES to another folder" ;; esac
 find_programs
 case ${1:-} in
     start)
