@@ -396,6 +396,12 @@ def attacked_clients(params: Params) -> list[str]:
     return [client for client in params.federation.clients if client in targeted]
 
 
+def captured_clients(params: Params, defense: str) -> list[str]:
+    """Returns the clients whose updates under a defence are kept: those attacked under it, or all where none is."""
+    targeted = {cell.client for cell in list_cells(params) if cell.defense == defense}
+    return [client for client in attacked_clients(params) if client in targeted or not targeted]
+
+
 def high_risk_client(params: Params) -> str:
     """Returns the client that defences are judged by: the claims' high_risk, or the attacked one with fewest images."""
     if params.claims is not None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from leakpipe.attacks.halving import plan_rungs
 from leakpipe.attacks.presets import resolve_settings
 from leakpipe.data.datasets import DATASETS
-from leakpipe.experiment import attacked_clients, group_cells, list_cells
+from leakpipe.experiment import captured_clients, group_cells, list_cells
 from leakpipe.models.catalog import MODELS
 from leakpipe.params.experiment import Params
 from leakpipe.params.models import ModelParams
@@ -82,9 +82,8 @@ def estimate(params: Params) -> Workload:
     seconds = sum(attacking.values()) + federations * seconds_to_train(params)
     seconds += len(cells) * seconds_to_score(params) + embedded * LOOKUP_SECONDS
     seconds += jobs * START_SECONDS + len(params.figures) * FIGURE_SECONDS
-    models = (
-        federations * rounds * (1 + len(attacked_clients(params))) * count_values(params.model, params.data.image_size)
-    )
+    kept = sum(1 + len(captured_clients(params, defense)) for defense in params.defenses)  # models, updates
+    models = seeds * rounds * kept * count_values(params.model, params.data.image_size)
     rebuilt = sum(params.federation.clients[cell.client].images for cell in cells) * rounds
     pixels = (data_values(params) or 0) + 3 * params.data.image_size ** MODELS[params.model.name].axes * (
         rebuilt + seeds

@@ -13,7 +13,7 @@ from leakpipe.attacks.presets import resolve_settings, resolve_threat_model
 from leakpipe.records.code_version import code_version
 from leakpipe.data.datalists import find_datalists
 from leakpipe.errors import LeakpipeError
-from leakpipe.experiment import attacked_clients, group_cells, list_cells, load_params, parse_params
+from leakpipe.experiment import attacked_clients, captured_clients, group_cells, list_cells, load_params, parse_params
 from leakpipe.attacks.progress import CHECKPOINTS_FOLDER
 from leakpipe.files.quoting import for_shell, for_snakemake
 from leakpipe.files.storage import read_json
@@ -55,6 +55,7 @@ CELLS = list_cells(PARAMS)
 CELLS_OF = group_cells(CELLS)
 ROUNDS = PARAMS.federation.captured_rounds
 ATTACKED = attacked_clients(PARAMS)
+CAPTURED = {defense: captured_clients(PARAMS, defense) for defense in PARAMS.defenses}
 
 RESULTS = f"results/{EXPERIMENT}"
 FEDERATION = f"{RESULTS}/federation/{{defense}}/seed{{seed}}"

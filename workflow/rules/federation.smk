@@ -5,13 +5,12 @@ FEDERATION_RECORD = f"{RECORD}/federate/{{defense}}/seed{{seed}}.json"
 EXACT_STATISTICS = any(granted_to(attack).batch_norm == "exact" for attack in PARAMS.attacks)
 
 
-FEDERATION_TENSORS = [
-    *in_captured_rounds(GLOBAL_MODEL),
-    *expand(UPDATE, round=ROUNDS, client=ATTACKED, allow_missing=True),
-]
-FEDERATION_FILES = [*sidecars(FEDERATION_TENSORS), ACCURACY, FEDERATION_RECORD, *FEDERATION_TENSORS]
-
 for DEFENSE in PARAMS.defenses:
+    FEDERATION_TENSORS = [
+        *in_captured_rounds(GLOBAL_MODEL),
+        *expand(UPDATE, round=ROUNDS, client=CAPTURED[DEFENSE], allow_missing=True),
+    ]
+    FEDERATION_FILES = [*sidecars(FEDERATION_TENSORS), ACCURACY, FEDERATION_RECORD, *FEDERATION_TENSORS]
     for SEEDS in split_into_jobs(PARAMS.seeds, workload.seconds_to_train(PARAMS)):
 
         rule:
@@ -37,7 +36,7 @@ for DEFENSE in PARAMS.defenses:
                 model=literally(to_json(PARAMS.model)),
                 federation=literally(to_json(PARAMS.federation)),
                 defense=literally(to_json(PARAMS.defenses[DEFENSE])),
-                attacked=flags("--attacked", ATTACKED),
+                attacked=flags("--attacked", CAPTURED[DEFENSE]),
                 exact_statistics="--exact-statistics" if EXACT_STATISTICS else "",
                 files=literally(
                     options({"split": SPLIT, "initial": STARTS, "record": fill(FEDERATION_RECORD, defense=DEFENSE)})
@@ -67,4 +66,4 @@ rule federation:
     input:
         expand(ACCURACY, defense=PARAMS.defenses, seed=PARAMS.seeds),
         expand(GLOBAL_MODEL, defense=PARAMS.defenses, seed=PARAMS.seeds, round=ROUNDS),
-        expand(UPDATE, defense=PARAMS.defenses, seed=PARAMS.seeds, round=ROUNDS, client=ATTACKED),
+        [expand(fill(UPDATE, defense=name), seed=PARAMS.seeds, round=ROUNDS, client=CAPTURED[name]) for name in CAPTURED],
