@@ -24,6 +24,7 @@ from leakpipe.params.claims import ClaimsParams
 from leakpipe.tables.statistics import bootstrap_mean
 from leakpipe.tables.table import LEAKAGE_COLUMNS, write_table
 from leakpipe.tables.verdicts import LEAK_MARGIN
+from leakpipe.tables.wording import CANNOT_TELL
 
 ROLES = ClaimsParams(
     attack="ours",
@@ -61,6 +62,8 @@ LEVELS: Levels = {  # mean gain by attack, client, defence
     ("statistics", "one", "quiet"): 0.1,
 }
 ACCURACY = {"none": 0.95, "quiet": 0.95, "loud": 0.85}
+RECOGNISED = {"ours": 1.0}  # share of reconstructions whose nearest neighbour is the right image, under any defence
+PUBLISHED = {"old": 100, "paper": 100, "ours": 100, "weights": 100, "statistics": 100}
 
 
 def leakage_table(levels: Levels = LEVELS, *, draws: int = 8, scatter: float = 0.03) -> pd.DataFrame:
@@ -88,9 +91,30 @@ def accuracy_table(accuracy: Mapping[str, float] = ACCURACY) -> pd.DataFrame:
     )
 
 
-def judge(leakage: pd.DataFrame, accuracy: pd.DataFrame | None = None, **roles: Any) -> dict[str, dict[str, Any]]:
+def recognition_table(leakage: pd.DataFrame, hits: Mapping[str, float] = RECOGNISED) -> pd.DataFrame:
+    """Two embedders, of which the second recognises as `hits` says of each attack, and the first nobody."""
+    keys = leakage[["seed", "round", "attack", "client", "defense"]]
+    seen = leakage["attack"].map(hits).fillna(0.0)
+    tables = [keys.assign(embedder=name, top1=top1, chance_client=0.1) for name, top1 in (("a", 0.0), ("b", seen))]
+    return pd.concat(tables, ignore_index=True)
+
+
+def judge(
+    leakage: pd.DataFrame,
+    accuracy: pd.DataFrame | None = None,
+    looked_up: pd.DataFrame | None = None,
+    **roles: Any,
+) -> dict[str, dict[str, Any]]:
     accuracy = accuracy_table() if accuracy is None else accuracy
-    judged = judge_claims(leakage, accuracy, roles=ROLES.model_copy(update=roles), defenses=DEFENSES)
+    looked_up = recognition_table(leakage) if looked_up is None else looked_up
+    judged = judge_claims(
+        leakage,
+        accuracy,
+        roles=ROLES.model_copy(update=roles),
+        defenses=DEFENSES,
+        identifiability=looked_up,
+        published=PUBLISHED,
+    )
     return {claim["id"]: claim for claim in judged["claims"]}
 
 
@@ -113,6 +137,8 @@ VERDICTS = {
     "no-leak-to-paper-under-noise": NOT_TESTED,
     "no-leak-to-ours-under-noise": REPRODUCED,
     "noise-costs-accuracy": REPRODUCED,
+    "recognised-by-paper-under-noise": NOT_TESTED,
+    "recognised-by-ours-under-noise": "recognised",
     "weights-alone": "leaks",
     "statistics-alone": "leaks",
     "which-part-leaks-more": "weights",
@@ -158,6 +184,48 @@ def test_silence_of_a_part_counts_only_where_its_attack_explains_the_update(expl
     assert judge(table.assign(explained=table.explained.mask(there, explained)))["weights-alone"]["verdict"] == word
     loud = leakage_table().assign(explained=explained)
     assert judge(loud)["weights-alone"]["verdict"] == "leaks", "a leak is a leak, whatever is explained"
+
+
+@pytest.mark.parametrize(
+    ("measured", "value", "verdicts"),
+    [
+        ("explained", 0.4, {SILENCE: CANNOT_TELL, "paper-no-leak-of-low-risk": CANNOT_TELL, "old-fails": REPRODUCED}),
+        ("explained", np.nan, {SILENCE: CANNOT_TELL, "paper-no-leak-of-low-risk": CANNOT_TELL}),
+        ("iterations", 99, {"old-fails": CANNOT_TELL, SILENCE: REPRODUCED, "ours-leaks": REPRODUCED}),
+        ("iterations", 100, {"old-fails": REPRODUCED}),
+    ],
+)
+def test_failure_counts_only_of_an_attack_that_explains_the_update_or_ran_in_full(
+    measured: str, value: float, verdicts: Mapping[str, str]
+) -> None:
+    """One draw of one round that falls short is enough, and a leak is a leak all the same."""
+    table = leakage_table()
+    worst = (table.seed == 3) & (table["round"] == 12)
+    judged = judge(table.assign(**{measured: table[measured].mask(worst, value)}))
+    assert {name: judged[name]["verdict"] for name in verdicts} == verdicts
+    assert all(judged[name]["missing"] for name in verdicts if verdicts[name] == CANNOT_TELL)
+    costs, full = judged["noise-costs-accuracy"], judge(table)["noise-costs-accuracy"]
+    assert costs == full, "what noise costs does not depend on what is known of the attack"
+
+
+@pytest.mark.parametrize(
+    ("hits", "explained", "verdict"),
+    [(1.0, 0.1, "recognised"), (0.1, 0.9, "no leak found"), (0.1, 0.1, CANNOT_TELL), (0.15, 0.9, "no leak found")],
+)
+def test_recognition_counts_above_chance(hits: float, explained: float, verdict: str) -> None:
+    table = leakage_table().assign(explained=explained)
+    found = judge(table, looked_up=recognition_table(table, {"ours": hits}))["recognised-by-ours-under-noise"]
+    assert found["verdict"] == verdict
+    assert found["estimate"]["mean"] == pytest.approx(hits - 0.1)
+    assert "by b, above chance" in found["estimate"]["of"]
+
+
+def test_further_attacks_are_judged_on_the_high_risk_client() -> None:
+    further = {**LEVELS, ("more", "one", "none"): 0.5, ("more", "one", "loud"): 0.4}
+    judged = judge(leakage_table(further), further_attacks=("more",))
+    added = {name: judged[name]["verdict"] for name in judged if "more" in name.split("-")}
+    assert added["more-leaks"] == added["more-leaks-in-every-round"] == REPRODUCED
+    assert added["no-leak-to-more-under-noise"] == NOT_REPRODUCED
 
 
 def test_the_number_is_the_mean_over_draws_and_its_interval() -> None:
@@ -206,12 +274,18 @@ def test_the_smallest_noise_without_a_leak_is_named() -> None:
 
 
 def test_too_few_draws_give_no_verdict() -> None:
-    for claim in judge(leakage_table(draws=FEWEST_DRAWS - 1)).values():
-        assert claim["verdict"] == NOT_TESTED, claim["id"]
-        assert claim["estimate"] is None
+    few = judge(leakage_table(draws=FEWEST_DRAWS - 1))
+    for name, claim in few.items():
+        assert claim["verdict"] in (NOT_TESTED, CANNOT_TELL), name
         assert claim["missing"]
-    few = judge(leakage_table(draws=FEWEST_DRAWS - 1))["ours-leaks"]["missing"]
-    assert few == "5 draws of ours (100 iterations) on one without noise: there are 4 draws"
+        assert (claim["estimate"] is None) == (claim["verdict"] == NOT_TESTED)
+    assert {name for name in few if few[name]["verdict"] == NOT_TESTED} == {
+        *(name for name in VERDICTS if VERDICTS[name] == NOT_TESTED),
+        "noise-costs-accuracy",  # which noise is not known
+    }
+    assert few["ours-leaks"]["missing"] == "5 draws of ours (100 iterations) on one without noise: there are 4 draws"
+    assert few["ours-leaks"]["estimate"]["mean"] == pytest.approx(0.6)
+    assert few["ours-leaks"]["estimate"]["low"] is None
     assert judge(leakage_table(draws=FEWEST_DRAWS))["ours-leaks"]["verdict"] == REPRODUCED
 
 
@@ -220,14 +294,18 @@ def test_what_is_missing_is_said() -> None:
     assert missing == {
         "paper-more-local-steps-leak-less": "attack paper on one-twice without noise",
         "no-leak-to-paper-under-noise": "attack paper on one under noise",
+        "recognised-by-paper-under-noise": "attack paper on one under noise",
     }
 
 
 def test_roles_that_nobody_plays_ask_nothing() -> None:
     bare = ClaimsParams(attack="ours", high_risk="one")
     asked = [question.id for question in list_questions(bare)]
-    assert asked == ["ours-leaks", "ours-leaks-in-every-round", "no-leak-to-ours-under-noise", "noise-costs-accuracy"]
-    judged = judge_claims(leakage_table(), accuracy_table(), roles=None, defenses=DEFENSES)
+    assert asked == [
+        *("ours-leaks", "ours-leaks-in-every-round", "no-leak-to-ours-under-noise", "noise-costs-accuracy"),
+        "recognised-by-ours-under-noise",
+    ]
+    judged = judge_claims(leakage_table(), accuracy_table(), roles=None, defenses=DEFENSES, published={})
     assert judged["claims"] == []
     assert judged["definitions"]
 
@@ -287,7 +365,7 @@ def test_the_command_writes_the_same_verdicts_and_tables_twice(tmp_path: Path) -
     save_split(tmp_path / "split.json", Split({}, (), (0, 1, 2, 3), ()), seed=0)
     federation = {"rounds": 1, "captured_rounds": [1], "learning_rate": 1, "local_epochs": 1}
     federation |= {"batch_norm_momentum": 0.1, "clients": {ROLES.high_risk: {"images": 1, "batch_size": 1}}}
-    given = {"federation": federation, "defenses": DEFENSES, "privacy": {}}
+    given = {"federation": federation, "defenses": DEFENSES, "privacy": {}, "published": PUBLISHED}
     arguments = ["judge", "--images", str(tmp_path / "images.safetensors"), "--split", str(tmp_path / "split.json")]
     arguments += [part for name, section in given.items() for part in (f"--{name}", json.dumps(section))]
     arguments += [part for name in leakage["attack"].unique() for part in ("--attack", name)]
@@ -302,7 +380,8 @@ def test_the_command_writes_the_same_verdicts_and_tables_twice(tmp_path: Path) -
         assert done.exit_code == 0, done.output
         written[run] = {name: (tmp_path / run / name).read_bytes() for name in outputs}
     assert written["a"] == written["b"]
-    assert {each["id"]: each["verdict"] for each in json.loads(written["a"]["judged-claims"])["claims"]} == VERDICTS
+    verdicts = {each["id"]: each["verdict"] for each in json.loads(written["a"]["judged-claims"])["claims"]}
+    assert verdicts == VERDICTS | {"recognised-by-ours-under-noise": NOT_TESTED}, "nobody looked"
     table = pd.read_csv(tmp_path / "a" / "defense-table")
     # Chance is 3/4, of 4 images in each of 8 draws.
     assert table.set_index("defense")["destroyed"].to_dict() == {"none": False, "quiet": False, "loud": True}

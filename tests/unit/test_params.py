@@ -12,7 +12,15 @@ import yaml
 from leakpipe.attacks.presets import PRESETS, resolve_settings, resolve_threat_model
 from leakpipe.defenses.compose import DEFENSES, ELSEWHERE
 from leakpipe.errors import LeakpipeError
-from leakpipe.experiment import attacked_clients, list_cells, load_params, params_schema, parse_params, undefended
+from leakpipe.experiment import (
+    attacked_clients,
+    captured_clients,
+    list_cells,
+    load_params,
+    params_schema,
+    parse_params,
+    undefended,
+)
 from leakpipe.metrics.embedders import EMBEDDERS
 from leakpipe.metrics.matching import ASSIGNMENTS
 from leakpipe.models.catalog import MODELS
@@ -274,6 +282,15 @@ def test_what_reads_one_clients_update_is_refused_under_a_told_aggregate(content
     said = r"attacks.rows.targets.site-9: knows of the aggregate of defence 'pair', but row_space_weight: above 0 .*"
     with pytest.raises(LeakpipeError, match=rf"^params.yaml: {said}; name the other defences in `defenses`$"):
         parse_params(content, source="params.yaml")
+
+
+def test_updates_are_kept_of_the_clients_that_are_attacked_under_a_defence() -> None:
+    params = load_params(PROJECT / "params.yaml", PROJECT / "experiments" / "claims-cxr.yaml")
+    assert attacked_clients(params) == captured_clients(params, "none")
+    assert captured_clients(params, "gaussian-20") == ["site-9"]
+    changes = {"attacks": {"leakpipe": None, "leakpipe-adapted": None}, "claims": None}
+    nobody = load_params(PROJECT / "params.yaml", changes=changes)
+    assert captured_clients(nobody, "gaussian-20") == attacked_clients(nobody) == ["site-9"]
 
 
 def test_null_switches_an_inherited_entry_off(tmp_path: Path) -> None:

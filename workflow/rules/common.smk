@@ -9,7 +9,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from leakpipe import workload
-from leakpipe.attacks.presets import resolve_settings, resolve_threat_model
+from leakpipe.attacks.presets import PRESETS, resolve_settings, resolve_threat_model
 from leakpipe.records.code_version import code_version
 from leakpipe.data.datalists import find_datalists
 from leakpipe.errors import LeakpipeError

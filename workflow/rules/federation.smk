@@ -66,4 +66,7 @@ rule federation:
     input:
         expand(ACCURACY, defense=PARAMS.defenses, seed=PARAMS.seeds),
         expand(GLOBAL_MODEL, defense=PARAMS.defenses, seed=PARAMS.seeds, round=ROUNDS),
-        [expand(fill(UPDATE, defense=name), seed=PARAMS.seeds, round=ROUNDS, client=CAPTURED[name]) for name in CAPTURED],
+        [
+            expand(fill(UPDATE, defense=name), seed=PARAMS.seeds, round=ROUNDS, client=CAPTURED[name])
+            for name in CAPTURED
+        ],

@@ -102,6 +102,9 @@ rule judge:
                     "defenses": to_json(PARAMS.defenses),
                     "privacy": to_json(PARAMS.privacy),
                     "claims": [to_json(PARAMS.claims)] if PARAMS.claims else [],
+                    "published": to_json(
+                        {name: PRESETS[each.preset].settings.iterations for name, each in PARAMS.attacks.items()}
+                    ),
                 }
             )
         ),

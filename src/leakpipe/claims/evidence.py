@@ -1,5 +1,6 @@
 """What claims are judged by: means over draws with their intervals, out of the tables."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,9 +27,12 @@ class Estimate:
     Attributes:
         of: What was averaged, in words.
         mean: The mean.
-        low: Lower end of the interval.
-        high: Upper end.
+        low: Lower end of the interval, NaN for fewer than `FEWEST_DRAWS` draws.
+        high: Upper end, NaN likewise.
         draws: How many.
+        explained: Share of the update that the attack explains in the round and draw where it explains least; NaN where
+            that is not measured, or several attacks are compared.
+        effort: Iterations of the attack over the published ones, the least of all rounds and draws; NaN likewise.
     """
 
     of: str
@@ -36,14 +40,25 @@ class Estimate:
     low: float
     high: float
     draws: int
+    explained: float = math.nan
+    effort: float = math.nan
+
+    @property
+    def few(self) -> str | None:
+        """Says what is missing where there are too few draws for a verdict."""
+        if self.draws >= FEWEST_DRAWS:
+            return None
+        there = f"{'is' if self.draws == 1 else 'are'} {count(self.draws, 'draw')}"
+        return f"{FEWEST_DRAWS} draws of {self.of}: there {there}"
 
 
-def estimate(of: str, values: pd.Series) -> Estimate:
-    """Mean of one value per draw, with its interval; `UntestedError` for fewer than 5 draws."""
-    if len(values) < FEWEST_DRAWS:
-        raise UntestedError(f"{FEWEST_DRAWS} draws of {of}: there {_are(len(values))}")
-    low, high = bootstrap_mean(values, seed=derive_seed("claim", of))
-    return Estimate(of, float(values.mean()), low, high, len(values))
+def estimate(of: str, values: pd.Series, *, explained: float = math.nan, effort: float = math.nan) -> Estimate:
+    """Returns the mean of one value per draw with its interval; `UntestedError` without any draw."""
+    if values.empty:
+        raise UntestedError(f"a draw of {of}")
+    enough = len(values) >= FEWEST_DRAWS
+    low, high = bootstrap_mean(values, seed=derive_seed("claim", of)) if enough else (math.nan, math.nan)
+    return Estimate(of, float(values.mean()), low, high, len(values), explained, effort)
 
 
 class Evidence:
@@ -53,6 +68,8 @@ class Evidence:
         leakage: The leakage table.
         accuracy: The accuracy table.
         defenses: The `defenses` section of the parameters.
+        identifiability: The identifiability table, if reconstructions were looked up.
+        published: Iterations that each attack was published with.
     """
 
     def __init__(
@@ -60,8 +77,13 @@ class Evidence:
         leakage: pd.DataFrame,
         accuracy: pd.DataFrame,
         defenses: Mapping[str, Sequence[Mapping[str, Any]]],
+        *,
+        identifiability: pd.DataFrame | None,
+        published: Mapping[str, int],
     ) -> None:
         self._leakage = add_gain(leakage)
+        self._identifiability = identifiability
+        self._published = published
         self._accuracy = accuracy[accuracy["round"] == accuracy["round"].max()]
         self._sigma0 = noise_multipliers(defenses)
 
@@ -105,11 +127,28 @@ class Evidence:
         rows = self._rows(attack, client, defense, round)
         where = "" if round is None else f", round {round}"
         ran = f"{attack} ({rows['iterations'].mean():.0f} iterations)"
-        return estimate(f"{ran} on {client} {self.describe(defense)}{where}", draw_means(rows, "gain"))
+        return estimate(
+            f"{ran} on {client} {self.describe(defense)}{where}",
+            draw_means(rows, "gain"),
+            explained=least_explained(rows),
+            effort=float(rows["iterations"].min()) / self._published.get(attack, math.nan),
+        )
 
-    def explained(self, attack: str, client: str, *, defense: str) -> float:
-        """Share of the update that the attack explains in the round and draw where it explains least, NaN for none."""
-        return least_explained(self._rows(attack, client, defense, None))
+    def recognised(self, attack: str, client: str, *, defense: str) -> Estimate:
+        """Share of reconstructions whose nearest neighbour is their image, minus what guessing recognises.
+
+        By the embedder that recognises most. `UntestedError`: the attack was not run there, or nobody looked.
+        """
+        attacked = self._rows(attack, client, defense, None)
+        where = f"{attack} on {client} {self.describe(defense)}"
+        if self._identifiability is None:
+            raise UntestedError(f"look-ups of reconstructions of {where}")
+        rows = self._identifiability.query("attack == @attack and client == @client and defense == @defense")
+        rows = rows.assign(above=rows["top1"] - rows["chance_client"])
+        embedder = rows.groupby("embedder")["above"].mean().idxmax()
+        found = draw_means(rows[rows["embedder"] == embedder], "above")
+        of = f"recognised from {where} by {embedder}, above chance"
+        return estimate(of, found, explained=least_explained(attacked))
 
     def accuracy_loss(self, defense: str) -> Estimate:
         """Test accuracy after the last round without noise, minus that under a defence, in the same draws."""
@@ -129,7 +168,3 @@ class Evidence:
 def difference(of: str, first: pd.Series, second: pd.Series) -> Estimate:
     """Mean difference between two conditions over the draws that both had."""
     return estimate(of, (first - second).dropna())
-
-
-def _are(number: int) -> str:
-    return f"{'is' if number == 1 else 'are'} {count(number, 'draw')}"

@@ -1,14 +1,14 @@
 """What nobody has tested: which part of an update leaks, weight differences or BN statistics."""
 
 from leakpipe.claims.evidence import Evidence, UntestedError, difference
-from leakpipe.claims.questions import Answer, Question, ask_difference
+from leakpipe.claims.questions import Answer, Question, ask_difference, ask_gain
 from leakpipe.claims.rules import Rule, TwoSidedRule
 from leakpipe.params.claims import ClaimsParams
-from leakpipe.tables.verdicts import EXPLAINS, LEAK_MARGIN
-from leakpipe.tables.wording import CANNOT_TELL, LEAKS, NOTHING_FOUND
+from leakpipe.tables.verdicts import LEAK_MARGIN
+from leakpipe.tables.wording import LEAKS, NOTHING_FOUND
 
 SOURCE = "An open question: the paper gives no answer."
-ALONE = Rule(LEAK_MARGIN, above=LEAKS, below=NOTHING_FOUND)
+ALONE = Rule(LEAK_MARGIN, above=LEAKS, below=NOTHING_FOUND, failure="explained")
 LARGER = TwoSidedRule(LEAK_MARGIN, first="weights", second="statistics", alike="alike")
 ADDS = Rule(LEAK_MARGIN, above="statistics add to the leak", below="statistics add nothing")
 
@@ -32,22 +32,13 @@ def list_part_questions(roles: ClaimsParams) -> list[Question]:
 
 
 def _leaks_alone(part: str, name: str, attack: str, client: str) -> Question:
-    def answer(evidence: Evidence) -> Answer:
-        found = evidence.gain(attack, client, defense=evidence.undefended)
-        verdict = ALONE.judge(found)
-        explained = evidence.explained(attack, client, defense=evidence.undefended)
-        if verdict == NOTHING_FOUND and not explained >= EXPLAINS:  # nor where nothing is measured: NaN
-            verdict = CANNOT_TELL
-        return Answer(verdict, found)
-
-    return Question(
+    return ask_gain(
+        ALONE,
+        attack,
+        client,
         id=f"{part}-alone",
         sentence=f"Do the {name} of an update leak by themselves ({client})?",
         source=SOURCE,
-        statistic=f"SSIM gain over the prior of {attack}, which matches nothing else, on {client}, without noise.",
-        rule=f"{ALONE}; {CANNOT_TELL} in place of {NOTHING_FOUND}: where the attack explains less than "
-        f"{100 * EXPLAINS:.0f} % of the update in some round and draw, or that is not measured",
-        answer=answer,
     )
 
 
@@ -93,7 +84,7 @@ def _adds_under_noise(both: str, weights: str, statistics: str | None, client: s
             if attack
             for defense in evidence.noises(both, weights, attack, client=client)
         ]
-        return Answer(ADDS.judge(added[0]), added[0], [*added, *alone])
+        return Answer.by(ADDS, added[0], [*added, *alone])
 
     return Question(
         id="statistics-add-under-noise",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from leakpipe.claims.evidence import Estimate, Evidence, difference
 from leakpipe.claims.rules import Rule, TwoSidedRule
+from leakpipe.tables.wording import CANNOT_TELL
 
 
 @dataclass(frozen=True)
@@ -15,11 +16,25 @@ class Answer:
         verdict: In the words of its rule.
         estimate: The number that it rests on.
         others: Further numbers for the reader, which the verdict may rest on as well.
+        missing: What is missing where the verdict is `cannot tell`.
     """
 
     verdict: str
     estimate: Estimate
     others: Sequence[Estimate] = ()
+    missing: str | None = None
+
+    @classmethod
+    def by(cls, rule: Rule | TwoSidedRule, estimate: Estimate, others: Sequence[Estimate] = ()) -> "Answer":
+        """Judges one mean."""
+        return cls(rule.judge(estimate), estimate, others, rule.doubt(estimate))
+
+    @classmethod
+    def by_all(cls, rule: Rule, estimates: Sequence[Estimate], first: Estimate, *, hoped: str) -> "Answer":
+        """Judges several means, of which one is shown first."""
+        verdict = rule.judge_all(estimates, hoped=hoped)
+        doubts = [doubt for doubt in map(rule.doubt, estimates) if doubt]
+        return cls(verdict, first, estimates, doubts[0] if verdict == CANNOT_TELL else None)
 
 
 @dataclass(frozen=True)
@@ -57,7 +72,7 @@ def ask_gain(rule: Rule, attack: str, client: str, *, id: str, sentence: str, so
 
     def answer(evidence: Evidence) -> Answer:
         found = evidence.gain(attack, client, defense=evidence.undefended)
-        return Answer(rule.judge(found), found)
+        return Answer.by(rule, found)
 
     statistic = f"SSIM gain over the prior of {attack} on {client}, without noise."
     return Question(id, sentence, source, statistic, str(rule), answer)
@@ -71,7 +86,7 @@ def ask_difference(
     def answer(evidence: Evidence) -> Answer:
         gains = [evidence.gains(attack, client, defense=evidence.undefended) for attack in (first, second)]
         found = difference(f"{first} minus {second} on {client} without noise", *gains)
-        return Answer(rule.judge(found), found)
+        return Answer.by(rule, found)
 
     statistic = f"SSIM of {first} minus SSIM of {second} on {client}, without noise, within draws."
     return Question(id, sentence, source, statistic, str(rule), answer)

@@ -23,6 +23,7 @@ from leakpipe.cli.options import InputFile, JsonOrFile, OutputFile, record_optio
 )
 @click.option("--high-risk", required=True, help="Client by whose leak defences are compared.")
 @click.option("--adaptive", multiple=True, help="Attack that knows the defence; repeatable.")
+@settings_option("published", "The iterations that attacks were published with, by name")
 @click.option("--leakage", type=InputFile, required=True, help="The leakage table (collect's output).")
 @click.option("--accuracy", type=InputFile, required=True, help="The accuracy table (collect's output).")
 @click.option(
@@ -48,6 +49,7 @@ def judge(
     clients: tuple[str, ...],
     high_risk: str,
     adaptive: tuple[str, ...],
+    published: dict[str, int],
     leakage: Path,
     accuracy: Path,
     identifiability: Path | None,
@@ -114,7 +116,10 @@ def judge(
         )
         write_table(defense_table, compared)
         write_table(differences, compare_pairs(leaks, {"attack": attacks, "client": clients, "defense": names}))
-        write_json(judged_claims, judge_claims(leaks, kept, roles=roles, defenses=defenses))
+        found = judge_claims(
+            leaks, kept, roles=roles, defenses=defenses, identifiability=looked_up, published=published
+        )
+        write_json(judged_claims, found)
         run.artifacts += [str(path) for path in (verdicts, differences, judged_claims, guarantees, defense_table)]
         if attack_table:
             write_table(attack_table, compare_attacks(select(leaks, defense=names[0])).round(4))

@@ -15,6 +15,10 @@ class ClaimsParams(Section):
 
     attack: Name = Field(description="The strongest attack: where it gains nothing, no leak is found.")
     paper_attack: Name | None = Field(default=None, description="The paper's attack, which matches BN statistics.")
+    further_attacks: Names = Field(
+        default=(),
+        description="Further attacks that the high-risk client's leak, and noise against it, are judged by.",
+    )
     earlier_attacks: Names = Field(
         default=(), description="Attacks published before the paper, which assume frozen batch normalisation."
     )

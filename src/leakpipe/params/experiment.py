@@ -38,7 +38,7 @@ FigureName = Literal[
 EmbedderName = Literal["pixels", "pixel-correlation", "global-model", "imagenet-resnet50", "imgsim-resnet50"]
 
 
-ATTACK_ROLES = ("attack", "paper_attack", "earlier_attacks", "weights_attack", "statistics_attack")
+ATTACK_ROLES = ("attack", "paper_attack", "further_attacks", "earlier_attacks", "weights_attack", "statistics_attack")
 
 
 class ScoringParams(Section):
