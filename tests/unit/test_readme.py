@@ -1,7 +1,9 @@
-"""The README's numbers are those of results/default/metrics.json (`--fix` writes them)."""
+"""The README's numbers are those of results/<experiment>/metrics.json (`--fix` writes them)."""
 
 import json
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -9,8 +11,8 @@ from leakpipe.figures.published import ACCURACY_BY_NOISE, RDLV_BY_NOISE
 from tests.conftest import PROJECT
 
 README = PROJECT / "README.md"
-METRICS = PROJECT / "results" / "default" / "metrics.json"
-BLOCK = re.compile(r"(<!-- results: .*? -->\n).*?(<!-- /results -->)", flags=re.DOTALL)
+RESULTS = PROJECT / "results"
+BLOCK = r"(<!-- {name}: .*? -->\n).*?(<!-- /{name} -->)"
 
 
 def signed(value: float) -> str:
@@ -23,7 +25,7 @@ def published(client: str, sigma0: float) -> str:
 
 KNOWS, NAIVE = "leakpipe-adapted", "leakpipe"
 RDLV = "RDLV, 1 image (site-9)"
-ROWS = [
+ROWS = [  # of the default experiment
     (f"{RDLV}, no noise", published("site-9", 0), (KNOWS, "site-9", "none", "rdlv_mean")),
     (f"{RDLV}, σ0 = 5", published("site-9", 5), (KNOWS, "site-9", "gaussian-5", "rdlv_mean")),
     (f"{RDLV}, σ0 = 20", published("site-9", 20), (KNOWS, "site-9", "gaussian-20", "rdlv_mean")),
@@ -40,10 +42,24 @@ ACCURACY = [
 ]
 
 
-def results_table() -> str:
-    metrics = json.loads(METRICS.read_text())
+# At the paper's scale (experiments/claims-cxr.yaml), where it has been run.
+DEEP, EXACT = "row-space", "recursive"
+CXR_ROWS = [
+    (f"{RDLV}, no noise, `{EXACT}`", published("site-9", 0), (EXACT, "site-9", "none", "rdlv_mean")),
+    (f"{RDLV}, no noise, `{DEEP}`", published("site-9", 0), (DEEP, "site-9", "none", "rdlv_mean")),
+    (f"{RDLV}, σ0 = 5, `{DEEP}`", published("site-9", 5), (DEEP, "site-9", "gaussian-5", "rdlv_mean")),
+    (f"{RDLV}, σ0 = 20, `{DEEP}`", published("site-9", 20), (DEEP, "site-9", "gaussian-20", "rdlv_mean")),
+    ("RDLV, 8 images, batch 4 (site-1), no noise", published("site-1", 0), (DEEP, "site-1", "none", "rdlv_mean")),
+    ("RDLV, 8 images, batch 8 (site-5), no noise", published("site-5", 0), (DEEP, "site-5", "none", "rdlv_mean")),
+    ("SSIM, 1 image, attacker believes BN frozen", "fails", ("inverting-gradients", "site-9", "none", "ssim_mean")),
+]
+TABLES = {"results-cxr": ("claims-cxr", CXR_ROWS), "results": ("default", ROWS)}
+ABOVE = {"results-cxr": "Chest X-rays, ResNet-18 at 224×224 (`experiments/claims-cxr.yaml`):", "results": ""}
+
+
+def results_table(metrics: Mapping[str, Any], rows: Sequence[tuple[str, str, tuple[str, str, str, str]]]) -> str:
     lines = ["| | published | here, mean | n |", "|---|---|---|---|"]
-    for name, paper, (attack, client, defense, field) in ROWS:
+    for name, paper, (attack, client, defense, field) in rows:
         cell = metrics["leakage"][attack][client][defense]
         lines.append(f"| {name} | {paper} | {signed(cell[field])} | {cell['images']} |")
     for name, paper, defense in ACCURACY:
@@ -51,9 +67,14 @@ def results_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def test_the_readmes_numbers_are_those_of_the_results(request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("name", TABLES)
+def test_the_readmes_numbers_are_those_of_the_results(name: str, request: pytest.FixtureRequest) -> None:
+    experiment, rows = TABLES[name]
+    path, above = RESULTS / experiment / "metrics.json", ABOVE[name] and f"{ABOVE[name]}\n\n"
+    shown = above + results_table(json.loads(path.read_text()), rows) if path.exists() else ""
     text = README.read_text()
-    fresh = BLOCK.sub(lambda match: match[1] + results_table() + match[2], text)
+    fresh, found = re.subn(BLOCK.format(name=name), lambda match: match[1] + shown + match[2], text, flags=re.DOTALL)
+    assert found == 1
     if request.config.getoption("--fix"):
         README.write_text(fresh)
     assert README.read_text() == fresh, "run: pytest tests/unit/test_readme.py --fix"
