@@ -53,8 +53,8 @@ CXR_ROWS = [
     ("RDLV, 8 images, batch 8 (site-5), no noise", published("site-5", 0), (DEEP, "site-5", "none", "rdlv_mean")),
     ("SSIM, 1 image, attacker believes BN frozen", "fails", ("inverting-gradients", "site-9", "none", "ssim_mean")),
 ]
-TABLES = {"results-cxr": ("claims-cxr", CXR_ROWS), "results": ("default", ROWS)}
-ABOVE = {"results-cxr": "Chest X-rays, ResNet-18 at 224×224 (`experiments/claims-cxr.yaml`):", "results": ""}
+CXR_HEAD = "Chest X-rays of people who do not exist, ResNet-18 at 224×224 (`experiments/claims-cxr.yaml`):\n\n"
+TABLES = {"results-cxr": ("claims-cxr", CXR_HEAD, CXR_ROWS), "results": ("default", "", ROWS)}
 
 
 def results_table(metrics: Mapping[str, Any], rows: Sequence[tuple[str, str, tuple[str, str, str, str]]]) -> str:
@@ -69,9 +69,9 @@ def results_table(metrics: Mapping[str, Any], rows: Sequence[tuple[str, str, tup
 
 @pytest.mark.parametrize("name", TABLES)
 def test_the_readmes_numbers_are_those_of_the_results(name: str, request: pytest.FixtureRequest) -> None:
-    experiment, rows = TABLES[name]
-    path, above = RESULTS / experiment / "metrics.json", ABOVE[name] and f"{ABOVE[name]}\n\n"
-    shown = above + results_table(json.loads(path.read_text()), rows) if path.exists() else ""
+    experiment, head, rows = TABLES[name]
+    path = RESULTS / experiment / "metrics.json"
+    shown = head + results_table(json.loads(path.read_text()), rows) if path.exists() else ""
     text = README.read_text()
     fresh, found = re.subn(BLOCK.format(name=name), lambda match: match[1] + shown + match[2], text, flags=re.DOTALL)
     assert found == 1
