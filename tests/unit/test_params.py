@@ -293,6 +293,16 @@ def test_updates_are_kept_of_the_clients_that_are_attacked_under_a_defence() -> 
     assert captured_clients(nobody, "gaussian-20") == attacked_clients(nobody) == ["site-9"]
 
 
+@pytest.mark.parametrize(
+    "images", [{"dataset": "covid-radiography"}, {"dataset": "medmnist", "subset": "pneumoniamnist"}]
+)
+def test_the_papers_claims_are_judged_on_other_radiographs_by_their_name(images: dict[str, str]) -> None:
+    files = [PROJECT / "params.yaml", PROJECT / "experiments" / "claims-cxr.yaml"]
+    phantoms, real = load_params(*files), load_params(*files, changes={"data": images})
+    assert real.data.dataset == images["dataset"]
+    assert list_cells(real) == list_cells(phantoms)
+
+
 def test_null_switches_an_inherited_entry_off(tmp_path: Path) -> None:
     overlay = tmp_path / "less.yaml"
     overlay.write_text(

@@ -21,7 +21,7 @@ def untouched(tmp_path: Path) -> Path:
 
 def test_the_papers_experiment_is_planned_without_its_data(untouched: Path) -> None:
     jobs = planned_jobs(untouched, *PAPER)
-    assert (jobs["federate"], jobs["invert"]) == (11, 66), "cells that take hours have a job each"
+    assert (jobs["federate"], jobs["invert"]) == (11, 57), "cells that take hours have a job each"
     done = snakemake(untouched, "-n", *PAPER, LEAKPIPE_DATA="absent")
     needed = re.findall(r"rule prepare_data:.*?mem_mb=(\d+)", done.stdout + done.stderr, flags=re.DOTALL)
     assert needed == [str(1000 + 3 * 4 * 4600 * 224**2 // 1_000_000)]
