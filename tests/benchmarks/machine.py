@@ -35,11 +35,16 @@ def measure_peaks() -> Peaks:
     return Peaks(flops=2 * side**3 / product, bytes=2 * source.nbytes / copy)
 
 
-def alternate(steps: Sequence[Callable[[], object]], *, rounds: int) -> list[list[float]]:
-    """Seconds of each step in each round, the steps in turn, so that what disturbs one disturbs the others as well."""
+def alternate(
+    steps: Sequence[Callable[[], object]], *, rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> list[list[float]]:
+    """Seconds of each step in each round, the steps in turn, so that what disturbs one disturbs the others as well.
+
+    `time.process_time` as the clock leaves out the time that other processes had the processor.
+    """
     for step in steps:
         step()
-    rows = [[_times(step, 1)[0] for step in steps] for _ in range(rounds)]
+    rows = [[_times(step, 1, clock)[0] for step in steps] for _ in range(rounds)]
     return [list(times) for times in zip(*rows, strict=True)]
 
 
@@ -48,10 +53,10 @@ def middle_ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
     return median(one / other for one, other in zip(slow, fast, strict=True))
 
 
-def _times(step: Callable[[], object], count: int) -> list[float]:
+def _times(step: Callable[[], object], count: int, clock: Callable[[], float] = time.perf_counter) -> list[float]:
     taken = []
     for _ in range(count):
-        started = time.perf_counter()
+        started = clock()
         step()
-        taken.append(time.perf_counter() - started)
+        taken.append(clock() - started)
     return taken

@@ -118,6 +118,30 @@ def test_same_update_whether_or_not_differentiated() -> None:
             torch.testing.assert_close(getattr(tracked, part)[name].detach(), value, rtol=0, atol=1e-15)
 
 
+def test_what_layers_remember_starts_anew_with_every_step() -> None:
+    """Differentiated or not, over several steps; the caller's buffer stays as it is."""
+
+    class Remembers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 2)
+            self.passes: Tensor
+            self.register_buffer("passes", torch.ones(()))
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits = self.linear(images.flatten(1)) * self.passes
+            self.passes += 1
+            return logits  # type: ignore[no-any-return]
+
+    state, images = ModelState.of(Remembers()), torch.rand(4, 3, 1, 1)
+    batches = [Batch(images[k : k + 2], torch.tensor([0, 1])) for k in (0, 2)] * 2
+    differentiable = [Batch(batch.images.clone().requires_grad_(), batch.labels) for batch in batches]
+    found, expected = (local_update(state, each, SETTINGS).weights for each in (batches, differentiable))
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+    assert float(state.module.get_buffer("passes")) == 1
+
+
 def test_frozen_batch_norm_leaves_running_statistics() -> None:
     update = local_update(small_state(), small_batches(3), LocalSettings(learning_rate=0.1, batch_norm="frozen"))
     assert not any(value.any() for value in update.statistics.values())

@@ -5,8 +5,9 @@ that it inverts exactly what the client ran; the engine `double_backward` is a h
 steps, and tests compare the two.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -18,11 +19,12 @@ from leakpipe.client.losses import training_loss
 from leakpipe.client.optimizers import OptimizerState, clip_gradients, direction, step_sizes
 from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
-from leakpipe.models.batchnorm import BATCH_NORMS, update_running
-from leakpipe.models.state import ModelState, Tensors, forward_frozen, forward_training
+from leakpipe.models.batchnorm import BATCH_NORMS, BatchStatistics, update_running
+from leakpipe.models.state import Forward, ModelState, Tensors, forward_frozen, forward_training, hold_network
 from leakpipe.params.privacy import WHY_NO_BATCH_NORM, WHY_PLAIN_SGD, DpSgdParams
 from leakpipe.params.training import TrainingParams
 
+Seen = Mapping[str, BatchStatistics]
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -101,41 +103,77 @@ def continue_training(
     if settings.dp_sgd is not None:
         _check_private(state, settings)
     differentiable = any(batch.images.requires_grad or batch.labels.requires_grad for batch in batches)
-    size = settings.training.accumulation
+    size, frozen = settings.training.accumulation, settings.batch_norm == "frozen"
     groups = [batches[first : first + size] for first in range(0, len(batches), size)]
     rates = step_sizes(settings.learning_rate, settings.training.schedule, len(groups))
-    client = _Progress(
+    begun = _Progress(
         {name: torch.zeros_like(weight) for name, weight in state.weights.items()}, state.statistics, optimizer
     )
-    with torch.enable_grad():
+
+    def train(move: Callable[[Tensors], Tensors], forward_at: Callable[[Tensors], Forward]) -> _Progress:
+        client = begun
         for group, rate in zip(groups, rates, strict=True):
-            if settings.dp_sgd is not None:
-                client = _private_step(state, client, group[0], settings, differentiable, noise)
-            else:
-                client = _step(state, client, group, settings, rate, differentiable)
+            weights = move(client.changes)
+            client = _step(forward_at(weights), weights, client, group, settings, rate, differentiable)
+        return client
+
+    with torch.enable_grad():
+        if settings.dp_sgd is not None:
+            client = begun
+            for batch in batches:
+                client = _private_step(state, client, batch, settings, differentiable, noise)
+        elif differentiable:
+            client = train(partial(_moved, state.weights), lambda weights: partial(_forward, state, weights, frozen))
+        else:
+            held = _moved(state.weights, begun.changes)
+            client = hold_network(
+                state.with_tensors(held, state.statistics),
+                lambda forward: train(partial(_move, held, state.weights), lambda _: forward),
+                frozen=frozen,
+            )
     statistic_changes = {name: client.running[name] - before for name, before in state.statistics.items()}
     return ClientUpdate(client.changes, statistic_changes, steps=len(batches)), client.optimizer
 
 
+def _moved(before: Tensors, changes: Tensors) -> Tensors:
+    """Returns changed weights that gradients are taken in."""
+    weights = {name: value + changes[name] for name, value in before.items()}
+    for weight in weights.values():
+        if not weight.requires_grad:
+            weight.requires_grad_()
+    return weights
+
+
+@torch.no_grad()
+def _move(held: Tensors, before: Tensors, changes: Tensors) -> Tensors:
+    """As `_moved`, in the place of earlier weights."""
+    for name, weight in held.items():
+        torch.add(before[name], changes[name], out=weight)
+    return held
+
+
+def _forward(state: ModelState, weights: Tensors, frozen: bool, images: Tensor) -> tuple[Tensor, Seen]:
+    """Passes images through the network at `weights`, all of it differentiable."""
+    current = state.with_tensors(weights, state.statistics)
+    return (forward_frozen(current, images), {}) if frozen else forward_training(current, images)
+
+
 def _step(
-    state: ModelState,
+    forward: Forward,
+    weights: Tensors,
     client: _Progress,
     group: Sequence[Batch],
     settings: LocalSettings,
     rate: float,
     differentiable: bool,
 ) -> _Progress:
-    """Takes one step of the optimiser on the batches of `group`."""
+    """Takes one step of the optimiser on the batches of `group`; `forward` is a pass at `weights`."""
     training = settings.training
-    weights = {name: before + client.changes[name] for name, before in state.weights.items()}
-    for weight in weights.values():
-        if not weight.requires_grad:
-            weight.requires_grad_()
     gradients: Tensors = {}
     for batch in group:
-        found, running = _gradients(state.with_tensors(weights, client.running), batch, settings, differentiable)
+        found, seen = _gradients(forward, weights, batch, training, differentiable)
         gradients = {name: gradients[name] + value for name, value in found.items()} if gradients else found
-        client = replace(client, running=running)
+        client = replace(client, running=update_running(client.running, seen, settings.batch_norm_momentum))
     with torch.set_grad_enabled(differentiable):
         if training.loss_scale != 1:
             gradients = {name: value / training.loss_scale for name, value in gradients.items()}
@@ -177,27 +215,22 @@ def _follow(client: _Progress, weights: Tensors, gradients: Tensors, settings: L
 
 
 def _gradients(
-    current: ModelState, batch: Batch, settings: LocalSettings, differentiable: bool
-) -> tuple[Tensors, Tensors]:
-    """Returns the gradients of one batch's scaled loss, and the running statistics after it."""
-    training, running = settings.training, current.statistics
+    forward: Forward, weights: Tensors, batch: Batch, training: TrainingParams, differentiable: bool
+) -> tuple[Tensors, Seen]:
+    """Returns the gradients of one batch's scaled loss in `weights`, and the batch statistics."""
     with torch.autocast(
         batch.images.device.type, AUTOCAST.get(training.precision), training.precision in AUTOCAST, cache_enabled=False
     ):
-        if settings.batch_norm == "training":
-            logits, seen = forward_training(current, batch.images, differentiable=differentiable)
-            running = update_running(running, seen, settings.batch_norm_momentum)
-        else:
-            logits = forward_frozen(current, batch.images)
+        logits, seen = forward(batch.images)
         loss = training_loss(logits, batch.labels, training.loss)
     factor = training.loss_scale / training.accumulation
     gradients = torch.autograd.grad(
         loss if factor == 1 else loss * factor,
-        list(current.weights.values()),
+        list(weights.values()),
         create_graph=differentiable,
         materialize_grads=True,  # 0 for weights that the network does not use
     )
-    return dict(zip(current.weights, gradients, strict=True)), running
+    return dict(zip(weights, gradients, strict=True)), seen
 
 
 def _check_private(state: ModelState, settings: LocalSettings) -> None:

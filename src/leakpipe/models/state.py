@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,8 @@ from leakpipe.models.normalization import NORMALIZATIONS
 from leakpipe.params.models import ArchitectureParams
 
 Tensors = Mapping[str, Tensor]
+Result = TypeVar("Result")
+Forward = Callable[[Tensor], tuple[Tensor, Mapping[str, BatchStatistics]]]  # images to logits and batch statistics
 
 
 @dataclass(frozen=True)
@@ -174,18 +177,32 @@ _OTHER: dict[str, Callable[[torch.Size, torch.Generator], Tensor]] = {
 
 def forward_training(
     state: ModelState, images: Tensor, *, differentiable: bool = True
-) -> tuple[Tensor, dict[str, BatchStatistics]]:
+) -> tuple[Tensor, Mapping[str, BatchStatistics]]:
     """Returns logits with batch normalisation in training mode, and the batch statistics by layer name.
 
     Without `differentiable` the statistics are constants; the logits can be differentiated all the same.
     """
+    if not differentiable:
+        return hold_network(state, lambda forward: forward(images))
     layers = batch_norm_layers(state.module)
     _set_training(True, state.module, *layers.values())
-    if differentiable:
-        with record_batch_statistics(layers) as statistics:
-            return _call(state, images, state.weights), statistics
-    with keep_batch_statistics(layers, state.statistics) as (buffers, statistics):
-        return _call(state, images, {**state.weights, **buffers}), statistics
+    with record_batch_statistics(layers) as statistics:
+        return _call(state, images, state.weights), statistics
+
+
+def hold_network(state: ModelState, run: Callable[[Forward], Result], *, frozen: bool = False) -> Result:
+    """Returns `run` of a forward pass that is made ready once, and so costs less than one at a time.
+
+    The pass returns what `forward_training` does without `differentiable`, or logits as `forward_frozen` and no
+    statistics. The next pass overwrites the statistics. The network holds the weights of `state` themselves: a pass
+    reads what `run` has written into them.
+    """
+    layers = batch_norm_layers(state.module)
+    _set_training(not frozen, state.module, *layers.values())
+    if frozen:
+        return _hold(state, {**state.weights, **state.statistics}, lambda call: run(lambda images: (call(images), {})))
+    with keep_batch_statistics(layers, state.statistics) as (buffers, seen):
+        return _hold(state, {**state.weights, **buffers}, lambda call: run(lambda images: (call(images), seen)))
 
 
 def forward_frozen(state: ModelState, images: Tensor) -> Tensor:
@@ -194,7 +211,7 @@ def forward_frozen(state: ModelState, images: Tensor) -> Tensor:
     return _call(state, images, {**state.weights, **state.statistics})
 
 
-def measure_statistics(state: ModelState, images: Tensor, *, frozen: bool) -> dict[str, BatchStatistics]:
+def measure_statistics(state: ModelState, images: Tensor, *, frozen: bool) -> Mapping[str, BatchStatistics]:
     """Returns the batch statistics of every layer's input in one forward pass, in training mode or `frozen`."""
     if not frozen:
         return forward_training(state, images)[1]
@@ -204,13 +221,38 @@ def measure_statistics(state: ModelState, images: Tensor, *, frozen: bool) -> di
 
 
 def _call(state: ModelState, images: Tensor, tensors: Tensors) -> Tensor:
-    """Calls the network with `tensors`, and with copies of all other buffers, which layers may write into.
+    """Calls the network with `tensors`, and with copies of all other buffers."""
+    return _hold(state, tensors, lambda call: call(images))
 
-    Attention runs as plain matrix products: fused attention cannot be differentiated twice.
+
+def _hold(state: ModelState, tensors: Tensors, run: Callable[[Callable[[Tensor], Tensor]], Result]) -> Result:
+    """Calls `run` with the network while it holds `tensors`, and copies of all other buffers; returns its result.
+
+    Layers may write into the copies, which start anew with every pass. Attention runs as plain matrix products: fused
+    attention cannot be differentiated twice.
     """
-    buffers = {name: value.clone() for name, value in state.module.named_buffers() if name not in tensors}
+    own = {name: value for name, value in state.module.named_buffers() if name not in tensors}
+    copies = {name: value.clone() for name, value in own.items()}
+
+    def call(images: Tensor) -> Tensor:
+        for name, value in copies.items():
+            value.copy_(own[name])
+        return state.module(images)  # type: ignore[no-any-return]
+
+    held = {f"network.{name}": value for name, value in {**copies, **tensors}.items()}
     with sdpa_kernel(SDPBackend.MATH):
-        return functional_call(state.module, {**buffers, **tensors}, (images,))  # type: ignore[no-any-return]
+        return functional_call(_Holder(state.module), held, (lambda: run(call),))  # type: ignore[no-any-return]
+
+
+class _Holder(nn.Module):
+    """Lets `functional_call` hold a network's tensors for as long as a function runs."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, run: Callable[[], Result]) -> Result:
+        return run()
 
 
 def _set_training(training: bool, module: nn.Module, *layers: nn.Module) -> None:
