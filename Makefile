@@ -24,8 +24,8 @@ tiny: $(VENV)/run.installed ## Run the smallest experiment that has every stage,
 test: $(VENV)/test.installed lint ## Lint, check types, run all tests
 	$(BIN)/pytest -n 2 --dist loadgroup --cov --cov-report=term-missing
 
-test-frameworks: .venv-frameworks/installed ## Try the captures in real NVFlare and Flower, in an environment of their own
-	.venv-frameworks/bin/pytest tests/frameworks
+test-frameworks: .venv-frameworks/installed ## Try captures and filters against real NVFlare and Flower, in an environment of their own
+	.venv-frameworks/bin/pytest tests/frameworks tests/unit/test_framework_filters.py
 
 test-metadata: $(VENV)/test.installed $(VENV)/metadata.installed ## Ask other people's validators: crate, Croissant, recipes, licences
 	$(BIN)/pytest tests/metadata

@@ -1,5 +1,6 @@
 """The audit: what it reads, which attacks it chooses, and what it may conclude."""
 
+import json
 import math
 import re
 from dataclasses import replace
@@ -17,6 +18,7 @@ from torch import nn
 
 from leakpipe.attacks.explanation import explained_share
 from leakpipe.attacks.observation import Observation
+from leakpipe.attacks.presets import PRESETS
 from leakpipe.audit.assessment import (
     Attempt,
     Truth,
@@ -27,10 +29,12 @@ from leakpipe.audit.assessment import (
     tabulate,
     take_nearest,
 )
+from leakpipe.audit.assumptions import list_assumptions
 from leakpipe.audit.calibration import NEAREST, Calibration, Case, shipped_calibration
 from leakpipe.audit.inputs import load_audit, observe_audited, read_folder, read_update
-from leakpipe.audit.page import AuditFindings, draw_summary, list_assumptions, render_audit
-from leakpipe.audit.plan import AS_SENT, MATCHING, applicable_attacks, choose_attacks, repeat_attack
+from leakpipe.audit.page import AuditFindings, draw_summary, render_audit
+from leakpipe.audit.plan import MATCHING, StepTimes, applicable_attacks, choose_attacks, repeat_attack
+from leakpipe.audit.planning import make_plan
 from leakpipe.audit.what_if import choose_defenses, defend, observe_defended
 from leakpipe.cli.audit_progress import Progress
 from leakpipe.cli.main import main
@@ -41,7 +45,7 @@ from leakpipe.federation.files import load_model, save_custom_model
 from leakpipe.metrics.score import score_images
 from leakpipe.models.custom import build_custom
 from leakpipe.models.state import ModelState
-from leakpipe.params.audit import AuditParams
+from leakpipe.params.audit import AS_SENT, AuditParams, PlannedAttack
 from leakpipe.params.defenses import DefenseSteps
 from leakpipe.params.reading import parse_section, read_yaml
 from tests.unit.attacking import observe, observe_small, random_images, small_model
@@ -147,6 +151,14 @@ class TestAssessment:
         assert found.word == word
         assert found.likeness == pytest.approx(1 if word == "leaks" else 0, abs=0.2)
 
+    def test_a_part_of_the_update_is_compared_with_the_truth_or_with_the_best_attempt(self) -> None:
+        tried = [attempt(TRUE, 0.9), attempt(OTHER, 0.1, attack="weights-alone")]
+        similar = measure_agreement([attempt(TRUE, 0), attempt(OTHER, 0)])
+        assert assess(tried, LEAKING).parts == {"weight differences": similar}
+        scored = score_images(OTHER, TRUE, PRIOR)
+        most = max(scored, key=lambda row: row["ssim"] - row["ssim_prior"])
+        assert assess(tried, LEAKING, Truth(TRUE)).parts == {"weight differences": most["ssim"]}
+
     def test_what_is_written_has_no_nan(self) -> None:
         said = describe(assess([attempt(TRUE, None)], Calibration([])))
         assert said["chosen"]["explained"] is said["agreement"] is said["predicted"]["gain"] is None
@@ -207,19 +219,35 @@ class TestPlan:
 
     def test_more_time_gives_more_iterations_up_to_the_presets(self) -> None:
         seen = observe_small()
-        short, long = (choose_attacks(seen, seconds=seconds, defended=0) for seconds in (0.01, 1e6))
-        fewest = {attack.name: attack.settings.iterations for attack in short}
-        for attack in long:
-            assert fewest[attack.name] <= attack.settings.iterations <= 5000
-        assert max(attack.settings.iterations for attack in long) > 20 == min(fewest.values())
+        times = StepTimes()
+        short, long = (choose_attacks(seen, times, seconds=seconds, defended=0) for seconds in (0.01, 1e6))
+        for name, attack in long.items():
+            assert short[name].settings.iterations == 20 < attack.settings.iterations == attack.wanted <= 5000
+
+    def test_known_times_are_not_measured_again(self) -> None:
+        seen = observe_small()
+        times = StepTimes(dict.fromkeys(self.names(seen), 0.5))
+        planned = choose_attacks(seen, times, seconds=1000, defended=0)
+        shares = {name: share for name, _, share, _ in applicable_attacks(seen)}
+        for name, attack in planned.items():
+            assert attack.settings.iterations == min(attack.wanted, int(2000 * shares[name] / sum(shares.values())))
+
+    def test_a_network_with_few_positions_gives_away_row_spaces(self) -> None:
+        for size, applies in ((16, False), (4, True)):
+            network = nn.Sequential(
+                nn.Conv2d(1, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(2 * size**2, 3)
+            )
+            image = random_images(1, size=size, dtype=torch.float32)
+            assert ("row-space" in self.names(observe(ModelState.of(network), image, [0]))) == applies
 
     def test_noise_is_met_with_less_smoothing(self) -> None:
         seen = observe_small()
         defenses = choose_defenses(seen, None)
-        planned = choose_attacks(seen, seconds=10, defended=len(defenses))
+        times = StepTimes()
+        strongest = choose_attacks(seen, times, seconds=10, defended=len(defenses))[MATCHING]
         weights = {
             name: repeat_attack(
-                planned, replace(seen, defense=defenses[name]), seconds=10, defended=4
+                strongest, replace(seen, defense=defenses[name]), times, seconds=10, defended=4
             ).settings.total_variation_weight
             for name in ("noise-5", "no-statistics")
         }
@@ -270,6 +298,10 @@ def fixed_size() -> nn.Module:
 @pytest.fixture
 def captured(tmp_path: Path) -> Path:
     """An audit.yaml of a client that trained a registered network on one image."""
+    return capture(tmp_path)
+
+
+def capture(tmp_path: Path) -> Path:
     seen = observe(small_model(size=16), random_images(1, size=16, dtype=torch.float32), [1])
     before = {**seen.before.weights, **seen.before.statistics}
     changes = {**seen.update.weights, **seen.update.statistics}
@@ -282,6 +314,14 @@ def captured(tmp_path: Path) -> Path:
             Image.new("L", (16, 16), 40 * number).save(tmp_path / folder / f"{number}.png")
     write(tmp_path)
     return tmp_path / "audit.yaml"
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The plan of such an audit."""
+    audit = capture(tmp_path_factory.mktemp("planned"))
+    write(audit.parent, minutes=0.01, what_if=[])
+    return make_plan(load_audit(audit), cores=1).model_dump_json()
 
 
 def write(folder: Path, **changes: Any) -> None:
@@ -458,6 +498,65 @@ class TestInputs:
         torch.save(torch.load("after.pth"), "after.pth")  # another file, of which nobody knows the doubts
         assert "measuring" in CliRunner().invoke(main, ["audit", "audit.yaml", "--dry-run"]).output
 
+    @pytest.mark.parametrize(
+        ("damage", "said"),
+        [
+            (lambda plan: plan.pop("cells"), "cells: required, but missing"),
+            (lambda plan: plan["cells"].pop("as-sent"), "cells: .*expected as-sent"),
+            (lambda plan: plan["doubts"].clear(), "doubts: .*expected one for each of .audit.updates."),
+            (lambda plan: plan.update(cells=[]), "cells: .* is not valid"),
+            (lambda plan: plan["cells"]["as-sent"]["matching"].pop("seconds"), "matching.seconds: required"),
+            (lambda plan: plan.pop("version"), "version: required"),
+            (lambda plan: plan["audit"].clear(), "audit.audit: required"),
+            (None, "is not JSON"),
+        ],
+    )
+    def test_a_damaged_plan_is_said_in_a_sentence(
+        self, captured: Path, monkeypatch: pytest.MonkeyPatch, planned: str, damage: Any, said: str
+    ) -> None:
+        monkeypatch.chdir(captured.parent)
+        content = json.loads(planned)
+        if damage is not None:
+            damage(content)
+        Path(".leakpipe/plans").mkdir(parents=True)
+        Path(".leakpipe/plans/tiny.json").write_text(json.dumps(content)[: None if damage else 100])
+        result = CliRunner().invoke(main, ["audit", "audit.yaml"])
+        assert result.exit_code == 1
+        assert re.search(f"plans/tiny.json: (.*\n)?.*{said}", result.output)
+        assert result.output.strip().endswith("remove this file, and the same command plans the audit anew")
+        assert not Path("results").exists()
+
+    def test_an_edit_keeps_the_iterations_of_attacks_that_it_is_not_about(
+        self, captured: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(captured.parent)
+        Image.new("L", (16, 16), 40).save("none/only.png")
+        write(captured.parent, minutes=0.05, what_if=["noise-5"])
+        first = make_plan(load_audit(captured), cores=1)
+        for changes in ({"client": {"truth": "none"}}, {"public": "own"}, {"what_if": ["noise-20"]}):
+            write(captured.parent, **{"minutes": 0.05, "what_if": ["noise-5"], **changes})
+            assert make_plan(load_audit(captured), cores=1, earlier=[first]).cells["as-sent"] == first.cells["as-sent"]
+        write(captured.parent, minutes=0.05, training={"learning_rate": 0.05, "optimizer": {"kind": "adam"}})
+        assert make_plan(load_audit(captured), cores=1, earlier=[first]).step_seconds != first.step_seconds
+
+    def test_options_replace_or_stand_for_the_file(self, captured: Path) -> None:
+        changed = load_audit(captured, {"training.learning_rate": "0.5", "client.labels": "[2]", "minutes": "3"})
+        assert (changed.training.learning_rate, changed.client.labels, changed.minutes) == (0.5, (2,), 3)
+        options = {
+            "audit": "tiny",
+            "updates.one.before": "before.pth",
+            "updates.one.after": "after.pth",
+            "network.architecture": "{name: convnet-bn, widths: [3, 4], strides: [2, 2]}",
+            "network.classes": "3",
+            "images.size": "16",
+            "training.learning_rate": "0.05",
+        }
+        given = load_audit(captured)
+        captured.unlink()
+        assert load_audit(captured, options) == given
+        with pytest.raises(LeakpipeError, match=r"training\.learning_rate: 'fast' is not valid"):
+            load_audit(captured, {**options, "training.learning_rate": "fast"})
+
     def test_the_file_that_init_writes_is_an_audit_and_is_not_overwritten(
         self, captured: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -540,10 +639,16 @@ def test_the_page_shows_images_only_after_a_click_and_escapes_names(tmp_path: Pa
         [found],
         tried,
         list_assumptions(params, ["<i>note"], doubts={"u": ["<u>doubt"]}),
-        {"a": "why"},
-        {"u": TRUE},
+        dict.fromkeys("ab", PlannedAttack(settings=PRESETS["bn-cosine"].settings, wanted=800, seconds=1, why="why")),
+        truths={"u": TRUE},
     )
     page = render_audit(findings)
+    assert "9 of 800" in page
+    assert "quarter of the iterations" not in page
+    assert "quarter of the iterations" in render_audit(replace(findings, hardly_begun=True))
+    assert "simulated client whose images are known" not in page
+    alone = replace(findings, assessments=[assess(tried, LEAKING)], truths={})
+    assert "simulated client whose images are known" in render_audit(alone)
     assert "<b>x" not in page
     assert "&lt;i&gt;note" in page
     assert page.index("<details>") < page.index("<img") < page.index("</details>")

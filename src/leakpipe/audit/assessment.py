@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from leakpipe.audit.calibration import Calibration, Prediction
+from leakpipe.audit.plan import STATISTICS_ALONE, WEIGHTS_ALONE
 from leakpipe.metrics.identifiability import identify
 from leakpipe.metrics.matching import ASSIGNMENTS, match_to_originals
 from leakpipe.metrics.score import score_images
@@ -18,6 +19,7 @@ from leakpipe.metrics.similarity import ssim
 from leakpipe.tables.verdicts import CHANCE_LEVEL, EXPLAINS, LEAK_MARGIN, chance_of_as_many
 from leakpipe.tables.wording import CANNOT_TELL, LEAKS, count
 
+PARTS = {STATISTICS_ALONE: "batch statistics", WEIGHTS_ALONE: "weight differences"}
 LIKELY = 0.7  # lower end of the share of similar calibration cases that leaked, from which an audit says "leaks"
 
 
@@ -76,6 +78,8 @@ class Assessment:
         identified_by: The attack of that attempt.
         chance: Share that guessing would recognise; NaN if nobody looked.
         likeness: Mean SSIM of the images of `best` to those rebuilt from the update as it was sent; NaN for that one.
+        parts: What each attack of `PARTS` shows that reads one part of the update only, by that part: SSIM of its most
+            leaked image; without the truth, mean SSIM to the images of `best`. Parts that were not tried are left out.
     """
 
     update: str
@@ -91,6 +95,7 @@ class Assessment:
     identified_by: str = ""
     chance: float = math.nan
     likeness: float = math.nan
+    parts: Mapping[str, float] = field(default_factory=dict)
 
     def most_leaked(self, attempt: Attempt) -> Mapping[str, Any]:
         """Returns the row of the image of an attempt that gained most over the prior; needs the truth."""
@@ -119,7 +124,17 @@ def assess(attempts: Sequence[Attempt], calibration: Calibration, truth: Truth |
     agreement = measure_agreement(ordered)
     predicted = calibration.predict(best.explained, agreement)
     found = Assessment(best.update, best.defense, CANNOT_TELL, "", best, agreement, predicted, best)
-    return _judge_itself(found) if truth is None else _judge_by_truth(found, attempts, truth)
+    judged = _judge_itself(found) if truth is None else _judge_by_truth(found, attempts, truth)
+    return replace(
+        judged, parts={PARTS[each.attack]: _shown(judged, each) for each in attempts if each.attack in PARTS}
+    )
+
+
+def _shown(found: Assessment, attempt: Attempt) -> float:
+    """Returns how similar an attempt is to the true images, without them to those of the best attempt."""
+    if found.scores:
+        return float(found.most_leaked(attempt)["ssim"])
+    return measure_agreement([found.best, attempt])
 
 
 def measure_agreement(ordered: Sequence[Attempt]) -> float:
@@ -269,6 +284,7 @@ def describe(found: Assessment) -> dict[str, Any]:
         "identified_by": found.identified_by or None,
         "chance": found.chance,
         "likeness": found.likeness,
+        "parts": found.parts,
     }
     return {key: _without_nan(value) for key, value in said.items()}
 

@@ -1,8 +1,7 @@
 """From an audit's files to its findings."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,20 +9,20 @@ import torch
 from leakpipe.attacks.explanation import explained_share
 from leakpipe.attacks.files import load_reconstruction
 from leakpipe.audit.assessment import Assessment, Attempt, assess, compare_with_sent, take_nearest
+from leakpipe.audit.assumptions import list_assumptions
 from leakpipe.audit.calibration import shipped_calibration
 from leakpipe.audit.inputs import AuditedUpdate, observe_audited, read_truth
-from leakpipe.audit.page import AuditFindings, list_assumptions
+from leakpipe.audit.page import AuditFindings
 from leakpipe.data.priors import load_priors
 from leakpipe.defenses.steps import count_aggregated
 from leakpipe.federation.files import load_model, load_update
 from leakpipe.files.storage import read_json
-from leakpipe.params.audit import AuditParams
+from leakpipe.params.audit import AS_SENT, AuditParams, AuditPlan
 from leakpipe.params.defenses import DefenseSteps
-from leakpipe.params.reading import parse_section
 
 
 def collect_findings(
-    plan: Mapping[str, Any], *, updates: str, reconstruction: str, attack_record: str, read_record: str
+    plan: AuditPlan, *, updates: str, reconstruction: str, attack_record: str, read_record: str
 ) -> AuditFindings:
     """Reads all reconstructions of an audit and judges them.
 
@@ -34,7 +33,7 @@ def collect_findings(
         attack_record: The same of the run records.
         read_record: Path of read-update's run records, with {captured}.
     """
-    params = parse_section(AuditParams, plan["audit"], source="plan: audit")
+    params = plan.audit
     attempts, assessments, notes, truths = [], [], list[str](), dict[str, np.ndarray]()
     for update in params.updates:
         notes += [
@@ -46,9 +45,10 @@ def collect_findings(
         if truth is not None:
             truths[update] = truth.images
         sent: Assessment | None = None  # of the update as it was sent, which comes first
-        for defense, attacks in plan["cells"].items():
+        for defense, attacks in plan.cells.items():
             cell = {"update": update, "defense": defense}
-            steps = DefenseSteps.model_validate([*plan["audit"]["defense"], *plan["what_if"].get(defense, [])])
+            further = plan.what_if[defense].root if defense in plan.what_if else ()
+            steps = DefenseSteps((*params.defense.root, *further))
             audited = _load(Path(updates.format(captured=update)), defense, params)
             known = truth or (sent and sent.best)
             reference = known.images if known else None
@@ -63,14 +63,15 @@ def collect_findings(
         name=params.audit,
         assessments=assessments,
         attempts=attempts,
-        assumptions=list_assumptions(params, notes, doubts=plan["doubts"], aggregated=_aggregates(plan)),
-        attacks={name: attack["why"] for name, attack in plan["attacks"].items()},
+        assumptions=list_assumptions(params, notes, doubts=plan.doubts, aggregated=_aggregates(plan)),
+        attacks=plan.cells[AS_SENT],
+        hardly_begun=plan.hardly_begun,
         truths=truths,
     )
 
 
-def _aggregates(plan: Mapping[str, Any]) -> bool:
-    return any(count_aggregated(DefenseSteps.model_validate(steps)) > 1 for steps in plan["what_if"].values())
+def _aggregates(plan: AuditPlan) -> bool:
+    return any(count_aggregated(steps) > 1 for steps in plan.what_if.values())
 
 
 def _load(folder: Path, defense: str, params: AuditParams) -> AuditedUpdate:
@@ -82,7 +83,7 @@ def _load(folder: Path, defense: str, params: AuditParams) -> AuditedUpdate:
 def _attempts(
     audited: AuditedUpdate,
     cell: Mapping[str, str],
-    attacks: Mapping[str, Any],
+    attacks: Iterable[str],
     params: AuditParams,
     steps: DefenseSteps,
     reference: np.ndarray | None,

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.threat_model import observe
 from leakpipe.audit.assessment import Truth
 from leakpipe.audit.network import CHANNELS, build_network
-from leakpipe.audit.plan import AS_SENT
 from leakpipe.captured.matching import match_update
 from leakpipe.captured.pairs import find_pairs
 from leakpipe.captured.reading import read_state
@@ -32,8 +32,8 @@ from leakpipe.files.quoting import explain_braces
 from leakpipe.models.batchnorm import batch_norm_layers
 from leakpipe.models.state import ModelState
 from leakpipe.params.attacks import ThreatModel
-from leakpipe.params.audit import AuditedClient, AuditedImages, AuditParams, CapturedFiles
-from leakpipe.params.reading import parse_section, read_yaml
+from leakpipe.params.audit import AS_SENT, AuditedClient, AuditedImages, AuditParams, CapturedFiles
+from leakpipe.params.reading import merge, parse_section, parse_value, read_yaml
 from leakpipe.params.training import TrainingParams
 from leakpipe.tables.wording import count
 
@@ -57,13 +57,21 @@ class AuditedUpdate:
     notes: list[str]
 
 
-def load_audit(path: Path) -> AuditParams:
+def load_audit(path: Path, changes: Mapping[str, str] | None = None) -> AuditParams:
     """Reads an audit.yaml; paths in it are relative to its folder, and are returned relative to the current one.
+
+    Args:
+        path: The file; with changes it need not exist.
+        changes: Values as they would stand in the file, by dotted field: they replace the file's.
 
     Raises:
         LeakpipeError: The file is not a valid audit, or names a file or folder that does not exist.
     """
-    content = read_yaml(path)
+    content = read_yaml(path) if path.exists() or not changes else {}
+    for field, value in (changes or {}).items():
+        content = merge(
+            content, reduce(lambda inner, key: {key: inner}, reversed(field.split(".")), parse_value(value))
+        )
     params = parse_section(AuditParams, content, source=str(path), files=[path], known=REGISTERED)
     missing: list[str] = []
     braces: list[str] = []

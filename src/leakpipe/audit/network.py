@@ -42,8 +42,11 @@ def _check_images(module: nn.Module, images: AuditedImages) -> None:
     reason = _why_not(shapes, images.channels, images.size)
     if not reason:
         return
-    for channels in sorted(CHANNELS, key=lambda name: name != images.channels):
-        fitting = [size for size in SIZES if not _why_not(shapes, channels, size)]
+    others = [name for name in CHANNELS if name != images.channels]
+    # Hundreds of sizes take a minute: they are tried where no other number of channels is the answer.
+    tried = [*((each, [images.size]) for each in others), *((each, SIZES) for each in (images.channels, *others))]
+    for channels, sizes in tried:
+        fitting = [size for size in sizes if not _why_not(shapes, channels, size)]
         if not fitting:
             continue
         wrong = [] if images.size in fitting else [f"images.size: {_join(fitting)}"]

@@ -14,13 +14,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from leakpipe.audit.assessment import Assessment, Attempt
-from leakpipe.audit.inputs import client_of
-from leakpipe.audit.plan import AS_SENT
-from leakpipe.audit.what_if import describe_companions, is_estimate
+from leakpipe.audit.assumptions import Assumption
+from leakpipe.audit.calibration import Calibration, shipped_calibration
+from leakpipe.audit.what_if import is_estimate
 from leakpipe.figures.style import COLORS, INK, MUTED, Drawing, in_style
-from leakpipe.params.audit import AuditParams
-from leakpipe.params.training import TrainingParams
+from leakpipe.params.audit import AS_SENT, PlannedAttack
 from leakpipe.report.page import format_duration, format_number, format_share, read_part
+from leakpipe.tables.verdicts import LEAK_MARGIN
 from leakpipe.tables.wording import LEAKS
 
 SHOWN = 8  # images of one client that the page shows
@@ -34,16 +34,17 @@ class AuditFindings:
         name: Of the audit.
         assessments: Of every update under every defence, `AS_SENT` first.
         attempts: All of them.
-        assumptions: What was granted or believed: (what, how it is known), sentences.
-        attacks: Planned attacks: name and why.
+        attacks: Those that were planned on each update as it was sent, by name.
+        hardly_begun: Whether none of them had a quarter of the iterations that it wants.
         truths: The clients' own images by update, where given: shape (images, channels, height, width).
     """
 
     name: str
     assessments: Sequence[Assessment]
     attempts: Sequence[Attempt]
-    assumptions: Sequence[tuple[str, str]]
-    attacks: Mapping[str, str]
+    assumptions: Sequence[Assumption]
+    attacks: Mapping[str, PlannedAttack]
+    hardly_begun: bool = False
     truths: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
@@ -111,7 +112,11 @@ def render_audit(findings: AuditFindings) -> str:
         for each in findings.sent
     }
     return environment.get_template("page.html.j2").render(
-        findings=findings, pictures=pictures, css=Markup(read_part("page.css")), as_sent=AS_SENT
+        findings=findings,
+        pictures=pictures,
+        css=Markup(read_part("page.css")),
+        as_sent=AS_SENT,
+        calibration=None if findings.truths else _as_data_uri(draw_calibration(findings, shipped_calibration())),
     )
 
 
@@ -156,7 +161,7 @@ def encode_image(image: np.ndarray) -> str:
     pixels = np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, 2)).save(stream, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return _encode(stream)
 
 
 @in_style
@@ -181,12 +186,43 @@ def draw_summary(findings: AuditFindings) -> Drawing:
     axes.set_xlim(0, 1)
     axes.set_xlabel("share of the update that the rebuilt images explain")
     axes.set_title("How far each attack came")
-    said = [*findings.helped(worst.update), *findings.assumptions]
+    assumed = [(f"{each.what} ({each.status})", each.how) for each in findings.assumptions]
+    said = [*findings.helped(worst.update), *assumed]
     lines = [textwrap.fill(f"{what}: {how}", 100, subsequent_indent="  ") for what, how in said]
     lines += ["", textwrap.fill(SILENCE, 100)]
     figure.text(0.08, 0.42, "What would help, and what was assumed", fontweight="bold")
     figure.text(0.08, 0.405, "\n".join(lines), fontsize=9, va="top", linespacing=1.4)
     return Drawing(figure, f"{worst.word.capitalize()}: {findings.sentence}")
+
+
+@in_style
+def draw_calibration(findings: AuditFindings, calibration: Calibration) -> Drawing:
+    """Draws the known cases by explanation and agreement, those that leaked apart, and the updates among them."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for leaked, label, marker, color in ((True, "leaked", "o", COLORS[0]), (False, "did not", "s", COLORS[1])):
+        chosen = [each for each in calibration.cases if (each.gain > LEAK_MARGIN) == leaked]
+        x, y = [max(0.0, each.explained) for each in chosen], [each.agreement for each in chosen]
+        axes.scatter(x, y, s=22, marker=marker, color=color, alpha=0.5, label=f"known case that {label}")
+    here = [each for each in findings.sent if each.best.explained is not None]
+    x, y = [max(0.0, each.best.explained or 0.0) for each in here], [each.agreement for each in here]
+    axes.scatter(x, y, s=160, marker="*", color=INK, label="updates of this audit")
+    axes.set_xlabel("share of the update that the rebuilt images explain")
+    axes.set_ylabel("agreement of the two best attempts, SSIM")
+    axes.legend(loc="lower right", fontsize=8)
+    return Drawing(figure, "Known cases by explanation and agreement, and the updates of this audit among them")
+
+
+def _as_data_uri(drawing: Drawing) -> str:
+    stream = io.BytesIO()
+    drawing.figure.savefig(stream, format="png", dpi=120, metadata={"Software": None})
+    return _encode(stream)
+
+
+def _encode(stream: io.BytesIO) -> str:
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 SILENCE = (
@@ -203,37 +239,3 @@ def save_summary(drawing: Drawing, *, png: Path, pdf: Path) -> None:
         drawing.figure.savefig(stream, format="png", dpi=120, metadata={"Software": None})
     with write_atomically(pdf) as stream:
         drawing.figure.savefig(stream, format="pdf", metadata={"CreationDate": None})
-
-
-def list_assumptions(
-    params: AuditParams, notes: Sequence[str], *, doubts: Mapping[str, Sequence[str]], aggregated: bool = False
-) -> list[tuple[str, str]]:
-    """Returns what the audit grants and believes, how each is known, and what the rehearsal found of each update.
-
-    Args:
-        aggregated: Whether the update was also attacked as part of an aggregate.
-    """
-    sent = {name: client_of(params, name) for name in params.updates}
-    images = [f"{client.images} in {name}" for name, client in sent.items()]
-    blind = [name for name, client in sent.items() if client.labels is None]
-    unknown = f"unknown to the attacker in {', '.join(blind)}, who recovers them" if blind else "known to the attacker"
-    return [
-        ("Images", f"{', '.join(images)}; of {params.images.size}×{params.images.size} pixels, declared"),
-        ("Training", f"{_describe_training(params.training.model_dump(mode='json'))}, declared"),
-        ("Labels", unknown),
-        ("Prior", "plain gray" if params.public is None else f"the mean of the images in {params.public}"),
-        ("Defence", f"{params.defense.model_dump(mode='json')}, known" if params.defense.root else "none, declared"),
-        *([("Secure aggregation", describe_companions(params))] if aggregated else []),
-        *(("Found in the files", note) for note in notes),
-        *((f"Rehearsal of {name}", doubt) for name, found in doubts.items() for doubt in found),
-    ]
-
-
-def _describe_training(training: Mapping[str, Any]) -> str:
-    """Describes how the client trained: optimiser and step size, and what differs from plain training."""
-    plain = TrainingParams().model_dump(mode="json")
-    optimizer = {key: value for key, value in training["optimizer"].items() if key != "kind" and value}
-    said = [f"{training['optimizer']['kind']}, learning rate {training['learning_rate']:g}"]
-    said += [f"{key} {value}" for key, value in optimizer.items()]
-    said += [f"{key} {training[key]}" for key in plain if key != "optimizer" and training[key] != plain[key]]
-    return ", ".join(said)

@@ -1,73 +1,80 @@
 """The attacks that an audit runs: chosen by network, batch and time, and recorded before the first of them starts."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
 from leakpipe.attacks.budgets import fit_iterations
-from leakpipe.attacks.observation import Observation
+from leakpipe.attacks.objective import Objective
+from leakpipe.attacks.observation import Observation, usable_settings
 from leakpipe.attacks.presets import PRESETS
 from leakpipe.attacks.recursive.reading import read_layers
 from leakpipe.attacks.recursive.structure import read_chain
 from leakpipe.attacks.timing import seconds_per_iteration
 from leakpipe.errors import LeakpipeError
 from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.audit import PlannedAttack
 from leakpipe.params.defenses import DefenseSteps
 
 MATCHING = "matching"
-AS_SENT = "as-sent"  # what the client really shared
+STATISTICS_ALONE, WEIGHTS_ALONE = "statistics-alone", "weights-alone"
 WHAT_IF_SHARE = 0.4  # of the time goes to attacks on updates that were defended afterwards
 UNDER_NOISE = 1.2  # weight of total variation, times a distance that noise keeps large (docs/defenses.md)
 NOISE = ("gaussian", "laplace", "dp-gaussian")
 
 
-@dataclass(frozen=True)
-class PlannedAttack:
-    """One attack of an audit.
+class StepTimes:
+    """How long an iteration of each attack takes on this machine, in seconds: measured once.
 
-    Attributes:
-        name: What tables call it.
-        settings: All settings, with the iterations that the time allows.
-        seconds: What it is expected to take.
-        why: What it is for, a clause.
+    An attack's iterations follow from it. Where a plan is made again, known times keep what did not change as it was.
+
+    Args:
+        known: Times of attacks by name.
     """
 
-    name: str
-    settings: AttackSettings
-    seconds: float
-    why: str
+    def __init__(self, known: Mapping[str, float] | None = None) -> None:
+        self.known = dict(known or {})
+
+    def measure(self, name: str, observation: Observation, settings: AttackSettings) -> float:
+        """Returns the time of one iteration; of a recursive inversion that of the matching search, roughly."""
+        if name not in self.known:
+            searched = PRESETS["bn-cosine"].settings if settings.method == "recursive" else settings
+            self.known[name] = seconds_per_iteration(observation, searched)
+        return self.known[name]
 
 
-def choose_attacks(observation: Observation, *, seconds: float, defended: int) -> list[PlannedAttack]:
+def choose_attacks(
+    observation: Observation, times: StepTimes, *, seconds: float, defended: int
+) -> dict[str, PlannedAttack]:
     """Chooses the attacks on an update, the quickest first, so that all together take about `seconds` on one core.
 
     Args:
-        observation: The update that the time of an iteration is measured on.
+        observation: The update that the time of an iteration is measured on, if it is not known.
+        times: Gets what is measured.
         seconds: For all attacks, those on the `defended` forms of the update included.
         defended: How many defences the update is also attacked under, by the attack `MATCHING` alone.
     """
     candidates = list(applicable_attacks(observation))
     total = sum(share for _, _, share, _ in candidates)
     alone = seconds * (1 - WHAT_IF_SHARE if defended else 1)
-    planned = [
-        _fit(name, settings, _seconds_per_iteration(observation, settings), alone * share / total, why)
+    planned = {
+        name: _fit(settings, times.measure(name, observation, settings), alone * share / total, why)
         for name, settings, share, why in candidates
-    ]
-    return sorted(planned, key=lambda attack: attack.seconds)
+    }
+    return dict(sorted(planned.items(), key=lambda item: item[1].seconds))
 
 
 def repeat_attack(
-    planned: list[PlannedAttack], observation: Observation, *, seconds: float, defended: int
+    strongest: PlannedAttack, observation: Observation, times: StepTimes, *, seconds: float, defended: int
 ) -> PlannedAttack:
-    """Returns the attack on an update under one of `defended` defences that it is attacked under as well."""
-    strongest = next(attack for attack in planned if attack.name == MATCHING)
-    each = strongest.seconds / strongest.settings.iterations
+    """Returns the attack `MATCHING` on an update under one of `defended` defences that it is attacked under as well."""
     settings = _fit_to_noise(strongest.settings, observation.defense)
+    name = MATCHING
     if observation.cohort:  # of the clients' labels only granted ones are known: none can be recovered from a mean
         labels = "joint" if observation.candidate_labels is None else "granted"
         settings = settings.model_copy(update={"labels": labels})
-        each = _seconds_per_iteration(observation, settings)
-    settings = settings.model_copy(update={"iterations": PRESETS["bn-cosine"].settings.iterations})
-    return _fit(MATCHING, settings, each, seconds * WHAT_IF_SHARE / defended, strongest.why)
+        name = f"{MATCHING} of {len(observation.clients)} clients"
+    settings = settings.model_copy(update={"iterations": strongest.wanted})
+    each = times.measure(name, observation, settings)
+    return _fit(settings, each, seconds * WHAT_IF_SHARE / defended, strongest.why)
 
 
 def _fit_to_noise(settings: AttackSettings, defense: DefenseSteps | None) -> AttackSettings:
@@ -77,10 +84,11 @@ def _fit_to_noise(settings: AttackSettings, defense: DefenseSteps | None) -> Att
     return settings.model_copy(update={"total_variation_weight": UNDER_NOISE})
 
 
-def _fit(name: str, settings: AttackSettings, each: float, seconds: float, why: str) -> PlannedAttack:
+def _fit(settings: AttackSettings, each: float, seconds: float, why: str) -> PlannedAttack:
     """Returns the attack with as many iterations as fit into `seconds`, at `each` seconds an iteration."""
     iterations = min(settings.iterations, fit_iterations(seconds=seconds, each=each))
-    return PlannedAttack(name, settings.model_copy(update={"iterations": iterations}), each * iterations, why)
+    fitted = settings.model_copy(update={"iterations": iterations})
+    return PlannedAttack(settings=fitted, wanted=settings.iterations, seconds=each * iterations, why=why)
 
 
 def applicable_attacks(observation: Observation) -> Iterator[tuple[str, AttackSettings, float, str]]:
@@ -94,11 +102,13 @@ def applicable_attacks(observation: Observation) -> Iterator[tuple[str, AttackSe
         matching = matching.model_copy(update={"batch_norm": "none"})
     if shared and _is_residual(observation):
         yield "recursive", PRESETS["recursive"].settings, 0.25, "solves a residual network layer by layer"
+    elif shared and _gives_row_spaces(observation):
+        yield "row-space", PRESETS["row-space"].settings, 0.15, "looks for images made of the rows of weight gradients"
     if shared:
         alone = matching.model_copy(update={"objective_weight": 0.0, "iterations": 300})
-        yield "statistics-alone", alone, 0.1, "reads the batch statistics only"
+        yield STATISTICS_ALONE, alone, 0.1, "reads the batch statistics only"
         without = matching.model_copy(update={"batch_norm_weight": 0.0, "iterations": 400})
-        yield "weights-alone", without, 0.1, "reads the weight differences only"
+        yield WEIGHTS_ALONE, without, 0.1, "reads the weight differences only"
     yield MATCHING, matching, 0.25, "searches images whose training explains the whole update"
     elsewhere = matching.model_copy(update={"start": "noise"})
     yield f"{MATCHING}-2", elsewhere, 0.25, "the same from a start of noise: do both end at one image?"
@@ -116,7 +126,8 @@ def _is_residual(observation: Observation) -> bool:
     return True
 
 
-def _seconds_per_iteration(observation: Observation, settings: AttackSettings) -> float:
-    """Returns the time of one iteration, measured; of a recursive inversion that of the matching search, roughly."""
-    searched = PRESETS["bn-cosine"].settings if settings.method == "recursive" else settings
-    return seconds_per_iteration(observation, searched)
+def _gives_row_spaces(observation: Observation) -> bool:
+    """Returns whether any convolution has fewer positions than output channels, and its gradient a rank to read."""
+    settings, _ = usable_settings(observation, PRESETS["row-space"].settings)
+    rows = Objective(observation, settings, seed=0).rows
+    return rows is not None and bool(rows.spaces)

@@ -28,12 +28,15 @@ from leakpipe.params.defenses import DefenseSteps
 from leakpipe.randomness import derive_seed
 
 AGGREGATE = re.compile(r"aggregate-of-([1-9]\d?)")
-# The defences that are tried unless `what_if` names others, with the paper's noise at two strengths.
+# The defences that are tried unless `what_if` names others: the paper's noise at two strengths, NVFlare's filters with
+# their own defaults (its third, ExcludeVars, removes nothing by default), clipping to the norm that Flower starts from.
 WHAT_IF: Mapping[str, list[dict[str, Any]]] = {
     "noise-5": [{"kind": "gaussian", "sigma0": 5}],
     "noise-20": [{"kind": "gaussian", "sigma0": 20}],
     "no-statistics": [{"kind": "freeze-bn-statistics"}],
-    "percentile-10": [{"kind": "partial-sharing", "percentile": 10, "clip": 0.01}],
+    "percentile": [{"kind": "percentile"}],
+    "svt": [{"kind": "svt"}],
+    "clip-0.1": [{"kind": "clip", "clip_norm": 0.1}],
     "aggregate-of-2": [{"kind": "secure-aggregation", "clients": 2}],
     "aggregate-of-5": [{"kind": "secure-aggregation", "clients": 5}],
 }

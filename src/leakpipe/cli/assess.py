@@ -47,16 +47,23 @@ def assess(
     from leakpipe.audit.findings import collect_findings
     from leakpipe.audit.page import draw_summary, render_audit, save_summary
     from leakpipe.files.storage import write_json, write_text
+    from leakpipe.params.audit import AuditPlan
+    from leakpipe.params.reading import parse_section
     from leakpipe.records.run_record import record_run
     from leakpipe.tables.table import write_table
 
+    planned = parse_section(AuditPlan, plan, source="--plan")
     with record_run(record, rule="assess", labels=labels, params=plan["audit"]) as run:
         findings = collect_findings(
-            plan, updates=updates, reconstruction=reconstruction, attack_record=attack_record, read_record=read_record
+            planned,
+            updates=updates,
+            reconstruction=reconstruction,
+            attack_record=attack_record,
+            read_record=read_record,
         )
         found = {
             name: {each.defense: describe(each) for each in findings.assessments if each.update == name}
-            for name in plan["audit"]["updates"]
+            for name in planned.audit.updates
         }
         worst = findings.worst
         verdict = {"word": worst.word, "why": worst.why, "update": worst.update}

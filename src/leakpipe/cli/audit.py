@@ -4,21 +4,21 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from leakpipe import __version__
 from leakpipe.cli.audit_progress import Progress, run_shown
-from leakpipe.cli.options import InputFile
+from leakpipe.cli.options import InputFile, parse_pairs
 from leakpipe.cli.terminal import say
 from leakpipe.tables.wording import count
 
 if TYPE_CHECKING:
-    from leakpipe.params.audit import AuditParams
+    from leakpipe.params.audit import AuditPlan
 
 START_SECONDS = 4.0  # of a job, before its attack
 WORKFLOW = Path(__file__).parents[1] / "workflow" / "audit.smk"
+COMPARED_BYTES = "1000000000"  # files up to this size are compared by content, not by time, as in profiles/default
 NAME_OF_EXAMPLE = "audit.yaml"
 EXAMPLE = """\
 # For `leakpipe audit`: what does this update give away? Paths are relative to this file.
@@ -70,9 +70,27 @@ what_if: null          # defences to try on this very update; null: all, []: non
 @click.option(
     "--cores", type=click.IntRange(min=1), default=os.cpu_count(), show_default=True, help="Attacks at a time."
 )
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    callback=parse_pairs,
+    help="A field of audit.yaml, such as training.learning_rate=0.1: replaces what the file says, or does without it.",
+)
+@click.option("--profile", help="Profile of Snakemake, such as one for Slurm.")
 @click.option("--dry-run", is_flag=True, help="Check everything, plan the attacks, and stop.")
 def audit(
-    config: Path, init: bool, before: str, after: str, network: str, image_size: int, cores: int, dry_run: bool
+    config: Path,
+    init: bool,
+    before: str,
+    after: str,
+    network: str,
+    image_size: int,
+    cores: int,
+    changes: dict[str, str],
+    profile: str | None,
+    dry_run: bool,
 ) -> None:
     """Say what captured updates give away: attack them, judge, and write a page.
 
@@ -95,27 +113,29 @@ def audit(
         say(f"Wrote {config}. Fill in what it says of images and training, then: {call}")
         return
     from leakpipe.audit.inputs import load_audit
-    from leakpipe.files.storage import read_json, write_json
+    from leakpipe.audit.planning import load_plan, make_plan, written_times
+    from leakpipe.files.storage import write_json
 
-    params = load_audit(config)
+    params = load_audit(config, changes)
     folder = str(config.resolve().parent)
     sys.path.insert(0, folder)  # the network lies beside audit.yaml
     path = Path("results/audit") / params.audit / "plan.json"
     tried = Path(".leakpipe/plans") / f"{params.audit}.json"  # of a dry run: the real one must do what it said
-    content = {"audit": params.model_dump(mode="json"), "version": __version__, "written": _times(params)}
-    known = (read_json(each) for each in (path, tried) if each.exists())
-    plan = next((each for each in known if content.items() <= each.items()), None)
+    known = [plan for each in (path, tried) if (plan := load_plan(each))]
+    written = written_times(params)
+    plan = next((each for each in known if each.audit == params and each.written == written), None)
     if plan is None:
         click.echo("Checking the files and measuring the time of an attack …", err=True)
-        plan = {**content, **_plan(params, cores=cores)}
-    write_json(tried if dry_run else path, plan)
+        plan = make_plan(params, cores=cores, earlier=known)
+    write_json(tried if dry_run else path, plan.model_dump(mode="json"))
     expected = _expect(plan)
     _describe(plan, expected, cores=cores)
     if dry_run:
         return
     command = [
         *(sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW), "--configfile", str(path)),
-        *("--cores", str(cores), "--rerun-incomplete", "--nocolor"),
+        *("--cores", str(cores), "--rerun-incomplete", "--nocolor", "--max-checksum-file-size", COMPARED_BYTES),
+        *(["--profile", profile] if profile else []),
     ]
     inherited = os.environ.get("PYTHONPATH")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([folder, *([inherited] if inherited else [])])}
@@ -124,15 +144,8 @@ def audit(
     progress = Progress(expected)
     if run_shown(command, progress, log, env=environment):
         raise LeakpipeError(f"{_why_failed(progress, log)}; when that is mended, the same command goes on")
-    found = read_json(path.parent / "assessment.json")
-    say(f"{found['verdict']['word'].capitalize()} ({found['verdict']['update']}): {found['verdict']['why']}.")
+    say(_verdict(path.parent / "assessment.json"))
     say(f"Page: {path.parent / 'report.html'}   Summary: {path.parent / 'summary.pdf'}")
-
-
-def _times(params: "AuditParams") -> dict[str, int]:
-    """Returns when each file of the updates was last written: another file of the same name is another plan."""
-    files = [files.model_dump(exclude={"client"}, exclude_none=True).values() for files in params.updates.values()]
-    return {path: Path(path).stat().st_mtime_ns for paths in files for path in paths}
 
 
 def _why_failed(progress: Progress, log: Path) -> str:
@@ -145,68 +158,42 @@ def _why_failed(progress: Progress, log: Path) -> str:
     )
 
 
-def _plan(params: "AuditParams", *, cores: int) -> dict[str, Any]:
-    """Reads every update, which checks it, and chooses attacks and defences by the first."""
-    from leakpipe.attacks.rehearsal import rehearse
-    from leakpipe.audit.inputs import granted, observe_audited, read_truth, read_update
-    from leakpipe.audit.plan import AS_SENT, choose_attacks, repeat_attack
-    from leakpipe.audit.what_if import choose_defenses, defend, observe_defended
+def _verdict(path: Path) -> str:
+    """Returns the sentence that an audit ends with."""
     from leakpipe.errors import LeakpipeError
-    from leakpipe.files.quoting import explain_braces
-    from leakpipe.models.custom import find_source
+    from leakpipe.files.storage import read_json
 
-    found, doubts = [], {}
-    for name in params.updates:
-        found.append(read_update(params, name))
-        read_truth(params, name)  # only to refuse now what would be refused after hours
-        try:
-            doubts[name] = rehearse(observe_audited(found[-1], params))
-        except LeakpipeError as error:
-            raise LeakpipeError(f"updates.{name}: {error}") from error
-    first, seconds = observe_audited(found[0], params), 60 * params.minutes * cores
-    defenses = choose_defenses(first, params.what_if)
-    attacks = choose_attacks(first, seconds=seconds, defended=len(defenses))
-    cells = {AS_SENT: {attack.name: _written(attack) for attack in attacks}}
-    for name, steps in defenses.items():
-        seen = observe_defended(defend(found[0], params, name, steps), params, steps)
-        repeated = repeat_attack(attacks, seen, seconds=seconds, defended=len(defenses))
-        cells[name] = {repeated.name: _written(repeated)}
-    source = params.network.factory and find_source(params.network.factory)
-    if problem := explain_braces("network.factory", os.path.relpath(source) if source else ""):
-        raise LeakpipeError(problem)
-    return {
-        "attacks": {attack.name: _written(attack) for attack in attacks},
-        "what_if": {name: steps.model_dump(mode="json") for name, steps in defenses.items()},
-        "cells": cells,
-        "doubts": doubts,
-        "granted": {name: granted(params, name).model_dump(mode="json") for name in params.updates},
-        "network_source": [os.path.relpath(source)] if source else [],
-    }
+    try:
+        found = read_json(path)["verdict"]
+        return f"{found['word'].capitalize()} ({found['update']}): {found['why']}."
+    except (KeyError, TypeError, AttributeError) as error:
+        raise LeakpipeError(f"{path}: holds no verdict; remove it, and the same command judges again") from error
 
 
-def _written(attack: Any) -> dict[str, Any]:
-    return {"settings": attack.settings.model_dump(mode="json"), "seconds": attack.seconds, "why": attack.why}
-
-
-def _expect(plan: dict[str, Any]) -> dict[tuple[str, str, str, str], float]:
+def _expect(plan: "AuditPlan") -> dict[tuple[str, str, str, str], float]:
     """Returns what every step is expected to take, in seconds (`leakpipe.cli.audit_progress.Progress`)."""
     expected = {("assess", "", "", ""): START_SECONDS, ("track", "", "", ""): START_SECONDS}
-    for update in plan["audit"]["updates"]:
+    for update in plan.audit.updates:
         expected["read_update", update, "", ""] = START_SECONDS
-        for defense, attacks in plan["cells"].items():
+        for defense, attacks in plan.cells.items():
             for name, attack in attacks.items():
-                expected["invert", update, defense, name] = attack["seconds"] + START_SECONDS
+                expected["invert", update, defense, name] = attack.seconds + START_SECONDS
     return expected
 
 
-def _describe(plan: dict[str, Any], expected: dict[tuple[str, str, str, str], float], *, cores: int) -> None:
+def _describe(plan: "AuditPlan", expected: dict[tuple[str, str, str, str], float], *, cores: int) -> None:
     """Says what will be run, and how long it takes."""
-    for defense, attacks in plan["cells"].items():
+    for defense, attacks in plan.cells.items():
         for name, attack in attacks.items():
-            steps = attack["settings"]["iterations"]
-            say(f"  {defense}: {name}, {steps} iterations, about {attack['seconds']:.0f} s: {attack['why']}")
-    for name, found in plan["doubts"].items():
+            steps = f"{attack.settings.iterations} of {attack.wanted} iterations"
+            say(f"  {defense}: {name}, {steps}, about {attack.seconds:.0f} s: {attack.why}")
+    for name, found in plan.doubts.items():
         for doubt in found:
             say(f"Note on {name}: {doubt}")
-    updates, minutes = count(len(plan["audit"]["updates"]), "update"), sum(expected.values()) / cores / 60
+    updates, minutes = count(len(plan.audit.updates), "update"), sum(expected.values()) / cores / 60
     click.echo(f"About {minutes:.1f} minutes for {updates} on {count(cores, 'core')}.")
+    if plan.hardly_begun:
+        say(
+            f"Note: with minutes: {plan.audit.minutes:g} no attack gets a quarter of the iterations that it wants: a "
+            'verdict of "cannot tell" will mean little.'
+        )

@@ -59,11 +59,12 @@ def record_options(command: Command) -> Command:
 def record_labels(command: Command) -> Command:
     """Add `--label`: what the job is for."""
     return click.option(
-        "--label", "labels", multiple=True, metavar="KEY=VALUE", callback=_parse_labels, help="Label of the run record."
+        "--label", "labels", multiple=True, metavar="KEY=VALUE", callback=parse_pairs, help="Label of the run record."
     )(command)
 
 
-def _parse_labels(_ctx: click.Context, _param: click.Parameter, values: Iterable[str]) -> dict[str, str]:
+def parse_pairs(_ctx: click.Context, _param: click.Parameter, values: Iterable[str]) -> dict[str, str]:
+    """Turns the values of a repeatable option, KEY=VALUE, into a mapping."""
     pairs = [value.partition("=") for value in values]
     for key, separator, _ in pairs:
         if not (key and separator):

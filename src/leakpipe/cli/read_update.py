@@ -30,11 +30,10 @@ def read_update(
     """Read a captured update, check it against the network, and apply the defences that it is attacked under."""
     from leakpipe.audit.inputs import read_update as read
     from leakpipe.audit.network import save_network
-    from leakpipe.audit.plan import AS_SENT
     from leakpipe.audit.what_if import defend
     from leakpipe.data.priors import save_priors
     from leakpipe.federation.files import save_update
-    from leakpipe.params.audit import AuditParams
+    from leakpipe.params.audit import AS_SENT, AuditParams
     from leakpipe.params.defenses import DefenseSteps
     from leakpipe.params.reading import parse_section
     from leakpipe.records.run_record import record_run

@@ -1,14 +1,19 @@
-"""The content of an audit.yaml: captured updates, the network, how the client trained, what the attacker knows."""
+"""The content of an audit.yaml: captured updates, the network, how the client trained, what the attacker knows.
+
+And the plan that an audit makes of it.
+"""
 
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from leakpipe.params.attacks import AttackSettings, ThreatModel
 from leakpipe.params.defenses import DefenseSteps
 from leakpipe.params.models import ArchitectureParams
 from leakpipe.params.training import TrainingParams
 from leakpipe.params.types import FACTORY_PATTERN, Name, Section, Switchable, distinct
 
+AS_SENT = "as-sent"  # what the client really shared, beside the defences that are tried on it
 SHARED = ("after", "change", "reversed_change", "captured")  # ways to give what a client sent
 
 
@@ -138,4 +143,41 @@ class AuditParams(Section):
         known = [client for client in (self.client, *self.clients.values()) if client.truth is not None]
         if self.candidates is not None and not known:
             raise ValueError("candidates: needs client.truth, which says whom among them an update was trained on")
+        return self
+
+
+class PlannedAttack(Section):
+    """One attack of an audit."""
+
+    settings: AttackSettings = Field(description="All settings, with the iterations that the time allows.")
+    wanted: int = Field(ge=1, description="Iterations that it is given where there is time enough.")
+    seconds: float = Field(ge=0, description="What it is expected to take.")
+    why: str = Field(description="What it is for, a clause.")
+
+
+class AuditPlan(Section):
+    """What an audit will do, written before its first attack starts."""
+
+    audit: AuditParams
+    version: str = Field(description="Of leakpipe.")
+    written: dict[str, int] = Field(description="When each file was last written that the plan was made from.")
+    step_seconds: dict[str, float] = Field(description="Measured time of an iteration of each attack.")
+    what_if: dict[str, DefenseSteps] = Field(description="Defences that are tried on each update.")
+    cells: dict[str, dict[str, PlannedAttack]] = Field(description="Attacks by the defence that they are run under.")
+    doubts: dict[str, list[str]] = Field(description="What the rehearsal of each update found, in sentences.")
+    granted: dict[str, ThreatModel] = Field(description="What the attacker of each update is granted.")
+    network_source: list[str] = Field(description="The file of the own network, if it is one.")
+
+    @property
+    def hardly_begun(self) -> bool:
+        """Whether no attack on the update as it was sent gets a quarter of the iterations that it wants."""
+        return all(4 * each.settings.iterations < each.wanted for each in self.cells[AS_SENT].values())
+
+    @model_validator(mode="after")
+    def _parts_belong_together(self) -> Self:
+        if set(self.cells) != {AS_SENT, *self.what_if}:
+            raise ValueError(f"cells: {', '.join(self.cells)}, expected {AS_SENT} and what `what_if` holds")
+        for name, found in {"doubts": set(self.doubts), "granted": set(self.granted)}.items():
+            if found != set(self.audit.updates):
+                raise ValueError(f"{name}: {', '.join(sorted(found))}, expected one for each of `audit.updates`")
         return self

@@ -47,6 +47,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def parse_value(text: str) -> Any:
+    """Returns a value as it would stand in a YAML file; text that is no YAML is itself."""
+    import yaml
+
+    from leakpipe.params.yaml_loader import Loader
+
+    try:
+        return yaml.load(text, Loader)
+    except (ValueError, RecursionError, yaml.YAMLError):
+        return text
+
+
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
     """Merges mappings deeply; any other value in `overlay` replaces that in `base`."""
     merged = dict(base)

@@ -31,14 +31,25 @@ PRODUCTS = [
     f"{RESULTS}/{name}" for name in ("report.html", "summary.png", "summary.pdf", "assessment.json", "attempts.csv")
 ]
 CLIENTS = [AUDIT["client"], *AUDIT["clients"].values()]
-FOLDERS = [path for path in (AUDIT["public"], AUDIT["candidates"], *(each["truth"] for each in CLIENTS)) if path]
-IMAGES = sorted(str(path) for folder in FOLDERS for path in Path(folder).rglob("*") if path.is_file())
 
 
 wildcard_constraints:
     captured=r"[^/]+",
     defense=r"[^/]+",
     attack=r"[^/]+",
+
+
+def images_of(*folders):
+    """All files in folders, None left out."""
+    return sorted(str(path) for folder in folders if folder for path in Path(folder).rglob("*") if path.is_file())
+
+
+def to_read(captured):
+    """What reading one update depends on: not on truth, candidates, minutes or other updates."""
+    files = AUDIT["updates"][captured]
+    client = AUDIT["clients"].get(files["client"], AUDIT["client"])
+    kept = {name: AUDIT[name] for name in ("audit", "network", "images", "training", "defense", "public")}
+    return {**kept, "updates": {captured: files}, "client": {**client, "truth": None}}
 
 
 def options(values):
@@ -67,7 +78,7 @@ rule read_update:
     input:
         files=lambda w: [path for name, path in AUDIT["updates"][w.captured].items() if path and name != "client"],
         network=lambda w: config["network_source"],
-        images=lambda w: IMAGES,
+        images=lambda w: images_of(AUDIT["public"]),
     output:
         model=f"{FOLDER}/global.safetensors",
         prior=f"{FOLDER}/prior.safetensors",
@@ -79,7 +90,7 @@ rule read_update:
     resources:
         mem_mb=2000,
     params:
-        audit=lambda w: json.dumps(AUDIT),
+        audit=lambda w: json.dumps(to_read(w.captured)),
         what_if=lambda w: json.dumps(config["what_if"]),
         folder=FOLDER,
         labels=lambda w: options({"label": f"experiment={AUDIT['audit']}"}),
@@ -144,7 +155,7 @@ rule assess:
         reconstructions=of_cells(RECONSTRUCTION),
         records=of_cells(ATTACK_RECORD),
         read=[READ_RECORD.format(captured=name) for name in AUDIT["updates"]],
-        images=lambda w: IMAGES,
+        images=lambda w: images_of(AUDIT["candidates"], *(each["truth"] for each in CLIENTS)),
         plan=PLAN,
     output:
         PRODUCTS,

@@ -1,0 +1,70 @@
+"""What an audit rests on: what the attacker is granted, what is believed of the client, and what was checked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from leakpipe.audit.inputs import client_of
+from leakpipe.audit.what_if import describe_companions
+from leakpipe.params.audit import AuditParams
+from leakpipe.params.training import TrainingParams
+
+# What a rehearsal looks at (`leakpipe.attacks.belief`), and that its silence is no proof.
+UNDOUBTED = (
+    "the update is as large, and its head and batch statistics are such, as the believed training makes on plausible "
+    "images; a slightly wrong belief passes this"
+)
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """One line of the table.
+
+    Attributes:
+        what: It is about.
+        status: `granted` to the attacker, `believed` because audit.yaml says so, `checked` against the files, or
+            `doubted` after a check.
+        how: What is assumed, or was found.
+    """
+
+    what: str
+    status: Literal["granted", "believed", "checked", "doubted"]
+    how: str
+
+
+def list_assumptions(
+    params: AuditParams, notes: Sequence[str], *, doubts: Mapping[str, Sequence[str]], aggregated: bool = False
+) -> list[Assumption]:
+    """Returns what the audit grants and believes, what the files say, and what the rehearsal found of each update.
+
+    Args:
+        aggregated: Whether the update was also attacked as part of an aggregate.
+    """
+    sent = {name: client_of(params, name) for name in params.updates}
+    images = [f"{client.images} in {name}" for name, client in sent.items()]
+    blind = [name for name, client in sent.items() if client.labels is None]
+    unknown = f"not of {', '.join(blind)}: the attacker recovers them" if blind else "of all images"
+    defense = params.defense.model_dump(mode="json")
+    undoubted = [name for name, found in doubts.items() if not found]
+    return [
+        Assumption("Global model", "granted", "and the update, as the server has them"),
+        Assumption("Labels", "granted", unknown),
+        Assumption("Prior", "granted", (params.public and f"mean of the images in {params.public}") or "plain gray"),
+        Assumption("Defence", "granted", f"{defense}, which the attacker knows" if defense else "none was applied"),
+        Assumption("Images", "believed", f"{', '.join(images)}; of {params.images.size}×{params.images.size} pixels"),
+        Assumption("Training", "believed", _describe_training(params.training.model_dump(mode="json"))),
+        *([Assumption("Secure aggregation", "believed", describe_companions(params))] if aggregated else []),
+        *(Assumption("Files", "checked", note) for note in notes),
+        *(Assumption(f"Rehearsal of {name}", "doubted", each) for name, found in doubts.items() for each in found),
+        *([Assumption(f"Rehearsal of {', '.join(undoubted)}", "checked", UNDOUBTED)] if undoubted else []),
+    ]
+
+
+def _describe_training(training: Mapping[str, Any]) -> str:
+    """Describes how the client trained: optimiser and step size, and what differs from plain training."""
+    plain = TrainingParams().model_dump(mode="json")
+    optimizer = {key: value for key, value in training["optimizer"].items() if key != "kind" and value}
+    said = [f"{training['optimizer']['kind']}, learning rate {training['learning_rate']:g}"]
+    said += [f"{key} {value}" for key, value in optimizer.items()]
+    said += [f"{key} {training[key]}" for key in plain if key != "optimizer" and training[key] != plain[key]]
+    return ", ".join(said)

@@ -1,0 +1,99 @@
+"""From audit.yaml to the plan: every file is read, every belief rehearsed, attacks chosen; nothing is attacked yet."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from leakpipe import __version__
+from leakpipe.attacks.rehearsal import rehearse
+from leakpipe.audit.inputs import AuditedUpdate, granted, observe_audited, read_truth, read_update
+from leakpipe.audit.plan import MATCHING, StepTimes, choose_attacks, repeat_attack
+from leakpipe.audit.what_if import choose_defenses, defend, observe_defended
+from leakpipe.errors import LeakpipeError
+from leakpipe.files.storage import read_json
+from leakpipe.models.custom import find_source
+from leakpipe.params.audit import AS_SENT, AuditParams, AuditPlan
+from leakpipe.params.reading import parse_section
+
+
+def load_plan(path: Path) -> AuditPlan | None:
+    """Reads a plan; None where there is none, or one of another version.
+
+    Raises:
+        LeakpipeError: The file is no plan.
+    """
+    if not path.exists():
+        return None
+    try:
+        content = read_json(path)
+        if content.get("version") not in (__version__, None):
+            return None
+        return parse_section(AuditPlan, content, source=str(path))
+    except LeakpipeError as error:
+        raise LeakpipeError(f"{error}; remove this file, and the same command plans the audit anew") from error
+
+
+def written_times(params: AuditParams) -> dict[str, int]:
+    """Returns when each file was last written that a plan follows from: another file of that name is another plan."""
+    paths = [path for files in params.updates.values() for path in _files(files.model_dump())]
+    return {path: Path(path).stat().st_mtime_ns for path in [*paths, *_network_source(params)]}
+
+
+def _files(files: Mapping[str, Any]) -> Iterable[str]:
+    return [path for name, path in files.items() if path and name != "client"]
+
+
+def _network_source(params: AuditParams) -> list[str]:
+    """Returns the file of the own network, for Snakemake relative to the current folder."""
+    source = params.network.factory and find_source(params.network.factory)
+    return [os.path.relpath(source)] if source else []
+
+
+def _timed(params: AuditParams) -> dict[str, Any]:
+    """Returns what the time of an iteration depends on."""
+    sections = params.model_dump(include={"network", "images", "training", "client", "clients", "defense"})
+    for client in (sections["client"], *sections["clients"].values()):
+        client["truth"] = None
+    return sections
+
+
+def make_plan(params: AuditParams, *, cores: int, earlier: Iterable[AuditPlan] = ()) -> AuditPlan:
+    """Reads every update, which checks it, and chooses attacks and defences by the first.
+
+    Args:
+        earlier: Plans whose measured times are taken over where they are of the same network and training, so that
+            attacks that an edit of audit.yaml is not about stay as they were.
+
+    Raises:
+        LeakpipeError: A file cannot be read, contradicts audit.yaml, or the network cannot be simulated.
+    """
+    found, doubts = dict[str, AuditedUpdate](), {}
+    for name in params.updates:
+        found[name] = read_update(params, name)
+        read_truth(params, name)  # only to refuse now what would be refused after hours
+        try:
+            doubts[name] = rehearse(observe_audited(found[name], params))
+        except LeakpipeError as error:
+            raise LeakpipeError(f"updates.{name}: {error}") from error
+    first = next(iter(found.values()))
+    observation, seconds = observe_audited(first, params), 60 * params.minutes * cores
+    times = StepTimes(next((plan.step_seconds for plan in earlier if _timed(plan.audit) == _timed(params)), None))
+    defenses = choose_defenses(observation, params.what_if)
+    number = len(defenses)
+    cells = {AS_SENT: choose_attacks(observation, times, seconds=seconds, defended=number)}
+    for name, steps in defenses.items():
+        seen = observe_defended(defend(first, params, name, steps), params, steps)
+        strongest = cells[AS_SENT][MATCHING]
+        cells[name] = {MATCHING: repeat_attack(strongest, seen, times, seconds=seconds, defended=number)}
+    return AuditPlan(
+        audit=params,
+        version=__version__,
+        written=written_times(params),
+        step_seconds=times.known,
+        what_if=defenses,
+        cells=cells,
+        doubts=doubts,
+        granted={name: granted(params, name) for name in params.updates},
+        network_source=_network_source(params),
+    )
