@@ -240,9 +240,16 @@ def test_help_lists_every_command_in_a_group_with_a_whole_summary() -> None:
             assert succeed(name, "--help").output.count("\n") > 5
     assert max(map(len, said.splitlines())) <= 80
     modules = {path.stem.replace("_", "-") for path in (PROJECT / "src/leakpipe/cli").glob("*.py")}
-    assert modules - {"--init--", "allocator", "audit-progress", "cells", "main", "options", "terminal"} == set(
-        COMMANDS
-    )
+    assert modules - {
+        "--init--",
+        "allocator",
+        "audit-lock",
+        "audit-progress",
+        "cells",
+        "main",
+        "options",
+        "terminal",
+    } == set(COMMANDS)
 
 
 def test_check_says_how_much_work(tmp_path: Path) -> None:

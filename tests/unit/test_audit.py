@@ -224,13 +224,19 @@ class TestPlan:
         for name, attack in long.items():
             assert short[name].settings.iterations == 20 < attack.settings.iterations == attack.wanted <= 5000
 
-    def test_known_times_are_not_measured_again(self) -> None:
+    @pytest.mark.parametrize("defended", [0, 1, 5])
+    def test_known_times_are_not_measured_again_and_all_time_is_given(self, defended: int) -> None:
         seen = observe_small()
-        times = StepTimes(dict.fromkeys(self.names(seen), 0.5))
-        planned = choose_attacks(seen, times, seconds=1000, defended=0)
-        shares = {name: share for name, _, share, _ in applicable_attacks(seen)}
-        for name, attack in planned.items():
-            assert attack.settings.iterations == min(attack.wanted, int(2000 * shares[name] / sum(shares.values())))
+        times = StepTimes({name: 0.01 if name == "statistics-alone" else 0.5 for name in self.names(seen)})
+        before = dict(times.known)
+        planned = choose_attacks(seen, times, seconds=1000, defended=defended)
+        repeated = repeat_attack(planned[MATCHING], seen, times, seconds=1000, defended=defended) if defended else None
+        assert times.known == before
+        assert planned["statistics-alone"].settings.iterations == planned["statistics-alone"].wanted
+        spent = sum(each.seconds for each in planned.values()) + (defended * repeated.seconds if repeated else 0)
+        assert 990 < spent <= 1000
+        if repeated:
+            assert repeated.settings.iterations <= planned[MATCHING].settings.iterations
 
     def test_a_network_with_few_positions_gives_away_row_spaces(self) -> None:
         for size, applies in ((16, False), (4, True)):

@@ -11,11 +11,9 @@ from leakpipe.attacks.files import load_reconstruction
 from leakpipe.audit.assessment import Assessment, Attempt, assess, compare_with_sent, take_nearest
 from leakpipe.audit.assumptions import list_assumptions
 from leakpipe.audit.calibration import shipped_calibration
-from leakpipe.audit.inputs import AuditedUpdate, observe_audited, read_truth
+from leakpipe.audit.inputs import AuditedUpdate, load_audited, observe_audited, read_truth
 from leakpipe.audit.page import AuditFindings
-from leakpipe.data.priors import load_priors
 from leakpipe.defenses.steps import count_aggregated
-from leakpipe.federation.files import load_model, load_update
 from leakpipe.files.storage import read_json
 from leakpipe.params.audit import AS_SENT, AuditParams, AuditPlan
 from leakpipe.params.defenses import DefenseSteps
@@ -49,7 +47,7 @@ def collect_findings(
             cell = {"update": update, "defense": defense}
             further = plan.what_if[defense].root if defense in plan.what_if else ()
             steps = DefenseSteps((*params.defense.root, *further))
-            audited = _load(Path(updates.format(captured=update)), defense, params)
+            audited = load_audited(Path(updates.format(captured=update)), defense, params)
             known = truth or (sent and sent.best)
             reference = known.images if known else None
             found = list(_attempts(audited, cell, attacks, params, steps, reference, reconstruction, attack_record))
@@ -72,12 +70,6 @@ def collect_findings(
 
 def _aggregates(plan: AuditPlan) -> bool:
     return any(count_aggregated(steps) > 1 for steps in plan.what_if.values())
-
-
-def _load(folder: Path, defense: str, params: AuditParams) -> AuditedUpdate:
-    before = load_model(folder / "global.safetensors", factory=params.network.factory)
-    stored = load_update(folder / defense / "update.safetensors", before)
-    return AuditedUpdate(before, stored, load_priors(folder / "prior.safetensors")[0]["all"], [])
 
 
 def _attempts(

@@ -24,10 +24,10 @@ from leakpipe.client.batches import assume_schedule
 from leakpipe.client.local_update import LocalSettings
 from leakpipe.data.folders import list_images
 from leakpipe.data.image_files import read_image
-from leakpipe.data.priors import GRAY
+from leakpipe.data.priors import GRAY, load_priors
 from leakpipe.errors import LeakpipeError
 from leakpipe.experiment import REGISTERED
-from leakpipe.federation.files import StoredUpdate
+from leakpipe.federation.files import StoredUpdate, load_model, load_update
 from leakpipe.files.quoting import explain_braces
 from leakpipe.models.batchnorm import batch_norm_layers
 from leakpipe.models.state import ModelState
@@ -247,6 +247,13 @@ def read_update(params: AuditParams, name: str) -> AuditedUpdate:
         settings,
     )
     return AuditedUpdate(found.state, stored, make_prior(params), list(found.notes))
+
+
+def load_audited(folder: Path, defense: str, params: AuditParams) -> AuditedUpdate:
+    """Loads what `leakpipe read-update` wrote of an update, under one defence."""
+    before = load_model(folder / "global.safetensors", factory=params.network.factory)
+    stored = load_update(folder / defense / "update.safetensors", before)
+    return AuditedUpdate(before, stored, load_priors(folder / "prior.safetensors")[0]["all"], [])
 
 
 def _momentum(module: nn.Module) -> float:

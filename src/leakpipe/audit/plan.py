@@ -16,7 +16,9 @@ from leakpipe.params.defenses import DefenseSteps
 
 MATCHING = "matching"
 STATISTICS_ALONE, WEIGHTS_ALONE = "statistics-alone", "weights-alone"
-WHAT_IF_SHARE = 0.4  # of the time goes to attacks on updates that were defended afterwards
+WHAT_IF_EACH = 0.2  # of the time goes to the attack under each defence that is tried
+WHAT_IF_MOST = 0.4  # and to all of them together
+RECURSIVE_STEP = 0.1  # all of its time by its iterations of L-BFGS, over one of the matching search (ResNet-18, 64×64)
 UNDER_NOISE = 1.2  # weight of total variation, times a distance that noise keeps large (docs/defenses.md)
 NOISE = ("gaussian", "laplace", "dp-gaussian")
 
@@ -34,10 +36,13 @@ class StepTimes:
         self.known = dict(known or {})
 
     def measure(self, name: str, observation: Observation, settings: AttackSettings) -> float:
-        """Returns the time of one iteration; of a recursive inversion that of the matching search, roughly."""
+        """Returns the time of one iteration; that of a recursive inversion is estimated by the matching search's."""
         if name not in self.known:
-            searched = PRESETS["bn-cosine"].settings if settings.method == "recursive" else settings
-            self.known[name] = seconds_per_iteration(observation, searched)
+            if settings.method == "recursive":
+                measured = RECURSIVE_STEP * seconds_per_iteration(observation, PRESETS["bn-cosine"].settings)
+            else:
+                measured = seconds_per_iteration(observation, settings)
+            self.known[name] = measured
         return self.known[name]
 
 
@@ -52,14 +57,21 @@ def choose_attacks(
         seconds: For all attacks, those on the `defended` forms of the update included.
         defended: How many defences the update is also attacked under, by the attack `MATCHING` alone.
     """
-    candidates = list(applicable_attacks(observation))
-    total = sum(share for _, _, share, _ in candidates)
-    alone = seconds * (1 - WHAT_IF_SHARE if defended else 1)
-    planned = {
-        name: _fit(settings, times.measure(name, observation, settings), alone * share / total, why)
-        for name, settings, share, why in candidates
-    }
+    candidates = [
+        (times.measure(name, observation, settings), name, settings, share, why)
+        for name, settings, share, why in applicable_attacks(observation)
+    ]
+    shares, left = sum(share for *_, share, _ in candidates), seconds * (1 - _share_of_what_if(defended))
+    planned = {}
+    # What an attack does not need, the others get: first come those that need least of their share.
+    for each, name, settings, share, why in sorted(candidates, key=lambda of: of[0] * of[2].iterations / of[3]):
+        planned[name] = _fit(settings, each, left * share / shares, why)
+        left, shares = max(0.0, left - planned[name].seconds), shares - share
     return dict(sorted(planned.items(), key=lambda item: item[1].seconds))
+
+
+def _share_of_what_if(defended: int) -> float:
+    return min(WHAT_IF_MOST, WHAT_IF_EACH * defended)
 
 
 def repeat_attack(
@@ -74,7 +86,7 @@ def repeat_attack(
         name = f"{MATCHING} of {len(observation.clients)} clients"
     settings = settings.model_copy(update={"iterations": strongest.wanted})
     each = times.measure(name, observation, settings)
-    return _fit(settings, each, seconds * WHAT_IF_SHARE / defended, strongest.why)
+    return _fit(settings, each, seconds * _share_of_what_if(defended) / defended, strongest.why)
 
 
 def _fit_to_noise(settings: AttackSettings, defense: DefenseSteps | None) -> AttackSettings:

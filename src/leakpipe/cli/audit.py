@@ -3,11 +3,13 @@
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from leakpipe.cli.audit_lock import hold
 from leakpipe.cli.audit_progress import Progress, run_shown
 from leakpipe.cli.options import InputFile, parse_pairs
 from leakpipe.cli.terminal import say
@@ -127,25 +129,38 @@ def audit(
     if plan is None:
         click.echo("Checking the files and measuring the time of an attack …", err=True)
         plan = make_plan(params, cores=cores, earlier=known)
-    write_json(tried if dry_run else path, plan.model_dump(mode="json"))
     expected = _expect(plan)
     _describe(plan, expected, cores=cores)
     if dry_run:
+        write_json(tried, plan.model_dump(mode="json"))
         return
+    with hold(params.audit) as held:
+        write_json(path, plan.model_dump(mode="json"))
+        _run(
+            path,
+            Progress(expected),
+            options=["--cores", str(cores), *(["--profile", profile] if profile else [])],
+            folder=folder,
+            held=held,
+        )
+    say(_verdict(path.parent / "assessment.json"))
+    say(f"Page: {path.parent / 'report.html'}   Summary: {path.parent / 'summary.pdf'}")
+
+
+def _run(plan: Path, progress: Progress, *, options: Sequence[str], folder: str, held: Sequence[int]) -> None:
+    """Runs the workflow on a plan, with what lies in a folder to be imported and a lock held (`audit_lock`)."""
+    from leakpipe.errors import LeakpipeError
+
     command = [
-        *(sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW), "--configfile", str(path)),
-        *("--cores", str(cores), "--rerun-incomplete", "--nocolor", "--max-checksum-file-size", COMPARED_BYTES),
-        *(["--profile", profile] if profile else []),
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW), "--configfile", str(plan)),
+        *("--rerun-incomplete", "--nocolor", "--max-checksum-file-size", COMPARED_BYTES, *options),
     ]
     inherited = os.environ.get("PYTHONPATH")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([folder, *([inherited] if inherited else [])])}
-    log = Path("logs/audit") / params.audit / "snakemake.log"
+    log = Path("logs/audit") / plan.parent.name / "snakemake.log"
     click.echo(f"Started; the full log is {log}. Interrupted at any moment, the same command goes on.")
-    progress = Progress(expected)
-    if run_shown(command, progress, log, env=environment):
+    if run_shown(command, progress, log, env=environment, pass_fds=held):
         raise LeakpipeError(f"{_why_failed(progress, log)}; when that is mended, the same command goes on")
-    say(_verdict(path.parent / "assessment.json"))
-    say(f"Page: {path.parent / 'report.html'}   Summary: {path.parent / 'summary.pdf'}")
 
 
 def _why_failed(progress: Progress, log: Path) -> str:
@@ -175,6 +190,8 @@ def _expect(plan: "AuditPlan") -> dict[tuple[str, str, str, str], float]:
     expected = {("assess", "", "", ""): START_SECONDS, ("track", "", "", ""): START_SECONDS}
     for update in plan.audit.updates:
         expected["read_update", update, "", ""] = START_SECONDS
+        if plan.what_if:
+            expected["defend_update", update, "", ""] = START_SECONDS
         for defense, attacks in plan.cells.items():
             for name, attack in attacks.items():
                 expected["invert", update, defense, name] = attack.seconds + START_SECONDS

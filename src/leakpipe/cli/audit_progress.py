@@ -17,6 +17,7 @@ COUNT = re.compile(r"^(\d+) of (\d+) steps \(")
 FAILED = re.compile(r"^ {4}log: (.+) \(check log file")
 STEPS = {
     "read_update": "{captured}: read and checked",
+    "defend_update": "{captured}: defended as well",
     "invert": "{captured}, {defense}: attack {attack} finished",
     "assess": "judged; the page is written",
     "track": "logged to MLflow",

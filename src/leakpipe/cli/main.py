@@ -28,6 +28,7 @@ GROUPS = {
         "federate": "Run federated averaging and capture clients' updates.",
         "invert": "Reconstruct a client's images from its updates.",
         "read-update": "Read a captured update for an audit.",
+        "defend-update": "Apply further defences to an audited update.",
         "assess": "Judge an audit's reconstructions and write its page.",
         "score": "Compare reconstructions with the true images.",
         "identify": "Look reconstructions up among all training images.",

@@ -24,6 +24,7 @@ PLAN = f"{RESULTS}/plan.json"
 FOLDER = f"{RESULTS}/updates/{{captured}}"
 RECONSTRUCTION = f"{RESULTS}/reconstructions/{{captured}}/{{defense}}/{{attack}}.safetensors"
 READ_RECORD = f"{RESULTS}/records/read_update/{{captured}}.json"
+DEFEND_RECORD = f"{RESULTS}/records/defend_update/{{captured}}.json"
 ATTACK_RECORD = f"{RESULTS}/records/invert/{{captured}}/{{defense}}/{{attack}}.json"
 LOG = f"logs/audit/{AUDIT['audit']}"
 CELLS = [(defense, attack) for defense, attacks in config["cells"].items() for attack in attacks]
@@ -57,6 +58,11 @@ def options(values):
     return [part for name, value in values.items() for part in (f"--{name}", value)]
 
 
+def of_updates(path):
+    """`path` for every update."""
+    return [path.format(captured=name) for name in AUDIT["updates"]]
+
+
 def of_cells(path):
     """`path` for every update, defence and attack."""
     return [path.format(captured=u, defense=d, attack=a) for u in AUDIT["updates"] for d, a in CELLS]
@@ -82,7 +88,7 @@ rule read_update:
     output:
         model=f"{FOLDER}/global.safetensors",
         prior=f"{FOLDER}/prior.safetensors",
-        updates=[f"{FOLDER}/{name}/update.safetensors" for name in config["cells"]],
+        sent=f"{FOLDER}/as-sent/update.safetensors",
         record=READ_RECORD,
     log:
         f"{LOG}/read_update/{{captured}}.log",
@@ -91,20 +97,55 @@ rule read_update:
         mem_mb=2000,
     params:
         audit=lambda w: json.dumps(to_read(w.captured)),
-        what_if=lambda w: json.dumps(config["what_if"]),
         folder=FOLDER,
-        labels=lambda w: options({"label": f"experiment={AUDIT['audit']}"}),
+        experiment=AUDIT["audit"],
         code=code_version("leakpipe.cli.read_update"),
     shell:
         """
         leakpipe read-update \
             --audit {params.audit:q} \
             --update {wildcards.captured:q} \
-            --what-if {params.what_if:q} \
             --out-dir {params.folder:q} \
-            --record {output.record:q} {params.labels:q} --label client={wildcards.captured:q} \
+            --record {output.record:q} \
+            --label experiment={params.experiment:q} \
+            --label client={wildcards.captured:q} \
             2>{log:q}
         """
+
+
+if config["what_if"]:
+
+    rule defend_update:
+        input:
+            model=f"{FOLDER}/global.safetensors",
+            sent=f"{FOLDER}/as-sent/update.safetensors",
+            prior=f"{FOLDER}/prior.safetensors",
+            images=lambda w: images_of(AUDIT["public"]),
+        output:
+            defended=[f"{FOLDER}/{name}/update.safetensors" for name in config["what_if"]],
+            record=DEFEND_RECORD,
+        log:
+            f"{LOG}/defend_update/{{captured}}.log",
+        threads: 1
+        resources:
+            mem_mb=2000,
+        params:
+            audit=lambda w: json.dumps(to_read(w.captured)),
+            what_if=json.dumps(config["what_if"]),
+            folder=FOLDER,
+            experiment=AUDIT["audit"],
+            code=code_version("leakpipe.cli.defend_update"),
+        shell:
+            """
+            leakpipe defend-update \
+                --audit {params.audit:q} \
+                --what-if {params.what_if:q} \
+                --dir {params.folder:q} \
+                --record {output.record:q} \
+                --label experiment={params.experiment:q} \
+                --label client={wildcards.captured:q} \
+                2>{log:q}
+            """
 
 
 rule invert:
@@ -154,7 +195,7 @@ rule assess:
     input:
         reconstructions=of_cells(RECONSTRUCTION),
         records=of_cells(ATTACK_RECORD),
-        read=[READ_RECORD.format(captured=name) for name in AUDIT["updates"]],
+        read=of_updates(READ_RECORD),
         images=lambda w: images_of(AUDIT["candidates"], *(each["truth"] for each in CLIENTS)),
         plan=PLAN,
     output:
@@ -190,7 +231,8 @@ rule assess:
 
 rule track:
     input:
-        read=[READ_RECORD.format(captured=name) for name in AUDIT["updates"]],
+        read=of_updates(READ_RECORD),
+        defended=of_updates(DEFEND_RECORD) if config["what_if"] else [],
         attacks=of_cells(ATTACK_RECORD),
         assess=f"{RESULTS}/records/assess.json",
         metrics=f"{RESULTS}/assessment.json",
@@ -210,7 +252,7 @@ rule track:
         code=code_version("leakpipe.cli.track"),
     shell:
         """
-        leakpipe track {input.read:q} {input.attacks:q} {input.assess:q} \
+        leakpipe track {input.read:q} {input.defended:q} {input.attacks:q} {input.assess:q} \
             --experiment {params.experiment:q} \
             --params {params.audit:q} \
             --metrics {input.metrics:q} \
