@@ -18,6 +18,7 @@ from torch import nn
 
 from leakpipe.attacks.explanation import explained_share
 from leakpipe.attacks.observation import Observation
+from leakpipe.attacks.optimise import invert
 from leakpipe.attacks.presets import PRESETS
 from leakpipe.audit.assessment import (
     Attempt,
@@ -48,6 +49,7 @@ from leakpipe.models.state import ModelState
 from leakpipe.params.audit import AS_SENT, AuditParams, PlannedAttack
 from leakpipe.params.defenses import DefenseSteps
 from leakpipe.params.reading import parse_section, read_yaml
+from leakpipe.params.training import TrainingParams
 from tests.unit.attacking import observe, observe_small, random_images, small_model
 
 LEAKING = Calibration([Case(0.9, 0.9, 0.5)] * 100)
@@ -227,7 +229,9 @@ class TestPlan:
     @pytest.mark.parametrize("defended", [0, 1, 5])
     def test_known_times_are_not_measured_again_and_all_time_is_given(self, defended: int) -> None:
         seen = observe_small()
-        times = StepTimes({name: 0.01 if name == "statistics-alone" else 0.5 for name in self.names(seen)})
+        known = {name: 0.01 if name == "statistics-alone" else 0.5 for name in self.names(seen)}
+        number = f"{seen.client.images} in {seen.update.steps}"
+        times = StepTimes({f"{name}, {number}": each for name, each in known.items()})
         before = dict(times.known)
         planned = choose_attacks(seen, times, seconds=1000, defended=defended)
         repeated = repeat_attack(planned[MATCHING], seen, times, seconds=1000, defended=defended) if defended else None
@@ -237,6 +241,16 @@ class TestPlan:
         assert 990 < spent <= 1000
         if repeated:
             assert repeated.settings.iterations <= planned[MATCHING].settings.iterations
+
+    @pytest.mark.parametrize(("images", "labels"), [(1, "granted"), (2, "joint")])
+    def test_labels_that_cannot_be_recovered_are_searched(self, images: int, labels: str) -> None:
+        seen = observe_small(images=images)
+        adam = replace(seen.settings, training=TrainingParams.model_validate({"optimizer": {"kind": "adam"}}))
+        seen = replace(seen, settings=adam, client=replace(seen.client, labels=None))
+        planned = choose_attacks(seen, StepTimes(), seconds=0.01, defended=1)
+        assert {attack.settings.labels for attack in planned.values()} == {labels}
+        repeated = repeat_attack(planned[MATCHING], seen, StepTimes(), seconds=0.01, defended=1)
+        assert invert(seen, repeated.settings, seed=0).images.shape[0] == images
 
     def test_a_network_with_few_positions_gives_away_row_spaces(self) -> None:
         for size, applies in ((16, False), (4, True)):
@@ -294,6 +308,11 @@ class TestCustomNetworks:
         for given in (None, "os:system"):
             with pytest.raises(LeakpipeError, match=r"metadata\.factory: 'torch\.nn:Linear', expected .*--network"):
                 load_model(path, factory=given)
+
+
+def dropping() -> nn.Module:
+    """That network with dropout behind it."""
+    return nn.Sequential(fixed_size(), nn.Identity(), nn.Dropout(0.3))
 
 
 def fixed_size() -> nn.Module:
@@ -465,6 +484,10 @@ class TestInputs:
             ({"network": {"architecture": {"name": "resnet20"}}}, "of another network"),
             ({"network": {"factory": "no.such:thing"}}, "cannot be imported"),
             ({"what_if": ["magic"]}, "unknown defence 'magic'"),
+            (
+                {"network": {"factory": "tests.unit.test_audit:dropping"}},
+                r"network: 2\.p = 0\.3 drops values .*; set network\.dropout: false, which states",
+            ),
         ],
     )
     def test_the_plan_refuses_what_cannot_be_attacked_and_writes_nothing(
@@ -508,10 +531,11 @@ class TestInputs:
         ("damage", "said"),
         [
             (lambda plan: plan.pop("cells"), "cells: required, but missing"),
-            (lambda plan: plan["cells"].pop("as-sent"), "cells: .*expected as-sent"),
+            (lambda plan: plan["cells"]["one"].pop("as-sent"), r"cells\.one: .*expected as-sent"),
+            (lambda plan: plan["cells"].pop("one"), "cells: .*expected one for each of .audit.updates."),
             (lambda plan: plan["doubts"].clear(), "doubts: .*expected one for each of .audit.updates."),
             (lambda plan: plan.update(cells=[]), "cells: .* is not valid"),
-            (lambda plan: plan["cells"]["as-sent"]["matching"].pop("seconds"), "matching.seconds: required"),
+            (lambda plan: plan["cells"]["one"]["as-sent"]["matching"].pop("seconds"), "matching.seconds: required"),
             (lambda plan: plan.pop("version"), "version: required"),
             (lambda plan: plan["audit"].clear(), "audit.audit: required"),
             (None, "is not JSON"),
@@ -539,9 +563,10 @@ class TestInputs:
         Image.new("L", (16, 16), 40).save("none/only.png")
         write(captured.parent, minutes=0.05, what_if=["noise-5"])
         first = make_plan(load_audit(captured), cores=1)
+        sent = first.cells["one"]["as-sent"]
         for changes in ({"client": {"truth": "none"}}, {"public": "own"}, {"what_if": ["noise-20"]}):
             write(captured.parent, **{"minutes": 0.05, "what_if": ["noise-5"], **changes})
-            assert make_plan(load_audit(captured), cores=1, earlier=[first]).cells["as-sent"] == first.cells["as-sent"]
+            assert make_plan(load_audit(captured), cores=1, earlier=[first]).cells["one"]["as-sent"] == sent
         write(captured.parent, minutes=0.05, training={"learning_rate": 0.05, "optimizer": {"kind": "adam"}})
         assert make_plan(load_audit(captured), cores=1, earlier=[first]).step_seconds != first.step_seconds
 
@@ -596,6 +621,17 @@ class TestInputs:
             load_audit(captured)
         field = "updates.one.before" if before == place else "public"
         assert str(raised.value).startswith(f"{captured}: {field}: ")
+
+    @pytest.mark.parametrize(("channels", "kind"), [(1, "gray"), (3, "color")])
+    def test_init_sees_in_the_state_which_images_the_network_takes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int, kind: str
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        torch.save(
+            {"a": torch.zeros(5), "b": torch.zeros(2, channels, 3, 3), "c": torch.zeros(2, 2, 3, 3)}, "before.pth"
+        )
+        assert CliRunner().invoke(main, ["audit", "--init"]).exit_code == 0
+        assert f"channels: {kind}  # gray or color, as the first convolution takes" in Path("audit.yaml").read_text()
 
     def test_files_that_contradict_each_other_are_refused(self, captured: Path) -> None:
         write(captured.parent, updates={"one": {"before": "before.pth", "change": "after.pth"}})

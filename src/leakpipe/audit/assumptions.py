@@ -46,13 +46,14 @@ def list_assumptions(
     unknown = f"not of {', '.join(blind)}: the attacker recovers them" if blind else "of all images"
     defense = params.defense.model_dump(mode="json")
     undoubted = [name for name, found in doubts.items() if not found]
+    without = "" if params.network.dropout else ", without the network's dropout"
     return [
         Assumption("Global model", "granted", "and the update, as the server has them"),
         Assumption("Labels", "granted", unknown),
         Assumption("Prior", "granted", (params.public and f"mean of the images in {params.public}") or "plain gray"),
         Assumption("Defence", "granted", f"{defense}, which the attacker knows" if defense else "none was applied"),
         Assumption("Images", "believed", f"{', '.join(images)}; of {params.images.size}×{params.images.size} pixels"),
-        Assumption("Training", "believed", _describe_training(params.training.model_dump(mode="json"))),
+        Assumption("Training", "believed", f"{_describe_training(params.training.model_dump(mode='json'))}{without}"),
         *([Assumption("Secure aggregation", "believed", describe_companions(params))] if aggregated else []),
         *(Assumption("Files", "checked", note) for note in notes),
         *(Assumption(f"Rehearsal of {name}", "doubted", each) for name, found in doubts.items() for each in found),

@@ -43,7 +43,7 @@ def collect_findings(
         if truth is not None:
             truths[update] = truth.images
         sent: Assessment | None = None  # of the update as it was sent, which comes first
-        for defense, attacks in plan.cells.items():
+        for defense, attacks in plan.cells[update].items():
             cell = {"update": update, "defense": defense}
             further = plan.what_if[defense].root if defense in plan.what_if else ()
             steps = DefenseSteps((*params.defense.root, *further))
@@ -62,7 +62,7 @@ def collect_findings(
         assessments=assessments,
         attempts=attempts,
         assumptions=list_assumptions(params, notes, doubts=plan.doubts, aggregated=_aggregates(plan)),
-        attacks=plan.cells[AS_SENT],
+        attacks={name: attack for cells in plan.cells.values() for name, attack in cells[AS_SENT].items()},
         hardly_begun=plan.hardly_begun,
         truths=truths,
     )

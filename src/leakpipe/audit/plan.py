@@ -2,10 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 
+import torch
+
 from leakpipe.attacks.budgets import fit_iterations
+from leakpipe.attacks.labels import recover_label_counts
 from leakpipe.attacks.objective import Objective
 from leakpipe.attacks.observation import Observation, usable_settings
 from leakpipe.attacks.presets import PRESETS
+from leakpipe.attacks.problem import believed_training
 from leakpipe.attacks.recursive.reading import read_layers
 from leakpipe.attacks.recursive.structure import read_chain
 from leakpipe.attacks.timing import seconds_per_iteration
@@ -29,7 +33,7 @@ class StepTimes:
     An attack's iterations follow from it. Where a plan is made again, known times keep what did not change as it was.
 
     Args:
-        known: Times of attacks by name.
+        known: Times by attack, images and steps.
     """
 
     def __init__(self, known: Mapping[str, float] | None = None) -> None:
@@ -37,13 +41,14 @@ class StepTimes:
 
     def measure(self, name: str, observation: Observation, settings: AttackSettings) -> float:
         """Returns the time of one iteration; that of a recursive inversion is estimated by the matching search's."""
-        if name not in self.known:
+        key = f"{name}, {observation.client.images} in {observation.update.steps}"
+        if key not in self.known:
             if settings.method == "recursive":
                 measured = RECURSIVE_STEP * seconds_per_iteration(observation, PRESETS["bn-cosine"].settings)
             else:
                 measured = seconds_per_iteration(observation, settings)
-            self.known[name] = measured
-        return self.known[name]
+            self.known[key] = measured
+        return self.known[key]
 
 
 def choose_attacks(
@@ -58,7 +63,7 @@ def choose_attacks(
         defended: How many defences the update is also attacked under, by the attack `MATCHING` alone.
     """
     candidates = [
-        (times.measure(name, observation, settings), name, settings, share, why)
+        (times.measure(name, observation, settings), name, _search_unknown_labels(observation, settings), share, why)
         for name, settings, share, why in applicable_attacks(observation)
     ]
     shares, left = sum(share for *_, share, _ in candidates), seconds * (1 - _share_of_what_if(defended))
@@ -84,6 +89,8 @@ def repeat_attack(
         labels = "joint" if observation.candidate_labels is None else "granted"
         settings = settings.model_copy(update={"labels": labels})
         name = f"{MATCHING} of {len(observation.clients)} clients"
+    else:
+        settings = _search_unknown_labels(observation, settings)
     settings = settings.model_copy(update={"iterations": strongest.wanted})
     each = times.measure(name, observation, settings)
     return _fit(settings, each, seconds * _share_of_what_if(defended) / defended, strongest.why)
@@ -126,6 +133,19 @@ def applicable_attacks(observation: Observation) -> Iterator[tuple[str, AttackSe
     yield f"{MATCHING}-2", elsewhere, 0.25, "the same from a start of noise: do both end at one image?"
     published = PRESETS["inverting-gradients"].settings
     yield "inverting-gradients", published, 0.15, "the attack of Geiping 2020, which assumes frozen batch normalisation"
+
+
+def _search_unknown_labels(observation: Observation, settings: AttackSettings) -> AttackSettings:
+    """Has labels searched with the images where they are neither granted nor to be recovered, as of a batch by Adam."""
+    if settings.method == "recursive" or observation.candidate_labels is not None or not observation.has_signal:
+        return settings
+    client = observation.client
+    guess = torch.full((client.images, *observation.image_shape), 0.5) if client.prior is None else client.prior
+    try:
+        recover_label_counts(observation, guess, believed_training(observation.settings, settings))
+    except LeakpipeError:
+        return settings.model_copy(update={"labels": "joint"})
+    return settings
 
 
 def _is_residual(observation: Observation) -> bool:

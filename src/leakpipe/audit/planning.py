@@ -1,20 +1,24 @@
 """From audit.yaml to the plan: every file is read, every belief rehearsed, attacks chosen; nothing is attacked yet."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from leakpipe import __version__
 from leakpipe.attacks.rehearsal import rehearse
-from leakpipe.audit.inputs import AuditedUpdate, granted, observe_audited, read_truth, read_update
+from leakpipe.audit.inputs import AuditedUpdate, client_of, granted, observe_audited, read_truth, read_update
 from leakpipe.audit.plan import MATCHING, StepTimes, choose_attacks, repeat_attack
 from leakpipe.audit.what_if import choose_defenses, defend, observe_defended
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.storage import read_json
+from leakpipe.models.any_module import active_dropout
 from leakpipe.models.custom import find_source
-from leakpipe.params.audit import AS_SENT, AuditParams, AuditPlan
+from leakpipe.params.audit import AS_SENT, AuditParams, AuditPlan, PlannedAttack
+from leakpipe.params.defenses import DefenseSteps
 from leakpipe.params.reading import parse_section
+
+Cells = dict[str, dict[str, PlannedAttack]]  # attacks by defence
 
 
 def load_plan(path: Path) -> AuditPlan | None:
@@ -59,7 +63,7 @@ def _timed(params: AuditParams) -> dict[str, Any]:
 
 
 def make_plan(params: AuditParams, *, cores: int, earlier: Iterable[AuditPlan] = ()) -> AuditPlan:
-    """Reads every update, which checks it, and chooses attacks and defences by the first.
+    """Reads every update, which checks it, and chooses the attacks on it; the first one decides on the defences.
 
     Args:
         earlier: Plans whose measured times are taken over where they are of the same network and training, so that
@@ -72,20 +76,24 @@ def make_plan(params: AuditParams, *, cores: int, earlier: Iterable[AuditPlan] =
     for name in params.updates:
         found[name] = read_update(params, name)
         read_truth(params, name)  # only to refuse now what would be refused after hours
+        if dropped := active_dropout(found[name].before.module):
+            raise LeakpipeError(
+                f"network: {dropped[0]} drops values at random, and nobody else knows the draws; set network.dropout: "
+                "false, which states the belief that the client trained without"
+            )
         try:
             doubts[name] = rehearse(observe_audited(found[name], params))
         except LeakpipeError as error:
             raise LeakpipeError(f"updates.{name}: {error}") from error
-    first = next(iter(found.values()))
-    observation, seconds = observe_audited(first, params), 60 * params.minutes * cores
+    defenses = choose_defenses(observe_audited(next(iter(found.values())), params), params.what_if)
     times = StepTimes(next((plan.step_seconds for plan in earlier if _timed(plan.audit) == _timed(params)), None))
-    defenses = choose_defenses(observation, params.what_if)
-    number = len(defenses)
-    cells = {AS_SENT: choose_attacks(observation, times, seconds=seconds, defended=number)}
-    for name, steps in defenses.items():
-        seen = observe_defended(defend(first, params, name, steps), params, steps)
-        strongest = cells[AS_SENT][MATCHING]
-        cells[name] = {MATCHING: repeat_attack(strongest, seen, times, seconds=seconds, defended=number)}
+    chosen = dict[Hashable, Cells]()
+    cells = dict[str, Cells]()
+    for name, audited in found.items():
+        alike = _alike(params, name, audited)
+        if alike not in chosen:
+            chosen[alike] = _choose(audited, params, times, defenses, seconds=60 * params.minutes * cores)
+        cells[name] = chosen[alike]
     return AuditPlan(
         audit=params,
         version=__version__,
@@ -97,3 +105,27 @@ def make_plan(params: AuditParams, *, cores: int, earlier: Iterable[AuditPlan] =
         granted={name: granted(params, name) for name in params.updates},
         network_source=_network_source(params),
     )
+
+
+def _alike(params: AuditParams, name: str, audited: AuditedUpdate) -> Hashable:
+    """Returns what the choice of attacks depends on."""
+    client, update = client_of(params, name), audited.stored.update
+    return client.model_copy(update={"truth": None}), frozenset(update.weights), frozenset(update.statistics)
+
+
+def _choose(
+    audited: AuditedUpdate,
+    params: AuditParams,
+    times: StepTimes,
+    defenses: Mapping[str, DefenseSteps],
+    *,
+    seconds: float,
+) -> Cells:
+    """Chooses the attacks on one update, as it was sent and under each defence."""
+    observation, number = observe_audited(audited, params), len(defenses)
+    cells = {AS_SENT: choose_attacks(observation, times, seconds=seconds, defended=number)}
+    for name, steps in defenses.items():
+        seen = observe_defended(defend(audited, params, name, steps), params, steps)
+        strongest = cells[AS_SENT][MATCHING]
+        cells[name] = {MATCHING: repeat_attack(strongest, seen, times, seconds=seconds, defended=number)}
+    return cells

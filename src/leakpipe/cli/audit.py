@@ -38,7 +38,7 @@ network:               # your own network, or a registered one: architecture: {{
 
 images:
   size: {size}  # height and width in pixels that the network takes
-  channels: gray       # or color
+  channels: {channels}  # gray or color{found}
 
 client:
   images: 1            # that it trained on in this round
@@ -110,7 +110,9 @@ def audit(
         name = re.sub(r"[^A-Za-z0-9]+", "-", config.resolve().parent.name).strip("-")[:64] or "audit"
         texts = {"name": name, "before": before, "after": after, "factory": network}
         quoted = {field: for_yaml(text) for field, text in texts.items()}
-        write_text(config, EXAMPLE.format(**quoted, size=image_size))
+        channels = _channels(config.parent / before)
+        found = ", as the first convolution takes" if channels else ""
+        write_text(config, EXAMPLE.format(**quoted, size=image_size, channels=channels or "gray", found=found))
         call = for_shell("leakpipe", "audit", str(config))
         say(f"Wrote {config}. Fill in what it says of images and training, then: {call}")
         return
@@ -145,6 +147,16 @@ def audit(
         )
     say(_verdict(path.parent / "assessment.json"))
     say(f"Page: {path.parent / 'report.html'}   Summary: {path.parent / 'summary.pdf'}")
+
+
+def _channels(before: Path) -> str | None:
+    """Returns the kind of images that the first convolution in a state file takes; None where that is not known."""
+    from leakpipe.captured.reading import read_state
+
+    if not before.exists():
+        return None
+    convolutions = (each for each in read_state(before).tensors.values() if each.dim() == 4)
+    return {1: "gray", 3: "color"}.get(next((each.shape[1] for each in convolutions), 0))
 
 
 def _run(plan: Path, progress: Progress, *, options: Sequence[str], folder: str, held: Sequence[int]) -> None:
@@ -192,7 +204,7 @@ def _expect(plan: "AuditPlan") -> dict[tuple[str, str, str, str], float]:
         expected["read_update", update, "", ""] = START_SECONDS
         if plan.what_if:
             expected["defend_update", update, "", ""] = START_SECONDS
-        for defense, attacks in plan.cells.items():
+        for defense, attacks in plan.cells[update].items():
             for name, attack in attacks.items():
                 expected["invert", update, defense, name] = attack.seconds + START_SECONDS
     return expected
@@ -200,10 +212,17 @@ def _expect(plan: "AuditPlan") -> dict[tuple[str, str, str, str], float]:
 
 def _describe(plan: "AuditPlan", expected: dict[tuple[str, str, str, str], float], *, cores: int) -> None:
     """Says what will be run, and how long it takes."""
-    for defense, attacks in plan.cells.items():
-        for name, attack in attacks.items():
-            steps = f"{attack.settings.iterations} of {attack.wanted} iterations"
-            say(f"  {defense}: {name}, {steps}, about {attack.seconds:.0f} s: {attack.why}")
+    shown: list[object] = []
+    for update, cells in plan.cells.items():
+        if cells in shown:
+            continue
+        alike = [name for name, others in plan.cells.items() if others == cells]
+        say(f"{update}{f' and {len(alike) - 1} more like it' if len(alike) > 1 else ''}:")
+        shown.append(cells)
+        for defense, attacks in cells.items():
+            for name, attack in attacks.items():
+                steps = f"{attack.settings.iterations} of {attack.wanted} iterations"
+                say(f"  {defense}: {name}, {steps}, about {attack.seconds:.0f} s: {attack.why}")
     for name, found in plan.doubts.items():
         for doubt in found:
             say(f"Note on {name}: {doubt}")

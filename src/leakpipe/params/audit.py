@@ -163,7 +163,9 @@ class AuditPlan(Section):
     written: dict[str, int] = Field(description="When each file was last written that the plan was made from.")
     step_seconds: dict[str, float] = Field(description="Measured time of an iteration of each attack.")
     what_if: dict[str, DefenseSteps] = Field(description="Defences that are tried on each update.")
-    cells: dict[str, dict[str, PlannedAttack]] = Field(description="Attacks by the defence that they are run under.")
+    cells: dict[str, dict[str, dict[str, PlannedAttack]]] = Field(
+        description="Attacks by the update and by the defence that they are run under."
+    )
     doubts: dict[str, list[str]] = Field(description="What the rehearsal of each update found, in sentences.")
     granted: dict[str, ThreatModel] = Field(description="What the attacker of each update is granted.")
     network_source: list[str] = Field(description="The file of the own network, if it is one.")
@@ -171,13 +173,16 @@ class AuditPlan(Section):
     @property
     def hardly_begun(self) -> bool:
         """Whether no attack on the update as it was sent gets a quarter of the iterations that it wants."""
-        return all(4 * each.settings.iterations < each.wanted for each in self.cells[AS_SENT].values())
+        planned = [attack for cells in self.cells.values() for attack in cells[AS_SENT].values()]
+        return all(4 * each.settings.iterations < each.wanted for each in planned)
 
     @model_validator(mode="after")
     def _parts_belong_together(self) -> Self:
-        if set(self.cells) != {AS_SENT, *self.what_if}:
-            raise ValueError(f"cells: {', '.join(self.cells)}, expected {AS_SENT} and what `what_if` holds")
-        for name, found in {"doubts": set(self.doubts), "granted": set(self.granted)}.items():
+        for update, cells in self.cells.items():
+            if set(cells) != {AS_SENT, *self.what_if}:
+                raise ValueError(f"cells.{update}: {', '.join(cells)}, expected {AS_SENT} and what `what_if` holds")
+        parts = {"cells": set(self.cells), "doubts": set(self.doubts), "granted": set(self.granted)}
+        for name, found in parts.items():
             if found != set(self.audit.updates):
                 raise ValueError(f"{name}: {', '.join(sorted(found))}, expected one for each of `audit.updates`")
         return self

@@ -27,7 +27,12 @@ READ_RECORD = f"{RESULTS}/records/read_update/{{captured}}.json"
 DEFEND_RECORD = f"{RESULTS}/records/defend_update/{{captured}}.json"
 ATTACK_RECORD = f"{RESULTS}/records/invert/{{captured}}/{{defense}}/{{attack}}.json"
 LOG = f"logs/audit/{AUDIT['audit']}"
-CELLS = [(defense, attack) for defense, attacks in config["cells"].items() for attack in attacks]
+CELLS = [
+    {"captured": captured, "defense": defense, "attack": attack}
+    for captured, cells in config["cells"].items()
+    for defense, attacks in cells.items()
+    for attack in attacks
+]
 PRODUCTS = [
     f"{RESULTS}/{name}" for name in ("report.html", "summary.png", "summary.pdf", "assessment.json", "attempts.csv")
 ]
@@ -65,12 +70,12 @@ def of_updates(path):
 
 def of_cells(path):
     """`path` for every update, defence and attack."""
-    return [path.format(captured=u, defense=d, attack=a) for u in AUDIT["updates"] for d, a in CELLS]
+    return [path.format(**cell) for cell in CELLS]
 
 
 def of_attack(field):
     """A field of the planned attack of a job, as JSON."""
-    return lambda wildcards: json.dumps(config["cells"][wildcards.defense][wildcards.attack][field])
+    return lambda w: json.dumps(config["cells"][w.captured][w.defense][w.attack][field])
 
 
 rule all:
