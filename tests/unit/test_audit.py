@@ -552,7 +552,8 @@ class TestInputs:
         Path(".leakpipe/plans/tiny.json").write_text(json.dumps(content)[: None if damage else 100])
         result = CliRunner().invoke(main, ["audit", "audit.yaml"])
         assert result.exit_code == 1
-        assert re.search(f"plans/tiny.json: (.*\n)?.*{said}", result.output)
+        assert re.search(f"^Error: .leakpipe/plans/tiny.json: .*{said}", result.output)
+        assert result.output.count("\n") == 1
         assert result.output.strip().endswith("remove this file, and the same command plans the audit anew")
         assert not Path("results").exists()
 

@@ -35,7 +35,9 @@ def load_plan(path: Path) -> AuditPlan | None:
             return None
         return parse_section(AuditPlan, content, source=str(path))
     except LeakpipeError as error:
-        raise LeakpipeError(f"{error}; remove this file, and the same command plans the audit anew") from error
+        said = str(error).splitlines()  # their number, then each problem, where there are several
+        first = said[0] if len(said) == 1 else f"{said[1].strip()} (and {len(said) - 2} more)"
+        raise LeakpipeError(f"{first}; remove this file, and the same command plans the audit anew") from error
 
 
 def written_times(params: AuditParams) -> dict[str, int]:
