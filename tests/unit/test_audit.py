@@ -513,15 +513,15 @@ class TestInputs:
     def test_the_run_does_what_the_dry_run_said(self, captured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(captured.parent)
         write(captured.parent, minutes=0.01, what_if=[])
-        started = []
+        started, options = [], ["--profile", "slurm"]
 
         def run(*command: object, **_: object) -> int:
             started.append(command)
             return 1
 
         monkeypatch.setattr("leakpipe.cli.audit.run_shown", run)
-        dry, real = (CliRunner().invoke(main, ["audit", "audit.yaml", *how]) for how in (["--dry-run"], []))
-        assert started
+        dry, real = (CliRunner().invoke(main, ["audit", "audit.yaml", *how]) for how in (["--dry-run"], options))
+        assert started[0][0][-2:] == options
         assert "measuring" not in real.output
         assert real.stdout.startswith(dry.stdout)
         torch.save(torch.load("after.pth"), "after.pth")  # another file, of which nobody knows the doubts
