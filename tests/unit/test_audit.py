@@ -670,6 +670,11 @@ def test_progress_has_a_line_for_every_step_and_the_time_that_is_left() -> None:
         "[2/3] judged; the page is written after 0 s",
     ]
     assert progress.failed == Path("logs/audit/tiny/track.log")
+    others = {("read_update", str(number), "", ""): 10.0 for number in range(4)}
+    resumed = Progress({("invert", "one", "noise-5", "matching"): 10.0, **others})
+    resumed._started -= 30  # three of six steps are done again: 25 s of 50, of which 10 are done in half a minute
+    said = [each for line in SNAKEMAKE.splitlines() if (each := resumed.read(line))]
+    assert said[0].endswith("; about 45 s left")
 
 
 def test_the_page_shows_images_only_after_a_click_and_escapes_names(tmp_path: Path) -> None:

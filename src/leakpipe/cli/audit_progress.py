@@ -73,11 +73,12 @@ class Progress:
         self._done += self.seconds.get(step, 0.0)
         said = STEPS[job["rule"]].format_map(job)
         took = f"{now - self._begun[self._last]:.0f} s"
-        return f"[{done}/{total}] {said} after {took}{self._remaining(now)}"
+        return f"[{done}/{total}] {said} after {took}{self._remaining(now, total)}"
 
-    def _remaining(self, now: float) -> str:
-        """Says how long the rest takes at the pace so far; steps that were done before count as quick ones."""
-        left = sum(self.seconds.values()) - self._done
+    def _remaining(self, now: float, total: int) -> str:
+        """Says how long the rest takes at the pace so far; an earlier run may have done some of all steps."""
+        share = min(1.0, total / (len(self.seconds) + 1))  # Snakemake counts the target as a step
+        left = share * sum(self.seconds.values()) - self._done
         if left <= 0 or self._done <= 0:
             return ""
         seconds = left * (now - self._started) / self._done
