@@ -149,9 +149,18 @@ class TestAssessment:
         sent = assess([attempt(TRUE, 0.95), attempt(TRUE, 0.95, attack="b")], LEAKING)
         defended = assess([attempt(under[::-1], None, defense="x")], LEAKING)
         assert (sent.word, defended.word) == ("leaks", "cannot tell")
-        found = compare_with_sent(defended, sent)
+        found = compare_with_sent(defended, sent, LEAKING)
         assert found.word == word
         assert found.likeness == pytest.approx(1 if word == "leaks" else 0, abs=0.2)
+
+    def test_a_single_attempt_under_a_defence_must_agree_with_what_was_sent(self) -> None:
+        unlike = assess([attempt(TRUE, 0.9), attempt(OTHER, 0.9, attack="b")], LEAKING)
+        defended = assess([attempt(OTHER, 0.95, defense="x")], LEAKING)
+        assert (unlike.word, defended.word) == ("cannot tell", "leaks")
+        found = compare_with_sent(defended, unlike, LEAKING)
+        assert (found.word, found.agreement) == ("cannot tell", found.likeness)
+        alike = assess([attempt(OTHER, 0.9), attempt(TRUE, 0.9, attack="b")], LEAKING)
+        assert compare_with_sent(defended, alike, LEAKING).word == "leaks"
 
     def test_a_part_of_the_update_is_compared_with_the_truth_or_with_the_best_attempt(self) -> None:
         tried = [attempt(TRUE, 0.9), attempt(OTHER, 0.1, attack="weights-alone")]

@@ -151,13 +151,17 @@ def measure_agreement(ordered: Sequence[Attempt]) -> float:
     return float(similarity[np.arange(len(first)), chosen].mean())
 
 
-def compare_with_sent(found: Assessment, sent: Assessment) -> Assessment:
+def compare_with_sent(found: Assessment, sent: Assessment, calibration: Calibration) -> Assessment:
     """Compares what was rebuilt under a defence with what was rebuilt from the update as it was sent.
 
-    Without the true images, those that the undefended update gave away stand in for them.
+    Without the true images, those that the undefended update gave away stand in for them. A single attempt under the
+    defence agrees with nothing else there: it must agree with the best one on the update as it was sent.
     """
     likeness = measure_agreement([sent.best, found.best])
     found = replace(found, likeness=likeness)
+    if not sent.scores and math.isnan(found.agreement):
+        predicted = calibration.predict(found.best.explained, likeness)
+        found = _judge_itself(replace(found, word=CANNOT_TELL, agreement=likeness, predicted=predicted))
     before = measure_agreement([sent.best, replace(sent.best, images=sent.best.prior)])
     if sent.scores or sent.word != LEAKS or found.word == LEAKS or likeness - before <= LEAK_MARGIN:
         return found

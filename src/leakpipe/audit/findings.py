@@ -54,7 +54,7 @@ def collect_findings(
             attempts += found
             judged = assess(found, shipped_calibration(), truth)
             if sent is not None:
-                judged = compare_with_sent(judged, sent)
+                judged = compare_with_sent(judged, sent, shipped_calibration())
             sent = sent or judged
             assessments.append(judged)
     return AuditFindings(
