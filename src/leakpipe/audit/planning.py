@@ -11,6 +11,7 @@ from leakpipe.audit.inputs import AuditedUpdate, client_of, granted, observe_aud
 from leakpipe.audit.plan import MATCHING, StepTimes, choose_attacks, repeat_attack
 from leakpipe.audit.what_if import choose_defenses, defend, observe_defended
 from leakpipe.errors import LeakpipeError
+from leakpipe.files.quoting import explain_braces
 from leakpipe.files.storage import read_json
 from leakpipe.models.any_module import active_dropout
 from leakpipe.models.custom import find_source
@@ -53,7 +54,10 @@ def _files(files: Mapping[str, Any]) -> Iterable[str]:
 def _network_source(params: AuditParams) -> list[str]:
     """Returns the file of the own network, for Snakemake relative to the current folder."""
     source = params.network.factory and find_source(params.network.factory)
-    return [os.path.relpath(source)] if source else []
+    path = os.path.relpath(source) if source else ""
+    if problem := explain_braces("network.factory", path):
+        raise LeakpipeError(problem)
+    return [path] if path else []
 
 
 def _timed(params: AuditParams) -> dict[str, Any]:
