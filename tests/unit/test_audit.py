@@ -706,6 +706,11 @@ def test_the_page_shows_images_only_after_a_click_and_escapes_names(tmp_path: Pa
     assert "simulated client whose images are known" not in page
     alone = replace(findings, assessments=[assess(tried, LEAKING)], truths={})
     assert "simulated client whose images are known" in render_audit(alone)
+    assert "All updates" not in page
+    second = assess([attempt(OTHER, 0.1, update="v")], LEAKING)
+    several = render_audit(replace(findings, assessments=[found, second], attempts=[*tried, second.best]))
+    assert several.count('<span class="what">') == 1  # of the worst
+    assert '<b>v</b></td><td class="text">Cannot tell, 10\u202f% explained' in several.replace("\xa0", "\u202f")
     assert "<b>x" not in page
     assert "&lt;i&gt;note" in page
     assert page.index("<details>") < page.index("<img") < page.index("</details>")

@@ -40,11 +40,17 @@ CONTENT = {
 }
 
 
-ONE = {
-    "a-round1": {
-        "before": "captured/round-0001/global.safetensors",
-        "captured": "captured/round-0001/a-sent.safetensors",
-    }
+FOLDER = "captured/round-0001"
+ONLY_A = {
+    "captured": None,
+    "updates": {
+        "a-round1": {
+            "before": f"{FOLDER}/global.safetensors",
+            "captured": f"{FOLDER}/a-sent.safetensors",
+            "client": "a",
+        }
+    },
+    "clients": {"a": {}},
 }
 
 
@@ -138,12 +144,12 @@ ATTACKS = 5
     ("edit", "changes", "expected"),
     [
         (None, {}, {}),
-        (rewrite_update, {}, {"assess": 1}),  # as plan.json says when a file was written
+        (rewrite_update, {}, LAST),  # as plan.json says when a file was written
         (None, {"client": {"truth": "people"}}, LAST),
         (None, {"public": "people"}, {"read_update": 2, "invert": 2 * ATTACKS, **LAST}),
         (None, {"what_if": ["noise-5"]}, {"defend_update": 2, "invert": 2, **LAST}),
         (None, {"client": {"labels": [1]}}, {"read_update": 2, "invert": 2 * ATTACKS, **LAST}),
-        (None, {"captured": None, "updates": ONE}, LAST),
+        (None, ONLY_A, LAST),
         (replace_update, {}, {"read_update": 1, "invert": ATTACKS, **LAST}),  # the last: it stays
     ],
 )

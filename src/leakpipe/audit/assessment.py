@@ -176,7 +176,7 @@ def _judge_itself(found: Assessment) -> Assessment:
     predicted, explained = found.predicted, found.best.explained
     if explained is None:
         return replace(found, why="no attack can be measured by how much of the update it explains")
-    said = f"the images of {found.best.attack} explain {100 * max(0.0, explained):.0f} % of the update"
+    said = f"images rebuilt by {found.best.attack} explain {100 * max(0.0, explained):.0f} % of the update"
     if predicted.low >= LIKELY:
         compared = f"{predicted.leaked} of {predicted.cases} known cases that look like this one leaked"
         return replace(found, word=LEAKS, why=f"{said}, and {compared}")

@@ -53,6 +53,11 @@ class AuditFindings:
         return [each for each in self.assessments if each.defense == AS_SENT]
 
     @property
+    def defenses(self) -> list[str]:
+        """What the updates were attacked under, `AS_SENT` first."""
+        return list(dict.fromkeys(each.defense for each in self.assessments))
+
+    @property
     def worst(self) -> Assessment:
         """The most alarming of the updates as they were sent."""
         return max(self.sent, key=lambda each: (each.word == LEAKS, np.nan_to_num(each.gain, nan=-1), _known(each)))
