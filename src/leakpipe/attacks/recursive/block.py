@@ -27,13 +27,15 @@ from leakpipe.attacks.recursive.inputs import (
 )
 from leakpipe.attacks.recursive.layer import Layer
 from leakpipe.attacks.recursive.masks import Mask, guess_mask, read_mask, trust_channels
-from leakpipe.attacks.recursive.nullspace import find_null_space, scale_map
+from leakpipe.attacks.recursive.nullspace import find_null_space, scale_maps
 from leakpipe.attacks.recursive.structure import Block
+from leakpipe.attacks.recursive.unmixing import order_like, unmix
 
 LEAST_GAP = 3.0  # of the eigenvalue behind a null space to the one inside it, below which there is none
 WORST_FIT = 0.05  # relative residual of a weight's gradient, above which a map is not believed
 ROUGH_FIT = 2e-3  # relative residual, above which the fixed-point iteration is not believed to have ended
 MASK_ROUNDS = 6
+SURELY_OFF = 0.05  # deviations below 0 of what a ReLU gets, from recovered maps: one wrong unit spoils its channel
 
 
 class BlockStep:
@@ -86,11 +88,19 @@ class BlockStep:
         if space is None:
             self.unconverged.add(layer.name)
             return None
-        if not space.gap() >= LEAST_GAP:
+        maps = unmix(layer, space) if space.gap >= LEAST_GAP else None
+        if maps is None:
             return None
-        raw = scale_map(layer, space.vectors[0])
-        residual = float(space.eigenvalues[0].abs().sqrt())
-        return LayerReport(layer.name, "null space", space.gap(), residual, guess_mask(raw).doubtful), raw
+        raw = self._ordered(layer, scale_maps(layer, maps))
+        residual = float(space.eigenvalues[-2].abs().sqrt())
+        return LayerReport(layer.name, "null space", space.gap, residual, guess_mask(raw).doubtful), raw
+
+    def _ordered(self, layer: Layer, raw: Tensor) -> Tensor:
+        """Returns the images' maps in the order of those above: of the inner map, or of the block's output."""
+        above = self.found.maps.get(self.second.name) if layer is self.first else self.output
+        if above is None or len(raw) == 1:
+            return raw
+        return raw[order_like(above, layer.forward(raw.clamp_min(0)).clamp_min(0))]
 
     def _inner(self, layer: Layer) -> tuple[LayerReport, Tensor] | None:
         """The inner map, from the gradient that arrives at the block's output."""
@@ -222,13 +232,14 @@ class BlockStep:
         """Gradient that passed the block's last ReLU."""
         inner = self.found.maps[self.second.name]
         normalised = self.second.normalise(self.second.convolve(inner))
-        if self.mask is not None:
-            off = 1 - self.mask.on
-        else:
+        if self.first.name in self.found.maps:
             features, side = self.found.maps[self.first.name], self.projection
             kept = keep_pixels(features, self.block.stride, normalised.shape[1])
-            skipped = kept if side is None else side.forward(features)
-            off = (self.second.rescale(normalised) + skipped < 0).double()
+            reached = self.second.rescale(normalised) + (kept if side is None else side.forward(features))
+            off = (reached < -SURELY_OFF * reached.std()).double()
+        else:
+            assert self.mask is not None  # `_reads_second`
+            off = 1 - self.mask.on
         if can_read_gradient(self.second):
             return self.second.leave(read_gradient(self.second, inner), normalised, off)
         return self._masked()

@@ -77,8 +77,6 @@ def invert_recursively(
         LeakpipeError: The observation lacks what the attack needs.
     """
     prior = observation.client.prior
-    if observation.client.images != 1:
-        raise LeakpipeError(f"recursive inversion takes one image so far; the client has {observation.client.images}")
     if prior is None:
         raise LeakpipeError("recursive inversion starts its search at a prior image, but none is granted")
     if not observation.has_signal:

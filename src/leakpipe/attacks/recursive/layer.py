@@ -58,6 +58,10 @@ class Layer:
         }
         return replace(self, **changed)
 
+    def of_one_image(self) -> "Layer":
+        """Returns the same for maps of a single image of the batch."""
+        return replace(self, input_shape=(1, *self.input_shape[1:]), output_shape=(1, *self.output_shape[1:]))
+
     @property
     def deviation(self) -> Tensor:
         """What batch normalisation divided by."""

@@ -1,9 +1,10 @@
-"""The null-space step: the map that a convolution read, from the row space of its weight gradient alone.
+"""The null-space step: the maps that a convolution read, from the row space of its weight gradient alone.
 
 Batch normalisation in training mode makes the gradients Δ_p before it sum to zero, so the rows of G = Σ_p Δ_p ⊗ P_p
 lie in the span of the centred patches P_p − mean, and are all of it where n − 1 < min(channels out, patch length).
-With V an orthonormal basis of the rows, the map X solves (I − VVᵀ)(P(X) − mean P(X)) = 0, a homogeneous linear system
-whose solution is unique up to its scale for one image and a 3×3 convolution of stride 1 with zero padding.
+With V an orthonormal basis of the rows, the map X of one image solves (I − VVᵀ)(P(X) − mean P(X)) = 0, centred over its
+own positions. That is a homogeneous linear system whose solutions, for a 3×3 convolution of stride 1 with zero
+padding, are the mixtures of the batch's images: of one image, its map up to the scale.
 """
 
 from dataclasses import dataclass
@@ -24,17 +25,20 @@ class NullSpace:
     """Smallest eigenpairs of the system's normal operator.
 
     Attributes:
-        eigenvalues: In ascending order, float64 of shape (pairs,).
-        vectors: Maps of unit length, shape (pairs, batch, channels, height, width).
+        eigenvalues: In ascending order, one more than there are images, float64.
+        vectors: Maps of one image of unit length, shape (pairs, channels, height, width).
+        rows: Orthonormal columns that span the rows of the gradient, shape (patch length, n − 1).
     """
 
     eigenvalues: Tensor
     vectors: Tensor
+    rows: Tensor
 
-    def gap(self, dimension: int = 1) -> float:
-        """Ratio of the eigenvalue behind the null space of `dimension` to the largest one inside it."""
-        inside = max(float(self.eigenvalues[dimension - 1].abs()), torch.finfo(torch.float64).tiny)
-        return float(self.eigenvalues[dimension]) / inside
+    @property
+    def gap(self) -> float:
+        """Ratio of the eigenvalue behind the null space to the largest one inside it."""
+        inside = max(float(self.eigenvalues[-2].abs()), torch.finfo(torch.float64).tiny)
+        return float(self.eigenvalues[-1]) / inside
 
 
 def row_space(layer: Layer) -> Tensor:
@@ -43,6 +47,12 @@ def row_space(layer: Layer) -> Tensor:
     _, left = torch.linalg.eigh(matrix @ matrix.T)
     rows: Tensor = torch.linalg.qr(matrix.T @ left[:, -(layer.positions - 1) :])[0]
     return rows
+
+
+def outside_patches(layer: Layer, rows: Tensor, features: Tensor) -> Tensor:
+    """Returns (I − VVᵀ) of the patches of `features`, shape (positions, patch length)."""
+    patches = layer.patches(features)
+    return patches - (patches @ rows) @ rows.T
 
 
 def outside_rows(layer: Layer, rows: Tensor, features: Tensor) -> Tensor:
@@ -58,7 +68,7 @@ def outside_rows_back(layer: Layer, rows: Tensor, residual: Tensor) -> Tensor:
     return layer.gather(left - left.mean(dim=0))
 
 
-def find_null_space(layer: Layer, generator: torch.Generator, *, pairs: int = 2) -> NullSpace | None:
+def find_null_space(layer: Layer, generator: torch.Generator) -> NullSpace | None:
     """Returns the smallest eigenpairs of the normal operator, by Lanczos iterations without ever forming it.
 
     None where the iterations do not converge, with more vectors and a coarser tolerance either.
@@ -66,10 +76,10 @@ def find_null_space(layer: Layer, generator: torch.Generator, *, pairs: int = 2)
     Args:
         layer: With a null space (`has_null_space`), of stride 1.
         generator: Draws the start vector.
-        pairs: One more than the null space's dimension at least, to see the gap.
     """
-    rows, shape = row_space(layer), layer.input_shape
-    device = rows.device
+    rows, pairs = row_space(layer), layer.input_shape[0] + 1
+    layer = layer.of_one_image()
+    device, shape = rows.device, layer.input_shape
 
     def multiply(vector: np.ndarray) -> np.ndarray:
         features = torch.from_numpy(vector).to(device).view(shape)
@@ -90,18 +100,18 @@ def find_null_space(layer: Layer, generator: torch.Generator, *, pairs: int = 2)
     else:
         return None
     order = np.argsort(values)
-    columns = torch.from_numpy(np.ascontiguousarray(vectors[:, order].T)).to(device).view(pairs, *shape)
-    return NullSpace(torch.from_numpy(values[order]), columns)
+    columns = torch.from_numpy(np.ascontiguousarray(vectors[:, order].T)).to(device).view(pairs, *shape[1:])
+    return NullSpace(torch.from_numpy(values[order]), columns, rows)
 
 
-def scale_map(layer: Layer, direction: Tensor) -> Tensor:
+def scale_maps(layer: Layer, direction: Tensor) -> Tensor:
     """Returns the multiple of `direction` that has the known batch statistics behind the convolution.
 
     Its sign is that of a map that is nonnegative, as behind a ReLU; entries that are still negative are rounding and
     are left, as they tell the noise.
 
     Args:
-        direction: A map up to its scale.
+        direction: The maps of the batch up to their scale.
     """
     positive = (
         direction if float(direction.clamp_min(0).square().sum()) > float(direction.square().sum()) / 2 else -direction
