@@ -281,8 +281,6 @@ def _find_unfit_for_recursion(params: Params, attack: AttackParams, client: str)
     if params.model.name not in RECURSIVE_MODELS:
         return f"needs a residual network, one of {', '.join(RECURSIVE_MODELS)}, not model.name: {params.model.name}"
     where, trained = f"federation.clients.{client}", params.federation.clients[client]
-    if trained.images > 1:
-        return f"recovers one image, but {where}.images is {trained.images}"
     if (steps := _steps(params, trained)) > 1:
         return f"needs an update of one local step, but {where} takes {steps}"
     if attack.budget is not None:

@@ -180,7 +180,6 @@ UNFIT: dict[str, tuple[Callable[[Observation], Observation], str]] = {
         "needs batch normalisation",
     ),
     "another network": (lambda _: observe_small(images=1), "knows ResNet-20 and torchvision's ResNets"),
-    "two images": (lambda _: observe_small(images=2), "one image"),
     "two steps": (lambda seen: observe(seen.before, FACE, [1], epochs=2, prior=PRIOR), "single local step"),
     "no running statistics": (withheld, "withheld"),
     "no prior": (lambda seen: changed(seen, prior=None), "prior image"),
@@ -216,7 +215,7 @@ model = {name: densenet121} | not model.name: densenet121
 model = {normalization: group} | needs batch normalisation, which model.normalization: group replaces
 federation = {batch_norm_sharing: local} | needs running statistics in the update
 threat_model = {batch_norm: none} | needs running statistics in the update
-federation = {clients: {B1: {images: 4, batch_size: 4}}} | recovers one image, but federation.clients.B1.images is 4
+federation = {clients: {B1: {images: 4, batch_size: 2}}} | one local step, but federation.clients.B1 takes 2
 federation = {local_epochs: 2} | one local step, but federation.clients.B1 takes 2
 defenses = {kept: [{kind: freeze-bn-statistics}]} | which defence 'kept' withholds
 defenses = {pair: [{kind: secure-aggregation, clients: 2}]}; threat_model = {defense: known} | method: recursive is

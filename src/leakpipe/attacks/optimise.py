@@ -183,7 +183,9 @@ def _invert_recursively(
 
     generator = torch.Generator().manual_seed(seed)
     found = invert_recursively(observation, RecursiveSettings(image), generator, on_stage=on_stage)
-    labels, how = _choose_labels(observation, settings, seed=seed)
+    labels, how = found.labels, ["Each image's label was read from the head's gradient."]
+    if labels is None:
+        labels, how = _choose_labels(observation, settings, seed=seed)
     assert labels is not None  # the settings do not search them
     doubtful = sum(layer.doubtful for layer in found.layers)
     counted = f"Maps of {len(found.layers)} convolutions were recovered; {doubtful} of their units may be on or off."

@@ -149,13 +149,11 @@ def _search_unknown_labels(observation: Observation, settings: AttackSettings) -
 
 
 def _is_residual(observation: Observation) -> bool:
-    if observation.candidates > 1:
-        return False
     try:
-        read_layers(observation, read_chain(observation.before.module))
+        layers = read_layers(observation, read_chain(observation.before.module))
     except LeakpipeError:
         return False
-    return True
+    return any(layer.has_null_space for layer in layers.values())
 
 
 def _gives_row_spaces(observation: Observation) -> bool:

@@ -13,6 +13,7 @@ from leakpipe.attacks.recursive.descent import descend
 from leakpipe.attacks.recursive.forward import FixedNetwork
 from leakpipe.attacks.recursive.found import LayerReport
 from leakpipe.attacks.recursive.image import ImageSettings, search_image
+from leakpipe.attacks.recursive.labels import read_labels
 from leakpipe.attacks.recursive.reading import read_layers
 from leakpipe.attacks.recursive.structure import read_chain
 from leakpipe.errors import LeakpipeError
@@ -38,7 +39,9 @@ class RecursiveReconstruction:
     """What recursive inversion got.
 
     Attributes:
-        images: Shape (images, channels, height, width) in [0, 1]; the prior where nothing better was found.
+        images: Shape (images, channels, height, width) in [0, 1], in any order; the prior where nothing better was
+            found.
+        labels: Class index of each image, int64 of shape (images,); None where the update does not tell.
         map_error: Relative error of the images' maps against those recovered, weighted by their precision; NaN where
             the images are the prior.
         layers: A report on every recovered map, from the last layer on.
@@ -46,6 +49,7 @@ class RecursiveReconstruction:
     """
 
     images: Tensor
+    labels: Tensor | None
     map_error: float
     layers: Sequence[LayerReport]
     notes: Sequence[str]
@@ -81,13 +85,13 @@ def invert_recursively(
         raise LeakpipeError("recursive inversion starts its search at a prior image, but none is granted")
     if not observation.has_signal:
         note = "The observed weight differences are all zero, so the image is the prior."
-        return RecursiveReconstruction(prior, float("nan"), [], [note])
+        return RecursiveReconstruction(prior, None, float("nan"), [], [note])
     chain = read_chain(observation.before.module)
     layers = read_layers(observation, chain)
     found = descend(chain, layers, generator, on_map=on_layer)
     if not found.maps:
         note = f"No map came out, so the image is the prior: {found.stopped}"
-        return RecursiveReconstruction(prior, float("nan"), [], [note])
+        return RecursiveReconstruction(prior, None, float("nan"), [], [note])
     weight = weight_of_batches(observation.settings.batch_norm_momentum, [1])
     wanted = recover_batch_statistics(observation.before, observation.update, weight)
 
@@ -109,7 +113,8 @@ def invert_recursively(
     notes = [found.stopped] if found.stopped else []
     if least == enough:
         notes.append("No image was clearly closer to the update's batch statistics than the prior, so it is the prior.")
-    return RecursiveReconstruction(best, reached, found.reports, notes)
+    labels = None if best is prior else read_labels(observation, chain, layers, found)
+    return RecursiveReconstruction(best, labels, reached, found.reports, notes)
 
 
 def bounded_distance(found: Mapping[str, BatchStatistics], wanted: Mapping[str, BatchStatistics]) -> float:
