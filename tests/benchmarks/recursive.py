@@ -1,6 +1,6 @@
-"""What recursive inversion gets of one image: `python -m tests.benchmarks.recursive resnet18 64 --seeds 4,5,6`.
+"""What recursive inversion gets of one batch: `python -m tests.benchmarks.recursive resnet18 64 --seeds 4,5,6`.
 
-Faces (scikit-image's) at 32 and 64 pixels, phantom X-rays at 224. The attacked client holds one image; four clients of
+Faces (scikit-image's) at 32 and 64 pixels, phantom X-rays at 224. The attacked client holds `--images`; four clients of
 8, 8, 32 and 32 others train with it where there were rounds before. What it sends are differences of float32 weights.
 """
 
@@ -24,7 +24,7 @@ from leakpipe.data.datasets import DATASETS
 from leakpipe.data.images import LabeledImages
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.pretraining import pretrain
-from leakpipe.metrics.similarity import ssim
+from leakpipe.metrics.score import score_images
 from leakpipe.models.state import ModelState, Tensors, build_module, initial_state
 from leakpipe.params.data import ImagesParams
 from leakpipe.params.models import ModelParams, PretrainingParams
@@ -144,6 +144,7 @@ def main() -> None:
     parser.add_argument("size", type=int)
     parser.add_argument("--seeds", default="4,5,6")
     parser.add_argument("--rounds", default="0,12", help="of federated training before the attack")
+    parser.add_argument("--images", type=int, default=1, help="of the attacked client, in one batch")
     parser.add_argument("--client", choices=CLIENTS, nargs="*", default=["sgd"], help="how the attacked client trains")
     parser.add_argument("--public", action="store_true", help="train on the public images before that")
     parser.add_argument("--cache", type=Path, default=Path("/tmp/leakpipe-recursive"), help="where models are kept")
@@ -157,7 +158,8 @@ def main() -> None:
     data = DATASETS[drawn.dataset].load(drawn)
     draws = product(map(int, chosen.seeds.split(",")), map(int, chosen.rounds.split(",")), chosen.client)
     for seed, rounds, client in draws:
-        case = Case(chosen.model, chosen.size, seed, rounds, chosen.public, client)
+        held = chosen.images
+        case = Case(chosen.model, chosen.size, seed, rounds, chosen.public, client, held, batch_size=held)
         said = _attack(*case.observe(data, chosen.cache))
         print(f"{chosen.model} {chosen.size} seed {seed} rounds {rounds} {client}: {said}", flush=True)
 
@@ -170,12 +172,12 @@ def _attack(observation: Observation, truth: Tensor) -> str:
         return str(error)
     seconds = time.process_time() - began
     assert observation.client.prior is not None
-    shown = (found.images, observation.client.prior)
-    alike = [ssim(image[0].numpy(), truth[0].numpy(), data_range=1.0) for image in shown]
+    rows = score_images(found.images.numpy(), truth.numpy(), observation.client.prior.numpy())
+    shown, known = (", ".join(f"{row[name]:.3f}" for row in rows) for name in ("ssim", "ssim_prior"))
     lowest = f"lowest {found.layers[-1]['layer']} (residual {found.layers[-1]['residual']:.1e})" if found.layers else ""
     explained = "–" if found.explained is None else f"{found.explained:.2f}"
     return (
-        f"SSIM {alike[0]:.3f}, prior {alike[1]:.3f}, explained {explained}, {seconds:.0f} s of processor time, "
+        f"SSIM {shown}, prior {known}, explained {explained}, {seconds:.0f} s of processor time, "
         f"{len(found.layers)} maps, {lowest} {' '.join(found.notes)}"
     )
 

@@ -10,6 +10,7 @@ from leakpipe.attacks.recursive.invert import RecursiveSettings, invert_recursiv
 from leakpipe.client.batches import make_batches
 from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.client.update import ClientUpdate
+from leakpipe.metrics.score import score_images
 from leakpipe.metrics.similarity import ssim
 from leakpipe.models.state import build_module, initial_state
 from leakpipe.params.models import ModelParams
@@ -19,18 +20,18 @@ CLIENT = LocalSettings(learning_rate=0.01)
 SHORT = RecursiveSettings(image=ImageSettings(iterations=30, total_variation=(1.0, 0.1), refinement=()))
 
 
-def resnet(size: int = 64) -> tuple[Observation, torch.Tensor]:
-    """One face's update as a client sends it, differences of float32 weights; and the face."""
+def resnet(labels: list[int], size: int = 64) -> tuple[Observation, torch.Tensor]:
+    """The update of one batch of faces as a client sends it, differences of float32 weights; and the faces."""
     faces = torch.stack([torch.from_numpy(resize(face, (size, size), order=1)) for face in lfw_subset()[:40]])
     faces = faces[:, None].float().clamp(0, 1)
-    truth = faces[:1]
+    truth = faces[: len(labels)]
     params = ModelParams(name="resnet18", widths=None, strides=None)
     state = initial_state(build_module(params, classes=2, image_size=size), seed=0)
-    update = local_update(state, make_batches(truth, torch.tensor([0]), [[0]]), CLIENT)
+    update = local_update(state, make_batches(truth, torch.tensor(labels), [list(range(len(labels)))]), CLIENT)
     rounded = {name: (state.weights[name] + change) - state.weights[name] for name, change in update.weights.items()}
     update = ClientUpdate(rounded, update.statistics, update.steps)
-    prior = faces[20:].mean(dim=0, keepdim=True)
-    observation = observe(state, truth, [0], update=update, settings=CLIENT, prior=prior)
+    prior = faces[20:].mean(dim=0, keepdim=True).expand(len(labels), -1, -1, -1)
+    observation = observe(state, truth, labels, update=update, settings=CLIENT, prior=prior)
     return changed(observation, labels=None), truth
 
 
@@ -39,7 +40,7 @@ def generator() -> torch.Generator:
 
 
 def test_face_comes_out_of_a_deep_networks_update() -> None:
-    observation, truth = resnet()
+    observation, truth = resnet([0])
     found = invert_recursively(observation, SHORT, generator())
     assert observation.client.prior is not None
     assert ssim(observation.client.prior[0].numpy(), truth[0].numpy(), data_range=1.0) < 0.6
@@ -48,3 +49,17 @@ def test_face_comes_out_of_a_deep_networks_update() -> None:
     assert not found.notes
     assert all(layer.gap is None or layer.gap > 1e6 for layer in found.layers)
     assert max(layer.residual for layer in found.layers) < 1e-3
+
+
+def test_faces_of_one_batch_come_out_with_their_labels() -> None:
+    labels = [1, 0, 0]
+    observation, truth = resnet(labels)
+    found = invert_recursively(observation, SHORT, generator())
+    assert observation.client.prior is not None
+    rows = score_images(found.images.numpy(), truth.numpy(), observation.client.prior.numpy())
+    assert min(row["ssim"] for row in rows) > 0.75
+    assert max(row["ssim_prior"] for row in rows) < 0.6
+    assert found.labels is not None
+    assert [int(found.labels[row["reconstruction"]]) for row in rows] == labels
+    lowest = {report.layer.removeprefix("network."): report.residual for report in found.layers}
+    assert lowest["layer2.0.conv1"] < 1e-2

@@ -44,7 +44,7 @@ def read_labels(observation: Observation, chain: Chain, layers: Mapping[str, Lay
         return None
     training = read_training(observation.before.weights, observation.settings, 1)
     gradient = training.gradient(heads[0], observation.update.weights[heads[0]])
-    errors = torch.linalg.lstsq(features.T, gradient.T).solution
+    errors: Tensor = torch.linalg.lstsq(features.T, gradient.T).solution  # p − y, shape (images, classes)
     misfit = (features.T @ errors - gradient.T).norm()
     if not float(misfit) <= FITS * float(gradient.norm()):
         return None
