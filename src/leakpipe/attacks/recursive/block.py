@@ -8,7 +8,7 @@ from torch import Tensor
 
 from leakpipe.attacks.recursive.below import Arrived
 from leakpipe.attacks.recursive.forward import keep_pixels
-from leakpipe.attacks.recursive.found import Descent, LayerReport
+from leakpipe.attacks.recursive.found import Descent, LayerReport, report_map
 from leakpipe.attacks.recursive.gradients import (
     can_read_gradient,
     can_solve_inner,
@@ -33,6 +33,7 @@ from leakpipe.attacks.recursive.unmixing import order_like, unmix
 
 LEAST_GAP = 3.0  # of the eigenvalue behind a null space to the one inside it, below which there is none
 WORST_FIT = 0.05  # relative residual of a weight's gradient, above which a map is not believed
+WORST_ERROR = 0.2  # relative error of a map (`LayerReport.error`), likewise
 ROUGH_FIT = 2e-3  # relative residual, above which the fixed-point iteration is not believed to have ended
 MASK_ROUNDS = 6
 SURELY_OFF = 0.05  # deviations below 0 of what a ReLU gets, from recovered maps: one wrong unit spoils its channel
@@ -93,7 +94,7 @@ class BlockStep:
             return None
         raw = self._ordered(layer, scale_maps(layer, maps))
         residual = float(space.eigenvalues[-2].abs().sqrt())
-        return LayerReport(layer.name, "null space", space.gap, residual, guess_mask(raw).doubtful), raw
+        return report_map(layer.name, "null space", raw, residual=residual, gap=space.gap), raw
 
     def _ordered(self, layer: Layer, raw: Tensor) -> Tensor:
         """Returns the images' maps in the order of those above: of the inner map, or of the block's output."""
@@ -129,10 +130,11 @@ class BlockStep:
             trusted = trust_channels(layer, arriving * mask.on)
             if not changed.any():
                 break
-        if not fit <= WORST_FIT:
+        report = report_map(layer.name, "gradient", raw, residual=fit)
+        if not (fit <= WORST_FIT and report.error <= WORST_ERROR):
             return None
         self.mask = mask
-        return LayerReport(layer.name, "gradient", None, fit, guess_mask(raw).doubtful), raw
+        return report, raw
 
     def _input(self, layer: Layer) -> tuple[LayerReport, Tensor] | None:
         """The block's input, from its output, its inner map and the gradient at the inner map."""
@@ -161,9 +163,8 @@ class BlockStep:
                 if bool((better.on == mask.on).all()):
                     break
                 mask = better
-        if not residual <= WORST_FIT:
-            return None
-        return LayerReport(layer.name, "least squares", None, residual, guess_mask(raw).doubtful), raw
+        report = report_map(layer.name, "least squares", raw, residual=residual)
+        return (report, raw) if residual <= WORST_FIT and report.error <= WORST_ERROR else None
 
     def _arrived(self) -> Arrived:
         inner, mask = self.found.maps[self.second.name], guess_mask(self.found.raw[self.second.name])

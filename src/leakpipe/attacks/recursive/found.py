@@ -1,10 +1,12 @@
 """What a descent through the network recovers, and how each map came out."""
 
+import math
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from leakpipe.attacks.recursive.below import Arrived
+from leakpipe.attacks.recursive.masks import guess_mask
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,7 @@ class LayerReport:
         how: "null space", "gradient" (equations of the weight's gradient) or "least squares".
         gap: Ratio of the eigenvalue behind the null space to the one inside; None where there is no null space.
         residual: Relative residual of the equations.
+        negative: Length of the solution's entries below 0, where maps have none, relative to its own.
         doubtful: Units of the map whose values do not tell whether they are on.
     """
 
@@ -23,12 +26,25 @@ class LayerReport:
     how: str
     gap: float | None
     residual: float
+    negative: float
     doubtful: int
 
     @property
     def error(self) -> float:
-        """Rough relative error of the map: of a null space, what was measured under noise at gaps of 3 to 4000."""
-        return self.residual if self.gap is None else max(1 / self.gap, 0.3 / self.gap**0.5)
+        """Rough relative error of the map.
+
+        Of a null space, what was measured under noise at gaps of 3 to 4000. Of equations, the residual, or what half of
+        the units tell that are off and scatter around 0: equations that leave unknowns free have no residual.
+        """
+        if self.gap is not None:
+            return max(1 / self.gap, 0.3 / math.sqrt(self.gap))
+        return max(self.residual, 2 * self.negative)
+
+
+def report_map(layer: str, how: str, raw: Tensor, *, residual: float, gap: float | None = None) -> LayerReport:
+    """Returns the report on a solved map, whose entries below 0 are not yet taken away."""
+    negative = float(raw.clamp_max(0).norm() / raw.norm())
+    return LayerReport(layer, how, gap, residual, negative, guess_mask(raw).doubtful)
 
 
 @dataclass

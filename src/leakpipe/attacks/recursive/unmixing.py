@@ -85,7 +85,7 @@ def _extreme_rays(units: np.ndarray) -> np.ndarray | None:
 def _scaled(layer: Layer, space: NullSpace, maps: Tensor) -> Tensor:
     """Returns the maps scaled so that each one's mean patch leaves the rows of the gradient alike."""
     left = torch.stack([outside_patches(layer, space.rows, each[None]).mean(dim=0) for each in maps])
-    common = torch.linalg.svd(left, full_matrices=False)[2][0]
+    common: Tensor = torch.linalg.svd(left, full_matrices=False)[2][0]
     return maps / (left @ common).abs()[:, None, None, None]
 
 
@@ -105,4 +105,4 @@ def order_like(reference: Tensor, maps: Tensor) -> Tensor:
         torch.nn.functional.normalize((value - value.mean(dim=0)).flatten(1), dim=1) for value in (reference, maps)
     )
     _, order = linear_sum_assignment((ours @ theirs.T).numpy(force=True), maximize=True)
-    return torch.as_tensor(order, device=maps.device)
+    return torch.from_numpy(order).to(maps.device)
