@@ -6,15 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import generic_filter
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 from torch import Tensor
 
 from leakpipe.attacks.recursive import block, nullspace
+from leakpipe.attacks.recursive.below import Arrived, InputGradients
+from leakpipe.attacks.recursive.forward import soft_max_pool
 from leakpipe.attacks.recursive.found import Descent
 from leakpipe.attacks.recursive.gradients import read_gradient, refine_inner, solve_inner
 from leakpipe.attacks.recursive.inputs import convolution_equations, null_space_equations, solve_map
 from leakpipe.attacks.recursive.layer import Layer
-from leakpipe.attacks.recursive.masks import guess_mask, read_mask, trust_channels
+from leakpipe.attacks.recursive.masks import choose_mask, guess_mask, read_mask, trust_channels
 from leakpipe.attacks.recursive.nonnegative import solve_nonnegative
 from leakpipe.attacks.recursive.nullspace import find_null_space, scale_maps
 from leakpipe.attacks.recursive.structure import Block, Unit
@@ -217,6 +220,48 @@ def test_channels_with_a_wrong_unit_are_not_trusted_and_the_unit_is_put_right() 
     passed = truth.layer.leave(read_gradient(truth.layer, found), normalised, 1 - mask.on)
     repaired = read_mask(mask, passed, truth.arriving, trusted)
     assert torch.equal(repaired.on, (truth.output > 0).double())
+
+
+def test_mask_is_the_one_that_most_sums_of_gradients_bear_out() -> None:
+    """A wide gap among units that are on misleads `guess_mask`."""
+    truth = Truth(size=8)
+    on = (truth.output > 0).double()
+    values = truth.output.clamp_min(0.5) * on
+    values[0, :6, 3, 3] = on[0, :6, 3, 3] * 1e-3
+    values = values + 1e-4 * torch.randn(values.shape, generator=generator(), dtype=torch.float64)
+    assert int((guess_mask(values).on != on).sum()) > 1
+    assert torch.equal(choose_mask(values, truth.layer, truth.arriving).on, on)
+
+
+def test_weight_gradients_of_the_true_input_agree_wherever_what_passed_is_right() -> None:
+    truth = Truth(size=6)
+    passed, on = truth.passed.clone(), (truth.output > 0).double()
+    passed[0, 3, 2, 2] += 1
+    everywhere = torch.ones_like(truth.layer.scale)
+
+    def distance(trusted: Tensor, features: Tensor) -> float:
+        arrived = Arrived(truth.layer, passed, truth.normalised, on, trusted, None, passed)
+        return float(InputGradients(arrived, torch.float64).distance(features))
+
+    assert distance(everywhere, truth.features) > 1e-4
+    trusted = everywhere.clone()
+    trusted[3] = 0
+    assert distance(trusted, truth.features) < 1e-20
+    assert distance(trusted, truth.features.flip(-1)) > 0.1
+
+
+@pytest.mark.parametrize("softness", [0.0, 0.1, 2.0])
+def test_soft_max_pool_is_a_weighted_mean_of_each_window(softness: float) -> None:
+    def weighted(window: np.ndarray) -> float:
+        inside = window[np.isfinite(window)]
+        weights = np.exp((inside - inside.max()) / softness) if softness else inside == inside.max()
+        return float((weights * inside).sum() / weights.sum())
+
+    drawn = torch.randn(2, 3, 7, 8, generator=generator(), dtype=torch.float64)
+    found = soft_max_pool(drawn, softness)
+    for image, pooled in zip(drawn.flatten(0, 1), found.flatten(0, 1), strict=True):
+        expected = generic_filter(image.numpy(), weighted, size=3, mode="constant", cval=-np.inf)[::2, ::2]
+        assert torch.allclose(pooled, torch.from_numpy(expected))
 
 
 def test_input_of_a_stride_comes_from_its_output_where_that_is_on_and_the_null_space() -> None:

@@ -9,7 +9,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.recursive.forward import FixedNetwork
-from leakpipe.attacks.recursive.image import ImageSettings
+from leakpipe.attacks.recursive.image import ImageSettings, Stage
 from leakpipe.attacks.recursive.invert import RecursiveSettings, invert_recursively
 from leakpipe.attacks.recursive.reading import read_layers
 from leakpipe.attacks.recursive.structure import read_chain
@@ -133,6 +133,6 @@ def test_colour_image_of_torchvisions_network_comes_out() -> None:
     )
     image = smooth.clamp(0, 1)
     observation = observe(ModelState.of(network()), image, [1])
-    settings = RecursiveSettings(ImageSettings(iterations=100, total_variation=(1.0, 0.1), refinement=()))
+    settings = RecursiveSettings(ImageSettings(iterations=100, stages=(Stage(1.0), Stage(0.1)), refinement=()))
     found = invert_recursively(observation, settings, torch.Generator().manual_seed(0))
     assert (found.images - image).norm() < 0.1 * (image - 0.5).norm()

@@ -5,7 +5,7 @@ from skimage.data import lfw_subset
 from skimage.transform import resize
 
 from leakpipe.attacks.observation import Observation
-from leakpipe.attacks.recursive.image import ImageSettings
+from leakpipe.attacks.recursive.image import ImageSettings, Stage
 from leakpipe.attacks.recursive.invert import RecursiveSettings, invert_recursively
 from leakpipe.client.batches import make_batches
 from leakpipe.client.local_update import LocalSettings, local_update
@@ -17,7 +17,7 @@ from leakpipe.params.models import ModelParams
 from tests.unit.attacking import changed, observe
 
 CLIENT = LocalSettings(learning_rate=0.01)
-SHORT = RecursiveSettings(image=ImageSettings(iterations=30, total_variation=(1.0, 0.1), refinement=()))
+SHORT = RecursiveSettings(image=ImageSettings(iterations=30, stages=(Stage(1.0), Stage(0.1)), refinement=()))
 
 
 def resnet(labels: list[int], size: int = 64) -> tuple[Observation, torch.Tensor]:

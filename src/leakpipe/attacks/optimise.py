@@ -165,13 +165,16 @@ def _invert_recursively(
     believed = believed_training(observation.settings, settings)
     observation = replace(observation, settings=replace(observation.settings, training=believed))
     usual = ImageSettings()
-    scale = settings.total_variation_weight / usual.total_variation[0]
-    stages = len(usual.total_variation) + len(usual.refinement)
+    scale = settings.total_variation_weight / usual.stages[0].total_variation
+    stages, refinement = (
+        tuple(replace(stage, total_variation=scale * stage.total_variation) for stage in each)
+        for each in (usual.stages, usual.refinement)
+    )
     image = replace(
         usual,
-        total_variation=tuple(scale * weight for weight in usual.total_variation),
-        refinement=tuple(scale * weight for weight in usual.refinement),
-        iterations=max(1, settings.iterations // stages),
+        stages=stages,
+        refinement=refinement,
+        iterations=max(1, settings.iterations // len(stages + refinement)),
         decay=settings.spectrum_decay,
     )
     curves: dict[str, list[float]] = {"iteration": [], "map_error": []}

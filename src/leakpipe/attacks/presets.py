@@ -190,7 +190,7 @@ PRESETS.add(
             method="recursive",
             total_variation_weight=10.0,
             spectrum_decay=0.5,
-            iterations=2100,  # of L-BFGS, in seven stages
+            iterations=1440,  # of L-BFGS, in twelve stages
         ),
     ),
 )

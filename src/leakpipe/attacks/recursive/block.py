@@ -26,7 +26,7 @@ from leakpipe.attacks.recursive.inputs import (
     solve_map,
 )
 from leakpipe.attacks.recursive.layer import Layer
-from leakpipe.attacks.recursive.masks import Mask, guess_mask, read_mask, trust_channels
+from leakpipe.attacks.recursive.masks import Mask, choose_mask, guess_mask, read_mask, trust_channels
 from leakpipe.attacks.recursive.nullspace import find_null_space, scale_maps
 from leakpipe.attacks.recursive.structure import Block
 from leakpipe.attacks.recursive.unmixing import order_like, unmix
@@ -54,8 +54,12 @@ class BlockStep:
         self.first, self.second = (layers[unit.convolution] for unit in block.residual)
         self.projection = layers[block.projection.convolution] if block.projection else None
         self.output = found.raw.get(above.residual[0].convolution) if above else None
-        self.mask = guess_mask(self.output) if self.output is not None else None
+        self.mask = self._mask_of(self.output, self.second, found.arriving) if self.output is not None else None
         self.unconverged: set[str] = set()
+
+    @staticmethod
+    def _mask_of(values: Tensor, layer: Layer, arriving: Tensor | None) -> Mask:
+        return guess_mask(values) if arriving is None else choose_mask(values, layer, arriving)
 
     def run(self, keep: Callable[[LayerReport, Tensor], None]) -> str:
         """Recovers the block's two maps and the gradient at its input; returns why a map is missing, or nothing."""
@@ -143,8 +147,8 @@ class BlockStep:
         if not self._reads_second():
             return None
         inner, second = self.found.maps[self.second.name], self.second
-        mask = guess_mask(self.found.raw[second.name])
         passed, arriving = self._behind_block(), second.convolve_back(self._before_second())
+        mask = choose_mask(self.found.raw[second.name], layer, arriving)
         if self._count_equations() < int(np.prod(layer.input_shape)):
             return None
         exact = self._exact_equations(inner, mask)
@@ -167,10 +171,11 @@ class BlockStep:
         return (report, raw) if residual <= WORST_FIT and report.error <= WORST_ERROR else None
 
     def _arrived(self) -> Arrived:
-        inner, mask = self.found.maps[self.second.name], guess_mask(self.found.raw[self.second.name])
-        passed = self.second.convolve_back(self._before_second()) * mask.on
-        known = self.first.unscale(inner)
-        return Arrived(self.first, passed, known, mask.on, self.projection, self._behind_block())
+        arriving = self.second.convolve_back(self._before_second())
+        mask = choose_mask(self.found.raw[self.second.name], self.first, arriving)
+        passed, known = arriving * mask.on, self.first.unscale(self.found.maps[self.second.name])
+        trusted = trust_channels(self.first, passed)
+        return Arrived(self.first, passed, known, mask.on, trusted, self.projection, self._behind_block())
 
     def _count_equations(self) -> int:
         """Of the input: at most as many as there are units on, and entries of weight gradients that tell of it."""

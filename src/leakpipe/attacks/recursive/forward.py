@@ -12,6 +12,9 @@ from leakpipe.attacks.recursive.structure import Block, Chain
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.state import ModelState, forward_frozen
 
+WINDOW = 3  # height and width of the stem's max-pool
+OUTSIDE = -1e4  # in place of −∞ around the map, whose product with a weight of 0 is no number
+
 
 class FixedNetwork:
     """Maps of images, as a function of a given precision.
@@ -44,17 +47,20 @@ class FixedNetwork:
             return self.apply(block.projection.convolution, features)
         return keep_pixels(features, block.stride, self.layers[block.residual[-1].convolution].output_shape[1])
 
-    def maps(self, images: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
+    def maps(self, images: Tensor, wanted: Collection[str], *, softness: float = 0.0) -> dict[str, Tensor]:
         """Returns what the convolutions named `wanted` read; the pass ends with the last of them.
 
         Args:
             images: Shape (batch, 1 or 3, height, width) in [0, 1].
             wanted: Names of convolutions in blocks.
+            softness: Of the stem's max-pool (`soft_max_pool`), in units of what its batch normalisation scales to.
         """
         found: dict[str, Tensor] = {}
-        features = relu(self.apply(self.chain.stem.convolution, self.prepare(images)))
+        features = self.apply(self.chain.stem.convolution, self.prepare(images))
         if self.chain.pooled:
-            features = max_pool2d(features, 3, stride=2, padding=1)
+            unit = float(self.layers[self.chain.stem.convolution].scale.abs().mean())
+            features = soft_max_pool(features, softness * unit)
+        features = relu(features)
         for block in self.chain.blocks:
             value = features
             for unit in block.residual:
@@ -67,6 +73,30 @@ class FixedNetwork:
                     value = relu(value)
             features = relu(value + self.shortcut(block, features))
         return found
+
+
+def soft_max_pool(features: Tensor, softness: float) -> Tensor:
+    """Returns means over 3×3 windows of stride 2, each value weighted by exp(value / softness): at 0, a max-pool.
+
+    A maximum tells of one pixel in each window alone, so that images in which another one is the largest have no
+    gradient towards the right ones. A mean is the maximum where all are alike, unlike the logarithm of a sum.
+
+    Args:
+        features: Shape (batch, channels, height, width).
+        softness: Difference of values that changes weights by a factor of e; 0 or more.
+    """
+    if softness <= 0:
+        return max_pool2d(features, WINDOW, stride=2, padding=1)
+    height, width = ((side + 1) // 2 for side in features.shape[2:])
+    padded = pad(features, (1, 1, 1, 1), value=OUTSIDE)
+    windows = torch.stack(
+        [
+            padded[:, :, row : row + 2 * height - 1 : 2, column : column + 2 * width - 1 : 2]
+            for row in range(WINDOW)
+            for column in range(WINDOW)
+        ]
+    )
+    return (windows * torch.softmax(windows / softness, dim=0)).sum(dim=0)
 
 
 def keep_pixels(features: Tensor, stride: int, channels: int) -> Tensor:

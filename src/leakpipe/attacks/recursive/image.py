@@ -18,14 +18,27 @@ OUTSIDE = 10.0  # weight of the mean squared distance to [0, 1]
 
 
 @dataclass(frozen=True)
+class Stage:
+    """One stage of the search.
+
+    Attributes:
+        total_variation: Its weight, against a relative squared error of the maps.
+        softness: Of the stem's max-pool (`leakpipe.attacks.recursive.forward.soft_max_pool`).
+    """
+
+    total_variation: float
+    softness: float = 0.0
+
+
+@dataclass(frozen=True)
 class ImageSettings:
     """How the image is searched.
 
     Attributes:
         maps: How many of the lowest recovered maps are matched.
         gradients: Weight of the squared relative distance of the weight gradients that tell of the lowest input.
-        total_variation: Its weight in each stage, against a relative squared error of the maps.
-        refinement: The same in further stages, for images that fit their maps to `FITS`.
+        stages: Softness falls twice: what a hard max-pool has settled on is given a second chance.
+        refinement: Further stages, for images that fit their maps to `FITS`.
         iterations: Of L-BFGS in each stage.
         history: Steps that L-BFGS remembers.
         decay: Exponent that divides an image's cosine coefficients by their frequency (`leakpipe.attacks.spectrum`).
@@ -33,9 +46,19 @@ class ImageSettings:
 
     maps: int = 3
     gradients: float = 1.0
-    total_variation: tuple[float, ...] = (10.0, 3.0, 1.0, 0.5)
-    refinement: tuple[float, ...] = (0.1, 0.01, 0.001)
-    iterations: int = 300
+    stages: tuple[Stage, ...] = (
+        Stage(10.0, 0.3),
+        Stage(3.0, 0.3),
+        Stage(1.0, 0.2),
+        Stage(0.5, 0.1),
+        Stage(0.3, 0.05),
+        Stage(0.5, 0.3),
+        Stage(0.5, 0.1),
+        Stage(0.3, 0.05),
+        Stage(0.1, 0.03),
+    )
+    refinement: tuple[Stage, ...] = (Stage(0.1), Stage(0.01), Stage(0.001))
+    iterations: int = 120
     history: int = 30
     decay: float = 0.5
 
@@ -70,8 +93,8 @@ def search_image(
     variables = to_coefficients(start.float(), settings.decay).requires_grad_()
     below = InputGradients(found.arrived, torch.float32) if found.arrived and settings.gradients else None
     reached = float("nan")
-    for weight in (*settings.total_variation, *settings.refinement):
-        if weight in settings.refinement and not reached < FITS:
+    for number, stage in enumerate((*settings.stages, *settings.refinement)):
+        if number >= len(settings.stages) and not reached < FITS:
             break
         optimizer = torch.optim.LBFGS(
             [variables],
@@ -85,15 +108,16 @@ def search_image(
 
         def measure(
             optimizer: torch.optim.LBFGS = optimizer,
-            weight: float = weight,
+            stage: Stage = stage,
             errors: list[float] = errors,
         ) -> float:
             optimizer.zero_grad()
             candidate = from_coefficients(variables, settings.decay)
-            maps = network.maps(candidate, [*names, *([below.first.name] if below else [])])
+            wanted = [*names, *([below.first.name] if below else [])]
+            maps = network.maps(candidate, wanted, softness=stage.softness)
             error = torch.stack([(maps[name] - targets[name]).square().sum() / sizes[name] for name in names]).sum()
             outside = (candidate - candidate.clamp(0, 1)).square().mean()
-            objective = error + weight * smoothed_total_variation(candidate) + OUTSIDE * outside
+            objective = error + stage.total_variation * smoothed_total_variation(candidate) + OUTSIDE * outside
             if below is not None:
                 objective = objective + settings.gradients * below.distance(maps[below.first.name])
             objective.backward()

@@ -4,7 +4,8 @@ After batch normalisation's backward pass one wrong unit stands out, so masks ma
 is one whose value is not far from 0 by the value's own noise. Three things settle it, none of which needs the truth:
 
 - batch normalisation's bias gradient is the sum of the gradients that passed, channel by channel: a channel that holds
-  a wrong unit breaks it (`trust_channels`), so that its equations are left out at first;
+  a wrong unit breaks it (`trust_channels`), so that its equations are left out at first, and the value from which on
+  units are on is the one that leaves the fewest such channels (`choose_mask`);
 - the gradient that is read behind the unit, divided by the one that arrives, is 1 where it is on and 0 where it is off
   (`read_mask`);
 - both are repeated with the better map that the better mask gives, until no unit changes.
@@ -19,6 +20,7 @@ from leakpipe.attacks.recursive.layer import PRECISION, Layer, by_channel
 
 ON = 4.0  # deviations of the noise, below which no unit is taken to be on
 SEARCHED = 100.0  # deviations, up to which the gap between units that are off and on is looked for
+THRESHOLDS = tuple(ON * 1.25**step for step in range(15))  # deviations, tried one after the other
 CERTAIN = 20.0  # deviations, above which it is certain
 PRIOR_COUNT = 2.0
 GOOD_READING = 0.03  # relative error of a gradient that is read
@@ -68,7 +70,24 @@ def guess_mask(values: Tensor) -> Mask:
     window = ratio[(ratio > ON) & (ratio < SEARCHED)].sort().values
     edges = torch.cat([ratio.new_tensor([ON]), window, ratio.new_tensor([SEARCHED])]).log()
     widest = int(edges.diff().argmax())
-    threshold = float((edges[widest] + edges[widest + 1]).div(2).exp())
+    return _mask_above(values, noise, float((edges[widest] + edges[widest + 1]).div(2).exp()))
+
+
+def choose_mask(values: Tensor, layer: Layer, arriving: Tensor) -> Mask:
+    """Returns the mask that most channels' sums of gradients bear out; that of `guess_mask` where none is better.
+
+    Args:
+        values: A solved map, as for `guess_mask`.
+        layer: Whose batch normalisation is in front of the ReLU that gave the map.
+        arriving: Gradient of the loss at the map.
+    """
+    noise = estimate_noise(values)
+    masks = [guess_mask(values), *(_mask_above(values, noise, threshold) for threshold in THRESHOLDS)]
+    return max(masks, key=lambda mask: int(_sums_hold(layer, arriving * mask.on).sum()))
+
+
+def _mask_above(values: Tensor, noise: Tensor, threshold: float) -> Mask:
+    """The mask of a map whose units are on above `threshold` deviations of its noise."""
     limit = max(CERTAIN, CERTAIN / ON * threshold) * noise
     return Mask((values > threshold * noise).double(), (values > limit).double(), values.abs() <= limit)
 
@@ -82,10 +101,14 @@ def trust_channels(layer: Layer, passed: Tensor) -> Tensor:
         layer: Whose batch normalisation receives the gradient.
         passed: Gradient that passed the ReLU, shape of the layer's output.
     """
+    trusted = _sums_hold(layer, passed).double()
+    return trusted if float(trusted.mean()) > LEAST_TRUST else torch.ones_like(trusted)
+
+
+def _sums_hold(layer: Layer, passed: Tensor) -> Tensor:
     misfit = layer.shift_gradient - passed.sum(dim=(0, 2, 3))
     noise = (layer.gradient_noise[:, 0].square() + (PRECISION * passed).square().sum(dim=(0, 2, 3))).sqrt()
-    trusted = (misfit.abs() <= BREACH * noise).double()
-    return trusted if float(trusted.mean()) > LEAST_TRUST else torch.ones_like(trusted)
+    return misfit.abs() <= BREACH * noise
 
 
 def read_mask(mask: Mask, passed: Tensor, arriving: Tensor, trusted: Tensor) -> Mask:
