@@ -58,8 +58,8 @@ class FixedNetwork:
         found: dict[str, Tensor] = {}
         features = self.apply(self.chain.stem.convolution, self.prepare(images))
         if self.chain.pooled:
-            unit = float(self.layers[self.chain.stem.convolution].scale.abs().mean())
-            features = soft_max_pool(features, softness * unit)
+            scale = float(self.layers[self.chain.stem.convolution].scale.abs().mean())
+            features = soft_max_pool(features, softness * scale)
         features = relu(features)
         for block in self.chain.blocks:
             value = features
