@@ -12,7 +12,7 @@ from leakpipe.attacks.recursive.found import Descent
 from leakpipe.attacks.spectrum import from_coefficients, to_coefficients
 
 EDGE = 1e-6  # squared difference of neighbours, below which total variation is smooth
-FITS = 0.04  # relative error of maps, below which total variation is what keeps images from them
+FITS = 0.02  # relative error of maps, below which total variation is what keeps images from them
 FLOOR = 0.01  # relative error, below which a map counts no more than at it
 OUTSIDE = 10.0  # weight of the mean squared distance to [0, 1]
 
