@@ -186,9 +186,11 @@ def _invert_recursively(
 
     generator = torch.Generator().manual_seed(seed)
     found = invert_recursively(observation, RecursiveSettings(image), generator, on_stage=on_stage)
-    labels, how = found.labels, ["Each image's label was read from the head's gradient."]
+    labels, how = found.labels, list[str]()
     if labels is None:
         labels, how = _choose_labels(observation, settings, seed=seed)
+    else:
+        how = [_note_labels(labels.bincount().tolist())]
     assert labels is not None  # the settings do not search them
     doubtful = sum(layer.doubtful for layer in found.layers)
     counted = f"Maps of {len(found.layers)} convolutions were recovered; {doubtful} of their units may be on or off."
@@ -258,9 +260,12 @@ def _choose_labels(observation: Observation, settings: AttackSettings, *, seed: 
     if settings.labels == "joint":
         return None, []
     counts = _recover_labels(observation, settings, seed=seed)
+    return labels_of_counts(counts).to(observation.before.device), [_note_labels(counts)]
+
+
+def _note_labels(counts: Sequence[int]) -> str:
     counted = ", ".join(f"{count} of class {label}" for label, count in enumerate(counts) if count)
-    labels = labels_of_counts(counts).to(observation.before.device)
-    return labels, [f"Labels were recovered from the head's gradient: {counted}."]
+    return f"Labels were recovered from the head's gradient: {counted}."
 
 
 def _recover_label_set(observation: Observation, settings: AttackSettings) -> tuple[Tensor, list[str]]:
