@@ -4,8 +4,8 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-TESTS = 13
-FEW = 390  # inputs of all tests together
+TESTS = 14
+FEW = 420  # inputs of all tests together
 settings.register_profile(
     "leakpipe",
     max_examples=max(1, int(os.environ.get("LEAKPIPE_FUZZ", FEW)) // TESTS),

@@ -9,6 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leakpipe.audit.inputs import load_audit
 from leakpipe.data.datalists import PARTS, read_datalist
 from leakpipe.data.datasets import DATASETS
 from leakpipe.data.files import load_split
@@ -72,6 +73,34 @@ def test_params(folder: Path, data: st.DataObject) -> None:
     path.write_bytes(text)
     found = refused(lambda: load_params(path))
     check_params(found, {} if isinstance(found, LeakpipeError) else yaml.load(text, LOADER))
+
+
+AUDIT = {
+    "audit": "tiny",
+    "updates": {"one": {"before": "before.pth", "after": "after.pth", "client": "a"}},
+    "network": {"architecture": {"name": "convnet-bn", "widths": [3, 4], "strides": [2, 2]}, "classes": 3},
+    "images": {"size": 16, "channels": "gray"},
+    "client": {"images": 2, "batch_size": 1, "epochs": 1, "labels": [0, 1], "truth": "people"},
+    "clients": {"a": {"images": 1}},
+    "training": {"learning_rate": 0.05, "optimizer": {"kind": "adam"}, "clipping": {"kind": "norm", "limit": 1.0}},
+    "defense": [{"kind": "gaussian", "sigma0": 1}],
+    **{"public": "people", "candidates": "people", "minutes": 0.5, "what_if": ["noise-5"]},
+}
+
+
+@given(data=st.data())
+def test_audits(folder: Path, data: st.DataObject) -> None:
+    path, content = folder / "audit.yaml", data.draw(edited(AUDIT))
+    for name in ("before.pth", "after.pth", "people/1.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    text = json.dumps(content, ensure_ascii=data.draw(st.booleans())).encode()
+    path.write_bytes(data.draw(damaged(text)) if data.draw(st.booleans()) else text)
+    found = refused(lambda: load_audit(path))
+    if not isinstance(found, LeakpipeError):
+        read, written = found.model_dump(mode="json"), yaml.load(path.read_bytes(), LOADER)
+        for section in written.keys() - {"updates", "client", "public", "candidates"}:  # which hold paths
+            assert keeps(read[section], written[section]), section
 
 
 @given(data=st.data())

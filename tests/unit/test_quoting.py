@@ -31,7 +31,7 @@ def test_a_shell_reads_it_as_one_word(text: str) -> None:
     assert shlex.split(for_shell(text)) == [text]
 
 
-@pytest.mark.parametrize("text", [*STRANGE, "yes", "017", "null", "a #b", "a: b", "*x", "\udcff"])
+@pytest.mark.parametrize("text", [*STRANGE, "yes", "017", "null", "a #b", "a: b", "*x"])
 def test_yaml_reads_it_as_text(text: str, tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(f"x: {for_yaml(text)}  # what follows", encoding="utf-8")
     assert read_yaml(tmp_path / "x.yaml") == {"x": text}

@@ -83,6 +83,8 @@ def test_a_value_is_what_dvc_reads_or_is_refused(scalars: list[str], as_dvc_does
         ("a: " + "9" * 5000, f"line 1: '{'9' * 40}' is larger than floating-point numbers can be"),
         ("a: 0x" + "f" * 5000, "is larger than floating-point numbers can be"),
         ("a: !!int " + "9" * 5000, "is larger than floating-point numbers can be"),
+        ('a: "\\ud83d\\ude00"', "line 1: '\\ud83d\\ude00' has half a character"),
+        ('"\\udcff": 1', "has half a character (\\ud800 to \\udfff); write the character itself"),
         ("- 1", "expected a mapping of parameters, got list"),
         ("", "expected a mapping of parameters, got NoneType"),
     ],

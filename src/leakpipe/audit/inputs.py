@@ -28,7 +28,7 @@ from leakpipe.data.priors import GRAY, load_priors
 from leakpipe.errors import LeakpipeError
 from leakpipe.experiment import REGISTERED
 from leakpipe.federation.files import StoredUpdate, load_model, load_update
-from leakpipe.files.quoting import explain_braces
+from leakpipe.files.quoting import as_path, explain_braces
 from leakpipe.models.batchnorm import batch_norm_layers
 from leakpipe.models.state import ModelState
 from leakpipe.params.attacks import ThreatModel
@@ -77,7 +77,7 @@ def load_audit(path: Path, changes: Mapping[str, str] | None = None) -> AuditPar
     braces: list[str] = []
 
     def found(field: str, value: str, *, folder: bool = False) -> str:
-        place = Path(os.path.relpath(path.parent / Path(value).expanduser()))
+        place = Path(os.path.relpath(path.parent / as_path(value)))
         if not (place.is_dir() if folder else place.is_file()):
             missing.append(f"{field}: {value!r}: there is no such {'folder' if folder else 'file'} as {place}")
         inputs = [place, *place.rglob("*")] if folder else [place]

@@ -32,7 +32,7 @@ def explain_braces(field: str, path: str) -> str | None:
 
 
 def for_yaml(text: str) -> str:
-    """Returns text as a quoted scalar of YAML; what is no Unicode, as in names of some files, is escaped."""
+    """Returns text as a quoted scalar of YAML; what is no Unicode, as some files' names, is escaped."""
     return json.dumps(text, ensure_ascii=False).encode(errors="backslashreplace").decode()
 
 

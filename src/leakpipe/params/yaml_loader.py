@@ -2,7 +2,7 @@
 
 DVC reads YAML 1.2, PyYAML reads 1.1. They differ on words such as `yes`, on numbers such as 017 and 1:30, and on 1e-3,
 which PyYAML takes for text. Here 1e-3 is a number, as `dvc exp run --set-param` writes it, and what else they differ on
-is refused. So is a key that stands twice, of which PyYAML silently takes the last.
+is refused. So are halves of characters, and a key that stands twice, of which PyYAML silently takes the last.
 """
 
 import re
@@ -14,6 +14,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode
 TAG = "tag:yaml.org,2002:"
 MOST_DIGITS = 300  # of a whole number
 EXPONENT = re.compile(r"[-+]?\d[\d_]*(\.[\d_]*)?[eE][-+]?\d+$")
+SURROGATE = re.compile("[\ud800-\udfff]")  # JSON escapes characters beyond U+FFFF as two of them, YAML does not
 AMBIGUOUS = re.compile(
     r"(?i:yes|no|on|off)"
     r"|[-+]?0[0-9_]+|[-+]?0o[0-7_]+"  # octal in one of them
@@ -40,6 +41,10 @@ class Loader(yaml.SafeLoader):
                 node,
                 f"{_shown(node)} means different things in YAML 1.1 and 1.2; "
                 "write true, false or a decimal number, or put it in quotes",
+            )
+        if SURROGATE.search(node.value):
+            raise _refusal(
+                node, f"{_shown(node)} has half a character (\\ud800 to \\udfff); write the character itself"
             )
         if node.tag == f"{TAG}int" and len(node.value) > MOST_DIGITS:  # nor could Python always show it
             raise _refusal(node, f"{_shown(node)} is larger than floating-point numbers can be")
