@@ -726,3 +726,10 @@ def test_the_page_shows_images_only_after_a_click_and_escapes_names(tmp_path: Pa
     assert [label.get_text() for label in axes.get_yticklabels()] == ["b", "a"]  # no empty bar where nothing is known
     assert findings.sentence.startswith("2 of its 2 images came back")
     assert draw_summary(findings).caption.startswith("Leaks: 2 of its 2 images came back")
+    many = replace(findings, name="many", assumptions=100 * findings.assumptions)
+    for drawing in (draw_summary(findings), draw_summary(many)):
+        page = drawing.figure.bbox
+        for text in drawing.figure.texts:
+            box = text.get_window_extent()
+            assert page.x0 < box.x0 < box.x1 < page.x1, text.get_text()
+            assert page.y0 < box.y0 < box.y1 < page.y1, text.get_text()

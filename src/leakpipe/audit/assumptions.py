@@ -9,6 +9,7 @@ from leakpipe.audit.what_if import describe_companions
 from leakpipe.params.audit import AuditParams
 from leakpipe.params.training import TrainingParams
 
+NAMED = 3  # updates, where there are many
 # What a rehearsal looks at (`leakpipe.attacks.belief`), and that its silence is no proof.
 UNDOUBTED = (
     "the update is as large, and its head and batch statistics are such, as the believed training makes on plausible "
@@ -41,9 +42,12 @@ def list_assumptions(
         aggregated: Whether the update was also attacked as part of an aggregate.
     """
     sent = {name: client_of(params, name) for name in params.updates}
-    images = [f"{client.images} in {name}" for name, client in sent.items()]
+    numbers = dict.fromkeys(client.images for client in sent.values())
+    images = [
+        f"{number} in {_few([name for name, client in sent.items() if client.images == number])}" for number in numbers
+    ]
     blind = [name for name, client in sent.items() if client.labels is None]
-    unknown = f"not of {', '.join(blind)}: the attacker recovers them" if blind else "of all images"
+    unknown = f"not of {_few(blind)}: the attacker recovers them" if blind else "of all images"
     defense = params.defense.model_dump(mode="json")
     undoubted = [name for name, found in doubts.items() if not found]
     without = "" if params.network.dropout else ", without the network's dropout"
@@ -57,8 +61,17 @@ def list_assumptions(
         *([Assumption("Secure aggregation", "believed", describe_companions(params))] if aggregated else []),
         *(Assumption("Files", "checked", note) for note in notes),
         *(Assumption(f"Rehearsal of {name}", "doubted", each) for name, found in doubts.items() for each in found),
-        *([Assumption(f"Rehearsal of {', '.join(undoubted)}", "checked", UNDOUBTED)] if undoubted else []),
+        *([Assumption(f"Rehearsal of {_few(undoubted)}", "checked", UNDOUBTED)] if undoubted else []),
     ]
+
+
+def _few(names: Sequence[str]) -> str:
+    """Names the first of many."""
+    return (
+        ", ".join(names)
+        if len(names) <= NAMED
+        else f"{', '.join(names[: NAMED - 1])} and {len(names) - NAMED + 1} more"
+    )
 
 
 def _describe_training(training: Mapping[str, Any]) -> str:

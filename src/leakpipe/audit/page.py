@@ -23,6 +23,7 @@ from leakpipe.report.page import format_duration, format_number, format_share, r
 from leakpipe.tables.verdicts import LEAK_MARGIN
 from leakpipe.tables.wording import LEAKS
 
+FITTING = 26  # lines of text below the chart of the summary
 SHOWN = 8  # images of one client that the page shows
 
 
@@ -177,7 +178,7 @@ def draw_summary(findings: AuditFindings) -> Drawing:
     figure = Figure(figsize=(8.27, 11.69))
     worst = findings.worst
     figure.text(0.08, 0.955, f"Audit {findings.name}", color=MUTED, fontsize=11)
-    headline = textwrap.fill(f"{worst.word.capitalize()}: {findings.sentence}", 62)
+    headline = textwrap.fill(f"{worst.word.capitalize()}: {findings.sentence}", 52)
     figure.text(0.08, 0.93, headline, fontsize=15, fontweight="bold", va="top",
                 color=COLORS[0] if worst.word == LEAKS else INK)  # fmt: skip
     cells = [each for each in findings.attempts if each.update == worst.update and each.explained is not None]
@@ -193,8 +194,10 @@ def draw_summary(findings: AuditFindings) -> Drawing:
     axes.set_title("How far each attack came")
     assumed = [(f"{each.what} ({each.status})", each.how) for each in findings.assumptions]
     said = [*findings.helped(worst.update), *assumed]
-    lines = [textwrap.fill(f"{what}: {how}", 100, subsequent_indent="  ") for what, how in said]
-    lines += ["", textwrap.fill(SILENCE, 100)]
+    lines = textwrap.wrap(SILENCE, 100)
+    lines += [line for what, how in said for line in textwrap.wrap(f"{what}: {how}", 100, subsequent_indent="  ")]
+    if len(lines) > FITTING:
+        lines = [*lines[: FITTING - 1], "… and more in report.html"]
     figure.text(0.08, 0.42, "What would help, and what was assumed", fontweight="bold")
     figure.text(0.08, 0.405, "\n".join(lines), fontsize=9, va="top", linespacing=1.4)
     return Drawing(figure, f"{worst.word.capitalize()}: {findings.sentence}")
