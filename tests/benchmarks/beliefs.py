@@ -13,7 +13,7 @@ import torch
 from skimage.data import lfw_subset
 from torch import Tensor
 
-from leakpipe.attacks.belief import doubts
+from leakpipe.attacks.belief import examine_belief
 from leakpipe.attacks.observation import KnownClient, Observation
 from leakpipe.client.batches import assume_schedule, make_batches, schedule_batches
 from leakpipe.client.local_update import LocalSettings, local_update
@@ -40,7 +40,7 @@ def main() -> None:
     counts: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for seed in range(*chosen.seeds):
         for column, belief, observation in cases(seed, chosen.ages):
-            said = doubts(observation)
+            said = examine_belief(observation).doubts
             counts[belief][column].append(bool(said))
             if said and chosen.show and belief.startswith("right"):
                 print(seed, column, observation.settings.learning_rate, *said)

@@ -265,8 +265,12 @@ def judged() -> dict[str, list[list[str]]]:
     for seed in (200, 201):
         for column, belief, observation in beliefs.cases(seed, ("untrained", "trained")):
             if column.endswith("1, granted"):
-                said.setdefault(belief, []).append(rehearse(observation))
+                said.setdefault(belief, []).append(doubts(observation))
     return said
+
+
+def doubts(observation: Observation) -> list[str]:
+    return [note for note in rehearse(observation) if not note.startswith("Not checked")]
 
 
 RIGHT = (
@@ -297,7 +301,7 @@ def test_a_tiny_update_of_a_trained_network_is_not_doubted() -> None:
     """Its predictions may be surer of the client's images than of any plausible ones, and its gradients as small."""
     settled = [case for case in beliefs.cases(201, ("settled",)) if case[1] in RIGHT]
     for column, belief, observation in settled:
-        assert rehearse(observation) == [], (column, belief)
+        assert doubts(observation) == [], (column, belief)
     norms = [float(sum(value.norm() for value in seen.update.weights.values())) for _, _, seen in settled]
     assert min(norms) < 1e-2 * max(norms)
 

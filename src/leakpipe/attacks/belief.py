@@ -10,7 +10,8 @@ of steps, another optimiser. Four things show it, none of which needs the client
 - The believed training on plausible images: the prior, and smooth noise. The head's change is compared with theirs, and
   the norms of all tensors. A network that is sure of some plausible images may have been right, and surer, about the
   client's: its update may be as small as it likes.
-- The batch statistics. A recovered variance below 0 has no images.
+- The batch statistics. A recovered variance below 0 has no images, and one step of SGD obeys an equation between the
+  statistics and the weights before them (`leakpipe.attacks.one_step`).
 
 The thresholds were chosen on some draws and judged on others (`python -m tests.benchmarks.beliefs`).
 """
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from leakpipe.attacks.observation import Observation
+from leakpipe.attacks.one_step import examine_steps
 from leakpipe.attacks.plausible import Plausible, simulate_plausible
 from leakpipe.attacks.recovered_statistics import recover_batch_statistics, statistics_by_layer, weight_of_batches
 from leakpipe.client.batches import make_batches
@@ -56,14 +58,32 @@ class HeadFactor:
     agreement: float
 
 
-def doubts(observation: Observation) -> list[str]:
-    """Returns what speaks against the believed training, in sentences; nothing where it fits or nothing can be said.
+@dataclass(frozen=True)
+class Examination:
+    """What an update says of the believed training, in sentences.
 
-    An aggregate, an update that is all zero and one whose defence the attacker knows are not judged.
+    Attributes:
+        doubts: What speaks against it.
+        unchecked: What of it could be wrong all the same, where nothing speaks against it.
+    """
+
+    doubts: Sequence[str] = ()
+    unchecked: Sequence[str] = ()
+
+
+def examine_belief(observation: Observation) -> Examination:
+    """Compares an update with the believed training.
+
+    Of an aggregate, an update that is all zero and one whose defence the attacker knows, nothing is checked.
     """
     defended = observation.defense is not None and observation.defense.root
     if observation.cohort or defended or not observation.has_signal:
-        return []
+        return Examination()
+    said = _doubt_values(observation) or _doubt_statistics(observation)
+    return Examination(said) if said else _examine_training(observation)
+
+
+def _doubt_values(observation: Observation) -> list[str]:
     share = _share_of_global(observation)
     if share > FULL_STATE:
         return [
@@ -82,7 +102,7 @@ def doubts(observation: Observation) -> list[str]:
             f"Weights moved by different amounts (mean over root mean square {spread:.2f}), as by SGD and not by the "
             "believed Adam's first step: check training.optimizer."
         ]
-    return _doubt_statistics(observation) or _doubt_training(observation)
+    return []
 
 
 def _doubt_statistics(observation: Observation) -> list[str]:
@@ -104,19 +124,32 @@ def _doubt_statistics(observation: Observation) -> list[str]:
     ]
 
 
-def _doubt_training(observation: Observation) -> list[str]:
+def _examine_training(observation: Observation) -> Examination:
     adaptive = not isinstance(observation.settings.training.optimizer, SgdParams)
     simulated = simulate_plausible(observation)
-    single = observation.client.images == 1
+    single, trained = observation.client.images == 1, simulated.least_error < SURE
     if single and not adaptive:
         head, spread = head_factor(observation), 1.0
         limit = EXACT_FACTOR if observation.update.steps == 1 else NEAR_FACTOR
     else:
-        (head, spread), limit = drawn_head_factor(observation, simulated.updates), NEAR_FACTOR
-        if simulated.least_error < SURE and head is not None and 0 < head.factor < 1 / simulated.error:
+        weights = [update.weights for update in simulated.updates]
+        (head, spread), limit = drawn_head_factor(observation, weights), NEAR_FACTOR
+        if trained and head is not None and 0 < head.factor < 1 / simulated.error:
             head = replace(head, factor=1.0)  # as large as surer or less sure predictions make it
     said = [] if head is None else _doubt_head(observation, head, limit * spread)
-    return said or _doubt_norms(observation, simulated, scale=head is None)
+    of_steps, checked = examine_steps(observation, simulated)
+    said = said or of_steps or _doubt_norms(observation, simulated, scale=head is None)
+    if said:
+        return Examination(said)
+    unchecked, steps = [], observation.update.steps
+    if steps > 1 and not checked:
+        unchecked.append(f"Not checked: whether the client took the believed {steps} local steps, or one.")
+    if trained and not single:
+        unchecked.append(
+            f"Not checked: the learning rate ({observation.settings.learning_rate:g}); the model is sure of its "
+            "predictions, and an update of several images may then be as small as it likes."
+        )
+    return Examination([], unchecked)
 
 
 def _doubt_head(observation: Observation, head: HeadFactor, limit: float) -> list[str]:
@@ -202,11 +235,12 @@ def _unclipped(settings: LocalSettings) -> LocalSettings:
 
 def _doubt_norms(observation: Observation, simulated: Plausible, *, scale: bool) -> list[str]:
     """Compares each tensor's norm with those of the believed training on plausible images."""
-    every = [observation.update.weights, *simulated.updates]
+    drawn_weights = [update.weights for update in simulated.updates]
+    every = [observation.update.weights, *drawn_weights]
     names = [name for name in observation.update.weights if all(bool(run[name].any()) for run in every)]
     if len(names) < 2:
         return []
-    drawn = torch.stack([torch.stack([run[name].double().norm().log() for name in names]) for run in simulated.updates])
+    drawn = torch.stack([torch.stack([run[name].double().norm().log() for name in names]) for run in drawn_weights])
     observed = torch.stack([observation.update.weights[name].double().norm().log() for name in names])
     shift, profile = norm_gaps(observed, drawn)
     others = [norm_gaps(drawn[k], torch.cat([drawn[:k], drawn[k + 1 :]])) for k in range(len(drawn))]

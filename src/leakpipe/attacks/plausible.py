@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from leakpipe.attacks.observation import KnownClient, Observation
 from leakpipe.client.batches import Batch, make_batches
 from leakpipe.client.local_update import local_update
-from leakpipe.models.state import Tensors, forward_frozen, forward_training
+from leakpipe.client.update import ClientUpdate
+from leakpipe.models.state import forward_frozen, forward_training
 
 DRAWS = 6
 TINIEST = 1e-12
@@ -22,13 +23,17 @@ class Plausible:
     """The believed training on plausible images, a draw each: of the prior first.
 
     Attributes:
-        updates: Differences of the weights.
+        updates: What the client would send.
+        first_steps: The same of the first batch alone.
+        images: The last draw's first batch.
         error: Mean distance of predictions from the labels drawn, geometric mean over draws: how large gradients were
             beside the largest there are, where it is 1.
         least_error: Of the draw with the surest predictions, were they right, over that of guessing.
     """
 
-    updates: Sequence[Tensors]
+    updates: Sequence[ClientUpdate]
+    first_steps: Sequence[ClientUpdate]
+    images: Tensor
     error: float
     least_error: float
 
@@ -40,7 +45,7 @@ def simulate_plausible(observation: Observation) -> Plausible:
     settings = replace(observation.settings, dp_sgd=None)
     with torch.no_grad():
         classes = forward_frozen(observation.before, plausible_images(observation, generator).to(dtype)).shape[1]
-    found, errors, least = [], [], []
+    found, first, errors, least = [], [], [], []
     for draw in range(DRAWS):
         labels = client.labels
         if labels is None:
@@ -50,11 +55,13 @@ def simulate_plausible(observation: Observation) -> Plausible:
         if draw == 0 and client.prior is not None:
             images = client.prior
         batches = make_batches(images, labels, client.assumed_schedule)
-        found.append(local_update(observation.before, batches, settings).weights)
+        found.append(local_update(observation.before, batches, settings))
+        first.append(local_update(observation.before, batches[:1], settings) if len(batches) > 1 else found[-1])
         error, of_surest = _errors(observation, batches[0])
         errors.append(error)
         least.append(of_surest)
-    return Plausible(found, math.exp(sum(map(math.log, errors)) / DRAWS), min(least))
+    error = math.exp(sum(map(math.log, errors)) / DRAWS)
+    return Plausible(found, first, batches[0].images, error, min(least))
 
 
 def _errors(observation: Observation, batch: Batch) -> tuple[float, float]:

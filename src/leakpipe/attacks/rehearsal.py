@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from leakpipe.attacks.belief import doubts
+from leakpipe.attacks.belief import examine_belief
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.plausible import plausible_images
 from leakpipe.client.batches import Batch
@@ -20,7 +20,8 @@ def rehearse(observation: Observation) -> list[str]:
     """Trains the model on plausible images as the attack will, and compares the belief with the update.
 
     Returns:
-        What the observation was converted from, weights without a gradient, and doubts about the belief, in sentences.
+        What the observation was converted from, weights without a gradient, doubts about the belief, and what
+        of it was not checked, in sentences.
 
     Raises:
         LeakpipeError: The network draws at random, fails, gives no logits, or changes with each pass.
@@ -30,11 +31,13 @@ def rehearse(observation: Observation) -> list[str]:
     dtype = next(iter(observation.before.weights.values())).dtype
     images = images[list(observation.client.assumed_schedule[0])].to(dtype)
     labels = _check_passes(observation, images)
+    examined = examine_belief(observation)
     return [
         *observation.notes,
         *_note_momentum(observation),
         *_note_unused(observation, images, labels),
-        *doubts(observation),
+        *examined.doubts,
+        *examined.unchecked,
     ]
 
 
