@@ -129,7 +129,7 @@ def test_what_layers_remember_starts_anew_with_every_step() -> None:
             self.register_buffer("passes", torch.ones(()))
 
         def forward(self, images: Tensor) -> Tensor:
-            logits = self.linear(images.flatten(1)) * self.passes
+            logits = self.linear(images.flatten(1)) * float(self.passes)
             self.passes += 1
             return logits  # type: ignore[no-any-return]
 
