@@ -13,6 +13,7 @@ from leakpipe.audit.assumptions import list_assumptions
 from leakpipe.audit.calibration import shipped_calibration
 from leakpipe.audit.inputs import AuditedUpdate, load_audited, observe_audited, read_truth
 from leakpipe.audit.page import AuditFindings
+from leakpipe.audit.plan import hardly_begun
 from leakpipe.defenses.steps import count_aggregated
 from leakpipe.files.storage import read_json
 from leakpipe.params.audit import AS_SENT, AuditParams, AuditPlan
@@ -63,7 +64,7 @@ def collect_findings(
         attempts=attempts,
         assumptions=list_assumptions(params, notes, doubts=plan.doubts, aggregated=_aggregates(plan)),
         attacks={name: attack for cells in plan.cells.values() for name, attack in cells[AS_SENT].items()},
-        hardly_begun=plan.hardly_begun,
+        hardly_begun=hardly_begun(plan),
         truths=truths,
     )
 

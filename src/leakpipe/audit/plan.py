@@ -15,7 +15,7 @@ from leakpipe.attacks.recursive.structure import read_chain
 from leakpipe.attacks.timing import seconds_per_iteration
 from leakpipe.errors import LeakpipeError
 from leakpipe.params.attacks import AttackSettings
-from leakpipe.params.audit import PlannedAttack
+from leakpipe.params.audit import AS_SENT, AuditPlan, PlannedAttack
 from leakpipe.params.defenses import DefenseSteps
 
 MATCHING = "matching"
@@ -94,6 +94,12 @@ def repeat_attack(
     settings = settings.model_copy(update={"iterations": strongest.wanted})
     each = times.measure(name, observation, settings)
     return _fit(settings, each, seconds * _share_of_what_if(defended) / defended, strongest.why)
+
+
+def hardly_begun(plan: AuditPlan) -> bool:
+    """Returns whether no attack on an update as it was sent gets a quarter of the iterations that it wants."""
+    planned = [attack for cells in plan.cells.values() for attack in cells[AS_SENT].values()]
+    return all(4 * each.settings.iterations < each.wanted for each in planned)
 
 
 def _fit_to_noise(settings: AttackSettings, defense: DefenseSteps | None) -> AttackSettings:

@@ -212,6 +212,8 @@ def _expect(plan: "AuditPlan") -> dict[tuple[str, str, str, str], float]:
 
 def _describe(plan: "AuditPlan", expected: dict[tuple[str, str, str, str], float], *, cores: int) -> None:
     """Says what will be run, and how long it takes."""
+    from leakpipe.audit.plan import hardly_begun
+
     shown: list[object] = []
     for update, cells in plan.cells.items():
         if cells in shown:
@@ -228,7 +230,7 @@ def _describe(plan: "AuditPlan", expected: dict[tuple[str, str, str, str], float
             say(f"Note on {name}: {doubt}")
     updates, minutes = count(len(plan.audit.updates), "update"), sum(expected.values()) / cores / 60
     click.echo(f"About {minutes:.1f} minutes for {updates} on {count(cores, 'core')}.")
-    if plan.hardly_begun:
+    if hardly_begun(plan):
         say(
             f"Note: with minutes: {plan.audit.minutes:g} no attack gets a quarter of the iterations that it wants: a "
             'verdict of "cannot tell" will mean little.'

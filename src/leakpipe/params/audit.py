@@ -170,12 +170,6 @@ class AuditPlan(Section):
     granted: dict[str, ThreatModel] = Field(description="What the attacker of each update is granted.")
     network_source: list[str] = Field(description="The file of the own network, if it is one.")
 
-    @property
-    def hardly_begun(self) -> bool:
-        """Whether no attack on the update as it was sent gets a quarter of the iterations that it wants."""
-        planned = [attack for cells in self.cells.values() for attack in cells[AS_SENT].values()]
-        return all(4 * each.settings.iterations < each.wanted for each in planned)
-
     @model_validator(mode="after")
     def _parts_belong_together(self) -> Self:
         for update, cells in self.cells.items():
