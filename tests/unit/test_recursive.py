@@ -124,12 +124,19 @@ def test_images_of_a_batch_are_told_apart_with_their_scales(batch: int) -> None:
     assert relative(found[order], truth.features) < 1e-6
 
 
-def test_images_whose_maps_are_mixed_at_every_unit_are_not_told_apart() -> None:
+@pytest.mark.parametrize("spoil", ["signs", "one image twice", "never alone"])
+def test_images_that_cannot_be_told_apart_have_no_maps(spoil: str) -> None:
     truth = Truth(batch=2, channels=24, width=60)
     space = find_null_space(truth.layer, generator())
     assert space is not None
-    signs = torch.randn(space.vectors.shape, generator=generator(), dtype=torch.float64)
-    assert unmix(truth.layer, replace(space, vectors=signs)) is None
+    noise = torch.randn(space.vectors.shape, generator=generator(), dtype=torch.float64)
+    first, _, third = space.vectors.unbind()
+    vectors = {
+        "signs": noise,  # no plane cuts off all units: they fill no cone
+        "one image twice": torch.stack([first, first, third]),
+        "never alone": torch.stack([1 + noise[0].abs(), 1 + noise[1].abs(), third]),  # no image is ever off
+    }[spoil]
+    assert unmix(truth.layer, replace(space, vectors=vectors)) is None
 
 
 @pytest.mark.parametrize(("failures", "comes_out"), [(1, True), (2, False)])

@@ -33,12 +33,12 @@ class LayerReport:
     def error(self) -> float:
         """Rough relative error of the map.
 
-        Of a null space, what was measured under noise at gaps of 3 to 4000. Of equations, the residual, or what half of
-        the units tell that are off and scatter around 0: equations that leave unknowns free have no residual.
+        Of a null space, what was measured under noise at gaps of 3 to 4000; of equations, the residual. Both at least
+        what half of the units tell that are off and scatter around 0: equations that leave unknowns free have no
+        residual.
         """
-        if self.gap is not None:
-            return max(1 / self.gap, 0.3 / math.sqrt(self.gap))
-        return max(self.residual, 2 * self.negative)
+        measured = self.residual if self.gap is None else max(1 / self.gap, 0.3 / math.sqrt(self.gap))
+        return max(measured, 2 * self.negative)
 
 
 def report_map(layer: str, how: str, raw: Tensor, *, residual: float, gap: float | None = None) -> LayerReport:

@@ -17,6 +17,9 @@ from leakpipe.attacks.recursive.layer import Layer
 from leakpipe.attacks.recursive.masks import ON, estimate_noise
 from leakpipe.attacks.recursive.nullspace import NullSpace, outside_patches
 
+SAME = 1e6  # condition of the edges, above which two are one
+MIXED = 0.1  # length of the entries below 0 relative to the maps', above which they are still mixtures
+FEWEST_OFF = 0.05  # share of units at which an image must be off: fewer do not tell its map
 STRONG = 0.02  # of the largest unit's length: what is shorter does not tell a direction
 ROUNDS = 8
 
@@ -46,7 +49,8 @@ def unmix(layer: Layer, space: NullSpace) -> Tensor | None:
         found = [np.linalg.eigh(units[each].T @ units[each])[1][:, 0] for each in off]
         mixed = _as_maps(units @ np.stack(found, axis=1), basis)
         maps = _scaled(layer, space, mixed * mixed.sum(dim=(1, 2, 3), keepdim=True).sign())
-    return maps
+    told = off.mean(axis=1).min() >= FEWEST_OFF and float(maps.clamp_max(0).norm()) <= MIXED * float(maps.norm())
+    return maps if told else None
 
 
 def _as_maps(columns: np.ndarray, like: Tensor) -> Tensor:
@@ -70,16 +74,17 @@ def _extreme_rays(units: np.ndarray) -> np.ndarray | None:
         b_ub=np.zeros(len(directions)),
         bounds=[(-1, 1)] * dimensions + [(None, None)],
     )
-    if plane.x is None or plane.x[-1] <= 0:
+    if plane.x is None or not plane.x[-1] > 0:
         return None
     points = directions / (directions @ plane.x[:-1])[:, None]
     left, corners = points.copy(), []
     for _ in range(dimensions):
         corner = int(np.argmax(np.square(left).sum(axis=1)))
         corners.append(points[corner])
-        along = left[corner] / np.linalg.norm(left[corner])
+        along = left[corner] / max(float(np.linalg.norm(left[corner])), np.finfo(float).tiny)
         left -= np.outer(left @ along, along)
-    return np.array(corners)
+    rays = np.array(corners)
+    return rays if np.isfinite(rays).all() and np.linalg.cond(rays) < SAME else None
 
 
 def _scaled(layer: Layer, space: NullSpace, maps: Tensor) -> Tensor:
