@@ -118,7 +118,8 @@ def test_unchanged_project_is_a_no_op_and_git_sees_only_metrics(prepared: Path) 
     assert re.findall(r"Stage '(\w+)' didn't change, skipping", output) == STAGES
     assert run(prepared, "git", "status", "--porcelain") == ""
     in_git = run(prepared, "git", "ls-files", "results").split()
-    assert in_git == ["results/.gitignore", "results/default/headline.json", "results/default/metrics.json"]
+    metrics = ["results/default/headline.json", "results/default/metrics.json"]
+    assert in_git == ["results/.gitignore", *metrics, "results/recorded.json"]
 
 
 def test_fresh_clone_runs_nothing(prepared: Path, clone: Path) -> None:
