@@ -176,7 +176,7 @@ def _check_model(params: Params) -> Iterator[str]:
 
 
 def _check_volumes(params: Params) -> Iterator[str]:
-    """What is made for images and not for volumes."""
+    """Yields what is made for images and not for volumes."""
     if params.scoring.lpips:
         yield "scoring.lpips: true, expected false: LPIPS compares images, and the network is for volumes"
     for name in params.identifiability.embedders:
@@ -227,7 +227,7 @@ def _check_training(params: Params) -> Iterator[str]:
 
 
 def _check_multi_label(params: Params, trainings: Sequence[TrainingParams]) -> Iterator[str]:
-    """What does not fit images with several labels."""
+    """Yields what does not fit images with several labels."""
     several = f"data set {params.data.dataset!r} has several labels for an image"
     if any(training.loss.kind != "binary-cross-entropy" for training in trainings):
         yield f"federation.training.loss.kind: cross-entropy, expected binary-cross-entropy: {several}"
@@ -244,7 +244,7 @@ def _check_multi_label(params: Params, trainings: Sequence[TrainingParams]) -> I
 
 
 def _has_lone_values(params: Params, images: int, batch_size: int) -> bool:
-    """Whether batch normalisation would see one value per channel in a step of an epoch over so many images."""
+    """Returns whether batch normalisation would see one value per channel in a step of an epoch over so many images."""
     lone_size = MODELS[params.model.name].lone_size(params.model)
     smallest_batch = images % batch_size or batch_size
     return has_batch_norm(params.model) and smallest_batch == 1 and params.data.image_size <= lone_size

@@ -1,4 +1,4 @@
-"""What an experiment takes: seconds, memory and disk of its jobs, roughly, and how its cells are divided among jobs.
+"""The cost of an experiment: seconds, memory and disk of its jobs, roughly, and the division of its cells among jobs.
 
 The seconds were measured on one core of a current machine with the default experiment's network. A deeper network takes
 longer, so for any other than a convnet they are a lower bound. Cheap to import (no torch): the Snakefile does so.

@@ -1,1 +1,1 @@
-"""What noise guarantees: ε of a federation under differential privacy, and bounds on any attack's reconstruction."""
+"""Guarantees that noise gives: ε of a federation under differential privacy, and bounds on any reconstruction."""

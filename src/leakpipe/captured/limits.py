@@ -1,4 +1,4 @@
-"""What a file from elsewhere may not do: name files outside, or grow without bounds when it is unpacked."""
+"""The limits of files from elsewhere: they name no files outside, and do not grow without bounds when unpacked."""
 
 import zipfile
 from collections.abc import Iterable

@@ -47,7 +47,7 @@ def _count(held: Aligned, sent: Aligned, kind: Kind, name: str) -> float:
 
 
 def _agree(counts: list[float]) -> bool:
-    """Whether all counts, the smallest first, are whole multiples of it with its sign."""
+    """Returns whether all counts, the smallest first, are whole multiples of it with its sign."""
     return all(count.is_integer() and count % counts[0] == 0 and count / counts[0] > 0 for count in counts)
 
 

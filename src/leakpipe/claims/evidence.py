@@ -1,4 +1,4 @@
-"""What claims are judged by: means over draws with their intervals, out of the tables."""
+"""The evidence that claims are judged by: means over draws with their intervals, out of the tables."""
 
 import math
 from collections.abc import Mapping, Sequence

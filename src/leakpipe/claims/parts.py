@@ -1,4 +1,4 @@
-"""What nobody has tested: which part of an update leaks, weight differences or BN statistics."""
+"""An untested question: which part of an update leaks, weight differences or BN statistics."""
 
 from leakpipe.claims.evidence import Evidence, UntestedError, difference
 from leakpipe.claims.questions import Answer, Question, ask_difference, ask_gain

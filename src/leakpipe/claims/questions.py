@@ -1,4 +1,4 @@
-"""What is asked of the tables: each claim with its statistic and its rule, written down before there is a number."""
+"""Questions to the tables: each claim with its statistic and its rule, written down before there is a number."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from leakpipe.tables.wording import CANNOT_TELL
 
 @dataclass(frozen=True)
 class Answer:
-    """What the tables say to a question.
+    """The answer of the tables to a question.
 
     Attributes:
         verdict: In the words of its rule.

@@ -1,4 +1,4 @@
-"""Whether noise keeps a client from being recognised, which similar pictures do not say."""
+"""Recognition of a client under noise, of which similar pictures say nothing."""
 
 from leakpipe.claims.evidence import Evidence, UntestedError
 from leakpipe.claims.questions import Answer, Question

@@ -1,4 +1,4 @@
-"""How verdicts follow from estimates. The margins were chosen before any claim was judged, and are not tuned to one."""
+"""Rules by which verdicts follow from estimates. Margins were set before any claim was judged, not tuned to one."""
 
 import math
 from collections.abc import Sequence

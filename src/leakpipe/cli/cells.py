@@ -165,7 +165,7 @@ class Cells:
                 meta[ARGUMENTS] = arguments
 
     def _is_finished(self, cell: Cell) -> bool:
-        """Whether the cell's files are there and are what this job would make; kept ones are put back first."""
+        """Returns whether the cell's files are there and are what this job would make; kept ones are put back first."""
         if self.record is None:
             return False
         record, key, kept = cell.fill(self.record), self._key(cell), self._kept(cell)

@@ -1,4 +1,4 @@
-"""What commands share: option types, options of the run record, threads."""
+"""The common parts of commands: option types, options of the run record, threads."""
 
 import gc
 import json

@@ -1,4 +1,4 @@
-"""What a command shows while it runs: progress, and what an interruption leaves. No result depends on it."""
+"""The output of a command while it runs: progress, and the words after an interruption. No result depends on it."""
 
 import signal
 import sys

@@ -12,7 +12,7 @@ Plane = tuple[np.ndarray, np.ndarray]
 
 
 def find_labels(index: int) -> tuple[int, ...]:
-    """Which of `FINDINGS` image number `index` shows: the bits of the number, so that eight images have all of them."""
+    """Returns which of `FINDINGS` image `index` shows: the bits of its number, so eight images have all of them."""
     return tuple(index >> place & 1 for place in range(len(FINDINGS)))
 
 

@@ -1,4 +1,4 @@
-"""What a data set is: its images in memory, and the entry that describes and loads it."""
+"""The data set: its images in memory, and the entry that describes and loads it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class LabeledImages:
 
     @property
     def strata(self) -> tuple[np.ndarray, tuple[str, ...]]:
-        """What splits are balanced over: the class of every image, and names; of several labels the first counts."""
+        """Classes that splits are balanced over, of every image, and names; of several labels the first counts."""
         if self.labels.ndim == 1:
             return self.labels, self.classes
         first = np.where(self.labels.any(axis=1), self.labels.argmax(axis=1), len(self.classes))
@@ -47,7 +47,7 @@ class LabeledImages:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a data set holds, known before it is loaded.
+    """The contents of a data set, known before it is loaded.
 
     Attributes:
         classes: Class names by label.

@@ -53,7 +53,7 @@ DEFENSES.add("flower-adaptive-clipping", Defense(clip_in_first_round))
 
 @dataclass(frozen=True)
 class Defended:
-    """What a client shares in a round, and what it remembers for the next one.
+    """The update that a client shares in a round, and the memory that it keeps for the next one.
 
     Attributes:
         memory: What each step with error feedback has left out so far, by the position of the step.

@@ -1,4 +1,4 @@
-"""Where the steps of a defence act, and what they leave to the server. Importing this needs no torch."""
+"""The places where steps of a defence act, and what they leave to the server. Importing this needs no torch."""
 
 from leakpipe.params.defenses import DefenseSteps, MixupParams, SecureAggregationParams
 from leakpipe.params.privacy import DpSgdParams
@@ -15,7 +15,7 @@ def training_step(defense: DefenseSteps) -> DpSgdParams | MixupParams | None:
 
 
 def withholds_statistics(defense: DefenseSteps) -> bool:
-    """Whether running statistics of batch normalisation are not shared at all."""
+    """Returns whether running statistics of batch normalisation are not shared at all."""
     return any(
         step.kind == "freeze-bn-statistics" or (step.kind == "dp-gaussian" and step.statistics == "withheld")
         for step in defense.root

@@ -32,7 +32,7 @@ from leakpipe.randomness import derive_seed
 
 @dataclass(frozen=True)
 class CapturedUpdate:
-    """What an honest-but-curious server holds of one client in one round.
+    """Everything that an honest-but-curious server holds of one client in one round.
 
     Attributes:
         round: The first round is 1.

@@ -1,4 +1,4 @@
-"""What each attack gets for its time: similarity against wall time, a panel per client and round."""
+"""The yield of each attack for its time: similarity against wall time, a panel per client and round."""
 
 from __future__ import annotations
 

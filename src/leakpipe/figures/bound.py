@@ -1,4 +1,4 @@
-"""What theory promises and what the attack achieves: recognised images under defences that have an ε."""
+"""Theory beside practice: recognised images under defences that have an ε."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def _shared_draws(rows: pd.DataFrame, attacks: Sequence[str], clients: Sequence[
 
 
 def is_number(label: object) -> bool:
-    """Whether a label is a number, or text that reads as one."""
+    """Returns whether a label is a number, or text that reads as one."""
     try:
         float(str(label))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Which defence to switch on: the leak that each leaves against the accuracy that it keeps, and what it guarantees."""
+"""The choice of a defence: the leak that each leaves against the accuracy that it keeps, and what it guarantees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is it? Under every defence, how similar reconstructions are, and how many are recognised among all images."""
+"""Identification under every defence: similarity of reconstructions, and images recognised among all."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _draw_mean(axes: Axes, rows: pd.DataFrame, column: str, height: float, look:
 
 
 def _draw_chance(axes: Axes, rows: pd.DataFrame, height: float) -> None:
-    """What a guess recognises that counts if it hits any image of the client."""
+    """Returns what a guess recognises that counts if it hits any image of the client."""
     if len(rows):
         axes.plot(rows["chance_client"].mean(), height, "|", color=INK, markersize=9, zorder=4)
 

@@ -82,7 +82,7 @@ def load_pictures(images: Path, splits: Iterable[Path], reconstruction: str) -> 
 
 
 def middle_slices(images: np.ndarray) -> np.ndarray:
-    """What figures show of images: of volumes, (N, channels, depth, height, width), the slice in the middle."""
+    """Returns what figures show of images: of volumes, (N, channels, depth, height, width), the slice in the middle."""
     return images[:, :, images.shape[2] // 2] if images.ndim == 5 else images
 
 

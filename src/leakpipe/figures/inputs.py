@@ -25,7 +25,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Files:
-    """Where the inputs of figures are; None or () where a file was not given.
+    """The paths of the inputs of figures; None or () where a file was not given.
 
     Attributes:
         leakage: The leakage table.

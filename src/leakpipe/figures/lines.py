@@ -45,7 +45,7 @@ def mean_over_draws(rows: pd.DataFrame, column: str) -> Mean:
 
 @dataclass(frozen=True)
 class Look:
-    """How one line looks; a dashed line has hollow markers."""
+    """The look of one line; a dashed line has hollow markers."""
 
     color: str
     marker: str

@@ -1,4 +1,4 @@
-"""Where in an image the leak is: the local gain in SSIM over the prior, pixel by pixel."""
+"""The places in an image that leaked: the local gain in SSIM over the prior, pixel by pixel."""
 
 from __future__ import annotations
 

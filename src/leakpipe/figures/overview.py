@@ -26,7 +26,7 @@ LEFT, WIDTH, TOP, GROUP_GAP = 1.2, 7.2, 0.9, 0.16  # inches
 
 @dataclass(frozen=True)
 class _Grid:
-    """How a client's images are laid out, in inches."""
+    """The layout of a client's images, in inches."""
 
     side: float
     frame: float
@@ -119,7 +119,7 @@ class _Block:
 
     @property
     def shown(self) -> int:
-        """How many images fit."""
+        """The number of images that fit."""
         return min(len(self.images), self.grid.columns * self.grid.most_rows)
 
     @property

@@ -1,4 +1,4 @@
-"""What the paper published, to be drawn beside our numbers: read off its plots.
+"""The numbers that the paper published, read off its plots, to be drawn beside ours.
 
 Source: Hatamizadeh et al., "Do Gradient Inversion Attacks Make Federated Learning Unsafe?", IEEE TMI 2023,
 doi 10.1109/TMI.2023.3239391. Chest X-rays of 224×224 pixels, ResNet-18, 100 rounds: compare trends, not digits.

@@ -1,4 +1,4 @@
-"""What the attacks rebuilt: originals beside the prior and the reconstructions under every defence."""
+"""The images that attacks rebuilt: originals beside the prior and the reconstructions under every defence."""
 
 from __future__ import annotations
 

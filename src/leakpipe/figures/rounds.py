@@ -1,4 +1,4 @@
-"""How much each client leaks, round by round."""
+"""The leak of each client, round by round."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What figures take from the parameters: names, numbers and a few sections, under the names of their parameters."""
+"""The parameters that figures use: names, numbers and a few sections, under the names of their parameters."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What all figures share: colours, fonts, panels, what a drawing is, and how it is saved so that its bytes repeat."""
+"""The common parts of all figures: colours, fonts, panels, drawings, and saving them so that their bytes repeat."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Point:
 
     @property
     def label(self) -> str:
-        """What is written beside the point."""
+        """The text beside the point."""
         return f"{self.name} ({self.client}{', accuracy at chance' if self.destroyed else ''})"
 
     @property

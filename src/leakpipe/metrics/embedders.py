@@ -32,7 +32,7 @@ IMGSIM_SIZE = 350  # pixels that the package resizes to
 
 @dataclass(frozen=True)
 class Embedder:
-    """How to embed images.
+    """A way to embed images.
 
     Attributes:
         uses_global_model: Whether `build` needs the global model that the attacked update was computed on.

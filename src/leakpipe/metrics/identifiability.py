@@ -11,7 +11,7 @@ TIE = 1e-6  # of the largest distance: float32 embeddings closer than this count
 
 
 def rank_true(queries: np.ndarray, candidates: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many candidates are nearer to each query than its true one, and how many are as near.
+    """Counts how many candidates are nearer to each query than its true one, and how many are as near.
 
     Args:
         queries: Embeddings of shape (queries, features).

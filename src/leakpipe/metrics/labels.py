@@ -1,4 +1,4 @@
-"""How many of a client's labels an attack had right."""
+"""The share of a client's labels that an attack had right."""
 
 from collections import Counter
 

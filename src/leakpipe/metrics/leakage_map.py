@@ -1,4 +1,4 @@
-"""Where in an image the leak is."""
+"""The places in an image that leaked."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from leakpipe.metrics.moments import BORDER, PairMoments, measure
 def leakage_map(
     reconstruction: np.ndarray, original: np.ndarray, prior: np.ndarray, *, data_range: float
 ) -> np.ndarray:
-    """How much more of each place the reconstruction shows than the prior: local SSIM(T, I) − local SSIM(P, I).
+    """Returns how much more of each place the reconstruction shows than the prior: local SSIM(T, I) − local SSIM(P, I).
 
     Args:
         reconstruction: Shape (channels, height, width), at least 11×11 pixels.

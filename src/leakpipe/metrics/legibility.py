@@ -1,4 +1,4 @@
-"""How much burned-in text can be read in a reconstruction."""
+"""The share of burned-in text that can be read in a reconstruction."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ UNREADABLE = "?"
 
 @dataclass(frozen=True)
 class Legibility:
-    """What was read of a text.
+    """The part of a text that was read.
 
     Attributes:
         read: The reader's guess for each character that is not a space; `?` where there was nothing to see. A space

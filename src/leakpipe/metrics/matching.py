@@ -1,4 +1,4 @@
-"""Which reconstruction belongs to which original."""
+"""The assignment of reconstructions to originals."""
 
 from collections.abc import Callable
 

@@ -13,7 +13,7 @@ from leakpipe.metrics.similarity import measure_pair
 
 
 class PerceptualDistance(Protocol):
-    """What `leakpipe.metrics.lpips.Lpips` is; the name saves importing torch."""
+    """The signature of `leakpipe.metrics.lpips.Lpips`; the name saves importing torch."""
 
     def __call__(self, image: np.ndarray, original: np.ndarray, *, data_range: float) -> float:
         """Distance of two images of shape (channels, height, width)."""

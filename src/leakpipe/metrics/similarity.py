@@ -1,4 +1,4 @@
-"""How alike two images are.
+"""The similarity of two images.
 
 Images are arrays of shape (channels, height, width) whose values lie in [0, data_range]. Volumes are arrays of shape
 (channels, depth, height, width); windows and shifts then extend in all three directions.

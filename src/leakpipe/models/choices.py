@@ -1,4 +1,4 @@
-"""What the parameters of a model imply. Importing this needs no torch."""
+"""The implications of a model's parameters. Importing this needs no torch."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ LAYER_NORMALIZED = ("convnext_tiny", "vit_tiny", "vit_b_32")  # `model.normaliza
 
 
 def has_batch_norm(architecture: ArchitectureParams) -> bool:
-    """Whether updates of the network hold running statistics."""
+    """Returns whether updates of the network hold running statistics."""
     return architecture.normalization == "batch" and architecture.name not in LAYER_NORMALIZED
 
 

@@ -1,4 +1,4 @@
-"""What the layers of a network read, and its head: the last linear layer, which tells the classes apart."""
+"""The inputs of a network's layers, and its head: the last linear layer, which tells the classes apart."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

@@ -69,7 +69,7 @@ class ModelState:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors are; the CPU for a model without any."""
+        """The device of the tensors; the CPU for a model without any."""
         return next((value.device for value in self.weights.values()), torch.device("cpu"))
 
     def to(self, device: torch.device) -> "ModelState":

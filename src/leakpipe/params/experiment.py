@@ -42,7 +42,7 @@ ATTACK_ROLES = ("attack", "paper_attack", "further_attacks", "earlier_attacks", 
 
 
 class ScoringParams(Section):
-    """How reconstructions are compared with the true images."""
+    """The comparison of reconstructions with the true images."""
 
     assignment: AssignmentName = Field(
         default="optimal",

@@ -16,7 +16,7 @@ WHY_PLAIN_SGD = (
 
 
 class PrivacyParams(Section):
-    """How guarantees of differential privacy are stated."""
+    """The form in which guarantees of differential privacy are stated."""
 
     delta: float = Field(
         default=1e-5, gt=0, lt=1, description="δ that ε is given at; well below 1 / (number of clients or images)."

@@ -1,4 +1,4 @@
-"""How a client trains locally: loss, precision, accumulation, clipping, optimiser and schedule of its step size."""
+"""The local training of a client: loss, precision, accumulation, clipping, optimiser and schedule of its step size."""
 
 from typing import Annotated, Literal, Self
 
@@ -57,7 +57,7 @@ class ClippingParams(Section):
 
 
 class ScheduleParams(Section):
-    """How the step size changes over the steps of one round; every round starts anew."""
+    """The change of the step size over the steps of one round; every round starts anew."""
 
     kind: Literal["constant", "linear", "cosine", "exponential"] = Field(
         default="constant",

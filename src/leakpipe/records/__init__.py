@@ -1,1 +1,1 @@
-"""How each file came about: run records, code versions, DVC's metadata, the research object crate, verification."""
+"""The provenance of every file: run records, code versions, DVC's metadata, the research object crate, verification."""

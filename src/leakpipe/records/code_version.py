@@ -60,7 +60,7 @@ def imported_modules(module: str) -> set[str]:
 
 
 def is_followed(module: str) -> bool:
-    """Whether an edit of a module re-runs the stages that import it."""
+    """Returns whether an edit of a module re-runs the stages that import it."""
     return module != PACKAGE and not any(part in NOT_FOLLOWED for part in _with_parents(module))
 
 

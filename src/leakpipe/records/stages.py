@@ -47,7 +47,7 @@ class Stage:
     provenance: Path
 
     def holds(self, path: str) -> bool:
-        """Whether a file belongs to this stage."""
+        """Returns whether a file belongs to this stage."""
         return any(Path(path).is_relative_to(out) for out in self.outs)
 
     def files(self) -> Iterator[str]:
@@ -85,11 +85,11 @@ class Job:
         }
 
     def left(self, hashes: Mapping[str, str]) -> bool:
-        """Whether all files are still as the job left them."""
+        """Returns whether all files are still as the job left them."""
         return all(hashes.get(path) == made.sha256 for path, made in self.outputs.items())
 
     def ran_again(self, hashes: Mapping[str, str]) -> bool:
-        """Whether the job has run again since: every run writes another run record."""
+        """Returns whether the job has run again since: every run writes another run record."""
         run_records = [path for path in self.outputs if RECORDS in Path(path).parts]
         return not run_records or any(hashes.get(path, sha) != sha for path, sha in self._hashes(run_records))
 

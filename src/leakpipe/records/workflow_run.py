@@ -1,4 +1,4 @@
-"""What Snakemake did, for the RO-Crate: workflow, steps and tools, and which job was which step.
+"""Snakemake's part of the RO-Crate: workflow, steps and tools, and the step that each job was.
 
 Provenance Run Crate 0.5 (https://w3id.org/ro/wfrun/provenance/0.5): the workflow has a step for every kind of job, a
 step is done by a tool (a command of leakpipe), and an engine controls the jobs. What a job read and wrote is in its own

@@ -1,4 +1,4 @@
-"""What the page's own script works on: the leakage table, what its rows can be filtered by, and their pictures."""
+"""The data of the page's own script: the leakage table, the filters of its rows, and their pictures."""
 
 import json
 import math

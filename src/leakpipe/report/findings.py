@@ -1,4 +1,4 @@
-"""What the verdicts say, in a sentence and a few tiles: nothing here is typed in, all of it is computed."""
+"""The verdicts in a sentence and a few tiles: nothing here is typed in, all of it is computed."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ LISTED = 4  # up to so many defences are named in the headline, more are counted
 
 @dataclass(frozen=True)
 class Tile:
-    """What is known of one defence, over all attacked clients, attacks and rounds.
+    """The knowledge about one defence, over all attacked clients, attacks and rounds.
 
     Attributes:
         text: What the defence is called.
@@ -47,7 +47,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Findings:
-    """What the report opens with.
+    """The opening of the report.
 
     Attributes:
         word: The worst verdict of all.
@@ -169,7 +169,7 @@ def least_seen(cost: Mapping[Any, Any]) -> float:
 
 
 def _describe_attackers(params: Mapping[str, Any]) -> str:
-    """What the attackers were granted, those with the same knowledge together."""
+    """Returns what the attackers were granted, those with the same knowledge together."""
     by_knowledge: dict[str, list[str]] = {}
     for name, attack in params["attacks"].items():
         granted = {**params.get("threat_model", {}), **(attack.get("threat_model") or {})}

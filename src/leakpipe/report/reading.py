@@ -1,4 +1,4 @@
-"""What the tables say of burned-in text: how much of a name and a birth date somebody could read."""
+"""Burned-in text in the tables: how much of a name and a birth date somebody could read."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What was run: the run records of many jobs, summed up."""
+"""The jobs that ran: many run records, summed up."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

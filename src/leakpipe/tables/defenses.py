@@ -141,7 +141,7 @@ def commonest_class(tested: Sequence[np.ndarray]) -> tuple[float, int]:
 
 
 def is_destroyed(accuracy: float, *, chance: float, images: int) -> bool:
-    """Whether a model is no better than always naming the commonest class, or cannot be distinguished from that.
+    """Returns whether a model is not distinguishably better than always naming the commonest class.
 
     Args:
         accuracy: Mean test accuracy.
@@ -167,7 +167,7 @@ def least_loss_seen(images: int) -> float:
 
 
 def find_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Which points no other beats: none has at least the accuracy and at most the leakage, and differs.
+    """Returns the points that no other beats: none has at least the accuracy and at most the leakage, and differs.
 
     Args:
         points: Accuracy and leakage of each.

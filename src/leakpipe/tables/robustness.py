@@ -1,4 +1,4 @@
-"""What theory promises and what attacks achieve: bounds on identification beside how often it happened."""
+"""Theory beside practice: bounds on identification, and how often attacks identified an image."""
 
 from collections.abc import Collection, Mapping, Sequence
 from math import nan, sqrt
@@ -17,7 +17,7 @@ BOUND_COLUMNS = [
 
 
 def class_chance(labels: np.ndarray, clients: Mapping[str, Sequence[int]], client: str) -> float:
-    """How often a guess among all clients' images of the right class is an image of `client`, at best over classes.
+    """Returns how often a guess among all images of the right class is one of `client`, at best over classes.
 
     Args:
         labels: Class of every image of the data set.

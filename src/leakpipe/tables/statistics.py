@@ -1,4 +1,4 @@
-"""How sure a number is: bootstrap intervals of means, differences within draws with p-values, and their correction."""
+"""Uncertainty: bootstrap intervals of means, differences within draws with p-values, and their correction."""
 
 import math
 from dataclasses import dataclass

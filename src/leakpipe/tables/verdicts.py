@@ -1,4 +1,4 @@
-"""What may be said of a client under a defence: it leaks, no leak was found, or the attacks cannot tell.
+"""The verdict on a client under a defence: it leaks, no leak was found, or the attacks cannot tell.
 
 A privacy tool errs towards alarm. A verdict therefore rests on the worst of everything that was measured: on all
 attacks together, on every captured round by itself, on each image and not on their mean, and on who can be recognised
@@ -31,7 +31,7 @@ CHANCE_LEVEL = 0.01
 
 @dataclass(frozen=True)
 class Verdict:
-    """What all attacks together say about one client under one defence.
+    """The joint verdict of all attacks on one client under one defence.
 
     Attributes:
         word: `leaks`, `no leak found` or `cannot tell`.
@@ -169,7 +169,7 @@ def least_explained(rows: pd.DataFrame) -> float:
 
 
 def _is_read(rows: pd.DataFrame) -> bool:
-    """Whether more burned-in text is read than in the prior image and than by chance, on average over draws."""
+    """Returns whether more burned-in text is read than in the prior image and than by chance, on average over draws."""
     if "text_accuracy" not in rows or rows["text_accuracy"].isna().all():
         return False
     written = rows[rows["text_accuracy"].notna()]

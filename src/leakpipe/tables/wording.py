@@ -1,4 +1,4 @@
-"""Which rows of the tables a figure shows, and what their clients and defences are called."""
+"""The rows of the tables that a figure shows, and the names of their clients and defences."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 LEAKS, NOTHING_FOUND, CANNOT_TELL = "leaks", "no leak found", "cannot tell"
 VERDICTS = (NOTHING_FOUND, CANNOT_TELL, LEAKS)
-"""What may be said of a client under a defence (`leakpipe.tables.verdicts`), the most alarming last."""
+"""The verdicts on a client under a defence (`leakpipe.tables.verdicts`), the most alarming last."""
 
 Clients = Mapping[str, Mapping[str, Any]]
 """The `federation.clients` section of the parameters, as plain mappings."""

@@ -1,4 +1,4 @@
-"""Where MLflow is, and a connection to it that fails within seconds and never shows credentials.
+"""The address of MLflow, and a connection to it that fails within seconds and never shows credentials.
 
 MLflow is imported inside functions, because importing it takes more than a second.
 """
@@ -210,7 +210,7 @@ def _defaults(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def _is_store_failure(error: Exception) -> bool:
-    """Whether MLflow, the network, the database or the disk failed, and not leakpipe."""
+    """Returns whether MLflow, the network, the database or the disk failed, and not leakpipe."""
     if isinstance(error, OSError | ImportError):  # requests' errors are OSErrors; a database driver may be missing
         return True
     return any(cls.__module__.partition(".")[0] in ("mlflow", "sqlalchemy", "urllib3") for cls in type(error).__mro__)

@@ -46,7 +46,7 @@ class Rays:
         return right + (left - right) * self.left
 
     def reach_above(self, y: float) -> bool:
-        """Whether any ray is above this height; organs above it can be skipped otherwise."""
+        """Returns whether any ray is above this height; organs above it can be skipped otherwise."""
         return bool(self.y.min() < y)
 
     def bands(self) -> Iterator[tuple[slice, Self]]:
