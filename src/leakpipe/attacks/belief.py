@@ -1,7 +1,7 @@
 """Whether an update looks as the training that the attacker believes in would have made it.
 
 A wrong belief weakens an attack without a word: a full state taken for a difference, a sign, a learning rate, a number
-of steps, another optimiser. Four things show it, none of which needs the client's images:
+of steps, another optimiser, images that were scaled first. Four things show it, without the client's images:
 
 - The head. With p the predictions and y the labels, its bias moves by −η·mean(p − y) and its weights by
   −η·mean((p − y) ⊗ h). Their ratio gives the features h, these the predictions, and both what the believed training
@@ -11,7 +11,8 @@ of steps, another optimiser. Four things show it, none of which needs the client
   the norms of all tensors. A network that is sure of some plausible images may have been right, and surer, about the
   client's: its update may be as small as it likes.
 - The batch statistics. A recovered variance below 0 has no images, and one step of SGD obeys an equation between the
-  statistics and the weights before them (`leakpipe.attacks.one_step`).
+  statistics and the weights before them (`leakpipe.attacks.one_step`). Those of the first layer say in which range
+  its input was (`leakpipe.attacks.input_range`).
 
 The thresholds were chosen on some draws and judged on others (`python -m tests.benchmarks.beliefs`).
 """
@@ -23,6 +24,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from leakpipe.attacks.input_range import doubt_input_range
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.one_step import examine_steps
 from leakpipe.attacks.plausible import Plausible, simulate_plausible
@@ -138,7 +140,8 @@ def _examine_training(observation: Observation) -> Examination:
             head = replace(head, factor=1.0)  # as large as surer or less sure predictions make it
     said = [] if head is None else _doubt_head(observation, head, limit * spread)
     of_steps, checked = examine_steps(observation, simulated)
-    said = said or of_steps or _doubt_norms(observation, simulated, scale=head is None)
+    said = said or of_steps or doubt_input_range(observation, simulated.images)
+    said = said or _doubt_norms(observation, simulated, scale=head is None)
     if said:
         return Examination(said)
     unchecked, steps = [], observation.update.steps
