@@ -25,9 +25,7 @@ from leakpipe.audit.assessment import (
     Truth,
     assess,
     compare_with_sent,
-    describe,
     measure_agreement,
-    tabulate,
     take_nearest,
 )
 from leakpipe.audit.assumptions import list_assumptions
@@ -36,6 +34,7 @@ from leakpipe.audit.inputs import load_audit, observe_audited, read_folder, read
 from leakpipe.audit.page import AuditFindings, draw_summary, render_audit
 from leakpipe.audit.plan import MATCHING, StepTimes, applicable_attacks, choose_attacks, repeat_attack
 from leakpipe.audit.planning import make_plan
+from leakpipe.audit.tables import describe, tabulate
 from leakpipe.audit.what_if import choose_defenses, defend, observe_defended
 from leakpipe.cli.audit_progress import Progress
 from leakpipe.cli.main import main
@@ -695,7 +694,7 @@ def test_the_page_shows_images_only_after_a_click_and_escapes_names(tmp_path: Pa
         "<b>x",
         [found],
         tried,
-        list_assumptions(params, ["<i>note"], doubts={"u": ["<u>doubt"]}),
+        list_assumptions(params, ["<i>note"], doubts={"u": ["<u>doubt", "Not checked: steps."]}),
         dict.fromkeys("ab", PlannedAttack(settings=PRESETS["bn-cosine"].settings, wanted=800, seconds=1, why="why")),
         truths={"u": TRUE},
     )
@@ -713,6 +712,11 @@ def test_the_page_shows_images_only_after_a_click_and_escapes_names(tmp_path: Pa
     assert '<b>v</b></td><td class="text">Cannot tell, 10\u202f% explained' in several.replace("\xa0", "\u202f")
     assert "<b>x" not in page
     assert "&lt;i&gt;note" in page
+    doubt = page.index("Rehearsal of u: &lt;u&gt;doubt")
+    assert page.index("speaks against what was declared") < doubt < page.index('<ul class="cards"')
+    assert page.count("Not checked: steps.") == 1  # in the table alone: nothing speaks against it
+    came = re.findall(r"((?:no )?more than was known before)</td>", page)
+    assert came == ["more than was known before", "no more than was known before"]  # though b explains more
     assert page.index("<details>") < page.index("<img") < page.index("</details>")
     assert "momentum 0.9" in page
     captions = re.findall("<figcaption>(.*?)</figcaption>", page)[:4]
@@ -723,6 +727,11 @@ def test_the_page_shows_images_only_after_a_click_and_escapes_names(tmp_path: Pa
     both = replace(findings, assessments=[found, aggregated], attempts=[*tried, aggregated.best])
     assert "Nearest the truth among the images of all clients: a, <abbr" in " ".join(render_audit(both).split())
     (axes,) = draw_summary(both).figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "a, after aggregate-of-2"]
+    assert axes.patches[0].get_width() == pytest.approx(1.0)  # similarity of the true image
+    blind = assess([attempt(OTHER, None, defense="aggregate-of-2")], LEAKING)
+    unknown = replace(alone, assessments=[*alone.assessments, blind], attempts=[*tried, blind.best])
+    (axes,) = draw_summary(unknown).figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["b", "a"]  # no empty bar where nothing is known
     assert findings.sentence.startswith("2 of its 2 images came back")
     assert draw_summary(findings).caption.startswith("Leaks: 2 of its 2 images came back")

@@ -5,7 +5,7 @@ An attack's failure is a property of the attack: an audit says "leaks" or "canno
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -101,10 +101,17 @@ class Assessment:
         """Returns the row of the image of an attempt that gained most over the prior; needs the truth."""
         return max(self.scores[attempt.attack], key=_gain)
 
+    def similarity(self, attempt: Attempt) -> dict[str, float]:
+        """Returns SSIM and gain over the prior of the most leaked image of an attempt; NaN without the truth."""
+        if not self.scores:
+            return {"ssim": math.nan, "gain": math.nan}
+        most = self.most_leaked(attempt)
+        return {"ssim": float(most["ssim"]), "gain": _gain(most)}
+
     @property
     def gain(self) -> float:
         """Largest gain in SSIM over the prior of any image of the strongest attempt; NaN without the truth."""
-        return _gain(self.most_leaked(self.strongest)) if self.scores else math.nan
+        return self.similarity(self.strongest)["gain"]
 
     @property
     def leaked(self) -> int:
@@ -201,7 +208,7 @@ def _judge_by_truth(found: Assessment, attempts: Sequence[Attempt], truth: Truth
     if found.leaked:
         most = found.most_leaked(strongest)
         which = "its one image" if total == 1 else f"{found.leaked} of its {total} images"
-        how = f"SSIM {most['ssim']:.2f} by {strongest.attack}, where {most['ssim_prior']:.2f} was known before"
+        how = f"SSIM {most['ssim']:.2f} of 1 by {strongest.attack}, where {most['ssim_prior']:.2f} was known before"
         return replace(found, word=LEAKS, why=f"{which} came back ({how})")
     if found.identified > 0 and chance_of_as_many(found.identified, total, found.chance) <= CHANCE_LEVEL:
         said = f"{found.identified:g} of {count(total, 'image')} are recognised among the candidates"
@@ -243,61 +250,3 @@ def _identify(attempt: Attempt, rows: Sequence[Mapping[str, Any]], truth: Truth)
 
 def _explained(attempt: Attempt) -> float:
     return -math.inf if attempt.explained is None else attempt.explained
-
-
-def tabulate(assessments: Sequence[Assessment], attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
-    """Returns a row for each attempt: what it took, what it explains, how similar it is, and what became of it."""
-    by_cell = {(each.update, each.defense): each for each in assessments}
-    rows = []
-    for attempt in attempts:
-        found = by_cell[attempt.update, attempt.defense]
-        fields = {key: value for key, value in vars(attempt).items() if key not in ("images", "prior", "notes")}
-        chosen = {"chosen": attempt is found.best, "nearest_truth": bool(found.scores) and attempt is found.strongest}
-        rows.append({**fields, **_similarity(found, attempt), **chosen, "word": found.word})
-    return rows
-
-
-def _similarity(found: Assessment, attempt: Attempt) -> dict[str, float]:
-    """Returns SSIM and gain over the prior of the most leaked image of an attempt; NaN without the truth."""
-    if not found.scores:
-        return {"ssim": math.nan, "gain": math.nan}
-    most = found.most_leaked(attempt)
-    return {"ssim": float(most["ssim"]), "gain": _gain(most)}
-
-
-def describe(found: Assessment) -> dict[str, Any]:
-    """Returns what is written of an assessment, JSON-serialisable; numbers that do not exist are None.
-
-    `chosen` is the attempt that explains most, `nearest_truth` the one most similar to the true images, each with its
-    own numbers.
-    """
-    said = {
-        "update": found.update,
-        "defense": found.defense,
-        "word": found.word,
-        "why": found.why,
-        "chosen": {**_of_attempt(found.best), **_similarity(found, found.best)},
-        "nearest_truth": {**_of_attempt(found.strongest), **_similarity(found, found.strongest)}
-        if found.scores
-        else None,
-        "agreement": found.agreement,
-        "predicted": asdict(found.predicted),
-        "leaked": found.leaked if found.scores else None,
-        "images": len(found.best.images),
-        "identified": found.identified,
-        "identified_by": found.identified_by or None,
-        "chance": found.chance,
-        "likeness": found.likeness,
-        "parts": found.parts,
-    }
-    return {key: _without_nan(value) for key, value in said.items()}
-
-
-def _of_attempt(attempt: Attempt) -> dict[str, Any]:
-    return {"attack": attempt.attack, "explained": attempt.explained}
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_nan(each) for key, each in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -8,6 +8,7 @@ from leakpipe.audit.inputs import client_of
 from leakpipe.audit.what_if import describe_companions
 from leakpipe.params.audit import AuditParams
 from leakpipe.params.training import TrainingParams
+from leakpipe.tables.wording import count
 
 NAMED = 3  # updates, where there are many
 # What a rehearsal looks at (`leakpipe.attacks.belief`), and that its silence is no proof.
@@ -23,20 +24,20 @@ class Assumption:
 
     Attributes:
         what: It is about.
-        status: `granted` to the attacker, `believed` because audit.yaml says so, `checked` against the files, or
-            `doubted` after a check.
+        status: `granted` to the attacker, `believed` because audit.yaml says so, `checked` against the files,
+            `doubted` after a check, or `unchecked` where none is possible.
         how: What is assumed, or was found.
     """
 
     what: str
-    status: Literal["granted", "believed", "checked", "doubted"]
+    status: Literal["granted", "believed", "checked", "doubted", "unchecked"]
     how: str
 
 
 def list_assumptions(
     params: AuditParams, notes: Sequence[str], *, doubts: Mapping[str, Sequence[str]], aggregated: bool = False
 ) -> list[Assumption]:
-    """Returns what the audit grants and believes, what the files say, and what the rehearsal found of each update.
+    """Returns what the audit grants and believes, what the files say, and first of all what speaks against it.
 
     Args:
         aggregated: Whether the update was also attacked as part of an aggregate.
@@ -44,23 +45,30 @@ def list_assumptions(
     sent = {name: client_of(params, name) for name in params.updates}
     numbers = dict.fromkeys(client.images for client in sent.values())
     images = [
-        f"{number} in {_few([name for name, client in sent.items() if client.images == number])}" for number in numbers
+        f"{count(number, 'image')} in {_few([name for name, client in sent.items() if client.images == number])}"
+        for number in numbers
     ]
     blind = [name for name, client in sent.items() if client.labels is None]
-    unknown = f"not of {_few(blind)}: the attacker recovers them" if blind else "of all images"
+    unknown = f"unknown in {_few(blind)}: the attacker recovers them" if blind else "the class of every image"
     defense = params.defense.model_dump(mode="json")
     undoubted = [name for name, found in doubts.items() if not found]
     without = "" if params.network.dropout else ", without the network's dropout"
     return [
-        Assumption("Global model", "granted", "and the update, as the server has them"),
+        *(
+            Assumption(f"Rehearsal of {name}", "unchecked" if each.startswith("Not checked") else "doubted", each)
+            for name, found in doubts.items()
+            for each in found
+        ),
+        Assumption("Model and update", "granted", "as the server has them"),
         Assumption("Labels", "granted", unknown),
-        Assumption("Prior", "granted", (params.public and f"mean of the images in {params.public}") or "plain gray"),
+        Assumption(
+            "Known before", "granted", (params.public and f"mean of the images in {params.public}") or "plain gray"
+        ),
         Assumption("Defence", "granted", f"{defense}, which the attacker knows" if defense else "none was applied"),
-        Assumption("Images", "believed", f"{', '.join(images)}; of {params.images.size}×{params.images.size} pixels"),
+        Assumption("Images", "believed", f"{', '.join(images)}, of {params.images.size}×{params.images.size} pixels"),
         Assumption("Training", "believed", f"{_describe_training(params.training.model_dump(mode='json'))}{without}"),
         *([Assumption("Secure aggregation", "believed", describe_companions(params))] if aggregated else []),
         *(Assumption("Files", "checked", note) for note in notes),
-        *(Assumption(f"Rehearsal of {name}", "doubted", each) for name, found in doubts.items() for each in found),
         *([Assumption(f"Rehearsal of {_few(undoubted)}", "checked", UNDOUBTED)] if undoubted else []),
     ]
 

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,15 +16,19 @@ from markupsafe import Markup
 from leakpipe.audit.assessment import Assessment, Attempt
 from leakpipe.audit.assumptions import Assumption
 from leakpipe.audit.calibration import Calibration, shipped_calibration
-from leakpipe.audit.what_if import is_estimate
+from leakpipe.audit.what_if import describe_defense, is_estimate
 from leakpipe.figures.style import COLORS, INK, MUTED, Drawing, in_style
 from leakpipe.params.audit import AS_SENT, PlannedAttack
 from leakpipe.report.page import format_duration, format_number, format_share, read_part
 from leakpipe.tables.verdicts import LEAK_MARGIN
 from leakpipe.tables.wording import LEAKS
 
-FITTING = 26  # lines of text below the chart of the summary
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FITTING, LINE = 22, 0.0152  # lines of text below the chart of the summary, and the height of one
 SHOWN = 8  # images of one client that the page shows
+TOO_LITTLE = 0.005  # of the update explained, to be worth a word
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,11 @@ class AuditFindings:
         return max(self.sent, key=lambda each: (each.word == LEAKS, np.nan_to_num(each.gain, nan=-1), _known(each)))
 
     @property
+    def doubted(self) -> list[Assumption]:
+        """What speaks against the declared training of any update."""
+        return [each for each in self.assumptions if each.status == "doubted"]
+
+    @property
     def sentence(self) -> str:
         """The verdict in one sentence, without the word it begins with."""
         worst, total = self.worst, len(self.sent)
@@ -73,13 +82,9 @@ class AuditFindings:
         several = f"{len(leaking)} of {total} updates leak; of the worst, {worst.update}," if leaking else worst.update
         return f"{several} {worst.why}."
 
-    def helped(self, update: str) -> list[tuple[str, str]]:
-        """Returns what became of an update under each further defence: (defence, finding)."""
-        return [
-            (f"After {each.defense}{' (an estimate)' if is_estimate(each.defense) else ''}", f"{each.word}, {each.why}")
-            for each in self.assessments
-            if each.update == update and each.defense != AS_SENT
-        ]
+    def defended(self, update: str) -> list[Assessment]:
+        """Returns those of an update under each further defence."""
+        return [each for each in self.assessments if each.update == update and each.defense != AS_SENT]
 
     @property
     def scored(self) -> list[tuple[Attempt, Mapping[str, Any]]]:
@@ -108,7 +113,8 @@ def render_audit(findings: AuditFindings) -> str:
         "duration": format_duration,
         "choices": _choices,
         "explained": _say_explained,
-        "is_estimate": is_estimate,
+        "described": describe_defense,
+        "found": _say_found,
     }
     pictures = {
         each.update: [
@@ -122,6 +128,7 @@ def render_audit(findings: AuditFindings) -> str:
         pictures=pictures,
         css=Markup(read_part("page.css")),
         as_sent=AS_SENT,
+        found_less=FOUND_LESS,
         calibration=None if findings.truths else _as_data_uri(draw_calibration(findings, shipped_calibration())),
     )
 
@@ -138,7 +145,22 @@ def _choices(found: Assessment) -> list[tuple[Attempt, str]]:
 
 
 def _say_explained(attempt: Attempt) -> str:
-    return format_share(math.nan if attempt.explained is None else attempt.explained)
+    """A share of the update; images that explain less than the start explain none of it."""
+    return format_share(math.nan if attempt.explained is None else max(0.0, attempt.explained))
+
+
+def _say_found(attempt: Attempt, most: Mapping[str, Any]) -> str:
+    """What became of an attempt: by its most leaked image, without the true images by how much it explains."""
+    if most:
+        nearer = most["ssim"] - most["ssim_prior"] > LEAK_MARGIN
+        return "more than was known before" if nearer else "no more than was known before"
+    if attempt.explained is None:
+        return "–"
+    return (
+        "images that explain more than the start"
+        if attempt.explained >= TOO_LITTLE
+        else "nothing better than its start"
+    )
 
 
 def _picture(found: Assessment, position: int, truths: np.ndarray | None) -> dict[str, str]:
@@ -181,26 +203,46 @@ def draw_summary(findings: AuditFindings) -> Drawing:
     headline = textwrap.fill(f"{worst.word.capitalize()}: {findings.sentence}", 52)
     figure.text(0.08, 0.93, headline, fontsize=15, fontweight="bold", va="top",
                 color=COLORS[0] if worst.word == LEAKS else INK)  # fmt: skip
-    cells = [each for each in findings.attempts if each.update == worst.update and each.explained is not None]
-    bars = sorted(cells, key=lambda each: (each.defense != AS_SENT, each.defense, -(each.explained or 0)))
-    axes = figure.add_axes((0.36, 0.48, 0.56, 0.32))
-    values = [max(0.0, each.explained or 0.0) for each in bars]
-    axes.barh(range(len(bars)), values, color=[COLORS[0] if each.defense == AS_SENT else COLORS[1] for each in bars])
-    names = [each.attack if each.defense == AS_SENT else f"{each.attack}, after {each.defense}" for each in bars]
+    _draw_attempts(figure, findings)
+    helped = [
+        (each.defense, f"{describe_defense(each.defense)}: {each.word}") for each in findings.defended(worst.update)
+    ] or [("No defence was tried", "name some in what_if")]
+    assumed = [(f"{each.what} ({each.status})", each.how) for each in findings.assumptions]
+    bottom, room = 0.43, FITTING
+    for title, said in ((f"What would help ({FOUND_LESS})", helped), ("What was assumed", assumed)):
+        lines = [line for what, how in said for line in textwrap.wrap(f"{what}: {how}", 100, subsequent_indent="  ")]
+        if len(lines) > room:
+            lines = [*lines[: room - 1], "… and more in report.html"]
+        figure.text(0.08, bottom, title, fontweight="bold", va="top")
+        figure.text(0.08, bottom - 0.015, "\n".join(lines), fontsize=9, va="top", linespacing=1.4)
+        bottom, room = bottom - LINE * (len(lines) + 2), room - len(lines)
+    figure.text(0.08, 0.045, textwrap.fill(SILENCE, 90), fontsize=9, fontweight="bold", va="top", linespacing=1.4)
+    return Drawing(figure, f"{worst.word.capitalize()}: {findings.sentence}")
+
+
+def _draw_attempts(figure: "Figure", findings: AuditFindings) -> None:
+    """Draws a bar for each attempt on the worst update: how similar its most leaked image is, where that is known."""
+    scored = [(each, most) for each, most in findings.scored if each.update == findings.worst.update]
+    cells = [
+        (each, most["ssim"] if most else max(0.0, each.explained or 0.0))
+        for each, most in scored
+        if most or each.explained is not None
+    ]
+    bars = sorted(cells, key=lambda bar: (bar[0].defense != AS_SENT, bar[0].defense, -bar[1]))
+    axes = figure.add_axes((0.36, 0.49, 0.56, 0.31))
+    colors = [COLORS[0] if each.defense == AS_SENT else COLORS[1] for each, _ in bars]
+    axes.barh(range(len(bars)), [max(0.0, value) for _, value in bars], color=colors)
+    names = [each.attack if each.defense == AS_SENT else f"{each.attack}, after {each.defense}" for each, _ in bars]
     axes.set_yticks(range(len(bars)), names)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
-    axes.set_xlabel("share of the update that the rebuilt images explain")
-    axes.set_title("How far each attack came")
-    assumed = [(f"{each.what} ({each.status})", each.how) for each in findings.assumptions]
-    said = [*findings.helped(worst.update), *assumed]
-    lines = textwrap.wrap(SILENCE, 100)
-    lines += [line for what, how in said for line in textwrap.wrap(f"{what}: {how}", 100, subsequent_indent="  ")]
-    if len(lines) > FITTING:
-        lines = [*lines[: FITTING - 1], "… and more in report.html"]
-    figure.text(0.08, 0.42, "What would help, and what was assumed", fontweight="bold")
-    figure.text(0.08, 0.405, "\n".join(lines), fontsize=9, va="top", linespacing=1.4)
-    return Drawing(figure, f"{worst.word.capitalize()}: {findings.sentence}")
+    if findings.worst.scores:
+        axes.set_title("How similar the most leaked image of each attack is")
+        axes.set_xlabel("SSIM to the true image, 1 is identical; the line: known before")
+        axes.axvline(findings.worst.most_leaked(findings.worst.strongest)["ssim_prior"], color=INK, linestyle="--")
+    else:
+        axes.set_title("How far each attack came")
+        axes.set_xlabel("share of the update that the rebuilt images explain")
 
 
 @in_style
@@ -219,7 +261,7 @@ def draw_calibration(findings: AuditFindings, calibration: Calibration) -> Drawi
     axes.scatter(x, y, s=160, marker="*", color=INK, label="updates of this audit")
     axes.set_xlabel("share of the update that the rebuilt images explain")
     axes.set_ylabel("agreement of the two best attempts, SSIM")
-    axes.legend(loc="lower right", fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     return Drawing(figure, "Known cases by explanation and agreement, and the updates of this audit among them")
 
 
@@ -233,6 +275,7 @@ def _encode(stream: io.BytesIO) -> str:
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
+FOUND_LESS = "“cannot tell” only says that one short attack found less"
 SILENCE = (
     "What a low score does not mean: these attacks, with this time and this knowledge, came no further. Others may. "
     "Only differential privacy bounds every attack."

@@ -26,6 +26,7 @@ from leakpipe.models.state import forward_frozen
 from leakpipe.params.audit import AuditParams
 from leakpipe.params.defenses import DefenseSteps
 from leakpipe.randomness import derive_seed
+from leakpipe.tables.wording import count
 
 AGGREGATE = re.compile(r"aggregate-of-([1-9]\d?)")
 # The defences that are tried unless `what_if` names others: the paper's noise at two strengths, NVFlare's filters with
@@ -39,6 +40,15 @@ WHAT_IF: Mapping[str, list[dict[str, Any]]] = {
     "clip-0.1": [{"kind": "clip", "clip_norm": 0.1}],
     "aggregate-of-2": [{"kind": "secure-aggregation", "clients": 2}],
     "aggregate-of-5": [{"kind": "secure-aggregation", "clients": 5}],
+}
+
+SAID = {
+    "noise-5": "the paper's Gaussian noise, σ0 = 5",
+    "noise-20": "the paper's Gaussian noise, σ0 = 20",
+    "no-statistics": "batch statistics left out of the update",
+    "percentile": "NVFlare's PercentilePrivacy with its defaults",
+    "svt": "NVFlare's SVTPrivacy with its defaults",
+    "clip-0.1": "the update scaled down to norm 0.1, where Flower's adaptive clipping starts",
 }
 
 
@@ -122,6 +132,13 @@ def _draw_images(
 def is_estimate(name: str) -> bool:
     """Returns whether a defence is an aggregate, whose other clients are simulated."""
     return AGGREGATE.fullmatch(name) is not None
+
+
+def describe_defense(name: str) -> str:
+    """Returns what a defence of an audit is, for a person."""
+    if numbered := AGGREGATE.fullmatch(name):
+        return f"secure aggregation with {count(int(numbered[1]) - 1, 'simulated client')}, an estimate"
+    return SAID[name]
 
 
 def describe_companions(params: AuditParams) -> str:

@@ -43,9 +43,9 @@ def assess(
     use_threads(threads)
     import pandas as pd
 
-    from leakpipe.audit.assessment import describe, tabulate
     from leakpipe.audit.findings import collect_findings
     from leakpipe.audit.page import draw_summary, render_audit, save_summary
+    from leakpipe.audit.tables import describe, tabulate
     from leakpipe.files.storage import write_json, write_text
     from leakpipe.params.audit import AuditPlan
     from leakpipe.params.reading import parse_section

@@ -32,7 +32,9 @@ updates:               # by name; one or many
     after: {after}  # the client's state after its training; `change:` instead for a difference
 
 network:               # your own network, or a registered one: architecture: {{name: resnet18}}, classes: 2
-  factory: {factory}  # package.module:function, which must lie beside this file or be installed
+  # package.module:function, beside this file or installed. An attack searches images in [0, 1]: if your code scales
+  # them first (Normalize in a data loader), name a function that does the same (docs/how-to/audit.md).
+  factory: {factory}
   arguments: {{}}
   dropout: true        # false: you believe that the client trained without its network's dropout
 
@@ -49,7 +51,7 @@ client:
 
 training:              # how the client trained
   learning_rate: 0.01
-  # optimizer: {{kind: adam}}               # sgd (default), adam, adamw, each with its settings
+  optimizer: {{kind: sgd}}   # or adam, adamw, with their settings: {{kind: sgd, momentum: 0.9, weight_decay: 5.0e-4}}
   # clipping: {{kind: norm, limit: 1.0}}    # what else there is: docs/clients.md
 
 defense: []            # steps that the client applied before it sent the update (docs/defenses.md)

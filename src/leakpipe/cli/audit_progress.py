@@ -22,6 +22,7 @@ STEPS = {
     "assess": "judged; the page is written",
     "track": "logged to MLflow",
 }
+TELLING = 0.05  # of the work must be done before its pace says anything of the rest
 
 
 @dataclass
@@ -78,8 +79,9 @@ class Progress:
     def _remaining(self, now: float, total: int) -> str:
         """Says how long the rest takes at the pace so far; an earlier run may have done some of all steps."""
         share = min(1.0, total / (len(self.seconds) + 1))  # Snakemake counts the target as a step
-        left = share * sum(self.seconds.values()) - self._done
-        if left <= 0 or self._done <= 0:
+        whole = share * sum(self.seconds.values())
+        left = whole - self._done
+        if left <= 0 or self._done < TELLING * whole:
             return ""
         seconds = left * (now - self._started) / self._done
         return f"; about {seconds:.0f} s left" if seconds < 90 else f"; about {seconds / 60:.0f} min left"
