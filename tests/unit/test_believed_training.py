@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from leakpipe.attacks.clipped_values import read_clipped
 from leakpipe.attacks.engines.autograd import Autograd
 from leakpipe.attacks.labels import recover_label_counts
 from leakpipe.attacks.objective import Objective
@@ -38,7 +39,7 @@ SIMULATED: dict[str, dict[str, Any]] = {
     "adamw": {"optimizer": {"kind": "adamw", "weight_decay": 0.3}},
     "bf16": {"precision": "bf16"},
 }
-VALUES: dict[str, Any] = {"clipping": {"kind": "value", "limit": 0.01}, "optimizer": MOMENTUM}
+VALUES: dict[str, Any] = {"clipping": {"kind": "value", "limit": 0.1}, "optimizer": MOMENTUM}
 
 
 def trained(content: dict[str, Any]) -> LocalSettings:
@@ -79,19 +80,51 @@ def test_values_that_were_clipped_are_bounds_and_the_rest_is_the_gradient() -> N
     objective, truth = objective_of(seen), random_images(2, dtype=DOUBLE)
     batch = Batch(truth, seen.client.labels)  # type: ignore[arg-type]
     plain = local_update(seen.before, [batch], CLIENT).weights
-    limit, clipped = CLIENT.learning_rate * 0.01, 0
-    for name, (lower, upper) in objective.problem.adapted_update.weight_bounds.items():
-        beyond = plain[name].abs() >= limit
-        assert bool((lower <= plain[name] + 1e-9).all() and (plain[name] - 1e-9 <= upper).all())
+    limit, clipped, known = CLIENT.learning_rate * 0.1, 0, objective.problem.clipped
+    assert known is not None
+    for name, (lower, upper) in known.bounds.items():
+        beyond, gradient = plain[name].abs() >= limit, plain[name] / limit
+        assert bool((lower <= gradient + 1e-6).all() and (gradient - 1e-6 <= upper).all())
         torch.testing.assert_close(lower[~beyond], upper[~beyond])
         assert not bool((lower.isfinite() & upper.isfinite())[beyond].any())
         clipped += int(beyond.sum())
-    assert clipped > 20
-    assert distance(objective, seen, truth) == pytest.approx(0, abs=1e-9)
+    moved = sum(int((value != 0).sum()) for value in plain.values())
+    assert known.within == pytest.approx(1 - clipped / moved)
+    assert 20 < clipped < 0.9 * moved
+    assert distance(objective, seen, truth) < 1e-3
     wrong = random_images(2, dtype=DOUBLE, seed=5).requires_grad_()
     (slope,) = torch.autograd.grad(objective.evaluate(wrong, batch.labels).objective, wrong)
     assert bool(slope.any())
     assert distance(objective, seen, wrong.detach()) > 0.02
+
+
+def test_a_limit_that_no_value_reached_leaves_plain_sgd() -> None:
+    objective = objective_of(observe_small(trained=trained({"clipping": {"kind": "value", "limit": 1e6}})))
+    assert (objective.problem.clipped, objective.notes) == (None, [])
+
+
+@pytest.mark.parametrize(("decay", "limit"), [(0.0, None), (0.1, 1e-6)])
+def test_signs_of_adam_need_no_limit_unless_its_decay_is_in_them(decay: float, limit: float | None) -> None:
+    optimizer = {"kind": "adam", "weight_decay": decay}
+    client = trained({"clipping": {"kind": "value", "limit": 1e-6}, "optimizer": optimizer})
+    believed = objective_of(observe_small(trained=client)).problem.assumed_training.training
+    assert (believed.clipping.limit if believed.clipping else None) == limit
+    assert believed.optimizer == client.training.optimizer
+
+
+def test_rounded_differences_near_the_limit_are_read_as_clipped() -> None:
+    """Differences of float32 weights near 1 are multiples of 6e-8, here a twentieth of the limit and more."""
+    weights = {"w": torch.tensor([1.0, 1.0, -1.0, 1e-3, 1e-3, 8.0])}
+    trained = {"w": torch.tensor([1.04e-6, 0.6e-6, -1.04e-6, 1.04e-6, 0.99e-6, 0.3e-6])}
+    clipped = {name: value.clamp(-1e-6, 1e-6) for name, value in trained.items()}
+    shared = {name: (weights[name] + value) - weights[name] for name, value in clipped.items()}
+    assert 0 < float(shared["w"][0]) < 0.96e-6
+    known = read_clipped(shared, weights, 1e-6)
+    assert known is not None
+    lower, upper = known.bounds["w"]
+    assert lower.isinf().tolist() == [False, False, True, False, False, False]
+    assert upper.isinf().tolist() == [True, False, False, True, False, False]
+    assert bool((lower <= trained["w"] / 1e-6 + 0.5).all() and (trained["w"] / 1e-6 - 0.5 <= upper).all())
 
 
 @pytest.mark.parametrize("content", SIMULATED.values(), ids=SIMULATED)

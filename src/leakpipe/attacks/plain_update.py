@@ -102,24 +102,14 @@ def as_plain_sgd(adapted: Adapted, reading: Reading, learning_rate: float) -> Ad
     return replace(adapted, weights=weights, weight_bounds=bounds)
 
 
-def unclip_values(adapted: Adapted, limit: float) -> Adapted:
-    """Returns an update of gradients clipped by value as bounds: a value at the limit was anything at or beyond it.
-
-    Args:
-        adapted: As plain SGD would have made it (`as_plain_sgd`), exactly known.
-        limit: Of a difference.
-    """
-    bounds = {}
-    for name, change in adapted.weights.items():
-        clipped = change.abs() >= limit * (1 - ROUNDING)
-        lower = torch.where(clipped & (change < 0), -torch.inf, change)
-        bounds[name] = lower, torch.where(clipped & (change > 0), torch.inf, change)
-    return replace(adapted, weight_bounds=bounds)
-
-
 def what_loses_length(training: TrainingParams) -> str:
     """Names what leaves no more than the direction, or the signs, of a gradient."""
     return training.optimizer.kind if training.optimizer.kind != "sgd" else "gradient clipping"
+
+
+def plain_of(training: TrainingParams) -> TrainingParams:
+    """Returns plain SGD on the same loss in the same precision."""
+    return TrainingParams(loss=training.loss, precision=training.precision, loss_scale=training.loss_scale)
 
 
 def is_plain(training: TrainingParams) -> bool:

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from leakpipe.attacks.adaptive import adapt
+from leakpipe.attacks.clipped_values import ClippedValues, read_clipped
 from leakpipe.attacks.distances import WITHOUT_DIFFERENCE
 from leakpipe.attacks.observation import KnownClient, Observation
-from leakpipe.attacks.plain_update import as_plain_sgd, read_training, unclip_values
+from leakpipe.attacks.plain_update import Reading, as_plain_sgd, plain_of, read_training
 from leakpipe.attacks.recovered_statistics import weight_of_batches
 from leakpipe.attacks.surrogate import with_surrogate_relus
 from leakpipe.client.local_update import LocalSettings
@@ -16,7 +17,7 @@ from leakpipe.client.update import ClientUpdate
 from leakpipe.models.state import Tensors
 from leakpipe.params.attacks import AttackSettings
 from leakpipe.params.defenses import DefenseSteps
-from leakpipe.params.training import LossParams, SgdParams, TrainingParams
+from leakpipe.params.training import AdamParams, LossParams, SgdParams, TrainingParams
 
 Training = tuple[list[list[int]], float]  # a schedule over all candidates, and its weight in the update
 
@@ -39,8 +40,7 @@ class Problem:
         scales: Factor of each tensor of an update before updates are compared.
         observed: The weight differences that candidates have to explain, `undrifted`.
         either_sign: Whether the opposite of the update counts as the update.
-        follows_bounds: How far a value that is known within bounds moves from the one shared to the candidate's own:
-            half the way, which is best for defences, or all of it for gradients clipped by value.
+        clipped: What the update tells of gradients that the client clipped by value; None where none were.
         explains: Whether the attack compares updates.
         one_step: Whether the update is one local step of one client: its batch statistics are those of a forward pass.
         bounded_statistics: Whether the batch statistics to match are known within bounds only.
@@ -65,7 +65,7 @@ class Problem:
         # A prediction above its smoothed label turns the gradient's sign; candidates start below.
         smoothed = self.assumed_training.training.loss.label_smoothing > 0
         self.either_sign = smoothed and observation.candidates == 1 and settings.objective == "cosine"
-        self.follows_bounds = 0.5
+        self.clipped: ClippedValues | None = None
         self.drift: Tensors = {} if observation.cohort else self.reading.drift
         self._take_the_optimizer_out()
         self.scales = self._scale_tensors()
@@ -85,38 +85,40 @@ class Problem:
 
     def _take_the_optimizer_out(self) -> None:
         """Goes on as if plain SGD had made the update, where the same gradient would have."""
-        training, reading, adapted = self.assumed_training.training, self.reading, self.adapted_update
-        plain = TrainingParams(loss=training.loss, precision=training.precision, loss_scale=training.loss_scale)
         if self._clips_values():
-            self._unclip_values(plain)
+            self._unclip_values()
             return
+        training, reading, adapted = self.assumed_training.training, self.reading, self.adapted_update
         exact = reading.gain is not None and reading.single and not self.observation.cohort
         comparable = self.settings.objective in WITHOUT_DIFFERENCE or reading.knows_length(adapted.weights)
-        if training == plain or not (exact and comparable):
+        if training == plain_of(training) or not (exact and comparable):
             return
-        rate = self.assumed_training.learning_rate
-        self.adapted_update = as_plain_sgd(adapted, reading, rate)
-        self.assumed_training = replace(self.assumed_training, training=plain)
+        self._read_as_plain_sgd(reading)
+
+    def _read_as_plain_sgd(self, reading: Reading) -> None:
+        self.adapted_update = as_plain_sgd(self.adapted_update, reading, self.assumed_training.learning_rate)
+        self.assumed_training = replace(self.assumed_training, training=plain_of(self.assumed_training.training))
         self.drift = {}
 
     def _clips_values(self) -> bool:
-        """Whether one step of SGD followed gradients clipped by value, and nothing else has made its values bounds."""
-        clipping, optimizer = self.assumed_training.training.clipping, self.assumed_training.training.optimizer
-        by_value = clipping is not None and clipping.kind == "value" and isinstance(optimizer, SgdParams)
+        """Whether one step followed gradients clipped by value, and nothing else has made its values bounds."""
+        training = self.assumed_training.training
+        by_value = training.clipping is not None and training.clipping.kind == "value"
+        # what Adam's own decay adds to a clipped gradient decides its sign
+        mixes = isinstance(training.optimizer, AdamParams) and training.optimizer.weight_decay > 0
         single = self.reading.single and not self.observation.cohort
-        return by_value and single and not self.adapted_update.weight_bounds
+        return by_value and not mixes and single and not self.adapted_update.weight_bounds
 
-    def _unclip_values(self, plain: TrainingParams) -> None:
-        """Goes on as if plain SGD had made the update, of which clipped values are bounds: a limit has no slope."""
-        training, rate = self.assumed_training.training, self.assumed_training.learning_rate
+    def _unclip_values(self) -> None:
+        """Goes on as if nothing had been clipped, because a limit has no slope; Adam's signs are the same without."""
+        training, before = self.assumed_training.training, self.observation.before.weights
         assert training.clipping is not None
-        unclipped = replace(self.assumed_training, training=training.model_copy(update={"clipping": None}))
-        reading = read_training(self.observation.before.weights, unclipped, self.observation.update.steps)
-        adapted = as_plain_sgd(self.adapted_update, reading, rate)
-        self.follows_bounds = 1.0
-        self.adapted_update = unclip_values(adapted, rate * training.clipping.limit)
-        self.assumed_training = replace(self.assumed_training, training=plain)
-        self.drift = {}
+        limit = self.assumed_training.learning_rate * training.clipping.limit
+        unclipped = training.model_copy(update={"clipping": None})
+        self.assumed_training = replace(self.assumed_training, training=unclipped)
+        if isinstance(training.optimizer, SgdParams):
+            self._read_as_plain_sgd(read_training(before, self.assumed_training, self.observation.update.steps))
+            self.clipped = read_clipped(self.adapted_update.weights, before, limit)
 
     def _scale_tensors(self) -> dict[str, float]:
         settings = self.settings
@@ -125,7 +127,7 @@ class Problem:
         norms = {name: float(self.undrifted(name, value).double().norm()) for name, value in weights}
         largest = max(norms.values())
         # Signs have the same norm per value in every tensor, which says nothing of what its gradient tells.
-        signs = not isinstance(self.assumed_training.training.optimizer, SgdParams)
+        signs = self.clipped is not None or not isinstance(self.assumed_training.training.optimizer, SgdParams)
         weighting = 0.0 if self.adapted_update.equal_noise or signs else settings.layer_weighting
         return {name: (norm / largest) ** -weighting / unit if norm > 0 else 1 / unit for name, norm in norms.items()}
 

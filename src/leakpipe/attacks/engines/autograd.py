@@ -52,8 +52,12 @@ class Autograd(Engine):
     def distance(self, update: ClientUpdate) -> Tensor:
         """Distance of a simulated update from the observed one."""
         problem, objective = self.problem, self.problem.settings.objective
-        mine = {name: problem.undrifted(name, update.weights[name]) for name in problem.observed}
-        theirs, lengths = self._to_match(update)
+        mine: Tensors = {name: problem.undrifted(name, update.weights[name]) for name in problem.observed}
+        if problem.clipped is None:
+            theirs, lengths = self._to_match(update)
+        else:
+            mine, theirs = problem.clipped.compare(mine)
+            lengths = squared_lengths(theirs)
         products = compare_tensors(mine, theirs, differs=objective not in WITHOUT_DIFFERENCE)
         distance = DISTANCES[objective](products.scaled(self.scales), lengths * self.scales)
         return of_either_sign(distance) if problem.either_sign else distance
@@ -66,11 +70,12 @@ class Autograd(Engine):
         return recover_batch_statistics(problem.model, update, problem.weight_of_batches(update))
 
     def _to_match(self, update: ClientUpdate) -> tuple[Tensors, Tensor]:
-        """Observed differences, moved towards the candidates' own within known bounds; and their squared lengths."""
+        """Observed differences, half the way to the candidates' own within known bounds; and their squared lengths."""
         problem = self.problem
         if not problem.adapted_update.weight_bounds:
             return self.exact
         nearest = move_into(problem.adapted_update.weight_bounds, update.weights)
-        near, far = problem.follows_bounds, 1 - problem.follows_bounds
-        middle = {n: far * problem.observed[n] + near * problem.undrifted(n, value) for n, value in nearest.items()}
+        middle = {
+            name: 0.5 * problem.observed[name] + 0.5 * problem.undrifted(name, value) for name, value in nearest.items()
+        }
         return middle, squared_lengths(middle)

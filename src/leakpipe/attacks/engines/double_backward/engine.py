@@ -85,7 +85,7 @@ def _why_unfit(problem: Problem) -> str | None:
         return f"it knows one order of the batches, not an average over {len(problem.trainings)}"
     if not is_plain(problem.assumed_training.training):
         return "it knows plain SGD in float32, and one step of what only scales or shifts that"
-    if adapted.weight_bounds or adapted.statistic_bounds:
+    if adapted.weight_bounds or adapted.statistic_bounds or problem.clipped is not None:
         return "it knows exact updates, not updates within bounds"
     return None
 
