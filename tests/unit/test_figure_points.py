@@ -53,6 +53,26 @@ def test_each_client_stands_beside_what_it_holds_and_how_it_trains() -> None:
     assert "95 % interval" in drawn.caption
 
 
+def test_each_attack_stands_in_its_clients_row() -> None:
+    """Rows as the parameters list clients; the attack that was not run on one is not in its row."""
+    table = leakage_table(draws=4)
+    drawn = draw("attacks-by-client", leakage=table)
+    first, last = drawn.figure.axes
+    assert [text.get_text() for text in first.get_yticklabels()] == ["eight: 3 images, batch 2", "one: 1 image"]
+    for axes, number in ((first, 2), (last, 7)):
+        rows = table[(table.defense == "none") & (table["round"] == number)]
+        means = [
+            (each.ssim.mean(), ["eight", "one"].index(name)) for (name, _), each in rows.groupby(["client", "attack"])
+        ]
+        large = [tuple(one.get_xydata()[0]) for one in axes.lines if one.get_markersize() == 7]
+        np.testing.assert_allclose(sorted(large), sorted(means))
+        priors = [tuple(one.get_xydata()[0]) for one in axes.lines if one.get_marker() == "|"]
+        np.testing.assert_allclose(
+            priors,
+            [(rows[rows.client == name].ssim_prior.mean(), place) for place, name in enumerate(("eight", "one"))],
+        )
+
+
 def test_a_defence_stands_at_its_accuracy_and_its_worst_leakage() -> None:
     """Of the client, attack and round that gain most; where another attack knows less, hollow what that gets there."""
     table, accuracy = leakage_table(draws=4), accuracy_table(draws=4)

@@ -34,6 +34,7 @@ FigureName = Literal[
     "bound",
     "effects",
     "attacks",
+    "attacks-by-client",
 ]
 EmbedderName = Literal["pixels", "pixel-correlation", "global-model", "imagenet-resnet50", "imgsim-resnet50"]
 
