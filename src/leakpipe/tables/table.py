@@ -75,9 +75,15 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    """Reads names as they were written: pandas alone takes `01` for a number, and `NA` or `null` for an empty cell."""
+    """Reads names and numbers as they were written.
+
+    pandas alone takes `01` for a number and `NA` or `null` for an empty cell. Before version 3 it misses the last
+    bit of some floats as well, unless told not to, which later versions warn of.
+    """
     texts: dict[Hashable, type] = dict.fromkeys(TEXTS, str)
-    return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
+    exact: Mapping[str, Any] = {"float_precision": "round_trip"} if int(pd.__version__.split(".")[0]) < 3 else {}
+    table: pd.DataFrame = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""], **exact)
+    return table
 
 
 def collect_leakage(scores: Iterable[pd.DataFrame], attacks: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from snakemake.utils import min_version
 from leakpipe.files.quoting import for_shell, for_snakemake
 from leakpipe.records.code_version import code_version
 
-min_version("9.10")
+min_version("9.18")
 
 code_version = cache(code_version)
 
