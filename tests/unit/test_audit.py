@@ -431,6 +431,7 @@ class TestInputs:
             ({"network": {"factory": "no colon"}}, "network.factory"),
             ({"client": {"labels": [0, 1]}}, "labels: 2 given, expected one for each"),
             ({"client": {"batch_size": 2}}, "batch_size 2 is larger"),
+            ({"client": {"images": 10**9}}, "client.images: 1000000000 is not valid"),
             ({"client": {"truth": "no"}}, "client.truth: 'no': there is no such folder"),
             ({"training": {}}, "training.learning_rate: required"),
             ({"training": {"learning_rate": 0}}, "training.learning_rate"),
@@ -491,6 +492,7 @@ class TestInputs:
             ({"updates": {"one": {"before": "before.pth", "change": "before.pth"}}}, "no difference but a full state"),
             ({"network": {"architecture": {"name": "resnet20"}}}, "of another network"),
             ({"network": {"factory": "no.such:thing"}}, "cannot be imported"),
+            ({"network": {"factory": "sys:exit"}}, r"network.factory: sys:exit\(\) failed: SystemExit"),
             ({"what_if": ["magic"]}, "unknown defence 'magic'"),
             (
                 {"network": {"factory": "tests.unit.test_audit:dropping"}},
@@ -517,6 +519,24 @@ class TestInputs:
         assert result.exit_code == 0, result.output
         assert re.search("Note on one: .*local steps", result.output)
         assert not (captured.parent / "results").exists()
+
+    def test_public_images_that_are_the_clients_own_are_said(
+        self, captured: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """They make what was known before look like more, and the leak like less."""
+        monkeypatch.chdir(captured.parent)
+        Path("own/1.png").unlink()
+        Image.new("L", (16, 16), 90).save("none/other.png")
+        write(captured.parent, client={"truth": "own"}, public="none", minutes=0.01, what_if=[])
+        said = []
+        for _ in range(2):
+            said.append(CliRunner().invoke(main, ["audit", "audit.yaml", "--dry-run"]).output)
+            Path("none/copy.png").write_bytes(Path("own/0.png").read_bytes())
+        assert ["1 image of none is among the client's own" in each for each in said] == [False, True]
+
+    def test_without_a_file_it_is_said_what_writes_one(self, tmp_path: Path) -> None:
+        with pytest.raises(LeakpipeError, match="there is no such file; `leakpipe audit --init` writes one"):
+            load_audit(tmp_path / "audit.yaml")
 
     def test_the_run_does_what_the_dry_run_said(self, captured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(captured.parent)

@@ -67,7 +67,9 @@ def load_audit(path: Path, changes: Mapping[str, str] | None = None) -> AuditPar
     Raises:
         LeakpipeError: The file is not a valid audit, or names a file or folder that does not exist.
     """
-    content = read_yaml(path) if path.exists() or not changes else {}
+    if not path.exists() and not changes:
+        raise LeakpipeError(f"{path}: there is no such file; `leakpipe audit --init` writes one to start from")
+    content = read_yaml(path) if path.exists() else {}
     for field, value in (changes or {}).items():
         content = merge(
             content, reduce(lambda inner, key: {key: inner}, reversed(field.split(".")), parse_value(value))
@@ -176,6 +178,20 @@ def read_truth(params: AuditParams, update: str) -> Truth | None:
     return Truth(images, np.stack([*images, *others]))
 
 
+def note_overlap(params: AuditParams, truth: Truth | None) -> list[str]:
+    """Returns a sentence where public images are the client's own: then more seems to be known before than is."""
+    if truth is None or params.public is None:
+        return []
+    public = read_folder("public", params.public, params.images)
+    own = sum(any((each == image).all() for image in truth.images) for each in public)
+    if not own:
+        return []
+    return [
+        f"{count(own, 'image')} of {params.public} {'is' if own == 1 else 'are'} among the client's own: what was "
+        "known before is overstated, and what the update adds understated; take them out of `public`."
+    ]
+
+
 def make_prior(params: AuditParams) -> np.ndarray:
     """Returns the mean of the public images, plain gray where there are none."""
     if params.public is None:
@@ -261,6 +277,7 @@ def _momentum(module: nn.Module) -> float:
     found: set[Any] = {layer.momentum for layer in batch_norm_layers(module).values()}
     if len(found) > 1 or None in found:
         raise LeakpipeError(
-            f"training.batch_norm_momentum: the network's layers declare {sorted(map(str, found))}, expected one number"
+            f"training.batch_norm_momentum: the network's layers declare {sorted(map(str, found))}, expected one "
+            "number; state it in audit.yaml"
         )
     return float(found.pop()) if found else 0.1

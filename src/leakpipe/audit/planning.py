@@ -7,7 +7,15 @@ from typing import Any
 
 from leakpipe import __version__
 from leakpipe.attacks.rehearsal import rehearse
-from leakpipe.audit.inputs import AuditedUpdate, client_of, granted, observe_audited, read_truth, read_update
+from leakpipe.audit.inputs import (
+    AuditedUpdate,
+    client_of,
+    granted,
+    note_overlap,
+    observe_audited,
+    read_truth,
+    read_update,
+)
 from leakpipe.audit.plan import MATCHING, StepTimes, choose_attacks, repeat_attack
 from leakpipe.audit.what_if import choose_defenses, defend, observe_defended
 from leakpipe.errors import LeakpipeError
@@ -42,9 +50,14 @@ def load_plan(path: Path) -> AuditPlan | None:
 
 
 def written_times(params: AuditParams) -> dict[str, int]:
-    """Returns when each file was last written that a plan follows from: another file of that name is another plan."""
+    """Returns when each file, and folder of images, was last written that a plan follows from.
+
+    Another file of that name is another plan.
+    """
     paths = [path for files in params.updates.values() for path in _files(files.model_dump())]
-    return {path: Path(path).stat().st_mtime_ns for path in [*paths, *_network_source(params)]}
+    folders = [params.public, params.client.truth, *(client.truth for client in params.clients.values())]
+    paths += [*_network_source(params), *(folder for folder in folders if folder is not None)]
+    return {path: Path(path).stat().st_mtime_ns for path in paths}
 
 
 def _files(files: Mapping[str, Any]) -> Iterable[str]:
@@ -81,14 +94,14 @@ def make_plan(params: AuditParams, *, cores: int, earlier: Iterable[AuditPlan] =
     found, doubts = dict[str, AuditedUpdate](), {}
     for name in params.updates:
         found[name] = read_update(params, name)
-        read_truth(params, name)  # only to refuse now what would be refused after hours
+        overlap = note_overlap(params, read_truth(params, name))  # refuses now what would be refused after hours
         if dropped := active_dropout(found[name].before.module):
             raise LeakpipeError(
                 f"network: {dropped[0]} drops values at random, and nobody else knows the draws; set network.dropout: "
                 "false, which states the belief that the client trained without"
             )
         try:
-            doubts[name] = rehearse(observe_audited(found[name], params))
+            doubts[name] = [*overlap, *rehearse(observe_audited(found[name], params))]
         except LeakpipeError as error:
             raise LeakpipeError(f"updates.{name}: {error}") from error
     defenses = choose_defenses(observe_audited(next(iter(found.values())), params), params.what_if)

@@ -178,13 +178,10 @@ def _run(plan: Path, progress: Progress, *, options: Sequence[str], folder: str,
 
 
 def _why_failed(progress: Progress, log: Path) -> str:
-    """Returns the last line of the failed step's log, where there is one."""
-    said = progress.failed.read_text(encoding="utf-8").strip() if progress.failed and progress.failed.exists() else ""
-    return (
-        f"{said.splitlines()[-1].removeprefix('Error: ')} (the whole log: {progress.failed})"
-        if said
-        else (f"the audit did not finish: see {log}")
-    )
+    """Returns the last line of the failed step's log, or of Snakemake's own where no step failed."""
+    source = progress.failed if progress.failed and progress.failed.exists() else log
+    said = source.read_text(encoding="utf-8").strip() or "the audit did not finish"
+    return f"{said.splitlines()[-1].removeprefix('Error: ').rstrip('.')} (the whole log: {source})"
 
 
 def _verdict(path: Path) -> str:

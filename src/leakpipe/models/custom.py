@@ -29,7 +29,7 @@ def build_custom(factory: str, arguments: Mapping[str, Any]) -> nn.Module:
         ) from error
     try:
         network = build(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         raise LeakpipeError(f"network.factory: {factory}({given}) failed: {type(error).__name__}: {error}") from error
     if not isinstance(network, nn.Module):

@@ -84,7 +84,7 @@ class AuditedImages(Section):
 class AuditedClient(Section):
     """A client: how many images it has, in which batches, and what is known of them."""
 
-    images: int = Field(default=1, ge=1, description="Images that it trained on in a round.")
+    images: int = Field(default=1, ge=1, le=10_000, description="Images that it trained on in a round.")
     batch_size: int | None = Field(default=None, ge=1, description="Images in one local step; null: all.")
     epochs: int = Field(default=1, ge=1, le=1000, description="Passes over the images in a round.")
     labels: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
