@@ -17,7 +17,8 @@ from scipy.stats import binomtest
 from torch import nn
 
 from leakpipe.attacks.explanation import explained_share
-from leakpipe.attacks.observation import Observation
+from leakpipe.attacks.files import load_reconstruction
+from leakpipe.attacks.observation import KnownClient, Observation
 from leakpipe.attacks.optimise import invert
 from leakpipe.attacks.presets import PRESETS
 from leakpipe.audit.assessment import (
@@ -39,16 +40,19 @@ from leakpipe.audit.what_if import choose_defenses, defend, observe_defended
 from leakpipe.cli.audit_progress import Progress
 from leakpipe.cli.main import main
 from leakpipe.client.batches import make_batches
-from leakpipe.client.local_update import local_update
+from leakpipe.client.local_update import LocalSettings, local_update
+from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.files import load_model, save_custom_model
 from leakpipe.metrics.score import score_images
 from leakpipe.models.custom import build_custom
 from leakpipe.models.state import ModelState
+from leakpipe.params.attacks import AttackSettings
 from leakpipe.params.audit import AS_SENT, AuditParams, PlannedAttack
 from leakpipe.params.defenses import DefenseSteps
 from leakpipe.params.reading import parse_section, read_yaml
 from leakpipe.params.training import TrainingParams
+from leakpipe.randomness import derive_seed
 from tests.unit.attacking import observe, observe_small, random_images, small_model
 
 LEAKING = Calibration([Case(0.9, 0.9, 0.5)] * 100)
@@ -328,6 +332,12 @@ def fixed_size() -> nn.Module:
     return small_model(size=16).module
 
 
+def own_network() -> nn.Module:
+    """A network as people write them, for gray images of 16 pixels."""
+    torch.manual_seed(2)
+    return nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(256, 2))
+
+
 @pytest.fixture
 def captured(tmp_path: Path) -> Path:
     """An audit.yaml of a client that trained a registered network on one image."""
@@ -378,6 +388,49 @@ class TestInputs:
         second = read_update(load_audit(captured), "one")
         for name, value in first.stored.update.weights.items():
             assert torch.allclose(value, second.stored.update.weights[name], atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("optimizer", "make"),
+        [
+            ({"kind": "sgd"}, lambda weights: torch.optim.SGD(weights, lr=0.01)),
+            ({"kind": "sgd", "momentum": 0.9}, lambda weights: torch.optim.SGD(weights, lr=0.01, momentum=0.9)),
+            ({"kind": "adam"}, lambda weights: torch.optim.Adam(weights, lr=0.01)),
+        ],
+    )
+    def test_an_attack_on_an_audits_files_is_the_librarys(
+        self, captured: Path, monkeypatch: pytest.MonkeyPatch, optimizer: dict[str, Any], make: Any
+    ) -> None:
+        """The commands that an audit runs, and torch's own tensors given to the library, rebuild the same image."""
+        monkeypatch.chdir(captured.parent)
+        network = own_network()
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        torch.save(before, "before.pth")
+        stepper = make(network.parameters())
+        image = random_images(1, size=16, dtype=torch.float32)
+        nn.functional.cross_entropy(network(image), torch.tensor([1])).backward()
+        stepper.step()
+        torch.save(network.state_dict(), "after.pth")
+        factory = "tests.unit.test_audit:own_network"
+        write(captured.parent, network={"factory": factory}, training={"learning_rate": 0.01, "optimizer": optimizer})
+        audit, settings = load_audit(captured).model_dump_json(), {"iterations": 5}
+        read = ["read-update", "--audit", audit, "--update", "one", "--out-dir", "u"]
+        files = ["--global-model", "u/global.safetensors", "--update", "u/as-sent/update.safetensors"]
+        files += ["--prior", "u/prior.safetensors", "--out", "found.safetensors", "--network", factory]
+        attack = ["invert", "--attack", json.dumps(settings), "--threat-model", '{"labels": "unknown"}', *files]
+        for command in (read, [*attack, "--name", "x"]):
+            done = CliRunner().invoke(main, command)
+            assert done.exit_code == 0, done.output
+        state, after = ModelState.of(network).replacing(before), network.state_dict()
+        weights, statistics = (
+            {name: after[name] - before[name] for name in part} for part in (state.weights, state.statistics)
+        )
+        update = ClientUpdate(weights, statistics, steps=1)
+        believed = LocalSettings(learning_rate=0.01, training=TrainingParams.model_validate({"optimizer": optimizer}))
+        client = KnownClient(images=1, batch_size=1, epochs=1, labels=None, prior=torch.full((1, 1, 16, 16), 0.5))
+        seen = Observation(before=state, update=update, settings=believed, image_shape=(1, 16, 16), client=client)
+        seed = derive_seed("attack", *load_reconstruction(Path("found.safetensors")).cell.values())
+        expected = invert(seen, AttackSettings.model_validate(settings), seed=seed)
+        assert np.array_equal(load_reconstruction(Path("found.safetensors")).images, expected.images.numpy())
 
     def test_an_observation_grants_what_was_declared(self, captured: Path) -> None:
         params = load_audit(captured)
