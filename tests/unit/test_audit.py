@@ -573,6 +573,12 @@ class TestInputs:
         assert re.search("Note on one: .*local steps", result.output)
         assert not (captured.parent / "results").exists()
 
+    def test_what_contradicts_a_client_of_many_is_said_with_its_name(self, captured: Path) -> None:
+        files = {"before": "before.pth", "change": "after.pth", "client": "node-7"}
+        write(captured.parent, updates={"one": files}, clients={"node-7": {}})
+        with pytest.raises(LeakpipeError, match=r"^clients\.node-7: .*no difference but a full state"):
+            read_update(load_audit(captured), "one")
+
     def test_public_images_that_are_the_clients_own_are_said(
         self, captured: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -247,9 +247,11 @@ def read_update(params: AuditParams, name: str) -> AuditedUpdate:
     client, training = client_of(params, name), params.training
     schedule = assume_schedule(client.images, client.batch_size or client.images, client.epochs)
     kind, sent = _shared(files)
-    found = match_update(
-        network, read_state(Path(files.before)), read_state(Path(sent)), kind=kind, steps=len(schedule)
-    )
+    before, shared = read_state(Path(files.before)), read_state(Path(sent))
+    try:
+        found = match_update(network, before, shared, kind=kind, steps=len(schedule))
+    except LeakpipeError as error:
+        raise LeakpipeError(f"clients.{files.client}: {error}" if files.client else str(error)) from error
     settings = LocalSettings(
         learning_rate=training.learning_rate,
         batch_norm_momentum=_momentum(module) if training.batch_norm_momentum is None else training.batch_norm_momentum,
