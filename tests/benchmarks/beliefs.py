@@ -1,5 +1,7 @@
 """How often a wrong belief about the client's training is noticed, and a right one doubted.
 
+A cell `3+1/5` has five updates, of which three raise a doubt, and one does not but a note that this was not checked.
+
 `python -m tests.benchmarks.beliefs --seeds 100 110`; thresholds were chosen on the seeds 0 to 5.
 """
 
@@ -26,6 +28,10 @@ SIZE, FACES = 24, 100  # pixels; faces come before background
 AGES = ("untrained", "trained", "settled")
 ADAM = TrainingParams(optimizer=AdamParams(kind="adam"))
 RATES = {"sgd": (0.003, 0.03), "adam": (0.001, 0.003)}
+SUBJECTS = {  # of the note that a wrong belief was not checked, by the belief's first word
+    **{"flipped": "sign", "learning": "learning rate", "one": "local step", "two": "local step"},
+    **{"SGD": "optimiser", "Adam": "optimiser"},
+}
 MODELS = (("convnet-bn", 2), ("convnet-bn", 10), ("resnet20", 2))
 
 
@@ -34,24 +40,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.beliefs", description=__doc__)
     parser.add_argument("--seeds", type=int, nargs=2, default=(100, 110), metavar=("FIRST", "END"))
     parser.add_argument("--ages", nargs="*", choices=AGES, default=AGES, help="of the model")
+    parser.add_argument("--rounded", action="store_true", help="send differences of float32 weights")
     parser.add_argument("--show", action="store_true", help="print every doubt about a right belief")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    counts: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    counts: dict[str, dict[str, list[tuple[bool, bool]]]] = defaultdict(lambda: defaultdict(list))
     for seed in range(*chosen.seeds):
-        for column, belief, observation in cases(seed, chosen.ages):
-            said = examine_belief(observation).doubts
-            counts[belief][column].append(bool(said))
+        for column, belief, observation in cases(seed, chosen.ages, rounded=chosen.rounded):
+            examined = examine_belief(observation)
+            said, subject = examined.doubts, SUBJECTS.get(belief.split()[0])
+            named = subject is not None and any(subject in note for note in examined.unchecked)
+            counts[belief][column].append((bool(said), named))
             if said and chosen.show and belief.startswith("right"):
                 print(seed, column, observation.settings.learning_rate, *said)
     columns = sorted({column for row in counts.values() for column in row})
     print("| belief |", " | ".join(columns), "|")
     print("|---" * (len(columns) + 1) + "|")
     for belief, row in counts.items():
-        print(f"| {belief} |", " | ".join(f"{sum(row[c])}/{len(row[c])}" if c in row else "" for c in columns), "|")
+        print(f"| {belief} |", " | ".join(_count(row[c]) if c in row else "" for c in columns), "|")
 
 
-def cases(seed: int, ages: Sequence[str] = AGES) -> Iterator[tuple[str, str, Observation]]:
+def _count(cells: Sequence[tuple[bool, bool]]) -> str:
+    doubted, named = (sum(each) for each in zip(*cells, strict=True))
+    return f"{doubted}+{named}/{len(cells)}" if named else f"{doubted}/{len(cells)}"
+
+
+def cases(seed: int, ages: Sequence[str] = AGES, *, rounded: bool = False) -> Iterator[tuple[str, str, Observation]]:
     generator = torch.Generator().manual_seed(seed)
     name, classes = MODELS[seed % len(MODELS)]
     for age in ages:
@@ -62,16 +76,18 @@ def cases(seed: int, ages: Sequence[str] = AGES) -> Iterator[tuple[str, str, Obs
             if age == "settled":  # of the classes that the model has learned
                 seen = torch.randperm(40, generator=generator)[:images] + 80
                 candidates, truth = _faces()[seen], (seen >= FACES).long()
-            for belief, observation in _beliefs(state, candidates, truth, seed):
+            for belief, observation in _beliefs(state, candidates, truth, seed, rounded=rounded):
                 client = observation.client if labels == "granted" else replace(observation.client, labels=None)
                 yield f"{age}, {images}, {labels}", belief, replace(observation, client=client)
 
 
-def _beliefs(state: ModelState, images: Tensor, labels: Tensor, seed: int) -> Iterator[tuple[str, Observation]]:
+def _beliefs(
+    state: ModelState, images: Tensor, labels: Tensor, seed: int, *, rounded: bool
+) -> Iterator[tuple[str, Observation]]:
     sgd = LocalSettings(learning_rate=RATES["sgd"][seed % 2])
     adam = LocalSettings(learning_rate=RATES["adam"][seed % 2], training=ADAM)
     momentum = replace(sgd, training=TrainingParams(optimizer=SgdParams(kind="sgd", momentum=0.9)))
-    observe = partial(_observe, state, images, labels)
+    observe = partial(_observe, state, images, labels, rounded=rounded)
     yield "right: SGD", observe(sgd, sgd)
     yield "right: SGD, two epochs", observe(sgd, sgd, epochs=2, believed_epochs=2)
     yield "right: momentum, two epochs", observe(momentum, momentum, epochs=2, believed_epochs=2)
@@ -97,12 +113,16 @@ def _observe(
     *,
     epochs: int = 1,
     believed_epochs: int = 1,
+    rounded: bool = False,
     change: Callable[[Tensor, Tensor], Tensor] = lambda value, _: value,
 ) -> Observation:
     update = local_update(
         state, make_batches(images, labels, assume_schedule(len(images), len(images), epochs)), trained
     )
-    sent = combine_updates(change, update, ClientUpdate(state.weights, state.statistics, 1))
+    before = ClientUpdate(state.weights, state.statistics, 1)
+    if rounded:
+        update = combine_updates(lambda value, weight: (weight + value) - weight, update, before)
+    sent = combine_updates(change, update, before)
     return Observation(
         before=state,
         update=replace(sent, steps=believed_epochs),

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from leakpipe.attacks.belief import examine_belief
 from leakpipe.attacks.observation import Observation
-from leakpipe.attacks.one_step import Normalized, equation_gap, normalized_layers
+from leakpipe.attacks.one_step import Normalized, equation_gap, examine_steps, normalized_layers
+from leakpipe.attacks.plausible import simulate_plausible
 from leakpipe.client.local_update import LocalSettings
 from leakpipe.client.update import ClientUpdate
 from leakpipe.models.state import ModelState
@@ -106,3 +107,30 @@ def test_a_layer_that_something_else_reads_is_left_out() -> None:
     examined = examine_belief(seen_of(ModelState.of(Residual())))
     assert not examined.doubts
     assert examine_belief(seen_of(ModelState.of(Residual()), epochs=2)).unchecked
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+def test_rounding_of_the_update_is_recognised_and_what_it_buries_is_said(flipped: bool) -> None:
+    """An update of the same size that is exact is read by the equation; its rounded difference is not."""
+    state = small_model()
+    seen = seen_of(state)
+    sign = -1 if flipped else 1
+    tiny = {name: 1e-5 * value for name, value in seen.update.weights.items()}
+    exact = {name: sign * value for name, value in tiny.items()}
+    rounded = {name: sign * _rounded(state.weights[name], value) for name, value in tiny.items()}
+    told = [
+        examine_steps(replace(seen, update=replace(seen.update, weights=weights)), simulate_plausible(seen))
+        for weights in (exact, rounded)
+    ]
+    assert told[0] == ([], True)  # the equation does not see the sign: both of its sides turn with the weights
+    assert told[1] == ([], False)
+
+
+def test_a_sign_that_nothing_tells_is_said() -> None:
+    """Without batch normalisation, and without labels: the head's direction is not known."""
+    network = ModelState.of(nn.Sequential(nn.Conv2d(1, 3, 3), nn.Sigmoid(), nn.Flatten(), nn.Linear(108, 3)))
+    seen = seen_of(network)
+    for granted, said in ((seen.client.labels, False), (None, True)):
+        examined = examine_belief(replace(seen, client=replace(seen.client, labels=granted)))
+        assert not examined.doubts
+        assert any("the update's sign" in note for note in examined.unchecked) == said

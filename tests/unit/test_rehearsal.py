@@ -217,7 +217,7 @@ def test_networks_that_cannot_be_simulated_are_refused_in_one_sentence(
 
 
 def test_dropout_that_is_believed_away_is_rehearsed() -> None:
-    assert rehearse(seen_of(small_network(nn.Dropout(0.5)), dropout=False)) == []
+    assert doubts(seen_of(small_network(nn.Dropout(0.5)), dropout=False)) == []
 
 
 def test_momentum_of_the_network_itself_is_compared() -> None:
@@ -241,7 +241,7 @@ def test_a_cumulative_average_is_read_off_the_counters() -> None:
 def test_weights_without_a_gradient_are_named() -> None:
     network = small_network()
     network.register_parameter("spare", nn.Parameter(torch.ones(3)))
-    (note,) = rehearse(seen_of(network))
+    (note,) = doubts(seen_of(network))
     assert "1 of 7 weights get no gradient on plausible images (spare)" in note
     seen = seen_of(network)
     moved = replace(seen.update, weights={**seen.update.weights, "spare": torch.full((3,), 0.01)})

@@ -22,18 +22,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from leakpipe.attacks.head_factor import HeadFactor, drawn_head_factor, head_factor
 from leakpipe.attacks.input_range import doubt_input_range
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.one_step import examine_steps
 from leakpipe.attacks.plausible import Plausible, simulate_plausible
 from leakpipe.attacks.recovered_statistics import recover_batch_statistics, statistics_by_layer, weight_of_batches
-from leakpipe.client.batches import make_batches
-from leakpipe.client.local_update import LocalSettings, local_update
-from leakpipe.errors import LeakpipeError
-from leakpipe.models.layers import head_layer
-from leakpipe.models.state import ModelState, Tensors
+from leakpipe.client.update import combine_updates
+from leakpipe.models.state import Tensors
 from leakpipe.params.training import SgdParams
 
 FULL_STATE = 0.75  # share of the global weights in an update, as `leakpipe.captured.matching` judges it
@@ -41,23 +39,9 @@ EXACT_FACTOR, NEAR_FACTOR = 1.2, 1.5  # of one image in one step; of more, beyon
 SIGN_LIKE, PLAIN = 0.9, 0.75  # mean over root mean square of absolute changes: 1 for a sign, 0.8 for normal values
 NORM_FACTOR, PROFILE = 3.0, 1.0  # beyond the spread among draws: of all norms; of each, in e-folds
 NEGLIGIBLE = 1e-6  # of the largest change
-ALIKE, OPPOSITE = 0.3, 0.5  # least cosine between draws; least cosine with minus the update
+OPPOSITE = 0.5  # least cosine with minus the update
 ROUNDING = 0.01  # of a running variance
 SURE = 0.5  # error of predictions over that of guessing, below which a network is trained and errors may be tiny
-READABLE = 10.0  # roundings that a head must have moved, for its features to be read
-
-
-@dataclass(frozen=True)
-class HeadFactor:
-    """How an update's head compares with that of the believed training.
-
-    Attributes:
-        factor: Observed over predicted change of the bias; below 0 where the sign is another.
-        agreement: Cosine between them.
-    """
-
-    factor: float
-    agreement: float
 
 
 @dataclass(frozen=True)
@@ -82,7 +66,11 @@ def examine_belief(observation: Observation) -> Examination:
     if observation.cohort or defended or not observation.has_signal:
         return Examination()
     said = _doubt_values(observation) or _doubt_statistics(observation)
-    return Examination(said) if said else _examine_training(observation)
+    if said:
+        return Examination(said)
+    simulated = simulate_plausible(observation)
+    said, counted = _doubt_training(observation, simulated)
+    return Examination(said) if said else Examination([], _list_unchecked(observation, simulated, counted=counted))
 
 
 def _doubt_values(observation: Observation) -> list[str]:
@@ -126,11 +114,12 @@ def _doubt_statistics(observation: Observation) -> list[str]:
     ]
 
 
-def _examine_training(observation: Observation) -> Examination:
+def _doubt_training(observation: Observation, simulated: Plausible) -> tuple[list[str], bool]:
+    """Returns what speaks against the believed training, and whether the number of its steps was checked."""
     adaptive = not isinstance(observation.settings.training.optimizer, SgdParams)
-    simulated = simulate_plausible(observation)
     single, trained = observation.client.images == 1, simulated.least_error < SURE
-    if single and not adaptive:
+    exact = single and not adaptive
+    if exact:
         head, spread = head_factor(observation), 1.0
         limit = EXACT_FACTOR if observation.update.steps == 1 else NEAR_FACTOR
     else:
@@ -139,20 +128,34 @@ def _examine_training(observation: Observation) -> Examination:
         if trained and head is not None and 0 < head.factor < 1 / simulated.error:
             head = replace(head, factor=1.0)  # as large as surer or less sure predictions make it
     said = [] if head is None else _doubt_head(observation, head, limit * spread)
-    of_steps, checked = examine_steps(observation, simulated)
+    of_steps, counted = examine_steps(observation, simulated)
     said = said or of_steps or doubt_input_range(observation, simulated.images)
     said = said or _doubt_norms(observation, simulated, scale=head is None)
-    if said:
-        return Examination(said)
-    unchecked, steps = [], observation.update.steps
-    if steps > 1 and not checked:
-        unchecked.append(f"Not checked: whether the client took the believed {steps} local steps, or one.")
-    if trained and not single:
+    return said, counted or (exact and head is not None and observation.update.steps == 1)
+
+
+def _list_unchecked(observation: Observation, simulated: Plausible, *, counted: bool) -> list[str]:
+    """Names what of a belief that nothing speaks against could be wrong all the same."""
+    update, unchecked = observation.update, []
+    if not counted:
+        other = f"the believed {update.steps} local steps, or one" if update.steps > 1 else "one local step, or several"
+        unchecked.append(f"Not checked: whether the client took {other}.")
+    adaptive, spread = not isinstance(observation.settings.training.optimizer, SgdParams), _spread(update.weights)
+    if adaptive and spread <= SIGN_LIKE:
+        unchecked.append(
+            f"Not checked: the optimiser; SGD may move weights by such amounts, too (mean over root mean square "
+            f"{spread:.2f})."
+        )
+    opposite = replace(observation, update=combine_updates(lambda change, _: -change, update, update))
+    if not (_doubt_statistics(opposite) or _doubt_training(opposite, simulated)[0]):
+        unchecked.append("Not checked: the update's sign; nothing would speak against its opposite.")
+    unread = observation.client.images > 1 or head_factor(observation) is None
+    if simulated.least_error < SURE and unread:
         unchecked.append(
             f"Not checked: the learning rate ({observation.settings.learning_rate:g}); the model is sure of its "
-            "predictions, and an update of several images may then be as small as it likes."
+            "predictions, and gradients may then be as small as they like."
         )
-    return Examination([], unchecked)
+    return unchecked
 
 
 def _doubt_head(observation: Observation, head: HeadFactor, limit: float) -> list[str]:
@@ -170,70 +173,6 @@ def _doubt_head(observation: Observation, head: HeadFactor, limit: float) -> lis
         f"({rate:g}; {rate * head.factor:.3g} would fit), the number of local steps ({observation.update.steps}), "
         "momentum, and the loss's reduction and factor."
     ]
-
-
-def drawn_head_factor(observation: Observation, simulated: Sequence[Tensors]) -> tuple[HeadFactor | None, float]:
-    """Compares the head with that of the believed training on plausible images.
-
-    Returns:
-        The comparison, and by what factor the draws differ among themselves; None without a head with a bias, without
-        labels, or where the draws point in different directions.
-    """
-    kinds = _head_parameters(observation)
-    if not kinds or observation.client.labels is None:
-        return None, 1.0
-    observed, *drawn = (
-        torch.cat([update[kind].double().flatten() for kind in kinds])
-        for update in (observation.update.weights, *simulated)
-    )
-    norms = torch.stack([each.norm() for each in drawn])
-    if not bool(norms.all()) or not bool(observed.any()):
-        return None, 1.0
-    directions = torch.stack(drawn) / norms[:, None]
-    if float((directions @ directions.T).min()) < ALIKE:
-        return None, 1.0
-    agreement = directions @ observed / observed.norm()
-    factor = float(observed.norm() / norms.log().mean().exp())
-    toward = float(agreement.max()) if float(agreement.max()) < 0 else float(agreement.mean())
-    return HeadFactor(factor if toward > 0 else -factor, toward), float(norms.max() / norms.min())
-
-
-def head_factor(observation: Observation) -> HeadFactor | None:
-    """Compares the head's bias, of one image, with that of the believed training; None without a head with a bias."""
-    kinds = _head_parameters(observation)
-    if not kinds:
-        return None
-    before, changes, client = observation.before.weights, observation.update.weights, observation.client
-    weight, bias = (changes[kind].double() for kind in kinds)
-    labels = client.labels
-    if labels is None:
-        # Its own class moves as far as all others together; of two classes, the other one has the other sign.
-        labels = (bias if len(bias) == 2 else bias.abs()).argmax()[None]
-        if client.multi_label:  # every label that an image has pulls its own logit up
-            labels = (bias > 0).double()[None]
-    spacing = torch.finfo(torch.float32).eps * float(
-        (before[kinds[1]].abs() + observation.settings.learning_rate).max()
-    )
-    if not float(bias.norm()) > READABLE * spacing:
-        return None
-    features = (bias @ weight / bias.square().sum()).expand(client.images, -1)
-    linear = nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64)
-    state = ModelState(
-        linear, dict(zip(("weight", "bias"), (before[kind].double() for kind in kinds), strict=True)), {}
-    )
-    settings = _unclipped(observation.settings)
-    predicted = local_update(state, make_batches(features, labels, client.assumed_schedule), settings).weights["bias"]
-    norm = float(predicted.norm())
-    if norm == 0:
-        return None
-    inner = float(predicted @ bias)
-    return HeadFactor(inner / norm**2, inner / (norm * float(bias.norm())))
-
-
-def _unclipped(settings: LocalSettings) -> LocalSettings:
-    """The training of a head alone: without what depends on all other tensors, or makes noise."""
-    training = settings.training.model_copy(update={"clipping": None, "precision": "float32", "loss_scale": 1.0})
-    return replace(settings, training=training, dp_sgd=None)
 
 
 def _doubt_norms(observation: Observation, simulated: Plausible, *, scale: bool) -> list[str]:
@@ -276,16 +215,6 @@ def norm_gaps(observed: Tensor, drawn: Tensor) -> tuple[float, float]:
     gaps = observed - drawn.mean(dim=0)
     shift = gaps.median()
     return float(shift), float((gaps - shift).abs().mean())
-
-
-def _head_parameters(observation: Observation) -> tuple[str, ...]:
-    """Names of the head's weight and bias, where the update has both."""
-    try:
-        name = head_layer(observation.before)
-    except LeakpipeError:
-        return ()
-    kinds = (f"{name}.weight", f"{name}.bias")
-    return kinds if all(kind in observation.update.weights for kind in kinds) else ()
 
 
 def _share_of_global(observation: Observation) -> float:
