@@ -141,20 +141,22 @@ def _list_unchecked(observation: Observation, simulated: Plausible, *, counted: 
         other = f"the believed {update.steps} local steps, or one" if update.steps > 1 else "one local step, or several"
         unchecked.append(f"Not checked: whether the client took {other}.")
     adaptive, spread = not isinstance(observation.settings.training.optimizer, SgdParams), _spread(update.weights)
-    if adaptive and spread <= SIGN_LIKE:
+    if (adaptive and spread <= SIGN_LIKE) or (update.steps > 1 and spread >= PLAIN):
         unchecked.append(
-            f"Not checked: the optimiser; SGD may move weights by such amounts, too (mean over root mean square "
-            f"{spread:.2f})."
+            f"Not checked: the optimiser; SGD and Adam may both move weights by such amounts (mean over root mean "
+            f"square {spread:.2f})."
         )
     opposite = replace(observation, update=combine_updates(lambda change, _: -change, update, update))
     if not (_doubt_statistics(opposite) or _doubt_training(opposite, simulated)[0]):
         unchecked.append("Not checked: the update's sign; nothing would speak against its opposite.")
-    unread = observation.client.images > 1 or head_factor(observation) is None
-    if simulated.least_error < SURE and unread:
+    batch, rate = observation.client.images > 1, f"the learning rate ({observation.settings.learning_rate:g})"
+    if simulated.least_error < SURE and (batch or head_factor(observation) is None):
         unchecked.append(
-            f"Not checked: the learning rate ({observation.settings.learning_rate:g}); the model is sure of its "
-            "predictions, and gradients may then be as small as they like."
+            f"Not checked: {rate}; the model is sure of its predictions, and gradients may then be as small as they "
+            "like."
         )
+    elif batch:
+        unchecked.append(f"Not checked: {rate} within the factor that images of a batch make of it, often 2 or more.")
     return unchecked
 
 

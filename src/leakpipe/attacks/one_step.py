@@ -79,13 +79,13 @@ def examine_steps(observation: Observation, simulated: Plausible) -> tuple[list[
     rounding = rounding if rounded else 0.0
     if not layers or not math.isfinite(most):
         return [], False
-    fits, clear = seen < FITS * most, seen > MISFITS * rounding
+    fits, misfits = seen < FITS * most, seen > MISFITS * max(most, rounding)
     if steps > 1 and fits and FITS * most < min(believed):
         return [
             f"The update is one of a single local step, not of the believed {steps}: check the batch size, the epochs "
             "and the number of local steps."
         ], True
-    if steps == 1 and clear and seen > MISFITS * most:
+    if steps == 1 and misfits:
         return [
             "No single step of SGD makes this update, whatever the images: check the number of local steps, "
             f"batch_norm_momentum ({settings.batch_norm_momentum:g}), the update's sign, or whether a defence was "
@@ -93,7 +93,7 @@ def examine_steps(observation: Observation, simulated: Plausible) -> tuple[list[
         ], True
     if steps == 1:
         return [], fits and seen < HOLDS  # several steps miss it by more, unless rounding is larger still
-    return [], not fits and clear and FITS * most < min(believed)
+    return [], misfits and FITS * most < min(believed)
 
 
 def normalized_layers(state: ModelState, images: Tensor) -> list[Normalized]:
