@@ -34,6 +34,7 @@ from leakpipe.params.training import TrainingParams
 XRAY_SIZE = 224  # pixels; smaller images are faces
 PHANTOMS, PUBLIC_PHANTOMS, PUBLIC_FACES = 420, 300, 42
 OTHERS = ((8, 8), (8, 4), (32, 4), (32, 8))  # images and batch size of the clients that are not attacked
+PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}  # of what is sent
 CLIENT = LocalSettings(learning_rate=0.01, batch_norm_momentum=0.1)
 CLIENTS: dict[str, dict[str, Any]] = {  # how the attacked client takes its one step
     "sgd": {},
@@ -62,6 +63,8 @@ class Case:
     images: int = 1
     batch_size: int = 1
     epochs: int = 1
+    learning_rate: float = CLIENT.learning_rate
+    sent: str = "float32"
 
     def observe(self, data: LabeledImages, cache: Path) -> tuple[Observation, Tensor]:
         """Returns what the attacker sees, and the attacked images, shape (images, 1, size, size)."""
@@ -86,10 +89,12 @@ class Case:
                 state = pretrain(state, images[public], labels[public], PretrainingParams(epochs=5), seed=self.seed)
             state = self._train(state, images, labels, victim, rest[~torch.isin(rest, victim)], generator)
             torch.save((state.weights, state.statistics), path)
-        trained = replace(CLIENT, training=parse_section(TrainingParams, CLIENTS[self.client], source=self.client))
+        training = parse_section(TrainingParams, CLIENTS[self.client], source=self.client)
+        trained = replace(CLIENT, training=training, learning_rate=self.learning_rate)
         schedule = assume_schedule(self.images, self.batch_size, self.epochs)
         update = local_update(state, make_batches(images[victim], labels[victim], schedule), trained)
         weights, statistics = (_rounded(getattr(state, p), getattr(update, p)) for p in ("weights", "statistics"))
+        weights = {name: value.to(PRECISIONS[self.sent]) for name, value in weights.items()}
         sent = ClientUpdate(weights, statistics, len(schedule))
         client = KnownClient(
             images=self.images,
@@ -146,6 +151,8 @@ def main() -> None:
     parser.add_argument("--rounds", default="0,12", help="of federated training before the attack")
     parser.add_argument("--images", type=int, default=1, help="of the attacked client, in one batch")
     parser.add_argument("--client", choices=CLIENTS, nargs="*", default=["sgd"], help="how the attacked client trains")
+    parser.add_argument("--learning-rate", default=str(CLIENT.learning_rate), help="of the attacked client, or several")
+    parser.add_argument("--sent", choices=PRECISIONS, nargs="*", default=["float32"], help="precision of the update")
     parser.add_argument("--public", action="store_true", help="train on the public images before that")
     parser.add_argument("--cache", type=Path, default=Path("/tmp/leakpipe-recursive"), help="where models are kept")
     chosen = parser.parse_args()
@@ -156,12 +163,15 @@ def main() -> None:
     else:
         drawn = ImagesParams(dataset="lfw-faces", image_size=chosen.size)
     data = DATASETS[drawn.dataset].load(drawn)
-    draws = product(map(int, chosen.seeds.split(",")), map(int, chosen.rounds.split(",")), chosen.client)
-    for seed, rounds, client in draws:
+    seeds, rates = map(int, chosen.seeds.split(",")), map(float, chosen.learning_rate.split(","))
+    for settings in product(seeds, map(int, chosen.rounds.split(",")), chosen.client, rates, chosen.sent):
+        seed, rounds, client, rate, sent = settings
         held = chosen.images
-        case = Case(chosen.model, chosen.size, seed, rounds, chosen.public, client, held, batch_size=held)
+        case = Case(
+            chosen.model, chosen.size, seed, rounds, chosen.public, client, held, held, learning_rate=rate, sent=sent
+        )
         said = _attack(*case.observe(data, chosen.cache))
-        print(f"{chosen.model} {chosen.size} seed {seed} rounds {rounds} {client}: {said}", flush=True)
+        print(f"{chosen.model} {chosen.size} seed {seed} rounds {rounds} {client} {rate} {sent}: {said}", flush=True)
 
 
 def _attack(observation: Observation, truth: Tensor) -> str:

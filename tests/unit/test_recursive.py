@@ -65,6 +65,7 @@ class Truth:
             name="convolution",
             weight=weight.detach(),
             gradient=weight.grad,
+            weight_noise=torch.zeros_like(weight.grad),
             stride=stride,
             padding=1,
             scale=scale.detach(),
@@ -294,9 +295,9 @@ def test_nonnegative_least_squares_agree_with_scipy() -> None:
 def test_a_channel_of_which_nothing_is_known_does_not_end_the_inversion() -> None:
     """Low precision leaves channels whose gradient is 0 and that have no unit off."""
     ones, zeros = torch.ones(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
-    shape = (1, 2, 3, 3)
+    shape, nothing = (1, 2, 3, 3), torch.zeros(2, 2, 3, 3)
     layer = Layer(
-        name="c", weight=torch.zeros(2, 2, 3, 3), gradient=torch.zeros(2, 2, 3, 3), stride=1, padding=1,
+        name="c", stride=1, padding=1, weight=nothing, gradient=nothing, weight_noise=nothing,
         scale=ones, shift=zeros, scale_gradient=zeros, shift_gradient=zeros, gradient_noise=torch.ones(2, 2).double(),
         mean=zeros, variance=ones, epsilon=0.0, input_shape=shape, output_shape=shape,
     )  # fmt: skip

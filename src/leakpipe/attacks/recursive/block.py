@@ -15,6 +15,7 @@ from leakpipe.attacks.recursive.gradients import (
     has_spare_equations,
     read_gradient,
     refine_inner,
+    settle_gradient,
     solve_inner,
 )
 from leakpipe.attacks.recursive.inputs import (
@@ -25,9 +26,10 @@ from leakpipe.attacks.recursive.inputs import (
     shortcut_equations,
     solve_map,
 )
-from leakpipe.attacks.recursive.layer import Layer
-from leakpipe.attacks.recursive.masks import Mask, choose_mask, guess_mask, read_mask, trust_channels
+from leakpipe.attacks.recursive.layer import Layer, by_channel
+from leakpipe.attacks.recursive.masks import Mask, choose_mask, estimate_noise, guess_mask, read_mask, trust_channels
 from leakpipe.attacks.recursive.nullspace import find_null_space, scale_maps
+from leakpipe.attacks.recursive.refine import can_refine, refine_map
 from leakpipe.attacks.recursive.structure import Block
 from leakpipe.attacks.recursive.unmixing import order_like, unmix
 
@@ -56,6 +58,7 @@ class BlockStep:
         self.output = found.raw.get(above.residual[0].convolution) if above else None
         self.mask = self._mask_of(self.output, self.second, found.arriving) if self.output is not None else None
         self.unconverged: set[str] = set()
+        self.settled: tuple[Tensor, Tensor] | None = None
 
     @staticmethod
     def _mask_of(values: Tensor, layer: Layer, arriving: Tensor | None) -> Mask:
@@ -96,8 +99,10 @@ class BlockStep:
         maps = unmix(layer, space) if space.gap >= LEAST_GAP else None
         if maps is None:
             return None
-        raw = self._ordered(layer, scale_maps(layer, maps))
-        residual = float(space.eigenvalues[-2].abs().sqrt())
+        raw, residual = scale_maps(layer, maps), float(space.eigenvalues[-2].abs().sqrt())
+        if can_refine(layer):
+            raw = scale_maps(layer, refine_map(layer, raw, [])[0])
+        raw = self._ordered(layer, raw)
         return report_map(layer.name, "null space", raw, residual=residual, gap=space.gap), raw
 
     def _ordered(self, layer: Layer, raw: Tensor) -> Tensor:
@@ -120,7 +125,7 @@ class BlockStep:
             assert inner is not None
             normalised = layer.normalise(layer.convolve(inner))
             fit = _misfit(layer, layer.enter(arriving * mask.on, normalised), inner, trusted)
-            rough = rough or (fit > ROUGH_FIT and not has_spare_equations(layer))
+            rough = rough or layer.is_rounded or (fit > ROUGH_FIT and not has_spare_equations(layer))
             if rough:
                 inner, raw = refine_inner(layer, arriving * mask.on, trusted, inner)
                 normalised = layer.normalise(layer.convolve(inner))
@@ -151,8 +156,11 @@ class BlockStep:
         mask = choose_mask(self.found.raw[second.name], layer, arriving)
         if self._count_equations() < int(np.prod(layer.input_shape)):
             return None
-        exact = self._exact_equations(inner, mask)
+        readers = [each for each in (layer, self.projection) if each is not None and each.has_null_space]
+        exact = self._known_equations(inner, mask) + [null_space_equations(reader) for reader in readers]
         raw, residual = solve_map(layer.input_shape, exact)
+        if can_refine(layer):
+            raw, _ = refine_map(layer, raw, self._known_equations(inner, mask, in_deviations=True))
         if not layer.has_null_space:
             for _ in range(MASK_ROUNDS):
                 features = raw.clamp_min(0)
@@ -193,20 +201,21 @@ class BlockStep:
                 count += int(guess_mask(self.found.raw[self.second.name]).certain.sum())
         return count
 
-    def _exact_equations(self, inner: Tensor, mask: Mask) -> list[Equations]:
-        """Those that hold whatever units in doubt are."""
+    def _known_equations(self, inner: Tensor, mask: Mask, *, in_deviations: bool = False) -> list[Equations]:
+        """Those that hold whatever units in doubt are; `in_deviations` of the noise of what they are made of."""
         assert self.output is not None
         assert self.mask is not None
-        skipped = self.output - self.second.forward(inner)
-        equations = [convolution_equations(self.first, self.first.unscale(inner), mask.certain)]
+        skipped, inside, outside = self.output - self.second.forward(inner), mask.certain, self.mask.certain
+        if in_deviations:
+            noise = estimate_noise(self.found.raw[self.second.name])
+            inside = inside * by_channel(self.first.scale.abs()) / noise
+            share = 2 * float(self.found.raw[self.second.name].clamp_max(0).norm() / inner.norm())
+            noise = (estimate_noise(self.output).square() + by_channel((share * self.second.scale).square())).sqrt()
+            outside = outside / noise * (1 if self.projection is None else by_channel(self.projection.scale.abs()))
+        equations = [convolution_equations(self.first, self.first.unscale(inner), inside)]
         if self.projection is None:
-            shape = self.first.input_shape
-            equations.append(shortcut_equations(self.block.stride, shape, skipped, self.mask.certain))
-        else:
-            known = self.projection.unscale(skipped)
-            equations.append(convolution_equations(self.projection, known, self.mask.certain))
-        readers = [layer for layer in (self.first, self.projection) if layer is not None and layer.has_null_space]
-        return equations + [null_space_equations(layer) for layer in readers]
+            return [*equations, shortcut_equations(self.block.stride, self.first.input_shape, skipped, outside)]
+        return [*equations, convolution_equations(self.projection, self.projection.unscale(skipped), outside)]
 
     def _gradient_equations(
         self, features: Tensor, inner: Tensor, mask: Mask, arriving: Tensor, passed: Tensor
@@ -215,10 +224,11 @@ class BlockStep:
         first = self.first
         normalised = torch.where(mask.on > 0, first.unscale(inner), first.normalise(first.convolve(features)))
         trusted = trust_channels(first, arriving * mask.on)
-        equations = [gradient_equations(first, first.enter(arriving * mask.on, normalised), trusted)]
+        own = first.is_rounded
+        equations = [gradient_equations(first, first.enter(arriving * mask.on, normalised, own_means=own), trusted)]
         if self.projection is not None:
             side = self.projection
-            before = side.enter(passed, side.normalise(side.convolve(features)))
+            before = side.enter(passed, side.normalise(side.convolve(features)), own_means=own)
             equations.append(gradient_equations(side, before, torch.ones_like(side.scale)))
         return equations
 
@@ -230,12 +240,24 @@ class BlockStep:
         """Δ of the second convolution."""
         inner = self.found.maps[self.second.name]
         if can_read_gradient(self.second):
-            return read_gradient(self.second, inner)
+            settled = self._settle()
+            return read_gradient(self.second, inner) if settled is None else settled[0]
         normalised = self.second.normalise(self.second.convolve(inner))
-        return self.second.enter(self._masked(), normalised)
+        return self.second.enter(self._masked(), normalised, own_means=self.second.is_rounded)
+
+    def _settle(self) -> tuple[Tensor, Tensor] | None:
+        """Δ of the second convolution and the gradient behind it, where rounding spoils what is read."""
+        arriving, mask = self.found.arriving, self.mask
+        if self.settled is None and self.second.is_rounded and arriving is not None and mask is not None:
+            inner = self.found.maps[self.second.name]
+            before, passed, self.mask = settle_gradient(self.second, inner, arriving, mask)
+            self.settled = before, passed
+        return self.settled
 
     def _behind_block(self) -> Tensor:
         """Gradient that passed the block's last ReLU."""
+        if can_read_gradient(self.second) and (settled := self._settle()) is not None:
+            return settled[1]
         inner = self.found.maps[self.second.name]
         normalised = self.second.normalise(self.second.convolve(inner))
         if self.first.name in self.found.maps:
@@ -250,6 +272,14 @@ class BlockStep:
             return self.second.leave(read_gradient(self.second, inner), normalised, off)
         return self._masked()
 
+    def _before_first(self, features: Tensor) -> Tensor:
+        """Δ of the first convolution."""
+        if not self.first.is_rounded:
+            return read_gradient(self.first, features)
+        arriving = self.second.convolve_back(self._before_second())
+        mask = choose_mask(self.found.raw[self.second.name], self.first, arriving)
+        return settle_gradient(self.first, features, arriving, mask)[0]
+
     def _masked(self) -> Tensor:
         assert self.found.arriving is not None
         assert self.mask is not None
@@ -261,7 +291,7 @@ class BlockStep:
         if not (known and can_read_gradient(self.first) and self._reads_second()):
             return None
         features, passed = self.found.maps[self.first.name], self._behind_block()
-        below = self.first.convolve_back(read_gradient(self.first, features))
+        below = self.first.convolve_back(self._before_first(features))
         if self.projection is not None:
             side = self.projection
             return below + side.convolve_back(

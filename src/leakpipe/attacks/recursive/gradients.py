@@ -9,15 +9,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import unfold
 
-from leakpipe.attacks.recursive.inputs import Equations, solve_map
+from leakpipe.attacks.recursive.inputs import ITERATIONS, Equations, solve_map
 from leakpipe.attacks.recursive.layer import Layer, by_channel
+from leakpipe.attacks.recursive.masks import Mask, read_mask, sums_hold, trust_channels
 from leakpipe.attacks.recursive.nonnegative import solve_nonnegative
+from leakpipe.attacks.recursive.refine import can_refine, entry_noise, explain_gradient
 
 RIDGE = 1e-13  # of the largest eigenvalue of a normal matrix: rounding, not a regulariser
 ROUNDS = 12  # of the fixed-point iteration for ẑ, in one call
 ENOUGH = 1.03  # equations per unknown, below which channels that are not trusted have to help
 SPARE = 1.15  # equations per unknown that need no constraint
 MANY = 1.3
+EVEN = 1e-3  # least noise of an entry, relative to the gradient, for weights
+ROUNDED_ITERATIONS = 100  # of LSMR, where no more than that is in the equations
 STEPS = 12  # of Gauss–Newton
 SETTLED_STEP = 0.02  # least relative gain of a step
 SETTLED = 1e-5  # relative change of the map that ends it
@@ -32,12 +36,37 @@ def read_gradient(layer: Layer, features: Tensor) -> Tensor:
     """Returns Δ, the gradient before batch normalisation, shape of the output, given what the layer reads.
 
     Least squares on G = Δᵀ·(P − mean P): centring changes nothing where Δ sums to zero over the positions, as batch
-    normalisation makes it, and the solution of least norm then does so as well.
+    normalisation makes it, and the solution of least norm then does so as well. Where rounding is no small part of G,
+    every entry is weighted by its own.
     """
+    if can_refine(layer):
+        return explain_gradient(layer, features)
     patches = layer.patches(features)
     centred = patches - patches.mean(dim=0)
     inverse = torch.linalg.pinv(centred @ centred.T, hermitian=True, rtol=RIDGE)
     return layer.as_map(inverse @ (centred @ layer.gradient.flatten(1).T))
+
+
+def settle_gradient(layer: Layer, features: Tensor, arriving: Tensor, mask: Mask) -> tuple[Tensor, Tensor, Mask]:
+    """Returns Δ, the gradient behind batch normalisation and the mask, where rounding spoils what is read.
+
+    What is read settles the mask. Channels that then keep the sum of their gradients have what arrives, masked: batch
+    normalisation's means are taken from it, as that of its weight is rounded by far the most (γ is near 1, while the
+    bias is near 0). The others have what is read.
+
+    Args:
+        layer: As for `read_gradient`.
+        features: What it reads.
+        arriving: Gradient at the output of the ReLU behind.
+        mask: Of that ReLU, a guess.
+    """
+    normalised, read = layer.normalise(layer.convolve(features)), read_gradient(layer, features)
+    passed = layer.leave(read, normalised, 1 - mask.on)
+    mask = read_mask(mask, passed, arriving, trust_channels(layer, arriving * mask.on))
+    masked = arriving * mask.on
+    known = by_channel(sums_hold(layer, masked))
+    before = torch.where(known, layer.enter(masked, normalised, own_means=True), read)
+    return before, torch.where(known, masked, layer.leave(read, normalised, 1 - mask.on)), mask
 
 
 def can_solve_inner(layer: Layer) -> bool:
@@ -135,31 +164,54 @@ def refine_inner(layer: Layer, received: Tensor, trusted: Tensor, start: Tensor)
 
 
 class _Linearised:
-    """The equations G = Δ(map)ᵀ·P(map) around a map, in units of Δ."""
+    """The equations G = Δ(map)ᵀ·P(map) around a map, in units of Δ.
+
+    Where rounding is no small part of G, every entry is weighted by its own, and batch normalisation's means are those
+    of the map.
+    """
 
     def __init__(self, layer: Layer, received: Tensor, trusted: Tensor, features: Tensor) -> None:
-        before = layer.enter(received, layer.normalise(layer.convolve(features)))
-        self.layer, self.scale = layer, (trusted / before.square().sum(dim=(0, 2, 3)).mean().sqrt())[:, None]
-        self.slope = by_channel(-layer.scale * layer.scale_gradient / (layer.positions * layer.deviation.square()))
+        self.layer, self.received, self.own_means = layer, received, layer.is_rounded
+        self.normalised = layer.normalise(layer.convolve(features))
+        before = layer.enter(received, self.normalised, own_means=self.own_means)
+        self.scale = (trusted / before.square().sum(dim=(0, 2, 3)).mean().sqrt())[:, None]
+        if layer.is_rounded:
+            noise = entry_noise(layer, EVEN)
+            self.scale = self.scale * (noise.square().mean().sqrt() / noise)
+        mean = (
+            (received * self.normalised).mean(dim=(0, 2, 3))
+            if self.own_means
+            else layer.scale_gradient / layer.positions
+        )
+        self.factor = by_channel(layer.scale / layer.deviation.square())
+        self.mean = by_channel(mean)
         self.patches, self.matrix = layer.patches(features), layer.by_position(before)
         self.misfit = self.scale * (layer.gradient.flatten(1) - self.matrix.T @ self.patches)
 
     def forward(self, step: Tensor) -> Tensor:
         layer = self.layer
-        change = layer.by_position(self.slope * layer.convolve(step)).T @ self.patches
-        return self.scale * (self.matrix.T @ layer.patches(step) + change)
+        output = layer.convolve(step)
+        change = -self.mean * output
+        if self.own_means:
+            change = change - self.normalised * by_channel((self.received * output).mean(dim=(0, 2, 3)))
+        moved = layer.by_position(self.factor * change).T @ self.patches
+        return self.scale * (self.matrix.T @ layer.patches(step) + moved)
 
     def back(self, residual: Tensor) -> Tensor:
         layer, weighted = self.layer, self.scale * residual
-        pulled = layer.convolve_back(self.slope * layer.as_map(self.patches @ weighted.T))
-        return layer.gather(self.matrix @ weighted) + pulled
+        change = self.factor * layer.as_map(self.patches @ weighted.T)
+        output = -self.mean * change
+        if self.own_means:
+            output = output - self.received * by_channel((change * self.normalised).mean(dim=(0, 2, 3)))
+        return layer.gather(self.matrix @ weighted) + layer.convolve_back(output)
 
     def solve(self, free: Tensor) -> Tensor:
         """Returns the step that solves them in the least-squares sense, with the entries that are not free at 0."""
         equations = Equations(
             lambda step: self.forward(step * free), lambda residual: self.back(residual) * free, self.misfit
         )
-        return solve_map(self.layer.input_shape, [equations])[0] * free
+        limit = ROUNDED_ITERATIONS if self.layer.is_rounded else ITERATIONS
+        return solve_map(self.layer.input_shape, [equations], iterations=limit)[0] * free
 
 
 def _as_input(layer: Layer, columns: Tensor) -> Tensor:

@@ -88,7 +88,14 @@ def shortcut_equations(stride: int, shape: Shape, value: Tensor, known: Tensor) 
     return Equations(lambda features: features[:, :, ::stride, ::stride] * mask, back, value[:, :channels] * mask)
 
 
-def solve_map(shape: Shape, equations: list[Equations], start: Tensor | None = None) -> tuple[Tensor, float]:
+def solve_map(
+    shape: Shape,
+    equations: list[Equations],
+    start: Tensor | None = None,
+    *,
+    iterations: int = ITERATIONS,
+    tolerance: float = TOLERANCE,
+) -> tuple[Tensor, float]:
     """Returns the least-squares solution of all equations together, and the relative residual, by LSMR.
 
     The residual is infinite where all targets are 0, which is when nothing is known.
@@ -97,6 +104,8 @@ def solve_map(shape: Shape, equations: list[Equations], start: Tensor | None = N
         shape: Of the unknown map.
         equations: At least one kind.
         start: Where the iterations begin; zeros without one. What no equation tells stays as it is there.
+        iterations: Of LSMR, at most.
+        tolerance: Of LSMR, relative.
     """
     sizes = [each.target.numel() for each in equations]
     unknowns, device = int(np.prod(shape)), equations[0].target.device
@@ -113,6 +122,6 @@ def solve_map(shape: Shape, equations: list[Equations], start: Tensor | None = N
     operator = LinearOperator((sum(sizes), unknowns), matvec=forward, rmatvec=back, dtype=np.float64)
     target = torch.cat([each.target.flatten() for each in equations]).cpu().numpy()
     first = None if start is None else start.flatten().cpu().numpy()
-    solution = lsmr(operator, target, atol=TOLERANCE, btol=TOLERANCE, maxiter=ITERATIONS, x0=first)
+    solution = lsmr(operator, target, atol=tolerance, btol=tolerance, maxiter=iterations, x0=first)
     size = float(np.linalg.norm(target))
     return torch.from_numpy(solution[0]).to(device).view(shape), float(solution[3]) / size if size > 0 else math.inf

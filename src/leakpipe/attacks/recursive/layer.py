@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d, fold, unfold
 
-PRECISION = 1e-4  # relative, of gradients that float32 weights give away
+PRECISION = 1e-4  # relative, of gradients that float32 weights give away where the update is large
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Layer:
         name: The convolution's module.
         weight: Shape (channels out, channels in, kernel, kernel).
         gradient: Of the loss with respect to `weight`, same shape.
+        weight_noise: Deviation of what rounding leaves on `gradient`, same shape.
         stride: Of the convolution.
         padding: Zeros on each side.
         scale: Batch normalisation's weight γ, shape (channels out,).
@@ -38,6 +39,7 @@ class Layer:
     name: str
     weight: Tensor
     gradient: Tensor
+    weight_noise: Tensor
     stride: int
     padding: int
     scale: Tensor
@@ -82,6 +84,11 @@ class Layer:
     def has_null_space(self) -> bool:
         """Whether the gradient's rows span the centred patches: n − 1 is below both sides of the weight matrix."""
         return 0 < self.positions - 1 < min(self.weight.flatten(1).shape)
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether the update is so small beside the weights' spacing that rounding is no small part of it."""
+        return float(self.weight_noise.norm()) > PRECISION * float(self.gradient.norm())
 
     def convolve(self, features: Tensor) -> Tensor:
         """Returns the convolution's output, before batch normalisation."""

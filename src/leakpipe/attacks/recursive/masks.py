@@ -83,7 +83,7 @@ def choose_mask(values: Tensor, layer: Layer, arriving: Tensor) -> Mask:
     """
     noise = estimate_noise(values)
     masks = [guess_mask(values), *(_mask_above(values, noise, threshold) for threshold in THRESHOLDS)]
-    return max(masks, key=lambda mask: int(_sums_hold(layer, arriving * mask.on).sum()))
+    return max(masks, key=lambda mask: int(sums_hold(layer, arriving * mask.on).sum()))
 
 
 def _mask_above(values: Tensor, noise: Tensor, threshold: float) -> Mask:
@@ -101,11 +101,12 @@ def trust_channels(layer: Layer, passed: Tensor) -> Tensor:
         layer: Whose batch normalisation receives the gradient.
         passed: Gradient that passed the ReLU, shape of the layer's output.
     """
-    trusted = _sums_hold(layer, passed).double()
+    trusted = sums_hold(layer, passed).double()
     return trusted if float(trusted.mean()) > LEAST_TRUST else torch.ones_like(trusted)
 
 
-def _sums_hold(layer: Layer, passed: Tensor) -> Tensor:
+def sums_hold(layer: Layer, passed: Tensor) -> Tensor:
+    """Returns, for each channel, whether batch normalisation's bias gradient is the sum of what passed."""
     misfit = layer.shift_gradient - passed.sum(dim=(0, 2, 3))
     noise = (layer.gradient_noise[:, 0].square() + (PRECISION * passed).square().sum(dim=(0, 2, 3))).sqrt()
     return misfit.abs() <= BREACH * noise

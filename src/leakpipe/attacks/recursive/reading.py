@@ -55,9 +55,10 @@ def read_layers(observation: Observation, chain: Chain) -> dict[str, Layer]:
         return read.gradient(name, update.weights[name])
 
     def rounding(name: str) -> Tensor:
-        weights = before.weights[name]
-        spacing = torch.nextafter(weights.abs(), torch.full_like(weights, torch.inf)) - weights.abs()
-        return spacing.double().clamp_min(TINIEST) / (12**0.5 * gain)
+        sent = spacing(_as_sent(update.weights[name]))
+        spacings = torch.stack([spacing(before.weights[name]).clamp_min(TINIEST), sent])
+        deviations: Tensor = spacings.norm(dim=0) / (12**0.5 * gain)
+        return deviations
 
     layers = {}
     for unit in chain.units:
@@ -77,6 +78,7 @@ def read_layers(observation: Observation, chain: Chain) -> dict[str, Layer]:
             name=unit.convolution,
             weight=before.weights[f"{unit.convolution}.weight"].double(),
             gradient=gradient(f"{unit.convolution}.weight"),
+            weight_noise=rounding(f"{unit.convolution}.weight"),
             stride=convolution.stride[0],
             padding=int(convolution.padding[0]),
             scale=before.weights[f"{unit.normalization}.weight"].double(),
@@ -94,6 +96,23 @@ def read_layers(observation: Observation, chain: Chain) -> dict[str, Layer]:
         )
     _check(chain, layers, before, images, watched)
     return layers
+
+
+def spacing(values: Tensor) -> Tensor:
+    """Returns the distance of each number from the next larger one in its own precision, float64."""
+    limits = torch.finfo(values.dtype)
+    exponents = torch.frexp(values.abs().clamp_min(limits.smallest_normal).double()).exponent - 1
+    distances: Tensor = limits.eps * torch.pow(2.0, exponents.double())
+    return distances
+
+
+def _as_sent(values: Tensor) -> Tensor:
+    """Returns numbers in the lowest precision that holds them all, in which they must have been sent."""
+    for dtype in (torch.bfloat16, torch.float16):
+        lower = values.to(dtype)
+        if bool((lower.to(values.dtype) == values).all()):
+            return lower
+    return values
 
 
 @dataclass(frozen=True)
