@@ -13,7 +13,8 @@ from leakpipe.attacks.recursive.inputs import Equations, solve_map
 from leakpipe.attacks.recursive.layer import PRECISION, Layer
 
 MOST_POSITIONS = 512  # the cost grows with their square
-LEAST_NOISE = (1e-3, 1e-4, 1e-4)  # of an entry, relative to the gradient, step by step: even weights converge faster
+LEAST_NOISE = (1e-3, 1e-4)  # of an entry, relative to the gradient, in the first steps: even weights converge faster
+STEPS, SETTLED = 4, 1e-3  # Gauss–Newton, and the relative change of the map that ends it
 ITERATIONS, TOLERANCE = 150, 1e-7  # of LSMR in a step
 RIDGE = 1e-12
 
@@ -47,12 +48,15 @@ def refine_map(layer: Layer, features: Tensor, known: list[Equations]) -> tuple[
         the map is right.
     """
     left = torch.inf
-    for least in LEAST_NOISE:
-        equations = _gradient_equations(layer, features, entry_noise(layer, least))
+    for number in range(STEPS):
+        least = LEAST_NOISE[min(number, len(LEAST_NOISE) - 1)]
+        equations, start = _gradient_equations(layer, features, entry_noise(layer, least)), features
         features, _ = solve_map(
-            layer.input_shape, [equations, *known], features, iterations=ITERATIONS, tolerance=TOLERANCE
+            layer.input_shape, [equations, *known], start, iterations=ITERATIONS, tolerance=TOLERANCE
         )
         left = float((equations.target - equations.forward(features)).square().mean().sqrt())
+        if number >= len(LEAST_NOISE) - 1 and float((features - start).norm()) < SETTLED * float(start.norm()):
+            break
     return features, left
 
 
@@ -87,12 +91,12 @@ class _Explained:
 
     def __init__(self, weights: Tensor, patches: Tensor) -> None:
         self.weights, self.patches = weights, patches
-        self.factors = torch.stack([_factor(patches * row) for row in weights])
+        self.inverses = torch.cholesky_inverse(torch.stack([_factor(patches * row) for row in weights]))
 
     def explain(self, value: Tensor) -> Tensor:
         """Returns Δ that leaves least of `value`, which is weighted; shape (positions, channels out)."""
         right = (self.weights * value) @ self.patches.T
-        return torch.cholesky_solve(right[..., None], self.factors)[..., 0].T
+        return (self.inverses @ right[..., None])[..., 0].T
 
     def unexplained(self, value: Tensor) -> Tensor:
         """Returns what the best Δ leaves of `value`."""
