@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from leakpipe.attacks.recursive.below import Arrived
-from leakpipe.attacks.recursive.forward import keep_pixels
-from leakpipe.attacks.recursive.found import Descent, LayerReport, report_map
+from leakpipe.attacks.recursive.forward import before_last_relu
+from leakpipe.attacks.recursive.found import REFINED, Descent, LayerReport, report_map
 from leakpipe.attacks.recursive.gradients import (
     can_read_gradient,
     can_solve_inner,
@@ -99,11 +99,12 @@ class BlockStep:
         maps = unmix(layer, space) if space.gap >= LEAST_GAP else None
         if maps is None:
             return None
-        raw, residual = scale_maps(layer, maps), float(space.eigenvalues[-2].abs().sqrt())
+        raw, residual, how = scale_maps(layer, maps), float(space.eigenvalues[-2].abs().sqrt()), "null space"
         if can_refine(layer):
-            raw = scale_maps(layer, refine_map(layer, raw, [])[0])
+            refined, residual = refine_map(layer, raw)
+            raw, how = scale_maps(layer, refined), REFINED
         raw = self._ordered(layer, raw)
-        return report_map(layer.name, "null space", raw, residual=residual, gap=space.gap), raw
+        return report_map(layer.name, how, raw, residual=residual, gap=space.gap), raw
 
     def _ordered(self, layer: Layer, raw: Tensor) -> Tensor:
         """Returns the images' maps in the order of those above: of the inner map, or of the block's output."""
@@ -124,12 +125,13 @@ class BlockStep:
                 inner, raw = solve_inner(layer, arriving * mask.on, trusted, inner)
             assert inner is not None
             normalised = layer.normalise(layer.convolve(inner))
-            fit = _misfit(layer, layer.enter(arriving * mask.on, normalised), inner, trusted)
+            own = layer.is_rounded
+            fit = _misfit(layer, layer.enter(arriving * mask.on, normalised, own_means=own), inner, trusted)
             rough = rough or layer.is_rounded or (fit > ROUGH_FIT and not has_spare_equations(layer))
             if rough:
                 inner, raw = refine_inner(layer, arriving * mask.on, trusted, inner)
                 normalised = layer.normalise(layer.convolve(inner))
-                fit = _misfit(layer, layer.enter(arriving * mask.on, normalised), inner, trusted)
+                fit = _misfit(layer, layer.enter(arriving * mask.on, normalised, own_means=own), inner, trusted)
             if not can_read_gradient(layer):
                 break
             passed = layer.leave(read_gradient(layer, inner), normalised, 1 - mask.on)
@@ -139,7 +141,11 @@ class BlockStep:
             trusted = trust_channels(layer, arriving * mask.on)
             if not changed.any():
                 break
-        report = report_map(layer.name, "gradient", raw, residual=fit)
+        how = "gradient"
+        if can_refine(layer):
+            refined, fit = refine_map(layer, raw)
+            raw, how = scale_maps(layer, refined), REFINED
+        report = report_map(layer.name, how, raw, residual=fit)
         if not (fit <= WORST_FIT and report.error <= WORST_ERROR):
             return None
         self.mask = mask
@@ -159,8 +165,10 @@ class BlockStep:
         readers = [each for each in (layer, self.projection) if each is not None and each.has_null_space]
         exact = self._known_equations(inner, mask) + [null_space_equations(reader) for reader in readers]
         raw, residual = solve_map(layer.input_shape, exact)
+        how = "least squares"
         if can_refine(layer):
-            raw, _ = refine_map(layer, raw, self._known_equations(inner, mask, in_deviations=True))
+            raw, residual = refine_map(layer, raw, self._known_equations(inner, mask, in_deviations=True))
+            how = REFINED
         if not layer.has_null_space:
             for _ in range(MASK_ROUNDS):
                 features = raw.clamp_min(0)
@@ -175,7 +183,7 @@ class BlockStep:
                 if bool((better.on == mask.on).all()):
                     break
                 mask = better
-        report = report_map(layer.name, "least squares", raw, residual=residual)
+        report = report_map(layer.name, how, raw, residual=residual)
         return (report, raw) if residual <= WORST_FIT and report.error <= WORST_ERROR else None
 
     def _arrived(self) -> Arrived:
@@ -261,9 +269,8 @@ class BlockStep:
         inner = self.found.maps[self.second.name]
         normalised = self.second.normalise(self.second.convolve(inner))
         if self.first.name in self.found.maps:
-            features, side = self.found.maps[self.first.name], self.projection
-            kept = keep_pixels(features, self.block.stride, normalised.shape[1])
-            reached = self.second.rescale(normalised) + (kept if side is None else side.forward(features))
+            features = self.found.maps[self.first.name]
+            reached = before_last_relu(self.second, self.projection, self.block.stride, inner, features)
             off = (reached < -SURELY_OFF * reached.std()).double()
         else:
             assert self.mask is not None  # `_reads_second`

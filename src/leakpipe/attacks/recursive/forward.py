@@ -13,7 +13,7 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.models.state import ModelState, forward_frozen
 
 WINDOW = 3  # height and width of the stem's max-pool
-OUTSIDE = -1e4  # in place of −∞ around the map, whose product with a weight of 0 is no number
+PADDING = -1e4  # in place of −∞ around the map, whose product with a weight of 0 is no number
 
 
 class FixedNetwork:
@@ -88,7 +88,7 @@ def soft_max_pool(features: Tensor, softness: float) -> Tensor:
     if softness <= 0:
         return max_pool2d(features, WINDOW, stride=2, padding=1)
     height, width = ((side + 1) // 2 for side in features.shape[2:])
-    padded = pad(features, (1, 1, 1, 1), value=OUTSIDE)
+    padded = pad(features, (1, 1, 1, 1), value=PADDING)
     windows = torch.stack(
         [
             padded[:, :, row : row + 2 * height - 1 : 2, column : column + 2 * width - 1 : 2]
@@ -102,6 +102,21 @@ def soft_max_pool(features: Tensor, softness: float) -> Tensor:
 def keep_pixels(features: Tensor, stride: int, channels: int) -> Tensor:
     """Returns what a shortcut without parameters gives: every `stride`-th pixel, and zeros for further channels."""
     return pad(features[:, :, ::stride, ::stride], (0, 0, 0, 0, 0, channels - features.shape[1]))
+
+
+def before_last_relu(second: Layer, projection: Layer | None, stride: int, inner: Tensor, features: Tensor) -> Tensor:
+    """Returns what a block's last ReLU gets, given both of its maps.
+
+    Args:
+        second: The block's last convolution.
+        projection: Of its shortcut; None where it has no parameters.
+        stride: Of a shortcut without parameters.
+        inner: What `second` reads.
+        features: The block's input.
+    """
+    value = second.forward(inner)
+    skipped = keep_pixels(features, stride, value.shape[1]) if projection is None else projection.forward(features)
+    return value + skipped
 
 
 class _Prepared(Exception):  # noqa: N818 -- no error

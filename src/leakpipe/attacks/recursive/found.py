@@ -8,6 +8,8 @@ from torch import Tensor
 from leakpipe.attacks.recursive.below import Arrived
 from leakpipe.attacks.recursive.masks import guess_mask
 
+REFINED = "refined"  # by all of the weight's gradient (`leakpipe.attacks.recursive.refine`)
+
 
 @dataclass(frozen=True)
 class LayerReport:
@@ -15,7 +17,7 @@ class LayerReport:
 
     Attributes:
         layer: The convolution that reads it.
-        how: "null space", "gradient" (equations of the weight's gradient) or "least squares".
+        how: "null space", "gradient" (equations of the weight's gradient), "least squares", or `REFINED` after either.
         gap: Ratio of the eigenvalue behind the null space to the one inside; None where there is no null space.
         residual: Relative residual of the equations.
         negative: Length of the solution's entries below 0, where maps have none, relative to its own.
@@ -33,11 +35,13 @@ class LayerReport:
     def error(self) -> float:
         """Rough relative error of the map.
 
-        Of a null space, what was measured under noise at gaps of 3 to 4000; of equations, the residual. Both at least
-        what half of the units tell that are off and scatter around 0: equations that leave unknowns free have no
-        residual.
+        Of a null space that was not refined, what was measured under noise at gaps of 3 to 4000; of equations, the
+        residual. Both at least what half of the units tell that are off and scatter around 0: equations that leave
+        unknowns free have no residual.
         """
-        measured = self.residual if self.gap is None else max(1 / self.gap, 0.3 / math.sqrt(self.gap))
+        measured = self.residual
+        if self.gap is not None and self.how != REFINED:
+            measured = max(1 / self.gap, 0.3 / math.sqrt(self.gap))
         return max(measured, 2 * self.negative)
 
 

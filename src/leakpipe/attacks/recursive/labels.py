@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.plain_update import read_training
-from leakpipe.attacks.recursive.forward import keep_pixels
+from leakpipe.attacks.recursive.forward import before_last_relu
 from leakpipe.attacks.recursive.found import Descent
 from leakpipe.attacks.recursive.layer import Layer
 from leakpipe.attacks.recursive.structure import Chain
@@ -32,9 +32,8 @@ def read_labels(observation: Observation, chain: Chain, layers: Mapping[str, Lay
         return None
     first, second = (layers[unit.convolution] for unit in last.residual)
     side = layers[last.projection.convolution] if last.projection else None
-    read = found.maps[first.name]
-    skipped = keep_pixels(read, last.stride, second.output_shape[1]) if side is None else side.forward(read)
-    features = (second.forward(found.maps[second.name]) + skipped).clamp_min(0).mean(dim=(2, 3))
+    value = before_last_relu(second, side, last.stride, found.maps[second.name], found.maps[first.name])
+    features = value.clamp_min(0).mean(dim=(2, 3))
     heads = [
         f"{name}.weight"
         for name, layer in observation.before.module.named_modules()

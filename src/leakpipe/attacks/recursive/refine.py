@@ -6,6 +6,8 @@ Gauss–Newton steps with Δ eliminated (variable projection: Golub, Pereyra 197
 the elimination LSMR needs too many iterations.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,7 @@ from leakpipe.attacks.recursive.layer import PRECISION, Layer
 
 MOST_POSITIONS = 512  # the cost grows with their square
 LEAST_NOISE = (1e-3, 1e-4)  # of an entry, relative to the gradient, in the first steps: even weights converge faster
-STEPS, SETTLED = 4, 1e-3  # Gauss–Newton, and the relative change of the map that ends it
+STEPS, SETTLED = 6, 1e-3  # Gauss–Newton, and the relative change of the map that ends it
 ITERATIONS, TOLERANCE = 150, 1e-7  # of LSMR in a step
 RIDGE = 1e-12
 
@@ -35,8 +37,8 @@ def explain_gradient(layer: Layer, features: Tensor) -> Tensor:
     return layer.as_map(_Explained(weights, patches).explain(weights * layer.gradient.flatten(1)))
 
 
-def refine_map(layer: Layer, features: Tensor, known: list[Equations]) -> tuple[Tensor, float]:
-    """Returns the map near `features` that explains the weight's gradient best, and what it leaves.
+def refine_map(layer: Layer, features: Tensor, known: Sequence[Equations] = ()) -> tuple[Tensor, float]:
+    """Returns the map near `features` that explains the weight's gradient best, and the relative residual.
 
     Args:
         layer: With fewer positions than its patches have entries.
@@ -44,8 +46,8 @@ def refine_map(layer: Layer, features: Tensor, known: list[Equations]) -> tuple[
         known: Further equations, in deviations of their noise.
 
     Returns:
-        The map, not clamped, and the root mean square of the residual in deviations of its noise: about 1 or less where
-        the map is right.
+        The map, not clamped, and the root mean square of the residual in deviations of its noise, times the relative
+        noise of the gradient: about that or less where the map is right.
     """
     left = torch.inf
     for number in range(STEPS):
@@ -57,7 +59,7 @@ def refine_map(layer: Layer, features: Tensor, known: list[Equations]) -> tuple[
         left = float((equations.target - equations.forward(features)).square().mean().sqrt())
         if number >= len(LEAST_NOISE) - 1 and float((features - start).norm()) < SETTLED * float(start.norm()):
             break
-    return features, left
+    return features, left * gradient_noise(layer)
 
 
 def _size(layer: Layer) -> float:
