@@ -123,6 +123,15 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing position": (lambda p: np.savez(p.open("wb"), arr_0=np.ones(2), arr_2=np.ones(2)), "an array is missing"),
     "huge header": (lambda p: p.write_bytes(struct.pack("<Q", 2**60) + b"{" + bytes(100)), "declares a header of"),
     "header of spaces": (lambda p: p.write_bytes(struct.pack("<Q", 99) + b"{" + b" " * 98), "no safetensors file"),
+    "nested header": (
+        lambda p: p.write_bytes(struct.pack("<Q", 2 * 10**5) + b"[" * 10**5 + b"]" * 10**5),
+        "is none of the formats",
+    ),
+    "empty members": (
+        lambda p: npz(p, {f"{i}.npy": b"" for i in range(3000)}),
+        "no numpy header",
+    ),
+    "archive in an archive": (lambda p: npz(p, {"a.npz": npy_bytes(np.ones(2))}), "is truncated or damaged"),
     "outside the file": (
         lambda p: p.write_bytes(
             struct.pack("<Q", 59) + b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}'.ljust(59)
