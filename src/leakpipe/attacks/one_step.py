@@ -79,7 +79,8 @@ def examine_steps(observation: Observation, simulated: Plausible) -> tuple[list[
     rounding = rounding if rounded else 0.0
     if not layers or not math.isfinite(most):
         return [], False
-    fits, misfits = seen < FITS * most, seen > MISFITS * max(most, rounding)
+    # Several steps miss the equation by more than `HOLDS`, unless rounding is larger still.
+    fits, misfits = seen < min(FITS * most, HOLDS), seen > MISFITS * max(most, rounding)
     if steps > 1 and fits and FITS * most < min(believed):
         return [
             f"The update is one of a single local step, not of the believed {steps}: check the batch size, the epochs "
@@ -92,7 +93,7 @@ def examine_steps(observation: Observation, simulated: Plausible) -> tuple[list[
             "applied."
         ], True
     if steps == 1:
-        return [], fits and seen < HOLDS  # several steps miss it by more, unless rounding is larger still
+        return [], fits
     return [], misfits and FITS * most < min(believed)
 
 
