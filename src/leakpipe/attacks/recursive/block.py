@@ -19,8 +19,11 @@ from leakpipe.attacks.recursive.gradients import (
     solve_inner,
 )
 from leakpipe.attacks.recursive.inputs import (
+    ROUNDED_TOLERANCE,
+    TOLERANCE,
     Equations,
     convolution_equations,
+    count_equations,
     gradient_equations,
     null_space_equations,
     shortcut_equations,
@@ -29,7 +32,7 @@ from leakpipe.attacks.recursive.inputs import (
 from leakpipe.attacks.recursive.layer import Layer, by_channel
 from leakpipe.attacks.recursive.masks import Mask, choose_mask, estimate_noise, guess_mask, read_mask, trust_channels
 from leakpipe.attacks.recursive.nullspace import find_null_space, scale_maps
-from leakpipe.attacks.recursive.refine import can_refine, refine_map
+from leakpipe.attacks.recursive.refine import EVEN, can_refine, entry_noise, refine_map
 from leakpipe.attacks.recursive.structure import Block
 from leakpipe.attacks.recursive.unmixing import order_like, unmix
 
@@ -55,6 +58,7 @@ class BlockStep:
         self.block, self.found, self.generator = block, found, generator
         self.first, self.second = (layers[unit.convolution] for unit in block.residual)
         self.projection = layers[block.projection.convolution] if block.projection else None
+        self.readers = [layer for layer in (self.first, self.projection) if layer is not None]  # of the block's input
         self.output = found.raw.get(above.residual[0].convolution) if above else None
         self.mask = self._mask_of(self.output, self.second, found.arriving) if self.output is not None else None
         self.unconverged: set[str] = set()
@@ -70,7 +74,8 @@ class BlockStep:
         for layer, is_inner in ((self.second, True), (self.first, False)):
             if not is_inner and self.second.name in self.found.maps:
                 self.found.arrived = self._arrived() if self.mask is not None and self._reads_second() else None
-            for recover in (self._by_null_space, self._inner if is_inner else self._input):
+            ways = [self._by_null_space, self._inner if is_inner else self._input]
+            for recover in reversed(ways) if is_inner and layer.is_rounded else ways:
                 recovered = recover(layer)
                 if recovered is not None:
                     keep(*recovered)
@@ -141,11 +146,7 @@ class BlockStep:
             trusted = trust_channels(layer, arriving * mask.on)
             if not changed.any():
                 break
-        how = "gradient"
-        if can_refine(layer):
-            refined, fit = refine_map(layer, raw)
-            raw, how = scale_maps(layer, refined), REFINED
-        report = report_map(layer.name, how, raw, residual=fit)
+        report = report_map(layer.name, "gradient", raw, residual=fit)
         if not (fit <= WORST_FIT and report.error <= WORST_ERROR):
             return None
         self.mask = mask
@@ -162,18 +163,19 @@ class BlockStep:
         mask = choose_mask(self.found.raw[second.name], layer, arriving)
         if self._count_equations() < int(np.prod(layer.input_shape)):
             return None
-        readers = [each for each in (layer, self.projection) if each is not None and each.has_null_space]
-        exact = self._known_equations(inner, mask) + [null_space_equations(reader) for reader in readers]
-        raw, residual = solve_map(layer.input_shape, exact)
-        how = "least squares"
+        spaces = [null_space_equations(reader) for reader in self.readers if reader.has_null_space]
+        exact = self._known_equations(inner, mask) + spaces
+        tolerance = ROUNDED_TOLERANCE if layer.is_rounded else TOLERANCE
+        raw, residual = solve_map(layer.input_shape, exact, tolerance=tolerance)
+        if layer.is_rounded:
+            exact = self._known_equations(inner, mask, in_deviations=True)
         if can_refine(layer):
-            raw, residual = refine_map(layer, raw, self._known_equations(inner, mask, in_deviations=True))
-            how = REFINED
-        if not layer.has_null_space:
+            raw, residual = refine_map(layer, raw, exact)
+        if layer.is_rounded or not layer.has_null_space:
             for _ in range(MASK_ROUNDS):
                 features = raw.clamp_min(0)
                 more = self._gradient_equations(features, inner, mask, arriving, passed)
-                raw, residual = solve_map(layer.input_shape, exact + more, features)
+                raw, residual = solve_map(layer.input_shape, exact + more, features, tolerance=tolerance)
                 if not can_read_gradient(layer):
                     continue
                 features = raw.clamp_min(0)
@@ -183,7 +185,7 @@ class BlockStep:
                 if bool((better.on == mask.on).all()):
                     break
                 mask = better
-        report = report_map(layer.name, how, raw, residual=residual)
+        report = report_map(layer.name, "least squares", raw, residual=residual)
         return (report, raw) if residual <= WORST_FIT and report.error <= WORST_ERROR else None
 
     def _arrived(self) -> Arrived:
@@ -194,20 +196,12 @@ class BlockStep:
         return Arrived(self.first, passed, known, mask.on, trusted, self.projection, self._behind_block())
 
     def _count_equations(self) -> int:
-        """Of the input: at most as many as there are units on, and entries of weight gradients that tell of it."""
-        readers = [layer for layer in (self.first, self.projection) if layer is not None]
-        count = sum(layer.gradient.numel() for layer in readers)
-        count += sum(
-            layer.positions * (layer.weight[0].numel() - layer.positions + 1)
-            for layer in readers
-            if layer.has_null_space
-        )
+        known = []
         if self.mask is not None:
-            skipped = self.mask.certain if self.projection else self.mask.certain[:, : self.first.input_shape[1]]
-            count += int(skipped.sum())
+            known.append(self.mask.certain if self.projection else self.mask.certain[:, : self.first.input_shape[1]])
             if self.second.name in self.found.raw:
-                count += int(guess_mask(self.found.raw[self.second.name]).certain.sum())
-        return count
+                known.append(guess_mask(self.found.raw[self.second.name]).certain)
+        return count_equations(self.readers, known)
 
     def _known_equations(self, inner: Tensor, mask: Mask, *, in_deviations: bool = False) -> list[Equations]:
         """Those that hold whatever units in doubt are; `in_deviations` of the noise of what they are made of."""
@@ -233,11 +227,13 @@ class BlockStep:
         normalised = torch.where(mask.on > 0, first.unscale(inner), first.normalise(first.convolve(features)))
         trusted = trust_channels(first, arriving * mask.on)
         own = first.is_rounded
-        equations = [gradient_equations(first, first.enter(arriving * mask.on, normalised, own_means=own), trusted)]
+        noise = [entry_noise(reader, EVEN) if own else None for reader in self.readers]
+        before = first.enter(arriving * mask.on, normalised, own_means=own)
+        equations = [gradient_equations(first, before, trusted, noise[0])]
         if self.projection is not None:
             side = self.projection
             before = side.enter(passed, side.normalise(side.convolve(features)), own_means=own)
-            equations.append(gradient_equations(side, before, torch.ones_like(side.scale)))
+            equations.append(gradient_equations(side, before, torch.ones_like(side.scale), noise[1]))
         return equations
 
     def _reads_second(self) -> bool:

@@ -17,7 +17,8 @@ class LayerReport:
 
     Attributes:
         layer: The convolution that reads it.
-        how: "null space", "gradient" (equations of the weight's gradient), "least squares", or `REFINED` after either.
+        how: "null space", "gradient" (equations of the weight's gradient), "least squares", or
+            `REFINED`: a null space's map, refined.
         gap: Ratio of the eigenvalue behind the null space to the one inside; None where there is no null space.
         residual: Relative residual of the equations.
         negative: Length of the solution's entries below 0, where maps have none, relative to its own.

@@ -9,19 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import unfold
 
-from leakpipe.attacks.recursive.inputs import ITERATIONS, Equations, solve_map
+from leakpipe.attacks.recursive.inputs import ROUNDED_TOLERANCE, TOLERANCE, Equations, solve_map
 from leakpipe.attacks.recursive.layer import Layer, by_channel
 from leakpipe.attacks.recursive.masks import Mask, read_mask, sums_hold, trust_channels
 from leakpipe.attacks.recursive.nonnegative import solve_nonnegative
-from leakpipe.attacks.recursive.refine import can_refine, entry_noise, explain_gradient
+from leakpipe.attacks.recursive.refine import EVEN, can_refine, entry_noise, explain_gradient
 
 RIDGE = 1e-13  # of the largest eigenvalue of a normal matrix: rounding, not a regulariser
 ROUNDS = 12  # of the fixed-point iteration for ẑ, in one call
 ENOUGH = 1.03  # equations per unknown, below which channels that are not trusted have to help
 SPARE = 1.15  # equations per unknown that need no constraint
 MANY = 1.3
-EVEN = 1e-3  # least noise of an entry, relative to the gradient, for weights
-ROUNDED_ITERATIONS = 100  # of LSMR, where no more than that is in the equations
 STEPS = 12  # of Gauss–Newton
 SETTLED_STEP = 0.02  # least relative gain of a step
 SETTLED = 1e-5  # relative change of the map that ends it
@@ -64,7 +62,7 @@ def settle_gradient(layer: Layer, features: Tensor, arriving: Tensor, mask: Mask
     passed = layer.leave(read, normalised, 1 - mask.on)
     mask = read_mask(mask, passed, arriving, trust_channels(layer, arriving * mask.on))
     masked = arriving * mask.on
-    known = by_channel(sums_hold(layer, masked))
+    known = by_channel(sums_hold(layer, masked, adapt=True))
     before = torch.where(known, layer.enter(masked, normalised, own_means=True), read)
     return before, torch.where(known, masked, layer.leave(read, normalised, 1 - mask.on)), mask
 
@@ -210,8 +208,8 @@ class _Linearised:
         equations = Equations(
             lambda step: self.forward(step * free), lambda residual: self.back(residual) * free, self.misfit
         )
-        limit = ROUNDED_ITERATIONS if self.layer.is_rounded else ITERATIONS
-        return solve_map(self.layer.input_shape, [equations], iterations=limit)[0] * free
+        tolerance = ROUNDED_TOLERANCE if self.layer.is_rounded else TOLERANCE
+        return solve_map(self.layer.input_shape, [equations], tolerance=tolerance)[0] * free
 
 
 def _as_input(layer: Layer, columns: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """A block's input by linear least squares, from its output, its inner map and the gradient of its first convolution."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from leakpipe.attacks.recursive.layer import Layer, by_channel
 from leakpipe.attacks.recursive.nullspace import outside_rows, outside_rows_back, row_space
 
 ITERATIONS = 400
-TOLERANCE = 1e-9
+TOLERANCE, ROUNDED_TOLERANCE = 1e-9, 3e-5  # of LSMR, and where rounding is no small part of the equations
 Shape = tuple[int, int, int, int]
 
 
@@ -51,20 +51,21 @@ def null_space_equations(layer: Layer) -> Equations:
     )
 
 
-def gradient_equations(layer: Layer, before: Tensor, trusted: Tensor) -> Equations:
+def gradient_equations(layer: Layer, before: Tensor, trusted: Tensor, noise: Tensor | None = None) -> Equations:
     """Returns: the weight's gradient is Σ_p Δ_p ⊗ P_p, in units that make it comparable with a convolution's output.
 
     Args:
         layer: That reads the unknown map.
         before: Δ.
         trusted: Weight of each channel out, shape (channels out,).
+        noise: Deviation of each entry of the gradient, a matrix, in which the equations are to be instead.
     """
-    unit = trusted / before.square().sum(dim=(0, 2, 3)).mean().sqrt().clamp_min(1e-30)
-    matrix = layer.by_position(before).T * unit[:, None]
+    unit = before.square().sum(dim=(0, 2, 3)).mean().sqrt().clamp_min(1e-30) if noise is None else noise
+    weights, matrix = trusted[:, None] / unit, layer.by_position(before).T
     return Equations(
-        lambda features: matrix @ layer.patches(features),
-        lambda residual: layer.gather(matrix.T @ residual),
-        layer.gradient.flatten(1) * unit[:, None],
+        lambda features: weights * (matrix @ layer.patches(features)),
+        lambda residual: layer.gather(matrix.T @ (weights * residual)),
+        layer.gradient.flatten(1) * weights,
     )
 
 
@@ -86,6 +87,20 @@ def shortcut_equations(stride: int, shape: Shape, value: Tensor, known: Tensor) 
         return full
 
     return Equations(lambda features: features[:, :, ::stride, ::stride] * mask, back, value[:, :channels] * mask)
+
+
+def count_equations(readers: Sequence[Layer], known: Sequence[Tensor]) -> int:
+    """Returns how many equations there are for a map: as many as units that are known, and of weight gradients.
+
+    Args:
+        readers: Layers that read the map.
+        known: Where what they give is known, of 0 and 1.
+    """
+    gradients = sum(layer.gradient.numel() for layer in readers)
+    outside = sum(
+        layer.positions * (layer.weight[0].numel() - layer.positions + 1) for layer in readers if layer.has_null_space
+    )
+    return gradients + outside + sum(int(each.sum()) for each in known)
 
 
 def solve_map(

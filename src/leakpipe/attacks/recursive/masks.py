@@ -25,6 +25,8 @@ CERTAIN = 20.0  # deviations, above which it is certain
 PRIOR_COUNT = 2.0
 GOOD_READING = 0.03  # relative error of a gradient that is read
 LEAST_TRUST = 0.4
+MEDIAN = 0.6745  # of the size of a normal variable, in deviations
+WORST_PRECISION = 2e-3  # relative, of gradients among whose channels half may be wrong
 BREACH = 4.0  # deviations of a sum of gradients that are no rounding
 
 
@@ -101,15 +103,25 @@ def trust_channels(layer: Layer, passed: Tensor) -> Tensor:
         layer: Whose batch normalisation receives the gradient.
         passed: Gradient that passed the ReLU, shape of the layer's output.
     """
-    trusted = sums_hold(layer, passed).double()
+    trusted = sums_hold(layer, passed, adapt=layer.is_rounded).double()
     return trusted if float(trusted.mean()) > LEAST_TRUST else torch.ones_like(trusted)
 
 
-def sums_hold(layer: Layer, passed: Tensor) -> Tensor:
-    """Returns, for each channel, whether batch normalisation's bias gradient is the sum of what passed."""
-    misfit = layer.shift_gradient - passed.sum(dim=(0, 2, 3))
-    noise = (layer.gradient_noise[:, 0].square() + (PRECISION * passed).square().sum(dim=(0, 2, 3))).sqrt()
-    return misfit.abs() <= BREACH * noise
+def sums_hold(layer: Layer, passed: Tensor, *, adapt: bool = False) -> Tensor:
+    """Returns, for each channel, whether batch normalisation's bias gradient is the sum of what passed.
+
+    Args:
+        layer: Whose batch normalisation receives the gradient.
+        passed: As for `trust_channels`.
+        adapt: Whether the precision of `passed` is what the channels' median tells, instead of `PRECISION`.
+    """
+    misfit = (layer.shift_gradient - passed.sum(dim=(0, 2, 3))).abs()
+    size = passed.square().sum(dim=(0, 2, 3)).sqrt()
+    precision = PRECISION
+    if adapt:
+        median = float((misfit / size.clamp_min(1e-300)).median())
+        precision = min(max(PRECISION, median / MEDIAN), WORST_PRECISION)
+    return misfit <= BREACH * (layer.gradient_noise[:, 0].square() + (precision * size).square()).sqrt()
 
 
 def read_mask(mask: Mask, passed: Tensor, arriving: Tensor, trusted: Tensor) -> Mask:

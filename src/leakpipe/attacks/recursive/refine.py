@@ -16,6 +16,7 @@ from leakpipe.attacks.recursive.layer import PRECISION, Layer
 
 MOST_POSITIONS = 512  # the cost grows with their square
 LEAST_NOISE = (1e-3, 1e-4)  # of an entry, relative to the gradient, in the first steps: even weights converge faster
+EVEN = 3e-4  # likewise, of an entry where Δ is known
 STEPS, SETTLED = 6, 1e-3  # Gauss–Newton, and the relative change of the map that ends it
 ITERATIONS, TOLERANCE = 150, 1e-7  # of LSMR in a step
 RIDGE = 1e-12
