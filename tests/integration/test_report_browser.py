@@ -195,8 +195,8 @@ def test_the_slider_divides_two_pictures(show: Callable[..., Any], small: Path) 
     opened.check("input[value=prior]")
     assert pixel("wiped", 0.3) == pixel("prior", 0.3) == [128, 128, 128]
     assert opened.get_attribute("#wipe", "aria-valuetext") == "0 % private image, the rest prior"
+    opened.hover("#wiped", position={"x": 5, "y": 20})  # waits until the picture no longer moves
     box = opened.locator("#wiped").bounding_box()
-    opened.mouse.move(box["x"] + 5, box["y"] + 20)
     opened.mouse.down()
     opened.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 20)
     opened.mouse.up()

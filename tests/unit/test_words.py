@@ -26,7 +26,6 @@ ALLOWED = {  # a file (or folder) and what may stand there, with the reason
     "src/leakpipe/params/attacks.py": {"stops": "a search that has converged"},
     "docs/defenses.md": {"stops": "a run, with an error"},
     "docs/scaling.md": {"stops": "a page that is too long to be read"},
-    "docs/how-to/track.md": {"stops": "a server"},
     "docs/index.md": {"anonymous": "denied"},
 }
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import dropwhile
 from pathlib import Path
 
 import click
@@ -84,7 +85,10 @@ def require_cache() -> None:
 def list_outputs(targets: Sequence[str]) -> set[str]:
     """Returns every file that the rules make for these targets."""
     table = run_snakemake(["--summary", *targets], capture=True).splitlines()
-    return {line.split("\t")[0] for line in table[1:] if line}
+    rows = dropwhile(
+        lambda line: not line.startswith("output_file\t"), table
+    )  # Snakemake 9.18 prints its profile first
+    return {line.split("\t")[0] for line in list(rows)[1:] if line}
 
 
 def run_snakemake(arguments: Sequence[str], *, capture: bool = False) -> str:
