@@ -40,7 +40,9 @@ LEAST_GAP = 3.0  # of the eigenvalue behind a null space to the one inside it, b
 WORST_FIT = 0.05  # relative residual of a weight's gradient, above which a map is not believed
 WORST_ERROR = 0.2  # relative error of a map (`LayerReport.error`), likewise
 ROUGH_FIT = 2e-3  # relative residual, above which the fixed-point iteration is not believed to have ended
+WORST_LEFT = 2.0  # residual of a refined map in deviations of the noise, likewise
 MASK_ROUNDS = 6
+SURELY_ON = 6.0  # deviations of a value's noise, for equations that are weighted by it
 SURELY_OFF = 0.05  # deviations below 0 of what a ReLU gets, from recovered maps: one wrong unit spoils its channel
 
 
@@ -106,8 +108,9 @@ class BlockStep:
             return None
         raw, residual, how = scale_maps(layer, maps), float(space.eigenvalues[-2].abs().sqrt()), "null space"
         if can_refine(layer):
-            refined, residual = refine_map(layer, raw)
-            raw, how = scale_maps(layer, refined), REFINED
+            refined, left = refine_map(layer, raw)
+            if left <= WORST_LEFT:
+                raw, how = scale_maps(layer, refined), REFINED
         raw = self._ordered(layer, raw)
         return report_map(layer.name, how, raw, residual=residual, gap=space.gap), raw
 
@@ -147,7 +150,8 @@ class BlockStep:
             if not changed.any():
                 break
         report = report_map(layer.name, "gradient", raw, residual=fit)
-        if not (fit <= WORST_FIT and report.error <= WORST_ERROR):
+        allowed = max(WORST_FIT, WORST_LEFT * float(layer.weight_noise.norm() / layer.gradient.norm()))
+        if not (fit <= allowed and report.error <= WORST_ERROR):
             return None
         self.mask = mask
         return report, raw
@@ -166,16 +170,19 @@ class BlockStep:
         spaces = [null_space_equations(reader) for reader in self.readers if reader.has_null_space]
         exact = self._known_equations(inner, mask) + spaces
         tolerance = ROUNDED_TOLERANCE if layer.is_rounded else TOLERANCE
-        raw, residual = solve_map(layer.input_shape, exact, tolerance=tolerance)
         if layer.is_rounded:
             exact = self._known_equations(inner, mask, in_deviations=True)
+        (raw, residual), allowed = solve_map(layer.input_shape, exact, tolerance=tolerance), WORST_FIT
         if can_refine(layer):
-            raw, residual = refine_map(layer, raw, exact)
+            raw, _ = refine_map(layer, raw, exact)
         if layer.is_rounded or not layer.has_null_space:
             for _ in range(MASK_ROUNDS):
                 features = raw.clamp_min(0)
                 more = self._gradient_equations(features, inner, mask, arriving, passed)
                 raw, residual = solve_map(layer.input_shape, exact + more, features, tolerance=tolerance)
+                if layer.is_rounded:  # equations are in deviations of their noise
+                    targets = torch.cat([each.target.flatten() for each in exact + more])
+                    allowed = max(WORST_FIT, WORST_LEFT / float(targets.square().mean().sqrt()))
                 if not can_read_gradient(layer):
                     continue
                 features = raw.clamp_min(0)
@@ -186,7 +193,7 @@ class BlockStep:
                     break
                 mask = better
         report = report_map(layer.name, "least squares", raw, residual=residual)
-        return (report, raw) if residual <= WORST_FIT and report.error <= WORST_ERROR else None
+        return (report, raw) if residual <= allowed and report.error <= WORST_ERROR else None
 
     def _arrived(self) -> Arrived:
         arriving = self.second.convolve_back(self._before_second())
@@ -208,12 +215,14 @@ class BlockStep:
         assert self.output is not None
         assert self.mask is not None
         skipped, inside, outside = self.output - self.second.forward(inner), mask.certain, self.mask.certain
-        if in_deviations:
-            noise = estimate_noise(self.found.raw[self.second.name])
-            inside = inside * by_channel(self.first.scale.abs()) / noise
-            share = 2 * float(self.found.raw[self.second.name].clamp_max(0).norm() / inner.norm())
-            noise = (estimate_noise(self.output).square() + by_channel((share * self.second.scale).square())).sqrt()
-            outside = outside / noise * (1 if self.projection is None else by_channel(self.projection.scale.abs()))
+        if in_deviations:  # in which a unit that is barely on does no harm
+            raw, beside = self.found.raw[self.second.name], by_channel(self.second.scale.abs())
+            noise = estimate_noise(raw)
+            inside = (raw > SURELY_ON * noise) * by_channel(self.first.scale.abs()) / noise
+            noise = torch.hypot(estimate_noise(self.output), 2 * raw.clamp_max(0).norm() / raw.norm() * beside)
+            outside = (self.output > SURELY_ON * noise) / noise
+            if self.projection is not None:
+                outside = outside * by_channel(self.projection.scale.abs())
         equations = [convolution_equations(self.first, self.first.unscale(inner), inside)]
         if self.projection is None:
             return [*equations, shortcut_equations(self.block.stride, self.first.input_shape, skipped, outside)]

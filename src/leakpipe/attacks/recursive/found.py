@@ -36,13 +36,13 @@ class LayerReport:
     def error(self) -> float:
         """Rough relative error of the map.
 
-        Of a null space that was not refined, what was measured under noise at gaps of 3 to 4000; of equations, the
-        residual. Both at least what half of the units tell that are off and scatter around 0: equations that leave
+        Of a null space, what was measured under noise at gaps of 3 to 4000, unless it was refined; of equations, the
+        residual. All at least what half of the units tell that are off and scatter around 0: equations that leave
         unknowns free have no residual.
         """
         measured = self.residual
-        if self.gap is not None and self.how != REFINED:
-            measured = max(1 / self.gap, 0.3 / math.sqrt(self.gap))
+        if self.gap is not None:
+            measured = 0.0 if self.how == REFINED else max(1 / self.gap, 0.3 / math.sqrt(self.gap))
         return max(measured, 2 * self.negative)
 
 

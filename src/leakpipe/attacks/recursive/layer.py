@@ -20,15 +20,14 @@ class Layer:
         name: The convolution's module.
         weight: Shape (channels out, channels in, kernel, kernel).
         gradient: Of the loss with respect to `weight`, same shape.
-        weight_noise: Deviation of what rounding leaves on `gradient`, same shape.
+        weight_noise: Deviation of what rounding leaves on `gradient`, and of other noise; same shape.
         stride: Of the convolution.
         padding: Zeros on each side.
         scale: Batch normalisation's weight γ, shape (channels out,).
         shift: Its bias β.
         scale_gradient: Of the loss with respect to γ.
         shift_gradient: Of the loss with respect to β.
-        gradient_noise: Deviation of what rounding to float32 leaves on the last two, shape (channels out, 2): of the
-            bias's and of the weight's.
+        gradient_noise: Likewise of the last two, shape (channels out, 2): of the bias's and of the weight's.
         mean: What it subtracted: the batch's mean of the convolution's output.
         variance: The batch's biased variance; it divided by √(variance + ε).
         epsilon: ε.
@@ -87,7 +86,7 @@ class Layer:
 
     @property
     def is_rounded(self) -> bool:
-        """Whether the update is so small beside the weights' spacing that rounding is no small part of it."""
+        """Whether rounding, or other noise, is no small part of the weight's gradient."""
         return float(self.weight_noise.norm()) > PRECISION * float(self.gradient.norm())
 
     def convolve(self, features: Tensor) -> Tensor:

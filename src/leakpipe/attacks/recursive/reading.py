@@ -11,6 +11,7 @@ from leakpipe.attacks.plain_update import read_training, what_loses_length
 from leakpipe.attacks.recovered_statistics import recover_batch_statistics, weight_of_batches
 from leakpipe.attacks.recursive.forward import FixedNetwork
 from leakpipe.attacks.recursive.layer import Layer
+from leakpipe.attacks.recursive.refine import add_measured_noise
 from leakpipe.attacks.recursive.structure import Chain
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.batchnorm import mean_name, variance_name
@@ -95,7 +96,7 @@ def read_layers(observation: Observation, chain: Chain) -> dict[str, Layer]:
             output_shape=given,
         )
     _check(chain, layers, before, images, watched)
-    return layers
+    return add_measured_noise(layers)
 
 
 def spacing(values: Tensor) -> Tensor:

@@ -6,13 +6,16 @@ Gauss–Newton steps with Δ eliminated (variable projection: Golub, Pereyra 197
 the elimination LSMR needs too many iterations.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from leakpipe.attacks.recursive.inputs import Equations, solve_map
-from leakpipe.attacks.recursive.layer import PRECISION, Layer
+from leakpipe.attacks.recursive.layer import Layer
 
 MOST_POSITIONS = 512  # the cost grows with their square
 LEAST_NOISE = (1e-3, 1e-4)  # of an entry, relative to the gradient, in the first steps: even weights converge faster
@@ -24,12 +27,34 @@ RIDGE = 1e-12
 
 def can_refine(layer: Layer) -> bool:
     """Returns whether the layer's gradient has noise to be weighted, and few enough positions."""
-    return layer.has_null_space and layer.positions <= MOST_POSITIONS and gradient_noise(layer) > PRECISION
+    return layer.has_null_space and layer.positions <= MOST_POSITIONS and layer.is_rounded
 
 
-def gradient_noise(layer: Layer) -> float:
-    """Returns the relative noise of the weight's gradient."""
-    return float(entry_noise(layer, 0.0).square().mean().sqrt()) / _size(layer)
+def add_measured_noise(layers: Mapping[str, Layer]) -> dict[str, Layer]:
+    """Returns the layers with noise that rounding does not explain, by what lies outside the row spaces of gradients.
+
+    A gradient of n positions has rank n − 1 or less, so that further singular values are noise of whatever kind. Layers
+    without a null space have the median of the others: noise that protects an update is usually one for all tensors.
+    """
+    measured = {name: _excess(layer) for name, layer in layers.items() if layer.has_null_space}
+    usual = float(np.median(list(measured.values()))) if measured else 0.0
+    found = {}
+    for name, layer in layers.items():
+        other = layer.weight_noise.new_tensor(measured.get(name, usual))
+        found[name] = replace(
+            layer,
+            weight_noise=torch.hypot(layer.weight_noise, other),
+            gradient_noise=torch.hypot(layer.gradient_noise, other),
+        )
+    return found
+
+
+def _excess(layer: Layer) -> float:
+    gradient = layer.gradient.flatten(1)
+    height, width, rank = *gradient.shape, layer.positions - 1
+    outside = float(torch.linalg.eigvalsh(gradient @ gradient.T)[:-rank].clamp_min(0).sum())
+    excess = outside / ((height - rank) * (width - rank)) - float(layer.weight_noise.square().mean())
+    return math.sqrt(max(0.0, excess))
 
 
 def explain_gradient(layer: Layer, features: Tensor) -> Tensor:
@@ -39,7 +64,7 @@ def explain_gradient(layer: Layer, features: Tensor) -> Tensor:
 
 
 def refine_map(layer: Layer, features: Tensor, known: Sequence[Equations] = ()) -> tuple[Tensor, float]:
-    """Returns the map near `features` that explains the weight's gradient best, and the relative residual.
+    """Returns the map near `features` that explains the weight's gradient best, and what it leaves.
 
     Args:
         layer: With fewer positions than its patches have entries.
@@ -47,8 +72,8 @@ def refine_map(layer: Layer, features: Tensor, known: Sequence[Equations] = ()) 
         known: Further equations, in deviations of their noise.
 
     Returns:
-        The map, not clamped, and the root mean square of the residual in deviations of its noise, times the relative
-        noise of the gradient: about that or less where the map is right.
+        The map, not clamped, and the root mean square of the residual in deviations of its noise: 1 or less where the
+        map is right.
     """
     left = torch.inf
     for number in range(STEPS):
@@ -60,28 +85,18 @@ def refine_map(layer: Layer, features: Tensor, known: Sequence[Equations] = ()) 
         left = float((equations.target - equations.forward(features)).square().mean().sqrt())
         if number >= len(LEAST_NOISE) - 1 and float((features - start).norm()) < SETTLED * float(start.norm()):
             break
-    return features, left * gradient_noise(layer)
-
-
-def _size(layer: Layer) -> float:
-    return float(layer.gradient.square().mean().sqrt())
+    return features, left
 
 
 def entry_noise(layer: Layer, least: float) -> Tensor:
-    """Returns the deviation of each entry of the gradient, as a matrix: rounding, and what lies outside rank n − 1.
+    """Returns the deviation of each entry of the gradient, as a matrix, `least` of which is added to all of them.
 
     Args:
         layer: Any.
-        least: That an entry has, relative to the gradient.
+        least: Relative to the gradient.
     """
-    gradient, rounding = layer.gradient.flatten(1), layer.weight_noise.flatten(1)
-    height, width, rank = *gradient.shape, layer.positions - 1
-    other = 0.0
-    if layer.has_null_space:
-        outside = float(torch.linalg.eigvalsh(gradient @ gradient.T)[:-rank].clamp_min(0).sum())
-        other = max(0.0, outside / ((height - rank) * (width - rank)) - float(rounding.square().mean()))
-    noise: Tensor = (rounding.square() + other + (least * _size(layer)) ** 2).sqrt()
-    return noise
+    size = float(layer.gradient.square().mean().sqrt())
+    return torch.hypot(layer.weight_noise.flatten(1), layer.weight_noise.new_tensor(least * size))
 
 
 class _Explained:
