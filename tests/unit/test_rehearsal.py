@@ -19,6 +19,7 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.models.state import ModelState
 from leakpipe.params.attacks import AttackSettings
 from leakpipe.params.defenses import DefenseSteps
+from leakpipe.params.training import TrainingParams
 from tests.benchmarks import beliefs
 from tests.unit.attacking import CLIENT, changed, observe, observe_small, random_images
 from tests.unit.test_any_module import Tied
@@ -256,6 +257,21 @@ def test_notes_reach_the_reconstruction() -> None:
     ).notes
     assert any("float16" in note for note in notes)
     assert any("sign is flipped" in note for note in notes)
+
+
+@pytest.mark.parametrize("believed", [None, TrainingParams()])
+def test_the_training_that_the_attack_believes_in_is_rehearsed(believed: TrainingParams | None) -> None:
+    adam = TrainingParams.model_validate({"optimizer": {"kind": "adam"}})
+    seen = observe_small(images=1, trained=replace(CLIENT, training=adam))
+    notes = " ".join(invert(seen, AttackSettings(iterations=1, training=believed), seed=0).notes)
+    assert ("not by the believed SGD" in notes) == (believed is not None)
+
+
+def test_values_that_are_clipped_alike_are_no_signs_of_adam() -> None:
+    clipping = TrainingParams.model_validate({"clipping": {"kind": "value", "limit": 1e-6}})
+    seen = observe_small(images=1, trained=replace(CLIENT, training=clipping))
+    assert doubts(seen) == []
+    assert any("not by the believed SGD" in note for note in doubts(replace(seen, settings=CLIENT)))
 
 
 @pytest.fixture(scope="module")

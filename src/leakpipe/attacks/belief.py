@@ -82,7 +82,9 @@ def _doubt_values(observation: Observation) -> list[str]:
         ]
     spread = _spread(observation.update.weights)
     adaptive = not isinstance(observation.settings.training.optimizer, SgdParams)
-    if spread > SIGN_LIKE and not adaptive:
+    clipping = observation.settings.training.clipping
+    clipped = clipping is not None and clipping.kind == "value"  # its largest values are alike, too
+    if spread > SIGN_LIKE and not adaptive and not clipped:
         return [
             f"All weights moved by nearly the same amount (mean over root mean square {spread:.2f}), as by Adam or a "
             "sign and not by the believed SGD: check training.optimizer."

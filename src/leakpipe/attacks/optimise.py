@@ -95,6 +95,13 @@ def invert(
     return replace(found, images=found.images[:own], labels=found.labels[:own], companions=companions)
 
 
+def _as_believed(observation: Observation, settings: AttackSettings) -> Observation:
+    """Returns an observation whose client trains as the attack's settings say."""
+    if settings.training is None:
+        return observation
+    return replace(observation, settings=replace(observation.settings, training=settings.training))
+
+
 def _search(
     observation: Observation,
     settings: AttackSettings,
@@ -105,7 +112,7 @@ def _search(
 ) -> Reconstruction:
     """Returns all candidates, those of the attacked client first."""
     settings, adapted = usable_settings(observation, settings)
-    notes = [*rehearse(observation), *adapted]
+    notes = [*rehearse(_as_believed(observation, settings)), *adapted]
     labels, how = _choose_labels(observation, settings, seed=seed)
     search = Search(observation, settings, labels, seed=seed)
     saved = checkpoint.load(observation.before.device) if checkpoint else None
