@@ -267,6 +267,14 @@ def test_the_training_that_the_attack_believes_in_is_rehearsed(believed: Trainin
     assert ("not by the believed SGD" in notes) == (believed is not None)
 
 
+def test_weight_decay_that_is_believed_is_no_doubt_about_the_head() -> None:
+    """Decay moves the head here many times as far as its gradient does."""
+    decay = TrainingParams.model_validate({"optimizer": {"kind": "sgd", "weight_decay": 10.0}})
+    seen = observe_small(images=1, trained=replace(CLIENT, training=decay))
+    assert doubts(seen) == []
+    assert doubts(replace(seen, settings=CLIENT)) != []
+
+
 def test_values_that_are_clipped_alike_are_no_signs_of_adam() -> None:
     clipping = TrainingParams.model_validate({"clipping": {"kind": "value", "limit": 1e-6}})
     seen = observe_small(images=1, trained=replace(CLIENT, training=clipping))

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from leakpipe.attacks.observation import Observation
+from leakpipe.attacks.plain_update import read_training
 from leakpipe.client.batches import make_batches
 from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.errors import LeakpipeError
@@ -64,8 +65,10 @@ def head_factor(observation: Observation) -> HeadFactor | None:
     kinds = _head_parameters(observation)
     if not kinds:
         return None
-    before, changes, client = observation.before.weights, observation.update.weights, observation.client
-    weight, bias = (changes[kind].double() for kind in kinds)
+    changes, client = observation.update.weights, observation.client
+    before = {kind: observation.before.weights[kind].double() for kind in kinds}
+    decay = read_training(before, observation.settings, observation.update.steps)
+    weight, bias = (decay.drifted(kind, changes[kind].double()) for kind in kinds)
     labels = client.labels
     if labels is None:
         # Its own class moves as far as all others together; of two classes, the other one has the other sign.
@@ -79,10 +82,8 @@ def head_factor(observation: Observation) -> HeadFactor | None:
         return None
     features = (bias @ weight / bias.square().sum()).expand(client.images, -1)
     linear = nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64)
-    state = ModelState(
-        linear, dict(zip(("weight", "bias"), (before[kind].double() for kind in kinds), strict=True)), {}
-    )
-    settings = _unclipped(observation.settings)
+    state = ModelState(linear, dict(zip(("weight", "bias"), before.values(), strict=True)), {})
+    settings = _alone(observation.settings)
     predicted = local_update(state, make_batches(features, labels, client.assumed_schedule), settings).weights["bias"]
     norm = float(predicted.norm())
     if norm == 0:
@@ -91,10 +92,11 @@ def head_factor(observation: Observation) -> HeadFactor | None:
     return HeadFactor(inner / norm**2, inner / (norm * float(bias.norm())))
 
 
-def _unclipped(settings: LocalSettings) -> LocalSettings:
-    """The training of a head alone: without what depends on all other tensors, or makes noise."""
-    training = settings.training.model_copy(update={"clipping": None, "precision": "float32", "loss_scale": 1.0})
-    return replace(settings, training=training, dp_sgd=None)
+def _alone(settings: LocalSettings) -> LocalSettings:
+    """The training of a head alone: without what depends on all other tensors, makes noise, or is taken off."""
+    optimizer = settings.training.optimizer.model_copy(update={"weight_decay": 0.0})
+    changed = {"clipping": None, "precision": "float32", "loss_scale": 1.0, "optimizer": optimizer}
+    return replace(settings, training=settings.training.model_copy(update=changed), dp_sgd=None)
 
 
 def _head_parameters(observation: Observation) -> tuple[str, ...]:
