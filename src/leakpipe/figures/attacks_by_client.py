@@ -41,12 +41,11 @@ def draw_attacks_by_client(leakage: pd.DataFrame, *, attacks: Sequence[str], def
     for captured, axes in zip(rounds, panels[0], strict=True):
         for place, client in enumerate(names):
             _draw_row(axes, rows[(rows["client"] == client) & (rows["round"] == captured)], place, looks)
-        axes.set_title(f"Round {captured}")
+        axes.set(title=f"Round {captured}", xlabel="SSIM, 1 is the image itself")
         axes.grid(axis="x", color=GRID)
     panels[0, 0].set_yticks(range(len(names)), [describe_client(name, clients[name]) for name in names])
     panels[0, 0].set_ylim(len(names) - 0.5, -0.5)
     panels[0, 0].set_xlim(min(-0.02, float(rows["ssim"].min()) - 0.05), 1.03)
-    drawn.supxlabel("SSIM, 1 is the image itself", fontsize=10)
     keys = [make_key(name, look.color, marker=look.marker, hollow=look.dashed) for name, look in looks.items()]
     add_legend(drawn, [*keys, make_key("prior image", MUTED, marker="|", markersize=10)], columns=len(keys) + 1)
     caption = (
