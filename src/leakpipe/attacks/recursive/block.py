@@ -19,8 +19,6 @@ from leakpipe.attacks.recursive.gradients import (
     solve_inner,
 )
 from leakpipe.attacks.recursive.inputs import (
-    ROUNDED_TOLERANCE,
-    TOLERANCE,
     Equations,
     convolution_equations,
     count_equations,
@@ -169,17 +167,16 @@ class BlockStep:
             return None
         spaces = [null_space_equations(reader) for reader in self.readers if reader.has_null_space]
         exact = self._known_equations(inner, mask) + spaces
-        tolerance = ROUNDED_TOLERANCE if layer.is_rounded else TOLERANCE
+        (raw, residual), allowed = solve_map(layer.input_shape, exact), WORST_FIT
         if layer.is_rounded:
             exact = self._known_equations(inner, mask, in_deviations=True)
-        (raw, residual), allowed = solve_map(layer.input_shape, exact, tolerance=tolerance), WORST_FIT
         if can_refine(layer):
             raw, _ = refine_map(layer, raw, exact)
         if layer.is_rounded or not layer.has_null_space:
             for _ in range(MASK_ROUNDS):
                 features = raw.clamp_min(0)
                 more = self._gradient_equations(features, inner, mask, arriving, passed)
-                raw, residual = solve_map(layer.input_shape, exact + more, features, tolerance=tolerance)
+                raw, residual = solve_map(layer.input_shape, exact + more, features)
                 if layer.is_rounded:  # equations are in deviations of their noise
                     targets = torch.cat([each.target.flatten() for each in exact + more])
                     allowed = max(WORST_FIT, WORST_LEFT / float(targets.square().mean().sqrt()))
@@ -215,14 +212,15 @@ class BlockStep:
         assert self.output is not None
         assert self.mask is not None
         skipped, inside, outside = self.output - self.second.forward(inner), mask.certain, self.mask.certain
-        if in_deviations:  # in which a unit that is barely on does no harm
+        if self.first.is_rounded:  # a unit that is barely on does little harm beside noise
             raw, beside = self.found.raw[self.second.name], by_channel(self.second.scale.abs())
             noise = estimate_noise(raw)
-            inside = (raw > SURELY_ON * noise) * by_channel(self.first.scale.abs()) / noise
-            noise = torch.hypot(estimate_noise(self.output), 2 * raw.clamp_max(0).norm() / raw.norm() * beside)
-            outside = (self.output > SURELY_ON * noise) / noise
-            if self.projection is not None:
-                outside = outside * by_channel(self.projection.scale.abs())
+            beside = torch.hypot(estimate_noise(self.output), 2 * raw.clamp_max(0).norm() / raw.norm() * beside)
+            inside, outside = (raw > SURELY_ON * noise).double(), (self.output > SURELY_ON * beside).double()
+            if in_deviations:
+                inside, outside = inside * by_channel(self.first.scale.abs()) / noise, outside / beside
+                if self.projection is not None:
+                    outside = outside * by_channel(self.projection.scale.abs())
         equations = [convolution_equations(self.first, self.first.unscale(inner), inside)]
         if self.projection is None:
             return [*equations, shortcut_equations(self.block.stride, self.first.input_shape, skipped, outside)]
