@@ -172,7 +172,7 @@ class BlockStep:
             exact = self._known_equations(inner, mask, in_deviations=True)
         if can_refine(layer):
             raw, _ = refine_map(layer, raw, exact)
-        if layer.is_rounded or not layer.has_null_space:
+        if not layer.has_null_space:
             for _ in range(MASK_ROUNDS):
                 features = raw.clamp_min(0)
                 more = self._gradient_equations(features, inner, mask, arriving, passed)
