@@ -79,7 +79,9 @@ class AuditFindings:
         leaking = [each for each in self.sent if each.word == LEAKS]
         if total == 1:
             return f"{worst.why}."
-        several = f"{len(leaking)} of {total} updates leak; of the worst, {worst.update}," if leaking else worst.update
+        several = (
+            f"{len(leaking)} of {total} updates leak; of the worst, {worst.update}," if leaking else f"{worst.update}:"
+        )
         return f"{several} {worst.why}."
 
     def defended(self, update: str) -> list[Assessment]:
