@@ -30,7 +30,7 @@ from leakpipe.attacks.recursive.inputs import (
 from leakpipe.attacks.recursive.layer import Layer, by_channel
 from leakpipe.attacks.recursive.masks import Mask, choose_mask, estimate_noise, guess_mask, read_mask, trust_channels
 from leakpipe.attacks.recursive.nullspace import find_null_space, scale_maps
-from leakpipe.attacks.recursive.refine import EVEN, can_refine, entry_noise, refine_map
+from leakpipe.attacks.recursive.refine import can_refine, refine_map
 from leakpipe.attacks.recursive.structure import Block
 from leakpipe.attacks.recursive.unmixing import order_like, unmix
 
@@ -138,7 +138,7 @@ class BlockStep:
                 inner, raw = refine_inner(layer, arriving * mask.on, trusted, inner)
                 normalised = layer.normalise(layer.convolve(inner))
                 fit = _misfit(layer, layer.enter(arriving * mask.on, normalised, own_means=own), inner, trusted)
-            if not can_read_gradient(layer):
+            if not (can_read_gradient(layer) and bool(inner.any())):
                 break
             passed = layer.leave(read_gradient(layer, inner), normalised, 1 - mask.on)
             better = read_mask(mask, passed, arriving, trusted)
@@ -167,19 +167,14 @@ class BlockStep:
             return None
         spaces = [null_space_equations(reader) for reader in self.readers if reader.has_null_space]
         exact = self._known_equations(inner, mask) + spaces
-        (raw, residual), allowed = solve_map(layer.input_shape, exact), WORST_FIT
-        if layer.is_rounded:
-            exact = self._known_equations(inner, mask, in_deviations=True)
-        if can_refine(layer):
-            raw, _ = refine_map(layer, raw, exact)
+        raw, residual = solve_map(layer.input_shape, exact)
+        if can_refine(layer) and bool(raw.any()):
+            raw, _ = refine_map(layer, raw, self._known_equations(inner, mask, in_deviations=True))
         if not layer.has_null_space:
             for _ in range(MASK_ROUNDS):
                 features = raw.clamp_min(0)
                 more = self._gradient_equations(features, inner, mask, arriving, passed)
                 raw, residual = solve_map(layer.input_shape, exact + more, features)
-                if layer.is_rounded:  # equations are in deviations of their noise
-                    targets = torch.cat([each.target.flatten() for each in exact + more])
-                    allowed = max(WORST_FIT, WORST_LEFT / float(targets.square().mean().sqrt()))
                 if not can_read_gradient(layer):
                     continue
                 features = raw.clamp_min(0)
@@ -190,7 +185,7 @@ class BlockStep:
                     break
                 mask = better
         report = report_map(layer.name, "least squares", raw, residual=residual)
-        return (report, raw) if residual <= allowed and report.error <= WORST_ERROR else None
+        return (report, raw) if residual <= WORST_FIT and report.error <= WORST_ERROR else None
 
     def _arrived(self) -> Arrived:
         arriving = self.second.convolve_back(self._before_second())
@@ -212,15 +207,14 @@ class BlockStep:
         assert self.output is not None
         assert self.mask is not None
         skipped, inside, outside = self.output - self.second.forward(inner), mask.certain, self.mask.certain
-        if self.first.is_rounded:  # a unit that is barely on does little harm beside noise
+        if in_deviations:  # a unit that is barely on does little harm beside noise
             raw, beside = self.found.raw[self.second.name], by_channel(self.second.scale.abs())
             noise = estimate_noise(raw)
             beside = torch.hypot(estimate_noise(self.output), 2 * raw.clamp_max(0).norm() / raw.norm() * beside)
             inside, outside = (raw > SURELY_ON * noise).double(), (self.output > SURELY_ON * beside).double()
-            if in_deviations:
-                inside, outside = inside * by_channel(self.first.scale.abs()) / noise, outside / beside
-                if self.projection is not None:
-                    outside = outside * by_channel(self.projection.scale.abs())
+            inside, outside = inside * by_channel(self.first.scale.abs()) / noise, outside / beside
+            if self.projection is not None:
+                outside = outside * by_channel(self.projection.scale.abs())
         equations = [convolution_equations(self.first, self.first.unscale(inner), inside)]
         if self.projection is None:
             return [*equations, shortcut_equations(self.block.stride, self.first.input_shape, skipped, outside)]
@@ -234,13 +228,12 @@ class BlockStep:
         normalised = torch.where(mask.on > 0, first.unscale(inner), first.normalise(first.convolve(features)))
         trusted = trust_channels(first, arriving * mask.on)
         own = first.is_rounded
-        noise = [entry_noise(reader, EVEN) if own else None for reader in self.readers]
         before = first.enter(arriving * mask.on, normalised, own_means=own)
-        equations = [gradient_equations(first, before, trusted, noise[0])]
+        equations = [gradient_equations(first, before, trusted)]
         if self.projection is not None:
             side = self.projection
             before = side.enter(passed, side.normalise(side.convolve(features)), own_means=own)
-            equations.append(gradient_equations(side, before, torch.ones_like(side.scale), noise[1]))
+            equations.append(gradient_equations(side, before, torch.ones_like(side.scale)))
         return equations
 
     def _reads_second(self) -> bool:

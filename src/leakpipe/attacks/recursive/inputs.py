@@ -51,16 +51,15 @@ def null_space_equations(layer: Layer) -> Equations:
     )
 
 
-def gradient_equations(layer: Layer, before: Tensor, trusted: Tensor, noise: Tensor | None = None) -> Equations:
+def gradient_equations(layer: Layer, before: Tensor, trusted: Tensor) -> Equations:
     """Returns: the weight's gradient is Σ_p Δ_p ⊗ P_p, in units that make it comparable with a convolution's output.
 
     Args:
         layer: That reads the unknown map.
         before: Δ.
         trusted: Weight of each channel out, shape (channels out,).
-        noise: Deviation of each entry of the gradient, a matrix, in which the equations are to be instead.
     """
-    unit = before.square().sum(dim=(0, 2, 3)).mean().sqrt().clamp_min(1e-30) if noise is None else noise
+    unit = before.square().sum(dim=(0, 2, 3)).mean().sqrt().clamp_min(1e-30)
     weights, matrix = trusted[:, None] / unit, layer.by_position(before).T
     return Equations(
         lambda features: weights * (matrix @ layer.patches(features)),

@@ -150,6 +150,6 @@ def _factor(patches: Tensor) -> Tensor:
     gram = patches @ patches.T
     size = gram.diagonal().mean()
     gram = gram + size / len(gram)
-    gram.diagonal().add_(RIDGE * size)
+    gram.diagonal().add_(RIDGE * size + 1e-200)  # a map of zeros has no Δ
     factor: Tensor = torch.linalg.cholesky(gram)
     return factor
