@@ -138,7 +138,7 @@ class BlockStep:
                 inner, raw = refine_inner(layer, arriving * mask.on, trusted, inner)
                 normalised = layer.normalise(layer.convolve(inner))
                 fit = _misfit(layer, layer.enter(arriving * mask.on, normalised, own_means=own), inner, trusted)
-            if not (can_read_gradient(layer) and bool(inner.any())):
+            if not (can_read_gradient(layer) and 0 < float(inner.norm()) < float("inf")):
                 break
             passed = layer.leave(read_gradient(layer, inner), normalised, 1 - mask.on)
             better = read_mask(mask, passed, arriving, trusted)
