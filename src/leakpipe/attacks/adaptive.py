@@ -86,7 +86,7 @@ class _Reading:
 
     @property
     def tells(self) -> bool:
-        """Whether anything is known of it: at least one value is bounded."""
+        """Returns whether anything is known of it: at least one value is bounded."""
         return bool((self.lower.isfinite() | self.upper.isfinite()).any())
 
 
@@ -149,7 +149,7 @@ def noise_deviation(values: Sequence[Tensor], step: NOISE, *, averaging: float =
 def _undo(
     step: DefenseStep, shared: Sequence[_Reading], local_steps: int, *, averaging: float
 ) -> Callable[[_Reading], _Reading]:
-    """How one step is undone on any tensor of what it shared."""
+    """The inverse of one step, on any tensor of what it shared."""
     if isinstance(step, NOISE):
         targets = "all" if isinstance(step, DpGaussianParams) else step.targets
         noisy = [part for part in shared if targets == "all" or part.is_weight == (targets == "weights")]

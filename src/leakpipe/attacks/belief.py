@@ -1,4 +1,4 @@
-"""Whether an update looks as the training that the attacker believes in would have made it.
+"""The test whether an update looks as the training that the attacker believes in would have made it.
 
 A wrong belief weakens an attack without a word: a full state taken for a difference, a sign, a learning rate, a number
 of steps, another optimiser, images that were scaled first. Four things show it, without the client's images:
@@ -46,7 +46,7 @@ SURE = 0.5  # error of predictions over that of guessing, below which a network 
 
 @dataclass(frozen=True)
 class Examination:
-    """What an update says of the believed training, in sentences.
+    """Returns what an update says of the believed training, in sentences.
 
     Attributes:
         doubts: What speaks against it.

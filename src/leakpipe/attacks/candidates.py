@@ -17,7 +17,7 @@ INSIDE = 1e-3  # a sigmoid reaches 0 and 1 at infinity: starts keep this distanc
 
 
 class Variables:
-    """How images (and labels, where they are searched too) are written as one row of free values per restart.
+    """The writing of images (and labels, where they are searched too) as one row of free values per restart.
 
     A row holds the images at the height of the pyramid's level, as pixels, as values under a sigmoid, as weighted
     cosine coefficients or as both, and then the logits of the labels.

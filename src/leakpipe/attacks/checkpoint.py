@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 class Checkpoint:
-    """Where a search is saved.
+    """The file that a search is saved in.
 
     Args:
         path: Ends in `.safetensors`.

@@ -20,7 +20,7 @@ LEAST_WITHIN = 0.1  # with fewer values within, the candidate's unit would be to
 
 @dataclass(frozen=True)
 class ClippedValues:
-    """What the update tells of the gradients before they were clipped, as plain SGD would have shared them.
+    """The gradients before they were clipped, as far as the update tells, as plain SGD would have shared them.
 
     Attributes:
         bounds: Of each value in units of the limit; infinite beyond it.

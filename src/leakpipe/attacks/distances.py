@@ -1,4 +1,4 @@
-"""How far a candidate's simulated update is from the observed one.
+"""Distances of a candidate's simulated update from the observed one.
 
 Every distance is a function of three numbers a tensor (`Products`). These are float64 sums: over millions of weights a
 float32 cosine is off by more than attacks need (4.5e-3 was measured on 11 M weights).
@@ -28,7 +28,7 @@ def of_either_sign(distance: Tensor) -> Tensor:
 
 
 class Products(NamedTuple):
-    """What candidates' tensors x and observed ones y are to each other, all float64 of shape (…, tensors).
+    """Products of candidates' tensors x with observed ones y, all float64 of shape (…, tensors).
 
     Attributes:
         inner: ⟨x, y⟩.
@@ -41,12 +41,12 @@ class Products(NamedTuple):
     gaps: Tensor | None
 
     def scaled(self, scales: Tensor) -> "Products":
-        """Where every tensor is multiplied with the root of its scale."""
+        """Returns these where every tensor is multiplied with the root of its scale."""
         gaps = None if self.gaps is None else self.gaps * scales
         return Products(self.inner * scales, self.squared * scales, gaps)
 
     def steps(self) -> tuple[Tensor, Tensor]:
-        """Where these are a function's slopes in the products: its gradient in x is the first ·y + the second ·x."""
+        """Returns, of a function's slopes in the products, its gradient in x is the first ·y + the second ·x."""
         along_theirs, along_mine = self.inner, 2 * self.squared
         if self.gaps is not None:
             along_theirs, along_mine = along_theirs - 2 * self.gaps, along_mine + 2 * self.gaps

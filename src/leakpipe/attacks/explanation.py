@@ -1,4 +1,4 @@
-"""How much of an update images explain: one measure for every attack, whatever it minimised."""
+"""The share of an update that images explain: one measure for every attack, whatever it minimised."""
 
 import torch
 from torch import Tensor

@@ -43,7 +43,7 @@ def save_reconstruction(
 
 @dataclass(frozen=True)
 class StoredReconstruction:
-    """What `save_reconstruction` wrote."""
+    """A reconstruction as `save_reconstruction` wrote it."""
 
     images: np.ndarray
     labels: np.ndarray

@@ -1,4 +1,4 @@
-"""How an update's head moved beside what the believed training would have made of it.
+"""The move of an update's head beside what the believed training would have made of it.
 
 `leakpipe.attacks.belief` says what that tells.
 """
@@ -23,7 +23,7 @@ READABLE = 10.0  # roundings that a head must have moved, for its features to be
 
 @dataclass(frozen=True)
 class HeadFactor:
-    """How an update's head compares with that of the believed training.
+    """The comparison of an update's head with that of the believed training.
 
     Attributes:
         factor: Observed over predicted change of the bias; below 0 where the sign is another.

@@ -1,4 +1,4 @@
-"""Whether a client's network saw images in [0, 1], as an attack takes them to be, or scaled ones.
+"""The test whether a client's network saw images in [0, 1], as an attack takes them to be, or scaled ones.
 
 Training code mostly scales its images (by the mean and deviation of ImageNet, say) outside of the network. An attack
 that does not know of it searches in the wrong range, and finds less than there is. Where the first layer is a
@@ -28,7 +28,7 @@ FILTERS = 2  # for each unknown, at least
 
 @dataclass(frozen=True)
 class SeenInput:
-    """What the first layer saw, over all channels.
+    """The values that the first layer saw, over all channels.
 
     Attributes:
         mean: Mean value.

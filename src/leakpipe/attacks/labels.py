@@ -39,7 +39,7 @@ MOST_GUESSES = 5
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """How many images of each class a client holds.
+    """The number of images of each class that a client holds.
 
     Attributes:
         estimate: Float64 of shape (classes,), summing to the number of images.

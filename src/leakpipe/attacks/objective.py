@@ -96,7 +96,7 @@ class Objective:
 
     @property
     def together(self) -> int:
-        """How many restarts `evaluate_all` takes at once."""
+        """The number of restarts that `evaluate_all` takes at once."""
         measures_apart = self.statistics is not None and self.problem.settings.batch_norm == "frozen"
         return 1 if self.rows is not None or measures_apart else self.engine.together
 

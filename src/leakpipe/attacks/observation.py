@@ -1,4 +1,4 @@
-"""What an attacker has. True images cannot be among it: an observation has no place for them."""
+"""The attacker's knowledge. True images cannot be among it: an observation has no place for them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -221,7 +221,7 @@ class Observation:
 
     @property
     def has_signal(self) -> bool:
-        """Whether any weight moved: a client whose loss is zero sends a zero update."""
+        """Returns whether any weight moved: a client whose loss is zero sends a zero update."""
         return any(bool(value.any()) for value in self.update.weights.values())
 
 

@@ -1,4 +1,4 @@
-"""Whether an update is of one local step of SGD: batch normalisation tells, whatever the client's images were.
+"""The test whether one local step of SGD made an update, by batch normalisation and whatever the images were.
 
 What follows a layer whose channels go into batch normalisation alone does not change when its weights are scaled, but
 for ε (Ioffe and Szegedy 2015, section 3.3). With W_c its weights of channel c, γ_c and σ_c² the weight and the biased
@@ -157,7 +157,7 @@ def equation_gap(observation: Observation, update: ClientUpdate, layers: Sequenc
 
 
 def _is_rounded(observation: Observation) -> bool:
-    """Whether most of an update is what is left of a difference of rounded weights."""
+    """Returns whether most of an update is what is left of a difference of rounded weights."""
     agree = total = 0
     for name, change in observation.update.weights.items():
         weight = observation.before.weights[name]

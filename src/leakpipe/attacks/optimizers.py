@@ -1,4 +1,4 @@
-"""How gradients become steps: pure functions of the optimizer state, so that a search can be stopped and continued.
+"""Steps from gradients: pure functions of the optimizer state, so that a search can be stopped and continued.
 
 Ours, because torch's optimisers import its compiler on first use, which takes longer (4 s) than a whole attack
 on a small image, and because their state does not travel as plain tensors. Values and gradients have shape
@@ -18,7 +18,7 @@ HISTORY = 100  # pairs that L-BFGS keeps, as torch does
 
 
 def initial_optimizer_state(settings: AttackSettings, values: Tensor) -> dict[str, Tensor]:
-    """What an optimizer remembers before its first step."""
+    """Returns an optimizer's memory before its first step."""
     if settings.optimizer != "lbfgs":
         return {"first": torch.zeros_like(values), "second": torch.zeros_like(values)}
     restarts, size = values.shape

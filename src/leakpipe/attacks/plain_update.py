@@ -1,4 +1,4 @@
-"""What an update would be if plain SGD had made it: the optimiser's part taken out, as far as that is known.
+"""The update that plain SGD would have made: the optimiser's part taken out, as far as that is known.
 
 For every optimiser but Adam the update is linear in the gradients g_k of its steps, up to clipping:
 
@@ -25,7 +25,7 @@ ROUNDING = 1e-4  # relative, of a norm of float32 gradients
 
 @dataclass(frozen=True)
 class Reading:
-    """How the assumed training's update is read.
+    """The reading of the assumed training's update.
 
     Attributes:
         drift: By parameter name; empty where it is zero, or unknown.
@@ -53,7 +53,7 @@ class Reading:
         return -self.drifted(name, change).double() / self.gain
 
     def knows_length(self, changes: Tensors) -> bool:
-        """Whether the gradients' length is in an update: no clipping reached its limit."""
+        """Returns whether the gradients' length is in an update: no clipping reached its limit."""
         if self.clipping is None:
             return True
         if not self.single:
@@ -113,7 +113,7 @@ def plain_of(training: TrainingParams) -> TrainingParams:
 
 
 def is_plain(training: TrainingParams) -> bool:
-    """Whether a training is plain SGD in float32, on whatever loss."""
+    """Returns whether a training is plain SGD in float32, on whatever loss."""
     return training == TrainingParams(loss=training.loss)
 
 

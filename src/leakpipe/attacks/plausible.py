@@ -65,7 +65,7 @@ def simulate_plausible(observation: Observation) -> Plausible:
 
 
 def _errors(observation: Observation, batch: Batch) -> tuple[float, float]:
-    """How far the model's predictions are from the labels, and the least that they could be, over that of guessing."""
+    """Measures the error of the model's predictions, and the least that it could be, over that of guessing."""
     state, settings = observation.before, observation.settings
     with torch.no_grad():
         if settings.batch_norm == "frozen":

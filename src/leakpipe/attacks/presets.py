@@ -214,7 +214,7 @@ def resolve_settings(attack: AttackParams, client: str) -> AttackSettings:
 
 
 def resolve_threat_model(attack: AttackParams, experiment: ThreatModel) -> ThreatModel:
-    """What one attack is granted: the experiment's threat model with those fields replaced that the attack sets.
+    """Returns what one attack is granted: the experiment's threat model with the fields replaced that the attack sets.
 
     Raises:
         LeakpipeError: The replaced fields contradict what the experiment keeps.

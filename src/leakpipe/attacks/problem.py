@@ -1,4 +1,4 @@
-"""What an attack has to explain, and the training that it assumes to have made it."""
+"""The update that an attack has to explain, and the training that it assumes to have made it."""
 
 from dataclasses import replace
 
@@ -101,7 +101,7 @@ class Problem:
         self.drift = {}
 
     def _clips_values(self) -> bool:
-        """Whether one step followed gradients clipped by value, and nothing else has made its values bounds."""
+        """Returns whether one step followed gradients clipped by value, and nothing else has made its values bounds."""
         training = self.assumed_training.training
         by_value = training.clipping is not None and training.clipping.kind == "value"
         # what Adam's own decay adds to a clipped gradient decides its sign
@@ -133,7 +133,7 @@ class Problem:
 
 
 def believed_training(client: LocalSettings, settings: AttackSettings) -> TrainingParams:
-    """How the attack believes that the client trained: as it did, unless the settings say otherwise."""
+    """Returns how the attack believes that the client trained: as it did, unless the settings say otherwise."""
     if settings.client_loss == "saturated-bce":
         return TrainingParams(loss=LossParams(kind="binary-cross-entropy"))
     return client.training if settings.training is None else settings.training

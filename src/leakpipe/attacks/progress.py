@@ -1,4 +1,4 @@
-"""How far running attacks have come, read from their checkpoints; needs no torch."""
+"""The progress of running attacks, read from their checkpoints; needs no torch."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class SavedSearch(BaseModel):
-    """What a checkpoint says beside its tensors; the fields are those of `leakpipe.attacks.search.SearchState`."""
+    """The contents of a checkpoint beside its tensors; fields are those of `leakpipe.attacks.search.SearchState`."""
 
     model_config = ConfigDict(strict=True)
     key: str

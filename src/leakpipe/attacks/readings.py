@@ -1,4 +1,4 @@
-"""How an aggregate is read: as the mean of all its clients' updates, or as the attacked client's own.
+"""Readings of an aggregate: as the mean of all its clients' updates, or as the attacked client's own.
 
 Candidates of all clients explain an aggregate better than one client's do, if only because they are more: what tells
 is how well each reading would predict values that it was not fitted to. Generalised cross-validation (Golub, Heath,

@@ -94,7 +94,7 @@ def _logits(state: ModelState, images: Tensor, settings: LocalSettings) -> Tenso
 
 
 def _versions(state: ModelState) -> list[int]:
-    """How often each tensor of the model was written in place."""
+    """Counts how often each tensor of the model was written in place."""
     own: Iterable[Tensor] = (*state.module.parameters(), *state.module.buffers())
     return [tensor._version for tensor in (*state.weights.values(), *state.statistics.values(), *own)]
 

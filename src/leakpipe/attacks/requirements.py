@@ -1,4 +1,4 @@
-"""What the settings of an attack require of an update. Importing this needs no torch."""
+"""The requirements of an attack's settings on an update. Importing this needs no torch."""
 
 from leakpipe.params.attacks import AttackSettings
 
@@ -17,12 +17,12 @@ RECURSIVE_MODELS = ("resnet20", "resnet18", "resnet34")  # of `leakpipe.models.c
 
 
 def needs_statistics(settings: AttackSettings) -> bool:
-    """Whether the attack cannot go without batch statistics."""
+    """Returns whether the attack cannot go without batch statistics."""
     return settings.batch_norm_weight > 0 or settings.method == "recursive"
 
 
 def matches_weights(settings: AttackSettings) -> bool:
-    """Whether any term depends on the update's weight differences, not on batch statistics alone."""
+    """Returns whether any term depends on the update's weight differences, not on batch statistics alone."""
     return settings.objective_weight > 0 or settings.row_space_weight > 0
 
 

@@ -113,7 +113,7 @@ class Search:
         )
 
     def fits(self, state: SearchState) -> bool:
-        """Whether a state that was read from a file can be of this search: its tensors have the right kinds."""
+        """Returns whether a state that was read from a file can be of this search: its tensors have the right kinds."""
         start, variables, last = self.start(), state.variables, self.settings.iterations
         if variables.dim() != 2 or variables.shape[1] not in self.variables.lengths:
             return False
@@ -200,7 +200,7 @@ class Search:
         return min(1.0, max(0.0, 1 - best / start))
 
     def found_nothing(self, state: SearchState) -> bool:
-        """Whether the best iterate of the best restart is its start."""
+        """Returns whether the best iterate of the best restart is its start."""
         return not bool(state.improved[int(state.best_objective.argmin())])
 
     def _start_optimizer(self, variables: Tensor) -> Mapping[str, Tensor]:
@@ -340,7 +340,7 @@ def _kinds(tensors: Mapping[str, Tensor], *, history: bool = False) -> dict[str,
 
 
 class _Points(NamedTuple):
-    """What all restarts reach; one that is not finite, or not evaluated, reaches infinity and points nowhere.
+    """Returns what all restarts reach; one that is not finite, or not evaluated, reaches infinity and points nowhere.
 
     Attributes:
         candidates: As `SearchState.best`.

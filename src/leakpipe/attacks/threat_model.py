@@ -18,7 +18,7 @@ from leakpipe.params.defenses import DefenseSteps
 
 
 class TrainedClient(Protocol):
-    """How a client trained."""
+    """The training of a client."""
 
     @property
     def schedule(self) -> Sequence[Sequence[int]]:
@@ -34,11 +34,11 @@ class CapturedUpdate(TrainedClient, Protocol):
 
     @property
     def update(self) -> ClientUpdate:
-        """What the client shared, or the average that contains it."""
+        """The update that the client shared, or the average that contains it."""
 
     @property
     def settings(self) -> LocalSettings:
-        """How the client trained."""
+        """The client's training."""
 
     @property
     def exact_statistics(self) -> Mapping[str, Tensor]:

@@ -1,4 +1,4 @@
-"""How long one iteration of an attack takes on this machine."""
+"""The time that one iteration of an attack takes on this machine."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""What an audit may conclude: from the true images where they are given, else from what the attacks say of themselves.
+"""The conclusions that an audit may draw: from the true images where they are given, else from the attacks' own words.
 
 An attack's failure is a property of the attack: an audit says "leaks" or "cannot tell", never "no leak found".
 """
@@ -61,7 +61,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Assessment:
-    """What all attacks together say about one update under one defence.
+    """The joint verdict of all attacks on one update under one defence.
 
     Attributes:
         word: `leaks` or `cannot tell`.
@@ -115,7 +115,7 @@ class Assessment:
 
     @property
     def leaked(self) -> int:
-        """How many images of the strongest attempt show more than was known before."""
+        """The number of images of the strongest attempt show more than was known before."""
         return sum(_gain(row) > LEAK_MARGIN for row in self.scores[self.strongest.attack]) if self.scores else 0
 
 

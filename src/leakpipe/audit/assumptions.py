@@ -1,4 +1,4 @@
-"""What an audit rests on: what the attacker is granted, what is believed of the client, and what was checked."""
+"""The assumptions of an audit: what the attacker is granted, what is believed of the client, and what was checked."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How self-assessment predicts true similarity: cases of which the truth is known, and what is like them.
+"""Calibration of the self-assessment: cases of which the truth is known, and those like a new one.
 
 `calibration.csv` has one row for each of these cases, made by `python -m tests.benchmarks.calibration`: simulated
 clients on faces and phantom X-rays, attacked as an audit attacks.
@@ -37,7 +37,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What became of the known cases that are most like a new one.
+    """The outcome of the known cases that are most like a new one.
 
     Attributes:
         cases: How many there are.

@@ -59,7 +59,7 @@ class AuditFindings:
 
     @property
     def defenses(self) -> list[str]:
-        """What the updates were attacked under, `AS_SENT` first."""
+        """The defences that the updates were attacked under, `AS_SENT` first."""
         return list(dict.fromkeys(each.defense for each in self.assessments))
 
     @property
@@ -69,7 +69,7 @@ class AuditFindings:
 
     @property
     def doubted(self) -> list[Assumption]:
-        """What speaks against the declared training of any update."""
+        """Returns what speaks against the declared training of any update."""
         return [each for each in self.assumptions if each.status == "doubted"]
 
     @property
@@ -152,7 +152,7 @@ def _say_explained(attempt: Attempt) -> str:
 
 
 def _say_found(attempt: Attempt, most: Mapping[str, Any]) -> str:
-    """What became of an attempt: by its most leaked image, without the true images by how much it explains."""
+    """Returns what became of an attempt: by its most leaked image, without the true images by how much it explains."""
     if most:
         nearer = most["ssim"] - most["ssim_prior"] > LEAK_MARGIN
         return "more than was known before" if nearer else "no more than was known before"

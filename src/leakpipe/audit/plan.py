@@ -28,7 +28,7 @@ NOISE = ("gaussian", "laplace", "dp-gaussian")
 
 
 class StepTimes:
-    """How long an iteration of each attack takes on this machine, in seconds: measured once.
+    """The seconds that an iteration of each attack takes on this machine: measured once.
 
     An attack's iterations follow from it. Where a plan is made again, known times keep what did not change as it was.
 

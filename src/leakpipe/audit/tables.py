@@ -1,4 +1,4 @@
-"""What an audit concluded, as rows of a table and as JSON."""
+"""The conclusions of an audit, as rows of a table and as JSON."""
 
 import math
 from collections.abc import Mapping, Sequence

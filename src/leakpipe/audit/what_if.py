@@ -1,4 +1,4 @@
-"""What would help: defences that are applied to an update afterwards, which is then attacked again.
+"""Defences that would help: steps that are applied to an update afterwards, which is then attacked again.
 
 Secure aggregation is an estimate. Nobody who audits one update has those of the other clients, so they are simulated:
 as many images as the audited client has, trained alike from the same global model.

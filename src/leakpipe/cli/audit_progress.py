@@ -1,4 +1,4 @@
-"""What an audit shows while Snakemake runs it: a line for every finished step; Snakemake's own words go to a file."""
+"""The output of an audit while Snakemake runs it: a line for each step; Snakemake's own words go to a file."""
 
 import re
 import subprocess

@@ -30,7 +30,7 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, kw_only=True)
 class LocalSettings:
-    """How a client trains.
+    """The training of a client.
 
     Attributes:
         learning_rate: η, the step size of the optimiser.

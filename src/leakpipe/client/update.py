@@ -1,4 +1,4 @@
-"""What a client shares after local training, and the mean of several clients' updates."""
+"""The update that a client shares after local training, and the mean of several clients' updates."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What each attack gets of each client: a row per client, a panel per captured round."""
+"""The yield of each attack from each client: a row per client, a panel per captured round."""
 
 from __future__ import annotations
 

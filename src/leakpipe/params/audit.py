@@ -42,7 +42,7 @@ class CapturedFiles(Section):
 
 
 class AuditedTraining(TrainingParams):
-    """How the client trained, as far as it is known."""
+    """The client's training, as far as it is known."""
 
     learning_rate: float = Field(gt=0, le=10, description="Step size of the client's optimiser.")
     batch_norm_momentum: float | None = Field(
@@ -156,7 +156,7 @@ class PlannedAttack(Section):
 
 
 class AuditPlan(Section):
-    """What an audit will do, written before its first attack starts."""
+    """The plan of an audit, written before its first attack starts."""
 
     audit: AuditParams
     version: str = Field(description="Of leakpipe.")

@@ -51,7 +51,7 @@ def images_of(*folders):
 
 
 def to_read(captured):
-    """What reading one update depends on: not on truth, candidates, minutes or other updates."""
+    """Returns what reading one update depends on: not on truth, candidates, minutes or other updates."""
     files = AUDIT["updates"][captured]
     client = AUDIT["clients"].get(files["client"], AUDIT["client"])
     kept = {name: AUDIT[name] for name in ("audit", "network", "images", "training", "defense", "public")}

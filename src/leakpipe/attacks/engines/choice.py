@@ -1,4 +1,4 @@
-"""Which engine runs an attack."""
+"""The choice of the engine that runs an attack."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What an engine is. `leakpipe.attacks.engines.choice` chooses one by its name."""
+"""The interface of engines. `leakpipe.attacks.engines.choice` chooses one by its name."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ class UnfitError(Exception):
 
 @dataclass(frozen=True)
 class Explained:
-    """How the candidates of one restart explain the observed update.
+    """The candidates of one restart against the observed update.
 
     Attributes:
         distance: Of the update that the candidates explain from the observed one, a float64 scalar; None where the
@@ -67,5 +67,5 @@ class Engine(ABC):
         return images
 
     def initial_memory(self) -> Tensors:
-        """What the engine remembers before the first call; most remember nothing."""
+        """Returns the engine's memory before the first call; most have none."""
         return {}

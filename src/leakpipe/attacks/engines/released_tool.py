@@ -1,4 +1,4 @@
-"""What the tool released with Hatamizadeh et al. 2023 does differently from the paper's formulas.
+"""Deviations of the tool released with Hatamizadeh et al. 2023 from the paper's formulas.
 
 `docs/attacks/published-tool.md` numbers its deviations; each is a setting that `AttackSettings` lists last. Attacks
 that set any of them are run by the engine below, so that no other module knows of them.

@@ -1,4 +1,4 @@
-"""What the weight gradients of a block's first convolution and shortcut say about the block's input."""
+"""The block's input, as the weight gradients of its first convolution and shortcut tell of it."""
 
 from dataclasses import dataclass
 

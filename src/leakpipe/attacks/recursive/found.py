@@ -1,4 +1,4 @@
-"""What a descent through the network recovers, and how each map came out."""
+"""The maps that a descent through the network recovers, and how each came out."""
 
 import math
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ REFINED = "refined"  # by all of the weight's gradient (`leakpipe.attacks.recurs
 
 @dataclass(frozen=True)
 class LayerReport:
-    """How a map came out.
+    """The outcome for one map.
 
     Attributes:
         layer: The convolution that reads it.
@@ -54,7 +54,7 @@ def report_map(layer: str, how: str, raw: Tensor, *, residual: float, gap: float
 
 @dataclass
 class Descent:
-    """What was recovered.
+    """The recovered maps.
 
     Attributes:
         maps: What convolutions read, by their names, nonnegative.

@@ -32,7 +32,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """How the image is searched.
+    """The search for the image.
 
     Attributes:
         maps: How many of the lowest recovered maps are matched.

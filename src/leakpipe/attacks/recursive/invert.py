@@ -25,7 +25,7 @@ CLOSER = 0.7  # of the prior's distance to the batch statistics: the least that 
 
 @dataclass(frozen=True)
 class RecursiveSettings:
-    """How recursive inversion runs.
+    """The settings of recursive inversion.
 
     Attributes:
         image: The search below the recovered maps.
@@ -36,7 +36,7 @@ class RecursiveSettings:
 
 @dataclass(frozen=True)
 class RecursiveReconstruction:
-    """What recursive inversion got.
+    """The result of recursive inversion.
 
     Attributes:
         images: Shape (images, channels, height, width) in [0, 1], in any order; the prior where nothing better was

@@ -1,4 +1,4 @@
-"""Which class each image has, from the head's gradient and what the head read."""
+"""The class of each image, from the head's gradient and what the head read."""
 
 from collections.abc import Mapping
 

@@ -65,7 +65,7 @@ class Layer:
 
     @property
     def deviation(self) -> Tensor:
-        """What batch normalisation divided by."""
+        """The divisor of batch normalisation."""
         return (self.variance + self.epsilon).sqrt()
 
     @property
@@ -81,12 +81,12 @@ class Layer:
 
     @property
     def has_null_space(self) -> bool:
-        """Whether the gradient's rows span the centred patches: n − 1 is below both sides of the weight matrix."""
+        """Returns whether the gradient's rows span the centred patches: n − 1 is below both sides of the matrix."""
         return 0 < self.positions - 1 < min(self.weight.flatten(1).shape)
 
     @property
     def is_rounded(self) -> bool:
-        """Whether rounding, or other noise, is no small part of the weight's gradient."""
+        """Returns whether rounding, or other noise, is no small part of the weight's gradient."""
         return float(self.weight_noise.norm()) > PRECISION * float(self.gradient.norm())
 
     def convolve(self, features: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which units a ReLU let pass: from values near zero, and from gradients read behind it.
+"""The units that a ReLU let pass: from values near zero, and from gradients read behind it.
 
 After batch normalisation's backward pass one wrong unit stands out, so masks matter more than values. A unit in doubt
 is one whose value is not far from 0 by the value's own noise. Three things settle it, none of which needs the truth:
@@ -32,7 +32,7 @@ BREACH = 4.0  # deviations of a sum of gradients that are no rounding
 
 @dataclass(frozen=True)
 class Mask:
-    """Which units are on.
+    """The units that are on.
 
     Attributes:
         on: Of 0 and 1, shape of the map.
@@ -46,7 +46,7 @@ class Mask:
 
     @property
     def doubtful(self) -> int:
-        """How many units are taken to be on though their values could be noise."""
+        """The number of units that are taken to be on though their values could be noise."""
         return int(((self.on > 0) & (self.certain == 0)).sum())
 
 

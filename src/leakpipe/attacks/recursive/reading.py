@@ -118,7 +118,7 @@ def _as_sent(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What one convolution read and gave."""
+    """The input and output of one convolution."""
 
     read: Tensor
     given: Tensor
@@ -130,7 +130,7 @@ def _shape(features: Tensor) -> tuple[int, int, int, int]:
 
 
 def _watch(state: ModelState, images: Tensor) -> dict[str, _Seen]:
-    """What happens at every convolution in a forward pass with batch normalisation at its running statistics."""
+    """Returns what every convolution does in a forward pass with batch normalisation at its running statistics."""
     seen: dict[str, _Seen] = {}
 
     def note(name: str, read: Tensor, given: Tensor) -> None:

@@ -48,12 +48,12 @@ class BatchStatisticsTerm:
 
     @property
     def usable(self) -> bool:
-        """Whether any variance to match is positive."""
+        """Returns whether any variance to match is positive."""
         return any(bool((layer.variance > 0).any()) for layer in self.target.values())
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know of the target."""
+        """Notes that a reader needs on the target."""
         unusable = sum(int((layer.variance <= 0).sum()) for layer in self.target.values())
         if not unusable:
             return []

@@ -57,11 +57,11 @@ class RowSpaceTerm:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know of the row spaces."""
+        """Notes that a reader needs on the row spaces."""
         return [f"The update gives away the row space of what {len(self.spaces)} convolutions read."]
 
     def _look(self, images: Tensor, layers: Iterable[str]) -> Seen:
-        """What convolutions read of images, one tensor per local step.
+        """Returns what convolutions read of images, one tensor per local step.
 
         Before the k-th of n steps the client's model is assumed to have gone (k − 1)/n of the way of the update.
         """
@@ -86,7 +86,7 @@ def plain_convolutions(module: nn.Module) -> list[str]:
 
 
 def patches(layer: nn.Conv2d, features: Tensor, *, centred: bool) -> Tensor:
-    """What the convolution multiplies its matrix with, less the mean over batch and positions if `centred`.
+    """Returns what the convolution multiplies its matrix with, less the mean over batch and positions if `centred`.
 
     Args:
         features: Its input in one forward pass, shape (batch, channels, height, width).

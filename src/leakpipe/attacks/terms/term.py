@@ -1,4 +1,4 @@
-"""What a term of the objective is, and what it sees of candidates."""
+"""The interface of the objective's terms, and the part of candidates that they see."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -51,7 +51,7 @@ class Product(ABC):
 
     @abstractmethod
     def patches(self, features: Tensor) -> Tensor:
-        """What each position reads, shape (positions, columns)."""
+        """The values that each position reads, shape (positions, columns)."""
 
     @abstractmethod
     def from_patches(self, patches: Tensor, like: Tensor) -> Tensor:

@@ -180,7 +180,7 @@ LINEAR_METHODS = ("flatten", "mean", "view", "reshape")
 
 
 def _module_layer(layer: nn.Module, name: str, given: Given, *, slope: float, moves: bool) -> Make:
-    """How a module of the network is run."""
+    """The way in which a module of the network is run."""
     if isinstance(layer, nn.Conv2d):
         plain = layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
         if not plain or isinstance(layer.padding, str):
@@ -209,7 +209,7 @@ def _module_layer(layer: nn.Module, name: str, given: Given, *, slope: float, mo
 def _function_layer(
     node: fx.Node, reads: Sequence[fx.Node], constants: Mapping[fx.Node, Tensor], networks: int, *, slope: float
 ) -> Make:
-    """How a function that the network calls is run."""
+    """The way in which a function that the network calls is run."""
     if (
         node.target in (operator.add, operator.iadd, torch.add)
         and len(reads) == len(node.args) == 2
