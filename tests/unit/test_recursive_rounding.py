@@ -10,8 +10,8 @@ from leakpipe.attacks.recursive.gradients import read_gradient, refine_inner, se
 from leakpipe.attacks.recursive.layer import Layer
 from leakpipe.attacks.recursive.masks import Mask
 from leakpipe.attacks.recursive.nullspace import find_null_space, scale_maps
-from leakpipe.attacks.recursive.reading import spacing
 from leakpipe.attacks.recursive.refine import add_measured_noise, can_refine, refine_map
+from leakpipe.attacks.rounding import spacing
 from tests.unit.test_recursive import Truth, generator, relative
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from leakpipe.attacks.adaptive import ROUNDING, Bounds
+from leakpipe.attacks.rounding import spacing
 from leakpipe.models.state import Tensors
 
 SOFTENING = 0.3  # in units of the limit
@@ -58,7 +59,7 @@ def read_clipped(changes: Tensors, weights: Tensors, limit: float) -> ClippedVal
     """
     bounds, clipped, within = {}, 0, 0
     for name, change in changes.items():
-        error = _spacing(weights[name]) / 2 + ROUNDING * limit
+        error = spacing(weights[name]) / 2 + ROUNDING * limit
         below, above = change - error <= -limit, change + error >= limit
         bounds[name] = (
             torch.where(below, -torch.inf, change / limit),
@@ -80,9 +81,3 @@ def _quantile(tensors: list[Tensor], share: float) -> Tensor:
     if not len(values):
         return torch.ones_like(values.sum())
     return values.kthvalue(max(1, round(share * len(values)))).values
-
-
-def _spacing(values: Tensor) -> Tensor:
-    """Returns the distance of each number from the next larger one."""
-    sizes = values.abs()
-    return torch.nextafter(sizes, torch.full_like(sizes, torch.inf)) - sizes

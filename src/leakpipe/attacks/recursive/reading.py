@@ -13,6 +13,7 @@ from leakpipe.attacks.recursive.forward import FixedNetwork
 from leakpipe.attacks.recursive.layer import Layer
 from leakpipe.attacks.recursive.refine import add_measured_noise
 from leakpipe.attacks.recursive.structure import Chain
+from leakpipe.attacks.rounding import spacing
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.batchnorm import mean_name, variance_name
 from leakpipe.models.state import ModelState, forward_frozen
@@ -97,14 +98,6 @@ def read_layers(observation: Observation, chain: Chain) -> dict[str, Layer]:
         )
     _check(chain, layers, before, images, watched)
     return add_measured_noise(layers)
-
-
-def spacing(values: Tensor) -> Tensor:
-    """Returns the distance of each number from the next larger one in its own precision, float64."""
-    limits = torch.finfo(values.dtype)
-    exponents = torch.frexp(values.abs().clamp_min(limits.smallest_normal).double()).exponent - 1
-    distances: Tensor = limits.eps * torch.pow(2.0, exponents.double())
-    return distances
 
 
 def _as_sent(values: Tensor) -> Tensor:
