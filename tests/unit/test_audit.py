@@ -5,6 +5,7 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,13 @@ from PIL import Image
 from scipy.stats import binomtest
 from torch import nn
 
+from leakpipe.attacks.belief import SIGN_UNCHECKED, STEPS_UNCHECKED
 from leakpipe.attacks.explanation import explained_share
 from leakpipe.attacks.files import load_reconstruction
 from leakpipe.attacks.observation import KnownClient, Observation
 from leakpipe.attacks.optimise import invert
 from leakpipe.attacks.presets import PRESETS
+from leakpipe.audit import planning
 from leakpipe.audit.assessment import (
     Attempt,
     Truth,
@@ -37,6 +40,7 @@ from leakpipe.audit.plan import MATCHING, StepTimes, applicable_attacks, choose_
 from leakpipe.audit.planning import make_plan
 from leakpipe.audit.tables import describe, tabulate
 from leakpipe.audit.what_if import choose_defenses, defend, observe_defended
+from leakpipe.captured.steps import COUNTED
 from leakpipe.cli.audit_progress import Progress
 from leakpipe.cli.main import main
 from leakpipe.client.batches import make_batches
@@ -746,6 +750,17 @@ Error in rule track:
     jobid: 2
     log: logs/audit/tiny/track.log (check log file(s) for error details)
 """
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_what_counters_of_batches_have_checked_is_not_called_unchecked(
+    counted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = [f"{STEPS_UNCHECKED} one local step, or several.", f"{SIGN_UNCHECKED}; nothing …", "Not checked: the rate."]
+    monkeypatch.setattr(planning, "observe_audited", lambda *_: None)
+    monkeypatch.setattr(planning, "rehearse", lambda *_: said)
+    audited = SimpleNamespace(notes=[f"client.pt: {COUNTED} 1 local step."] if counted else [])
+    assert planning._rehearse(audited, SimpleNamespace()) == (said[2:] if counted else said)  # type: ignore[arg-type]
 
 
 def test_progress_has_a_line_for_every_step_and_the_time_that_is_left() -> None:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from leakpipe.attacks.head_factor import HeadFactor, drawn_head_factor, head_factor
-from leakpipe.attacks.input_range import doubt_input_range
+from leakpipe.attacks.input_range import doubt_input_range, measure_input
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.one_step import examine_steps
 from leakpipe.attacks.plausible import Plausible, simulate_plausible
@@ -40,6 +40,8 @@ SIGN_LIKE, PLAIN = 0.9, 0.75  # mean over root mean square of absolute changes: 
 NORM_FACTOR, PROFILE = 3.0, 1.0  # beyond the spread among draws: of all norms; of each, in e-folds
 NEGLIGIBLE = 1e-6  # of the largest change
 OPPOSITE = 0.5  # least cosine with minus the update
+# How two notes begin, which whoever has counted the client's batches needs not say.
+STEPS_UNCHECKED, SIGN_UNCHECKED = "Not checked: whether the client took", "Not checked: the update's sign"
 ROUNDING = 0.01  # of a running variance
 SURE = 0.5  # error of predictions over that of guessing, below which a network is trained and errors may be tiny
 
@@ -141,7 +143,7 @@ def _list_unchecked(observation: Observation, simulated: Plausible, *, counted: 
     update, unchecked = observation.update, []
     if not counted:
         other = f"the believed {update.steps} local steps, or one" if update.steps > 1 else "one local step, or several"
-        unchecked.append(f"Not checked: whether the client took {other}.")
+        unchecked.append(f"{STEPS_UNCHECKED} {other}.")
     adaptive, spread = not isinstance(observation.settings.training.optimizer, SgdParams), _spread(update.weights)
     if (adaptive and spread <= SIGN_LIKE) or (update.steps > 1 and spread >= PLAIN):
         unchecked.append(
@@ -150,7 +152,12 @@ def _list_unchecked(observation: Observation, simulated: Plausible, *, counted: 
         )
     opposite = replace(observation, update=combine_updates(lambda change, _: -change, update, update))
     if not (_doubt_statistics(opposite) or _doubt_training(opposite, simulated)[0]):
-        unchecked.append("Not checked: the update's sign; nothing would speak against its opposite.")
+        unchecked.append(f"{SIGN_UNCHECKED}; nothing would speak against its opposite.")
+    if measure_input(observation, simulated.images) is None:
+        unchecked.append(
+            "Not checked: whether the client's code scales images before the network; no batch normalisation reads a "
+            "first convolution that would tell."
+        )
     batch, rate = observation.client.images > 1, f"the learning rate ({observation.settings.learning_rate:g})"
     if simulated.least_error < SURE and (batch or head_factor(observation) is None):
         unchecked.append(

@@ -65,7 +65,12 @@ def list_assumptions(
             "Known before", "granted", (params.public and f"mean of the images in {params.public}") or "plain gray"
         ),
         Assumption("Defence", "granted", f"{defense}, which the attacker knows" if defense else "none was applied"),
-        Assumption("Images", "believed", f"{', '.join(images)}, of {params.images.size}×{params.images.size} pixels"),
+        Assumption(
+            "Images",
+            "believed" if all(client.truth is not None for client in sent.values()) else "unchecked",
+            f"{', '.join(images)}, of {params.images.size}×{params.images.size} pixels; where the true images are not "
+            "given, nothing checks how many there are, and with a wrong number attacks find less",
+        ),
         Assumption("Training", "believed", f"{_describe_training(params.training.model_dump(mode='json'))}{without}"),
         *([Assumption("Secure aggregation", "believed", describe_companions(params))] if aggregated else []),
         *(Assumption("Files", "checked", note) for note in notes),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from leakpipe import __version__
+from leakpipe.attacks.belief import SIGN_UNCHECKED, STEPS_UNCHECKED
 from leakpipe.attacks.rehearsal import rehearse
 from leakpipe.audit.inputs import (
     AuditedUpdate,
@@ -18,6 +19,7 @@ from leakpipe.audit.inputs import (
 )
 from leakpipe.audit.plan import MATCHING, StepTimes, choose_attacks, repeat_attack
 from leakpipe.audit.what_if import choose_defenses, defend, observe_defended
+from leakpipe.captured.steps import COUNTED
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.quoting import explain_braces
 from leakpipe.files.storage import read_json
@@ -101,7 +103,7 @@ def make_plan(params: AuditParams, *, cores: int, earlier: Iterable[AuditPlan] =
                 "false, which states the belief that the client trained without"
             )
         try:
-            doubts[name] = [*overlap, *rehearse(observe_audited(found[name], params))]
+            doubts[name] = [*overlap, *_rehearse(found[name], params)]
         except LeakpipeError as error:
             raise LeakpipeError(f"updates.{name}: {error}") from error
     defenses = choose_defenses(observe_audited(next(iter(found.values())), params), params.what_if)
@@ -124,6 +126,13 @@ def make_plan(params: AuditParams, *, cores: int, earlier: Iterable[AuditPlan] =
         granted={name: granted(params, name) for name in params.updates},
         network_source=_network_source(params),
     )
+
+
+def _rehearse(audited: AuditedUpdate, params: AuditParams) -> list[str]:
+    """Returns the rehearsal's notes, without those on what counters of batches have checked."""
+    notes = rehearse(observe_audited(audited, params))
+    counted = any(COUNTED in note for note in audited.notes)
+    return [note for note in notes if not (counted and note.startswith((STEPS_UNCHECKED, SIGN_UNCHECKED)))]
 
 
 def _alike(params: AuditParams, name: str, audited: AuditedUpdate) -> Hashable:

@@ -4,6 +4,8 @@ from leakpipe.captured.aligning import Aligned
 from leakpipe.captured.state import Kind
 from leakpipe.errors import LeakpipeError
 
+COUNTED = "its counters say"  # in a note of a number of steps that was checked, and with it the order of the files
+
 
 def count_steps(held: Aligned, sent: Aligned, kind: Kind, *, declared: int | None, notes: list[str]) -> int:
     """Returns how many local steps the client made.
@@ -35,7 +37,7 @@ def count_steps(held: Aligned, sent: Aligned, kind: Kind, *, declared: int | Non
         )
     if declared is None and len(moved) > 1:
         raise LeakpipeError(f"{sent.path}: its counters say {said} local steps, expected one number: declare it")
-    notes.append(f"{sent.path.name}: its counters say {said} local steps.")
+    notes.append(f"{sent.path.name}: {COUNTED} {said} local step{'' if said == '1' else 's'}.")
     return int(declared or moved[0])
 
 
