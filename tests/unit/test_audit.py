@@ -753,14 +753,19 @@ Error in rule track:
 
 
 @pytest.mark.parametrize("counted", [True, False])
-def test_what_counters_of_batches_have_checked_is_not_called_unchecked(
-    counted: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("told", [True, False])
+def test_what_files_have_checked_is_not_called_unchecked(
+    counted: bool, told: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = [f"{STEPS_UNCHECKED} one local step, or several.", f"{SIGN_UNCHECKED}; nothing …", "Not checked: the rate."]
-    monkeypatch.setattr(planning, "observe_audited", lambda *_: None)
-    monkeypatch.setattr(planning, "rehearse", lambda *_: said)
+    monkeypatch.setattr(
+        planning, "observe_audited", lambda *_: SimpleNamespace(image_shape=(1, 8, 8), before=small_model())
+    )
+    monkeypatch.setattr(planning, "rehearse", lambda *_: list(said))
+    monkeypatch.setattr(planning, "measure_input", lambda *_: told or None)
     audited = SimpleNamespace(notes=[f"client.pt: {COUNTED} 1 local step."] if counted else [])
-    assert planning._rehearse(audited, SimpleNamespace()) == (said[2:] if counted else said)  # type: ignore[arg-type]
+    expected = [*(said[2:] if counted else said), *([] if told else [planning.SCALING_UNCHECKED])]
+    assert planning._rehearse(audited, SimpleNamespace()) == expected  # type: ignore[arg-type]
 
 
 def test_progress_has_a_line_for_every_step_and_the_time_that_is_left() -> None:

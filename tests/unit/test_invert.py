@@ -66,7 +66,7 @@ def test_labels_are_granted_recovered_or_searched() -> None:
     for settings, seen in (("recovered", observation), ("granted", changed(observation, labels=None))):
         recovered = invert(seen, leakpipe_with(iterations=2, labels=settings), seed=0)
         assert recovered.labels.tolist() == [0, 2, 2]
-        assert recovered.notes[0] == "Labels were recovered from the head's gradient: 1 of class 0, 2 of class 2."
+        assert "Labels were recovered from the head's gradient: 1 of class 0, 2 of class 2." in recovered.notes
     joint = invert(changed(observation, labels=None), leakpipe_with(iterations=2, labels="joint"), seed=0)
     assert joint.labels.shape == (3,)
     assert "Labels" not in " ".join(joint.notes)

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from leakpipe.attacks.head_factor import HeadFactor, drawn_head_factor, head_factor
-from leakpipe.attacks.input_range import doubt_input_range, measure_input
+from leakpipe.attacks.input_range import doubt_input_range
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.one_step import examine_steps
 from leakpipe.attacks.plausible import Plausible, simulate_plausible
@@ -153,11 +153,6 @@ def _list_unchecked(observation: Observation, simulated: Plausible, *, counted: 
     opposite = replace(observation, update=combine_updates(lambda change, _: -change, update, update))
     if not (_doubt_statistics(opposite) or _doubt_training(opposite, simulated)[0]):
         unchecked.append(f"{SIGN_UNCHECKED}; nothing would speak against its opposite.")
-    if measure_input(observation, simulated.images) is None:
-        unchecked.append(
-            "Not checked: whether the client's code scales images before the network; no batch normalisation reads a "
-            "first convolution that would tell."
-        )
     batch, rate = observation.client.images > 1, f"the learning rate ({observation.settings.learning_rate:g})"
     if simulated.least_error < SURE and (batch or head_factor(observation) is None):
         unchecked.append(

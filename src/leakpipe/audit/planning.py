@@ -5,8 +5,11 @@ from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from leakpipe import __version__
 from leakpipe.attacks.belief import SIGN_UNCHECKED, STEPS_UNCHECKED
+from leakpipe.attacks.input_range import measure_input
 from leakpipe.attacks.rehearsal import rehearse
 from leakpipe.audit.inputs import (
     AuditedUpdate,
@@ -128,9 +131,22 @@ def make_plan(params: AuditParams, *, cores: int, earlier: Iterable[AuditPlan] =
     )
 
 
+SCALING_UNCHECKED = (
+    "Not checked: whether the client's code scales images before the network; no batch normalisation reads a first "
+    "convolution that would tell."
+)
+
+
 def _rehearse(audited: AuditedUpdate, params: AuditParams) -> list[str]:
-    """Returns the rehearsal's notes, without those on what counters of batches have checked."""
-    notes = rehearse(observe_audited(audited, params))
+    """Returns the rehearsal's notes, without those on what counters of batches have checked.
+
+    Whether a client's code scales its images is asked here alone: simulated clients leave that to the network.
+    """
+    observation = observe_audited(audited, params)
+    notes = rehearse(observation)
+    dtype = next(iter(observation.before.weights.values())).dtype
+    if measure_input(observation, torch.zeros(2, *observation.image_shape, dtype=dtype)) is None:
+        notes.append(SCALING_UNCHECKED)
     counted = any(COUNTED in note for note in audited.notes)
     return [note for note in notes if not (counted and note.startswith((STEPS_UNCHECKED, SIGN_UNCHECKED)))]
 
