@@ -1,12 +1,12 @@
 """The assumptions of an audit: what the attacker is granted, what is believed of the client, and what was checked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from leakpipe.audit.inputs import client_of
 from leakpipe.audit.what_if import describe_companions
-from leakpipe.params.audit import AuditParams
+from leakpipe.params.audit import AuditedClient, AuditParams
 from leakpipe.params.training import TrainingParams
 from leakpipe.tables.wording import count
 
@@ -42,7 +42,7 @@ def list_assumptions(
     Args:
         aggregated: Whether the update was also attacked as part of an aggregate.
     """
-    sent = {name: client_of(params, name) for name in params.updates}
+    sent, size = {name: client_of(params, name) for name in params.updates}, params.images.size
     numbers = dict.fromkeys(client.images for client in sent.values())
     images = [
         f"{count(number, 'image')} in {_few([name for name, client in sent.items() if client.images == number])}"
@@ -65,17 +65,19 @@ def list_assumptions(
             "Known before", "granted", (params.public and f"mean of the images in {params.public}") or "plain gray"
         ),
         Assumption("Defence", "granted", f"{defense}, which the attacker knows" if defense else "none was applied"),
-        Assumption(
-            "Images",
-            "believed" if all(client.truth is not None for client in sent.values()) else "unchecked",
-            f"{', '.join(images)}, of {params.images.size}×{params.images.size} pixels; where the true images are not "
-            "given, nothing checks how many there are, and with a wrong number attacks find less",
-        ),
+        Assumption("Images", *_judge_images(f"{', '.join(images)}, of {size}×{size} pixels", sent.values())),
         Assumption("Training", "believed", f"{_describe_training(params.training.model_dump(mode='json'))}{without}"),
         *([Assumption("Secure aggregation", "believed", describe_companions(params))] if aggregated else []),
         *(Assumption("Files", "checked", note) for note in notes),
         *([Assumption(f"Rehearsal of {_few(undoubted)}", "checked", UNDOUBTED)] if undoubted else []),
     ]
+
+
+def _judge_images(images: str, clients: Iterable[AuditedClient]) -> tuple[Literal["believed", "unchecked"], str]:
+    """Returns the status of the number of images, which the true images alone check, and what is said of it."""
+    if all(client.truth is not None for client in clients):
+        return "believed", images
+    return "unchecked", f"{images}; nothing checks how many there are, and with a wrong number attacks find less"
 
 
 def _few(names: Sequence[str]) -> str:

@@ -113,7 +113,7 @@ class Gradients:
         return Products(inner, squared, gaps[0] if gaps else None)
 
     def _steps(self, slopes: Products, vectors: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor], Tensor]:
-        """Returns how far matrices move along its target and along its gradient, and the direction of the vectors."""
+        """Returns how far each matrix moves along its target and its gradient, and the direction of the vectors."""
         matrices = len(self.matrices)
         steps = vectors.new_zeros(2, self.networks, matrices + len(self.vectors))
         steps[:, :, self.order] = torch.stack(slopes.steps()).to(steps.dtype)
