@@ -1,4 +1,4 @@
-"""What all tests share: the --fix option, a small model, a small client, an empty MLflow."""
+"""Shared by all tests: the --fix option, a small model, a small client, an empty MLflow."""
 
 import shutil
 from pathlib import Path

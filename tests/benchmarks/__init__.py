@@ -1,1 +1,1 @@
-"""How near the attack's step is to what the machine could do: `python -m tests.benchmarks --help`."""
+"""The attack's step beside what the machine could do: `python -m tests.benchmarks --help`."""

@@ -1,4 +1,4 @@
-"""How often a wrong belief about the client's training is noticed, and a right one doubted.
+"""Counts how often a wrong belief about the client's training is noticed, and a right one doubted.
 
 A cell `3+1/5` has five updates, of which three raise a doubt, and one does not but a note that this was not checked.
 

@@ -1,4 +1,4 @@
-"""How an audit's self-assessment predicts the truth: `python -m tests.benchmarks.calibration --seeds 0,1 --out FILE`.
+"""An audit's self-assessment beside the truth: `python -m tests.benchmarks.calibration --seeds 0,1 --out FILE`.
 
 Simulated clients on faces and phantom X-rays, with and without noise, untrained and trained, are attacked as an audit
 attacks. A row of the table is a case: what the attacks say of themselves, and the gain over the prior that is true.

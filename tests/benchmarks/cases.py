@@ -1,4 +1,4 @@
-"""What is timed: attacks on untrained clients."""
+"""The timed attacks, on untrained clients."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What is rebuilt of one image whose gradient was clipped by value: `python -m tests.benchmarks.clipping`.
+"""Rebuilds one image whose gradient was clipped by value: `python -m tests.benchmarks.clipping`.
 
 Draws are those of `tests.benchmarks.recursive`, at 32 pixels on `convnet-bn`; what is sent are differences of float32
 weights. Settings were chosen on draw 11.

@@ -1,4 +1,4 @@
-"""What the machine can do at most, measured: a large matrix product, and a large copy."""
+"""Measures the machine's limits: a large matrix product, and a large copy."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What recursive inversion gets of one batch: `python -m tests.benchmarks.recursive resnet18 64 --seeds 4,5,6`.
+"""Measures recursive inversion of one batch: `python -m tests.benchmarks.recursive resnet18 64 --seeds 4,5,6`.
 
 Faces (scikit-image's) at 32 and 64 pixels, phantom X-rays at 224. The attacked client holds `--images`; four clients of
 8, 8, 32 and 32 others train with it where there were rounds before. What it sends are differences of float32 weights.

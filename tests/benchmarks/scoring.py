@@ -1,4 +1,4 @@
-"""How long scoring takes: `python -m tests.benchmarks.scoring` prints pairs per second; nothing is asserted.
+"""Times scoring: `python -m tests.benchmarks.scoring` prints pairs per second; nothing is asserted.
 
 Every measure of the leakage table but LPIPS on made-up pairs, each a client of its own, made a few at a time.
 """

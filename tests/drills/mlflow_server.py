@@ -123,7 +123,7 @@ def slow_in_the_middle(project: Path, server: Server) -> str:
 
 
 def restarted_in_the_middle(project: Path, server: Server) -> str:
-    """If the server stops during a pass, the pass ends with an error message, and the next one completes it."""
+    """A pass during which the server stops ends with an error message, and the next one completes it."""
     process = track(project, "restarted")
     wait_for_some_runs("restarted")
     server.order("stop")

@@ -1,4 +1,4 @@
-"""What versioning promises: an older commit comes back whole, experiments run what changed, and can be compared."""
+"""The promises of versioning: an older commit comes back whole, experiments run what changed, and can be compared."""
 
 import json
 import re

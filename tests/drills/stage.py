@@ -1,4 +1,4 @@
-"""Where a drill takes place: a copy of the project with a tiny experiment, and what must hold after the failure."""
+"""The place of a drill: a copy of the project with a tiny experiment, and what must hold after the failure."""
 
 import os
 import random
@@ -27,7 +27,7 @@ class SkippedDrillError(Exception):
 
 @dataclass(frozen=True)
 class Stage:
-    """What drills share.
+    """The parts that drills share.
 
     Attributes:
         folder: Where a drill makes its own copies.

@@ -1,4 +1,4 @@
-"""What installed NVFlare and Flower write is read; --fix writes the small files that other tests read."""
+"""Files that installed NVFlare and Flower write are read; --fix writes the small files that other tests read."""
 
 from collections.abc import Callable
 from pathlib import Path

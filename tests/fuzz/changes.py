@@ -1,4 +1,4 @@
-"""How inputs are spoilt: values in nested content, and bytes; and what counts as a refusal."""
+"""Spoils inputs, values in nested content and bytes, and says what counts as a refusal."""
 
 import copy
 from collections.abc import Callable
@@ -19,7 +19,7 @@ VALUES = st.recursive(
 
 
 def refused(read: Callable[[], Result]) -> Result | LeakpipeError:
-    """What reading gave, or the refusal; any other exception is a failure of the test."""
+    """Returns what reading gave, or the refusal; any other exception is a failure of the test."""
     try:
         return read()
     except LeakpipeError as error:
@@ -71,7 +71,7 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values of JSON are the same, of the same kind: True is not 1, but 1 may be 1.0."""
+    """Tells whether two values of JSON are the same, of the same kind: True is not 1, but 1 may be 1.0."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):

@@ -1,4 +1,4 @@
-"""How many inputs: few and always the same ones in the ordinary test run, `LEAKPIPE_FUZZ` new ones in `make fuzz`."""
+"""The number of inputs: few, always the same ones, in an ordinary test run, `LEAKPIPE_FUZZ` new ones in `make fuzz`."""
 
 import os
 

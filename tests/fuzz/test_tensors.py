@@ -140,7 +140,7 @@ def readers(folder: Path) -> dict[str, Any]:
 
 @given(data=st.data())
 def test_sidecars(folder: Path, readers: dict[str, Any], data: st.DataObject) -> None:
-    """What is read of a changed sidecar is what it says, or it is refused."""
+    """A changed sidecar is read as what it says, or it is refused."""
     name = data.draw(st.sampled_from(sorted(readers)))
     tensors, sidecar = folder / f"{name}.safetensors", folder / f"{name}.json"
     before = tensors.read_bytes(), sidecar.read_bytes()

@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def keeps(read: Any, written: Any) -> bool:
-    """Whether what was read holds every value that was written; null may be a default or leave an entry out."""
+    """Tells whether the value read holds every value that was written; null may be a default or leave an entry out."""
     if isinstance(written, dict) and isinstance(read, dict):
         return all(value is None or (key in read and keeps(read[key], value)) for key, value in written.items())
     if isinstance(written, list) and isinstance(read, list):
@@ -49,7 +49,7 @@ def keeps(read: Any, written: Any) -> bool:
 
 
 def check_params(found: Any, content: Any) -> None:
-    """What was read holds every value that was written, or it was refused."""
+    """The value read holds every value that was written, or it was refused."""
     if not isinstance(found, LeakpipeError):
         read = found.model_dump(mode="json")
         for section, written in content.items():

@@ -102,7 +102,7 @@ def results(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def differs(*options: object) -> list[str]:
-    """What `verify` says differs, without running anything again unless `options` ask for it."""
+    """Returns what `verify` says differs, without running anything again unless `options` ask for it."""
     said = leakpipe("verify", RESULTS, *(options or ("--cells", 0)), code=1).splitlines()
     found = [line.removeprefix("Differs: ") for line in said if line.startswith("Differs: ")]
     assert said[-1].startswith(f"Error: {RESULTS}: {len(found)} thing")

@@ -1,4 +1,4 @@
-"""What the validators of others say of the files by which this project is hosted, archived and built.
+"""The validators of others pass the files by which this project is hosted, archived and built.
 
 Each is skipped where its tool is not installed: `make test-metadata`.
 """

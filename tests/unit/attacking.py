@@ -1,4 +1,4 @@
-"""What tests of attacks share: a small client and what an attacker sees of it."""
+"""Shared by tests of attacks: a small client and what an attacker sees of it."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -60,7 +60,7 @@ def draw(name: str, **changes: Any) -> Drawing:
 
 
 def tables(seed: int = 0) -> dict[str, Any]:
-    """What figures read, by name."""
+    """The tables that figures read, by name."""
     federation = FederationParams.model_validate(
         {"rounds": 7, "captured_rounds": [2, 7], "learning_rate": 0.1, "local_epochs": 1, "batch_norm_momentum": 0.1}
         | {"clients": CLIENTS}

@@ -43,7 +43,7 @@ def defended(trained: ClientUpdate, defense: DefenseSteps, *, seed: int = 0) -> 
 
 
 def observations(defense: DefenseSteps) -> tuple[Observation, Observation]:
-    """What a naive and an adaptive attacker see of one client."""
+    """Returns what a naive and an adaptive attacker see of one client."""
     trained = observe(small_model(), IMAGES, LABELS).update
     shared = defended(trained, defense)
     naive, adaptive = (observe(small_model(), IMAGES, LABELS, update=shared, defense=d) for d in (None, defense))

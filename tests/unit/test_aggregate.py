@@ -49,7 +49,7 @@ def mean_of(updates: list[ClientUpdate], images: list[int]) -> ClientUpdate:
 
 
 def together(alone: list[Observation], **changes: Any) -> Observation:
-    """What is seen of clients only in the mean, by an attacker who is told."""
+    """Returns what an attacker who is told sees of clients that share only their mean."""
     update = mean_of([one.update for one in alone], [one.client.images for one in alone])
     cohort = [other.client for other in alone[1:]]
     return changed(alone[0], update=update, cohort=cohort, defense=aggregation(len(alone)), **changes)

@@ -327,7 +327,7 @@ class TestCustomNetworks:
 
 
 def dropping() -> nn.Module:
-    """That network with dropout behind it."""
+    """The same network with dropout behind it."""
     return nn.Sequential(fixed_size(), nn.Identity(), nn.Dropout(0.3))
 
 

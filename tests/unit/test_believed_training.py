@@ -1,4 +1,4 @@
-"""How attacks read the update of a client that does not train by plain SGD."""
+"""Attacks read the update of a client that does not train by plain SGD."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a federation is captured to: files that are read back, never overwritten, and no reason for training to end."""
+"""Captures of a federation: files that are read back, never overwritten, and no reason for training to end."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Whether a file is of the cell that a job was started for, and which cells are scored together."""
+"""Files are of the cell that a job was started for, and the right cells are scored together."""
 
 from pathlib import Path
 

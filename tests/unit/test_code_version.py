@@ -82,7 +82,7 @@ def break_logic(text: str) -> str:
 
 
 def naive_imports(source: Path) -> dict[str, set[str]]:
-    """What each module imports, by the text of its import statements (not of those for type checkers)."""
+    """Returns what each module imports, by the text of its import statements (not of those for type checkers)."""
     found = {}
     for name in ALL_MODULES:
         text = re.sub(

@@ -1,4 +1,4 @@
-"""What leaks under defences, what they cost and guarantee: naive recomputation, marked failures, and figures."""
+"""Leakage under defences, their cost and guarantee: naive recomputation, marked failures, and figures."""
 
 import math
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""How far two files are apart, against closed forms."""
+"""The difference between two files, against closed forms."""
 
 import json
 import math

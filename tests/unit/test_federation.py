@@ -162,7 +162,7 @@ def test_the_server_keeps_its_own_statistics_where_clients_withhold_theirs() -> 
 
 
 def test_error_feedback_is_remembered_from_round_to_round() -> None:
-    """What a client shared in two rounds plus what it still holds back is what it would have shared."""
+    """A client's shares of two rounds and what it still holds back add up to what it would have shared."""
     forgetful, catching_up = (
         federate({"kind": "top-k", "share": 0.1, "error_feedback": feedback}) for feedback in (False, True)
     )

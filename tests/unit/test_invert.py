@@ -118,7 +118,7 @@ def test_labels_are_not_recovered_from_a_zero_update() -> None:
 
 
 def test_a_zero_update_needs_no_labels() -> None:
-    """What is left to match, batch statistics, does not depend on them."""
+    """Batch statistics, all that is left to match, do not depend on them."""
     observation = silenced(observe_small(images=1))
     blind = invert(changed(observation, labels=None), leakpipe_with(iterations=2), seed=0)
     assert torch.equal(blind.images, invert(observation, leakpipe_with(iterations=2), seed=0).images)

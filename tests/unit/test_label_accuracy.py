@@ -1,4 +1,4 @@
-"""How many labels an attack had right, whatever their order."""
+"""The share of labels that an attack had right, whatever their order."""
 
 from itertools import permutations
 

@@ -1,4 +1,4 @@
-"""What an attacker has: contradictions are refused, true images have no place, orders are as assumed."""
+"""The attacker's observation: contradictions are refused, true images have no place, orders are as assumed."""
 
 from typing import Any, get_type_hints
 

@@ -1,4 +1,4 @@
-"""How an aggregate is read: by generalised cross-validation, as one client's update or as that of all."""
+"""Readings of an aggregate: by generalised cross-validation, as one client's update or as that of all."""
 
 import math
 from typing import Any

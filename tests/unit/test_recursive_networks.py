@@ -1,4 +1,4 @@
-"""Which networks recursive inversion reads: torchvision's ResNets as they are, wrapped, changed, and lookalikes."""
+"""Networks that recursive inversion reads: torchvision's ResNets as they are, wrapped, changed, and lookalikes."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What candidates should look like: every term against naive loops, closed forms and finite differences."""
+"""Terms for how candidates should look: each against naive loops, closed forms and finite differences."""
 
 import math
 from collections.abc import Callable

@@ -284,7 +284,7 @@ def test_values_that_are_clipped_alike_are_no_signs_of_adam() -> None:
 
 @pytest.fixture(scope="module")
 def judged() -> dict[str, list[list[str]]]:
-    """What is said of one image with its label granted, by belief, over two models before and after training."""
+    """Notes on one image with its label granted, by belief, over two models before and after training."""
     said: dict[str, list[list[str]]] = {}
     for seed in (200, 201):
         for column, belief, observation in beliefs.cases(seed, ("untrained", "trained")):

@@ -1,4 +1,4 @@
-"""What the report page's script works on: pictures cut and laid out as they should be, whatever the experiment."""
+"""Input of the report page's script: pictures cut and laid out as they should be, whatever the experiment."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""What a job imports before it computes: every job is a process of its own, and libraries take seconds."""
+"""Imports of a job before it computes: every job is a process of its own, and libraries take seconds."""
 
 import subprocess
 import sys

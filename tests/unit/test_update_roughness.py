@@ -1,4 +1,4 @@
-"""How far noise in the true image moves the update: why deep networks are hard to invert (docs/attacks/results.md)."""
+"""Noise in the true image moves the update far: why deep networks are hard to invert (docs/attacks/results.md)."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Which files' records are trusted: the cases in which old files could pass for new ones, one by one."""
+"""Trust in files' records: the cases in which old files could pass for new ones, one by one."""
 
 import json
 import os
@@ -95,7 +95,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
 
 
 def write(content: dict[str, str], params: str = "old") -> None:
-    """What a job does: write files; and what Snakemake then does: record them."""
+    """Writes files as a job does, and records them as Snakemake does."""
     for path, text in content.items():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(text)
@@ -104,7 +104,7 @@ def write(content: dict[str, str], params: str = "old") -> None:
 
 
 def forget(paths: Iterable[str]) -> None:
-    """What a fresh clone with pulled files is like: other times, no records."""
+    """Makes files as in a fresh clone that pulled them: other times, no records."""
     for path in paths:
         os.utime(path, (1, 1))
         metadata_path(path).unlink()

@@ -51,7 +51,7 @@ def copy_project(target: Path) -> Path:
 
 
 def kind_of(rule: str) -> str:
-    """What rules have in common of which the workflow makes one for every job: the name in front of what it is for."""
+    """The part of a name that rules share which the workflow makes one of for every job."""
     kinds = ("split_data", "federate", "invert", "score", "identify")
     return next((kind for kind in kinds if rule.startswith(f"{kind}_")), rule)
 
@@ -70,7 +70,7 @@ def planned_jobs(project: Path, *arguments: str) -> Counter[str]:
 
 
 def run_ids(project: Path, experiment: str = "quick") -> dict[str, str]:
-    """Which execution made what: the id of every run record, by its path."""
+    """Returns which execution made what: the id of every run record, by its path."""
     records = project / "results" / experiment / "records"
     return {
         str(path.relative_to(records)): json.loads(path.read_text())["id"] for path in sorted(records.rglob("*.json"))

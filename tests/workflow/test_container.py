@@ -16,7 +16,7 @@ ROOT, WORK = re.findall(r"^WORKDIR (\S+)$", RECIPE, flags=re.MULTILINE)
 
 
 def copied() -> list[str]:
-    """What every COPY names, each into the same place below `ROOT`."""
+    """Returns what every COPY names, each into the same place below `ROOT`."""
     lines = re.findall(r"^COPY (.+) (\S+)$", RECIPE, flags=re.MULTILINE)
     return [source for sources, target in lines for source in sources.split() if target in ("./", sources)]
 

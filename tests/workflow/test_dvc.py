@@ -1,6 +1,5 @@
 """`dvc repro` around Snakemake, for real, in copies of a tiny project: nothing old is ever recorded as new."""
 
-import json
 import os
 import re
 import shutil
@@ -18,6 +17,7 @@ from leakpipe.attacks.files import load_reconstruction
 from leakpipe.cli.stage import PIPELINE, list_outputs
 from leakpipe.records.stages import read_stages
 from tests.conftest import PROJECT
+from tests.workflow.conftest import run_ids
 
 pytest.importorskip("dvc")
 pytestmark = pytest.mark.xdist_group("dvc")  # with --dist loadgroup, the project is prepared only once
@@ -66,14 +66,8 @@ def commit(project: Path) -> None:
     run(project, "git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-qm", "state")
 
 
-def run_ids(project: Path) -> dict[str, str]:
-    """Which execution made what: the id of every run record, by its path."""
-    paths = sorted((project / RESULTS / "records").rglob("*.json"))
-    return {str(path.relative_to(project / RESULTS / "records")): json.loads(path.read_text())["id"] for path in paths}
-
-
 def ran_again(project: Path, before: dict[str, str]) -> set[str]:
-    after = run_ids(project)
+    after = run_ids(project, "default")
     return {path for path in after if after[path] != before.get(path)}
 
 
@@ -90,7 +84,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(project, "git", "init", "-q")
     run(project, "dvc", "remote", "add", "-q", "--default", "local", str(project.with_name("remote")))
     run(project, "snakemake", "--quiet", "all", "--cores", "2", "evaluation")
-    made = run_ids(project)
+    made = run_ids(project, "default")
     run(project, "dvc", "repro")
     assert ran_again(project, made) == set(), "dvc repro after snakemake must take over, not run again"
     commit(project)
@@ -125,7 +119,7 @@ def test_unchanged_project_is_a_no_op_and_git_sees_only_metrics(prepared: Path) 
 def test_fresh_clone_runs_nothing(prepared: Path, clone: Path) -> None:
     assert "Running stage" not in run(clone, "dvc", "repro")
     run(clone, "leakpipe", "stage", "evaluation")  # gives Snakemake its records back
-    assert run_ids(clone) == run_ids(prepared)
+    assert run_ids(clone, "default") == run_ids(prepared, "default")
     assert "Nothing to be done" in run(clone, "snakemake", "--dry-run", "evaluation")
     assert "up to date" in run(clone, "dvc", "status")
 
@@ -136,7 +130,7 @@ def test_times_of_steps_are_followed(clone: Path) -> None:
 
 
 def test_touched_old_files_do_not_pass_for_new_ones(clone: Path) -> None:
-    before, old, other = run_ids(clone), (clone / LEAKPIPE).read_bytes(), (clone / OTHER).read_bytes()
+    before, old, other = run_ids(clone, "default"), (clone / LEAKPIPE).read_bytes(), (clone / OTHER).read_bytes()
     edit_params(clone, lambda params: params["attacks"]["leakpipe"].update(iterations=4))
     run(clone, "snakemake", "--quiet", "all", "--cores", "1", "--touch", "inversion")
     assert "Nothing to be done" in run(clone, "snakemake", "--dry-run", "inversion"), "Snakemake is deceived"
@@ -153,7 +147,7 @@ def test_touched_old_files_do_not_pass_for_new_ones(clone: Path) -> None:
 
 
 def test_changed_attack_code_makes_reconstructions_again_and_nothing_before_them(project: Path) -> None:
-    before, old = run_ids(project), load_reconstruction(project / LEAKPIPE).images
+    before, old = run_ids(project, "default"), load_reconstruction(project / LEAKPIPE).images
     code = project / "src/leakpipe/attacks/files.py"
     code.write_text(
         code.read_text()

@@ -8,7 +8,7 @@ from tests.workflow.conftest import QUICK, copy_project, snakemake
 
 
 def overlay(project: Path, model: str, *arguments: str, **variables: str) -> str:
-    """What Snakemake says of the quick experiment with another model."""
+    """Returns what Snakemake says of the quick experiment with another model."""
     (project / "model.yaml").write_text(f"model: {model}\n")
     done = snakemake(project, *arguments, *QUICK, "model.yaml", **variables)
     return done.stdout + done.stderr

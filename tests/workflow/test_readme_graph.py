@@ -24,7 +24,7 @@ def draw() -> str:
 
 
 def implied(start: str, end: str, edges: set[tuple[str, str]]) -> bool:
-    """Whether a longer path leads from start to end."""
+    """Tells whether a longer path leads from start to end."""
     waiting = [b for a, b in edges if a == start and b != end]
     while waiting:
         here = waiting.pop()

@@ -1,4 +1,4 @@
-"""What Snakemake re-runs when something changes: exactly what depends on it."""
+"""Snakemake's re-runs after a change: exactly what depends on it."""
 
 import hashlib
 import json

@@ -123,7 +123,7 @@ def main() -> None:
 
 
 def draw(case: Case, cache: Path) -> tuple[Observation, Tensor]:
-    """What every attacker sees, labels granted, and the true images."""
+    """Returns what every attacker sees, labels granted, and the true images."""
     if case.size == XRAY_SIZE:
         params = ImagesParams(dataset="cxr-phantom", image_size=XRAY_SIZE, images=PHANTOMS, burned_text=True)
     else:

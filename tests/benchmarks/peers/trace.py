@@ -1,4 +1,4 @@
-"""What every compared attack is: from an observation and a number of steps to images, watched on its way."""
+"""The form of every compared attack: from an observation and a number of steps to images, watched on its way."""
 
 import time
 from collections.abc import Callable, Sequence
