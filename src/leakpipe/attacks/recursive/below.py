@@ -20,6 +20,7 @@ class Arrived:
         trusted: Weight of each channel of the first convolution's gradient: 0 where what passed may be wrong.
         projection: The shortcut's convolution; None where it has no parameters.
         shortcut: Gradient at the shortcut's output.
+        error: Rough relative error of weight gradients that are made of these, and of the update's.
     """
 
     first: Layer
@@ -29,6 +30,7 @@ class Arrived:
     trusted: Tensor
     projection: Layer | None
     shortcut: Tensor
+    error: float
 
 
 class InputGradients:
@@ -58,5 +60,9 @@ class InputGradients:
     @staticmethod
     def _gap(layer: Layer, passed: Tensor, normalised: Tensor, features: Tensor, trusted: Tensor) -> Tensor:
         wanted = trusted[:, None] * layer.gradient.flatten(1)
-        gap = trusted[:, None] * layer.weight_gradient(layer.enter(passed, normalised), features) - wanted
+        gap = (
+            trusted[:, None]
+            * layer.weight_gradient(layer.enter(passed, normalised, own_means=layer.is_rounded), features)
+            - wanted
+        )
         return gap.square().sum() / wanted.square().sum()

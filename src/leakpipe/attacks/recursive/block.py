@@ -1,5 +1,6 @@
 """One block: its inner map and its input, from what the blocks above have given."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from leakpipe.attacks.recursive.below import Arrived
 from leakpipe.attacks.recursive.forward import before_last_relu
-from leakpipe.attacks.recursive.found import REFINED, Descent, LayerReport, report_map
+from leakpipe.attacks.recursive.found import NULL_SPACE, REFINED, Descent, LayerReport, report_map
 from leakpipe.attacks.recursive.gradients import (
     can_read_gradient,
     can_solve_inner,
@@ -35,9 +36,12 @@ from leakpipe.attacks.recursive.structure import Block
 from leakpipe.attacks.recursive.unmixing import order_like, unmix
 
 LEAST_GAP = 3.0  # of the eigenvalue behind a null space to the one inside it, below which there is none
+LEAST_REFINED_GAP = 1.2
 WORST_FIT = 0.05  # relative residual of a weight's gradient, above which a map is not believed
 WORST_ERROR = 0.2  # relative error of a map (`LayerReport.error`), likewise
 ROUGH_FIT = 2e-3  # relative residual, above which the fixed-point iteration is not believed to have ended
+WORST_NOISE = 1.1
+WORST_NOISY_FIT = 0.5
 WORST_LEFT = 2.0  # residual of a refined map in deviations of the noise, likewise
 MASK_ROUNDS = 6
 SURELY_ON = 6.0  # deviations of a value's noise, for equations that are weighted by it
@@ -101,16 +105,20 @@ class BlockStep:
         if space is None:
             self.unconverged.add(layer.name)
             return None
-        maps = unmix(layer, space) if space.gap >= LEAST_GAP else None
+        can_be_refined = can_refine(layer)
+        least = LEAST_REFINED_GAP if can_be_refined else LEAST_GAP
+        maps = unmix(layer, space) if space.gap >= least else None
         if maps is None:
             return None
-        raw, residual, how = scale_maps(layer, maps), float(space.eigenvalues[-2].abs().sqrt()), "null space"
-        if can_refine(layer):
+        raw, residual, how = scale_maps(layer, maps), float(space.eigenvalues[-2].abs().sqrt()), NULL_SPACE
+        if can_be_refined:
             refined, left = refine_map(layer, raw)
             if left <= WORST_LEFT:
                 raw, how = scale_maps(layer, refined), REFINED
         raw = self._ordered(layer, raw)
-        return report_map(layer.name, how, raw, residual=residual, gap=space.gap), raw
+        report = report_map(layer, how, raw, residual=residual, gap=space.gap)
+        believed = space.gap >= LEAST_GAP or (how == REFINED and report.error <= WORST_ERROR)
+        return (report, raw) if believed else None
 
     def _ordered(self, layer: Layer, raw: Tensor) -> Tensor:
         """Returns the images' maps in the order of those above: of the inner map, or of the block's output."""
@@ -122,7 +130,7 @@ class BlockStep:
     def _inner(self, layer: Layer) -> tuple[LayerReport, Tensor] | None:
         """The inner map, from the gradient that arrives at the block's output."""
         arriving, mask = self.found.arriving, self.mask
-        if not can_solve_inner(layer) or arriving is None or mask is None:
+        if not can_solve_inner(layer) or arriving is None or mask is None or not bool((arriving * mask.on).any()):
             return None
         rough, inner, raw, fit = False, None, arriving.new_empty(0), float("inf")
         trusted = trust_channels(layer, arriving * mask.on)
@@ -147,8 +155,8 @@ class BlockStep:
             trusted = trust_channels(layer, arriving * mask.on)
             if not changed.any():
                 break
-        report = report_map(layer.name, "gradient", raw, residual=fit)
-        allowed = max(WORST_FIT, WORST_LEFT * float(layer.weight_noise.norm() / layer.gradient.norm()))
+        report = report_map(layer, "gradient", raw, residual=fit)
+        allowed = max(WORST_FIT, WORST_NOISE * layer.noise)
         if not (fit <= allowed and report.error <= WORST_ERROR):
             return None
         self.mask = mask
@@ -184,15 +192,18 @@ class BlockStep:
                 if bool((better.on == mask.on).all()):
                     break
                 mask = better
-        report = report_map(layer.name, "least squares", raw, residual=residual)
-        return (report, raw) if residual <= WORST_FIT and report.error <= WORST_ERROR else None
+        report = report_map(layer, "least squares", raw, residual=residual)
+        allowed = WORST_NOISY_FIT if layer.is_rounded else WORST_FIT  # of equations that noise keeps from fitting
+        return (report, raw) if residual <= allowed and report.error <= WORST_ERROR else None
 
     def _arrived(self) -> Arrived:
         arriving = self.second.convolve_back(self._before_second())
         mask = choose_mask(self.found.raw[self.second.name], self.first, arriving)
         passed, known = arriving * mask.on, self.first.unscale(self.found.maps[self.second.name])
         trusted = trust_channels(self.first, passed)
-        return Arrived(self.first, passed, known, mask.on, trusted, self.projection, self._behind_block())
+        inner = next(report for report in self.found.reports if report.layer == self.second.name)
+        error = math.hypot(inner.error, self.first.noise)
+        return Arrived(self.first, passed, known, mask.on, trusted, self.projection, self._behind_block(), error)
 
     def _count_equations(self) -> int:
         known = []

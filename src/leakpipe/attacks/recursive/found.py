@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from leakpipe.attacks.recursive.below import Arrived
+from leakpipe.attacks.recursive.layer import Layer
 from leakpipe.attacks.recursive.masks import guess_mask
 
-REFINED = "refined"  # by all of the weight's gradient (`leakpipe.attacks.recursive.refine`)
+NULL_SPACE, REFINED = "null space", "refined"  # by all of the weight's gradient (`leakpipe.attacks.recursive.refine`)
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class LayerReport:
         residual: Relative residual of the equations.
         negative: Length of the solution's entries below 0, where maps have none, relative to its own.
         doubtful: Units of the map whose values do not tell whether they are on.
+        noisy: Whether noise is no small part of the equations, whose residual then tells its size and no more.
     """
 
     layer: str
@@ -31,25 +33,27 @@ class LayerReport:
     residual: float
     negative: float
     doubtful: int
+    noisy: bool = False
 
     @property
     def error(self) -> float:
         """Rough relative error of the map.
 
-        Of a null space, what was measured under noise at gaps of 3 to 4000, unless it was refined; of equations, the
+        Of a null space, what was measured under noise at gaps of 3 to 4000; of equations without much noise, the
         residual. All at least what half of the units tell that are off and scatter around 0: equations that leave
         unknowns free have no residual.
         """
-        measured = self.residual
-        if self.gap is not None:
-            measured = 0.0 if self.how == REFINED else max(1 / self.gap, 0.3 / math.sqrt(self.gap))
+        measured = 0.0 if self.noisy else self.residual
+        if self.how == NULL_SPACE:
+            assert self.gap is not None
+            measured = max(1 / self.gap, 0.3 / math.sqrt(self.gap))
         return max(measured, 2 * self.negative)
 
 
-def report_map(layer: str, how: str, raw: Tensor, *, residual: float, gap: float | None = None) -> LayerReport:
+def report_map(layer: Layer, how: str, raw: Tensor, *, residual: float, gap: float | None = None) -> LayerReport:
     """Returns the report on a solved map, whose entries below 0 are not yet taken away."""
     negative = float(raw.clamp_max(0).norm() / raw.norm())
-    return LayerReport(layer, how, gap, residual, negative, guess_mask(raw).doubtful)
+    return LayerReport(layer.name, how, gap, residual, negative, guess_mask(raw).doubtful, layer.is_rounded)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from leakpipe.attacks.recursive.found import Descent
 from leakpipe.attacks.spectrum import from_coefficients, to_coefficients
 
 EDGE = 1e-6  # squared difference of neighbours, below which total variation is smooth
-FITS = 0.02  # relative error of maps, below which total variation is what keeps images from them
+GAIN = 0.2  # of the maps' relative error from stage to stage, below which no further stage is tried
 FLOOR = 0.01  # relative error, below which a map counts no more than at it
 OUTSIDE = 10.0  # weight of the mean squared distance to [0, 1]
 
@@ -38,7 +38,7 @@ class ImageSettings:
         maps: How many of the lowest recovered maps are matched.
         gradients: Weight of the squared relative distance of the weight gradients that tell of the lowest input.
         stages: Softness falls twice: what a hard max-pool has settled on is given a second chance.
-        refinement: Further stages, for images that fit their maps to `FITS`.
+        refinement: Further stages, each as long as the one before has lowered the maps' error by `GAIN`.
         iterations: Of L-BFGS in each stage.
         history: Steps that L-BFGS remembers.
         decay: Exponent that divides an image's cosine coefficients by their frequency (`leakpipe.attacks.spectrum`).
@@ -57,7 +57,7 @@ class ImageSettings:
         Stage(0.3, 0.05),
         Stage(0.1, 0.03),
     )
-    refinement: tuple[Stage, ...] = (Stage(0.1), Stage(0.01), Stage(0.001))
+    refinement: tuple[Stage, ...] = (Stage(0.03, 0.03), Stage(0.01, 0.01), Stage(0.001))
     iterations: int = 120
     history: int = 30
     decay: float = 0.5
@@ -71,7 +71,7 @@ def search_image(
 ) -> Iterator[tuple[float, Tensor]]:
     """Searches the images whose maps are the recovered ones, with batch normalisation at its known statistics.
 
-    A map counts by the inverse square of its error, as far as that is known.
+    Maps, and gradients beside them, count by the inverse square of their error, as far as that is known.
 
     Args:
         network: The network, at the statistics that the update gives away.
@@ -92,9 +92,10 @@ def search_image(
     sizes = {name: float(targets[name].square().sum()) * total / weights[name] for name in names}
     variables = to_coefficients(start.float(), settings.decay).requires_grad_()
     below = InputGradients(found.arrived, torch.float32) if found.arrived and settings.gradients else None
-    reached = float("nan")
+    share = settings.gradients / (1 + (found.arrived.error / FLOOR) ** 2) if found.arrived else 0.0
+    reached = before = float("inf")
     for number, stage in enumerate((*settings.stages, *settings.refinement)):
-        if number >= len(settings.stages) and not reached < FITS:
+        if number >= len(settings.stages) and reached > (1 - GAIN) * before:
             break
         optimizer = torch.optim.LBFGS(
             [variables],
@@ -119,13 +120,13 @@ def search_image(
             outside = (candidate - candidate.clamp(0, 1)).square().mean()
             objective = error + stage.total_variation * smoothed_total_variation(candidate) + OUTSIDE * outside
             if below is not None:
-                objective = objective + settings.gradients * below.distance(maps[below.first.name])
+                objective = objective + share * below.distance(maps[below.first.name])
             objective.backward()
             errors.append(float(error.detach()))
             return float(objective.detach())
 
         optimizer.step(measure)
-        reached = min(errors) ** 0.5
+        before, reached = reached, min(errors) ** 0.5
         yield reached, from_coefficients(variables.detach(), settings.decay).clamp(0, 1)
 
 

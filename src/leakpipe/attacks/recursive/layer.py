@@ -85,9 +85,14 @@ class Layer:
         return 0 < self.positions - 1 < min(self.weight.flatten(1).shape)
 
     @property
+    def noise(self) -> float:
+        """The length of the noise on the weight's gradient, relative to the gradient's."""
+        return float(self.weight_noise.norm() / self.gradient.norm())
+
+    @property
     def is_rounded(self) -> bool:
         """Returns whether rounding, or other noise, is no small part of the weight's gradient."""
-        return float(self.weight_noise.norm()) > PRECISION * float(self.gradient.norm())
+        return self.noise > PRECISION
 
     def convolve(self, features: Tensor) -> Tensor:
         """Returns the convolution's output, before batch normalisation."""

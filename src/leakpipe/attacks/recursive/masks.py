@@ -78,6 +78,9 @@ def guess_mask(values: Tensor) -> Mask:
 def choose_mask(values: Tensor, layer: Layer, arriving: Tensor) -> Mask:
     """Returns the mask that most channels' sums of gradients bear out; that of `guess_mask` where none is better.
 
+    Where rounding is no small part of the gradient, it is the mask whose sums are the closest instead: within noise,
+    the sums of a mask of zeros hold in every channel.
+
     Args:
         values: A solved map, as for `guess_mask`.
         layer: Whose batch normalisation is in front of the ReLU that gave the map.
@@ -85,6 +88,8 @@ def choose_mask(values: Tensor, layer: Layer, arriving: Tensor) -> Mask:
     """
     noise = estimate_noise(values)
     masks = [guess_mask(values), *(_mask_above(values, noise, threshold) for threshold in THRESHOLDS)]
+    if layer.is_rounded:
+        return min(masks, key=lambda mask: float(_gaps(layer, arriving * mask.on).sum()))
     return max(masks, key=lambda mask: int(sums_hold(layer, arriving * mask.on).sum()))
 
 
@@ -115,13 +120,18 @@ def sums_hold(layer: Layer, passed: Tensor, *, adapt: bool = False) -> Tensor:
         passed: As for `trust_channels`.
         adapt: Whether the precision of `passed` is what the channels' median tells, instead of `PRECISION`.
     """
-    misfit = (layer.shift_gradient - passed.sum(dim=(0, 2, 3))).abs()
+    misfit = _gaps(layer, passed)
     size = passed.square().sum(dim=(0, 2, 3)).sqrt()
     precision = PRECISION
     if adapt:
         median = float((misfit / size.clamp_min(1e-300)).median())
         precision = min(max(PRECISION, median / MEDIAN), WORST_PRECISION)
     return misfit <= BREACH * (layer.gradient_noise[:, 0].square() + (precision * size).square()).sqrt()
+
+
+def _gaps(layer: Layer, passed: Tensor) -> Tensor:
+    """By how much the sum of what passed misses batch normalisation's bias gradient, for each channel."""
+    return (layer.shift_gradient - passed.sum(dim=(0, 2, 3))).abs()
 
 
 def read_mask(mask: Mask, passed: Tensor, arriving: Tensor, trusted: Tensor) -> Mask:
