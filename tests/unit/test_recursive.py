@@ -248,7 +248,7 @@ def test_weight_gradients_of_the_true_input_agree_wherever_what_passed_is_right(
     everywhere = torch.ones_like(truth.layer.scale)
 
     def distance(trusted: Tensor, features: Tensor) -> float:
-        arrived = Arrived(truth.layer, passed, truth.normalised, on, trusted, None, passed)
+        arrived = Arrived(truth.layer, passed, truth.normalised, on, trusted, None, passed, error=0.0)
         return float(InputGradients(arrived, torch.float64).distance(features))
 
     assert distance(everywhere, truth.features) > 1e-4

@@ -47,17 +47,19 @@ class ImageSettings:
     maps: int = 3
     gradients: float = 1.0
     stages: tuple[Stage, ...] = (
-        Stage(10.0, 0.3),
-        Stage(3.0, 0.3),
-        Stage(1.0, 0.2),
-        Stage(0.5, 0.1),
-        Stage(0.3, 0.05),
-        Stage(0.5, 0.3),
-        Stage(0.5, 0.1),
-        Stage(0.3, 0.05),
-        Stage(0.1, 0.03),
+        Stage(10.0, 1.0),
+        Stage(3.0, 0.6),
+        Stage(1.0, 0.4),
+        Stage(0.3, 0.3),
+        Stage(0.1, 0.3),
+        Stage(0.1, 0.1),
+        Stage(0.1, 0.05),
+        Stage(0.1, 0.3),
+        Stage(0.03, 0.1),
+        Stage(0.03, 0.05),
+        Stage(0.01, 0.03),
     )
-    refinement: tuple[Stage, ...] = (Stage(0.03, 0.03), Stage(0.01, 0.01), Stage(0.001))
+    refinement: tuple[Stage, ...] = (Stage(0.001),)
     iterations: int = 120
     history: int = 30
     decay: float = 0.5
