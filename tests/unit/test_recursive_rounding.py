@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from leakpipe.attacks.recursive import block
+from leakpipe.attacks.recursive.found import Descent
 from leakpipe.attacks.recursive.gradients import read_gradient, refine_inner, settle_gradient
 from leakpipe.attacks.recursive.layer import Layer
-from leakpipe.attacks.recursive.masks import Mask
+from leakpipe.attacks.recursive.masks import Mask, choose_mask
 from leakpipe.attacks.recursive.nullspace import find_null_space, scale_maps
 from leakpipe.attacks.recursive.refine import add_measured_noise, can_refine, refine_map
+from leakpipe.attacks.recursive.structure import Block, Unit
 from leakpipe.attacks.rounding import spacing
 from tests.unit.test_recursive import Truth, generator, relative
 
@@ -49,6 +52,43 @@ def test_noise_that_rounding_does_not_explain_is_measured() -> None:
     start = scale_maps(layer, space.vectors[:1])
     found, _ = refine_map(layer, start)
     assert relative(scale_maps(layer, found), truth.features) < relative(start, truth.features) * 0.9
+
+
+@pytest.mark.parametrize(("noise", "comes_out"), [(0.3, True), (0.8, True), (1.5, False)])
+def test_map_is_believed_by_what_its_units_that_are_off_show(noise: float, comes_out: bool) -> None:
+    """A null space with a small gap is still a start, from which the refined map is right or is not believed."""
+    truth, kept = Truth(channels=24, width=60), []
+    deviation = noise * truth.layer.gradient.square().mean().sqrt()
+    drawn = deviation * torch.randn(truth.layer.gradient.shape, generator=generator(), dtype=torch.float64)
+    layer = replace(
+        truth.layer, gradient=truth.layer.gradient + drawn, weight_noise=deviation.expand_as(drawn).contiguous()
+    )
+    space = find_null_space(layer, generator())
+    assert space is not None
+    assert (space.gap > block.LEAST_GAP) == (noise < 0.5)
+    only = Block("last", (Unit("first", "first.norm"), Unit("second", "second.norm")), None)
+    step = block.BlockStep(only, {"first": layer, "second": layer}, Descent(), generator(), above=None)
+    step.run(lambda report, raw: kept.append((report, raw)))
+    assert bool(kept) == comes_out
+    for report, raw in kept:
+        assert 0.5 < report.error / relative(raw.clamp_min(0), truth.features) < 2
+
+
+def test_within_noise_no_mask_is_chosen_only_because_little_passes_it() -> None:
+    truth, drawn = Truth(), torch.Generator().manual_seed(1)
+
+    def blur(value: torch.Tensor, share: float) -> torch.Tensor:
+        noise = torch.randn(value.shape, generator=drawn, dtype=torch.float64)
+        return value + share * value.square().mean().sqrt() * noise
+
+    spread = (0.6 * truth.layer.shift_gradient.square().mean().sqrt()).expand(24, 2)
+    shift = blur(truth.layer.shift_gradient, 0.6)
+    layer = replace(rounded(truth.layer, 0.1), shift_gradient=shift, gradient_noise=spread)
+    arriving, values, on = blur(truth.arriving, 0.1), blur(truth.output, 0.1), (truth.output > 0).double()
+    counting = replace(layer, weight_noise=torch.zeros_like(layer.weight_noise))  # channels that hold are counted
+    by_size, by_count = (choose_mask(values, each, arriving).on for each in (layer, counting))
+    assert float((by_size != on).double().mean()) < 0.2
+    assert float(by_count.mean()) < 0.1  # nearly all off
 
 
 def test_gradient_is_read_best_with_weights() -> None:
