@@ -19,17 +19,10 @@ from leakpipe.attacks.recursive.gradients import (
     settle_gradient,
     solve_inner,
 )
-from leakpipe.attacks.recursive.inputs import (
-    Equations,
-    convolution_equations,
-    count_equations,
-    gradient_equations,
-    null_space_equations,
-    shortcut_equations,
-    solve_map,
-)
-from leakpipe.attacks.recursive.layer import Layer, by_channel
-from leakpipe.attacks.recursive.masks import Mask, choose_mask, estimate_noise, guess_mask, read_mask, trust_channels
+from leakpipe.attacks.recursive.input_equations import InputEquations
+from leakpipe.attacks.recursive.inputs import count_equations, null_space_equations, solve_map
+from leakpipe.attacks.recursive.layer import Layer
+from leakpipe.attacks.recursive.masks import Mask, choose_mask, guess_mask, read_mask, trust_channels
 from leakpipe.attacks.recursive.nullspace import find_null_space, scale_maps
 from leakpipe.attacks.recursive.refine import can_refine, refine_map
 from leakpipe.attacks.recursive.structure import Block
@@ -44,7 +37,6 @@ WORST_NOISE = 1.1
 WORST_NOISY_FIT = 0.5
 WORST_LEFT = 2.0  # residual of a refined map in deviations of the noise, likewise
 MASK_ROUNDS = 6
-SURELY_ON = 6.0  # deviations of a value's noise, for equations that are weighted by it
 SURELY_OFF = 0.05  # deviations below 0 of what a ReLU gets, from recovered maps: one wrong unit spoils its channel
 
 
@@ -168,20 +160,23 @@ class BlockStep:
             return None
         if not self._reads_second():
             return None
-        inner, second = self.found.maps[self.second.name], self.second
+        second = self.second
         passed, arriving = self._behind_block(), second.convolve_back(self._before_second())
         mask = choose_mask(self.found.raw[second.name], layer, arriving)
         if self._count_equations() < int(np.prod(layer.input_shape)):
             return None
         spaces = [null_space_equations(reader) for reader in self.readers if reader.has_null_space]
-        exact = self._known_equations(inner, mask) + spaces
+        equations = InputEquations(
+            self.block.stride, layer, second, self.projection, self.output, self.found.raw[second.name]
+        )
+        exact = equations.known(mask, self.mask) + spaces
         raw, residual = solve_map(layer.input_shape, exact)
         if can_refine(layer) and bool(raw.any()):
-            raw, _ = refine_map(layer, raw, self._known_equations(inner, mask, in_deviations=True))
+            raw, _ = refine_map(layer, raw, equations.known_in_deviations())
         if not layer.has_null_space:
             for _ in range(MASK_ROUNDS):
                 features = raw.clamp_min(0)
-                more = self._gradient_equations(features, inner, mask, arriving, passed)
+                more = equations.gradients(features, mask, arriving, passed)
                 raw, residual = solve_map(layer.input_shape, exact + more, features)
                 if not can_read_gradient(layer):
                     continue
@@ -212,40 +207,6 @@ class BlockStep:
             if self.second.name in self.found.raw:
                 known.append(guess_mask(self.found.raw[self.second.name]).certain)
         return count_equations(self.readers, known)
-
-    def _known_equations(self, inner: Tensor, mask: Mask, *, in_deviations: bool = False) -> list[Equations]:
-        """Those that hold whatever units in doubt are; `in_deviations` of the noise of what they are made of."""
-        assert self.output is not None
-        assert self.mask is not None
-        skipped, inside, outside = self.output - self.second.forward(inner), mask.certain, self.mask.certain
-        if in_deviations:  # a unit that is barely on does little harm beside noise
-            raw, beside = self.found.raw[self.second.name], by_channel(self.second.scale.abs())
-            noise = estimate_noise(raw)
-            beside = torch.hypot(estimate_noise(self.output), 2 * raw.clamp_max(0).norm() / raw.norm() * beside)
-            inside, outside = (raw > SURELY_ON * noise).double(), (self.output > SURELY_ON * beside).double()
-            inside, outside = inside * by_channel(self.first.scale.abs()) / noise, outside / beside
-            if self.projection is not None:
-                outside = outside * by_channel(self.projection.scale.abs())
-        equations = [convolution_equations(self.first, self.first.unscale(inner), inside)]
-        if self.projection is None:
-            return [*equations, shortcut_equations(self.block.stride, self.first.input_shape, skipped, outside)]
-        return [*equations, convolution_equations(self.projection, self.projection.unscale(skipped), outside)]
-
-    def _gradient_equations(
-        self, features: Tensor, inner: Tensor, mask: Mask, arriving: Tensor, passed: Tensor
-    ) -> list[Equations]:
-        """Those of the weight gradients, given a guess of the input for ẑ where units are off."""
-        first = self.first
-        normalised = torch.where(mask.on > 0, first.unscale(inner), first.normalise(first.convolve(features)))
-        trusted = trust_channels(first, arriving * mask.on)
-        own = first.is_rounded
-        before = first.enter(arriving * mask.on, normalised, own_means=own)
-        equations = [gradient_equations(first, before, trusted)]
-        if self.projection is not None:
-            side = self.projection
-            before = side.enter(passed, side.normalise(side.convolve(features)), own_means=own)
-            equations.append(gradient_equations(side, before, torch.ones_like(side.scale)))
-        return equations
 
     def _reads_second(self) -> bool:
         """Returns whether Δ of the second convolution is known, given its map."""
