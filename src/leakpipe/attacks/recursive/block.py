@@ -29,12 +29,12 @@ from leakpipe.attacks.recursive.structure import Block
 from leakpipe.attacks.recursive.unmixing import order_like, unmix
 
 LEAST_GAP = 3.0  # of the eigenvalue behind a null space to the one inside it, below which there is none
-LEAST_REFINED_GAP = 1.2
-WORST_FIT = 0.05  # relative residual of a weight's gradient, above which a map is not believed
+LEAST_REFINED_GAP = 1.2  # likewise, where all of the weight's gradient refines the map
+WORST_FIT = 0.05  # relative residual of a weight's gradient, above which an inner map is not believed
+WORST_NOISE = 1.1  # the same residual in lengths of the noise, where that is more
+WORST_INPUT_FIT, WORST_NOISY_INPUT_FIT = 0.1, 0.5  # of the equations for a block's input, the latter beside noise
 WORST_ERROR = 0.2  # relative error of a map (`LayerReport.error`), likewise
 ROUGH_FIT = 2e-3  # relative residual, above which the fixed-point iteration is not believed to have ended
-WORST_NOISE = 1.1
-WORST_NOISY_FIT = 0.5
 WORST_LEFT = 2.0  # residual of a refined map in deviations of the noise, likewise
 MASK_ROUNDS = 6
 SURELY_OFF = 0.05  # deviations below 0 of what a ReLU gets, from recovered maps: one wrong unit spoils its channel
@@ -188,7 +188,7 @@ class BlockStep:
                     break
                 mask = better
         report = report_map(layer, "least squares", raw, residual=residual)
-        allowed = WORST_NOISY_FIT if layer.is_rounded else WORST_FIT  # of equations that noise keeps from fitting
+        allowed = WORST_NOISY_INPUT_FIT if layer.is_rounded else WORST_INPUT_FIT
         return (report, raw) if residual <= allowed and report.error <= WORST_ERROR else None
 
     def _arrived(self) -> Arrived:
