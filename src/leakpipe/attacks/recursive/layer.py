@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d, fold, unfold
 
 PRECISION = 1e-4  # relative, of gradients that float32 weights give away where the update is large
+ROUNDED = 2e-5  # of the weight's gradient, from which on its noise is worth weighing
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Layer:
     @property
     def is_rounded(self) -> bool:
         """Returns whether rounding, or other noise, is no small part of the weight's gradient."""
-        return self.noise > PRECISION
+        return self.noise > ROUNDED
 
     def convolve(self, features: Tensor) -> Tensor:
         """Returns the convolution's output, before batch normalisation."""
