@@ -21,7 +21,7 @@ from leakpipe.attacks.recursive.gradients import (
 )
 from leakpipe.attacks.recursive.input_equations import InputEquations
 from leakpipe.attacks.recursive.inputs import count_equations, null_space_equations, solve_map
-from leakpipe.attacks.recursive.layer import Layer
+from leakpipe.attacks.recursive.layer import PRECISION, Layer
 from leakpipe.attacks.recursive.masks import Mask, choose_mask, guess_mask, read_mask, trust_channels
 from leakpipe.attacks.recursive.nullspace import find_null_space, scale_maps
 from leakpipe.attacks.recursive.refine import can_refine, refine_map
@@ -125,30 +125,33 @@ class BlockStep:
         if not can_solve_inner(layer) or arriving is None or mask is None or not bool((arriving * mask.on).any()):
             return None
         rough, inner, raw, fit = False, None, arriving.new_empty(0), float("inf")
+        allowed = max(WORST_FIT, WORST_NOISE * layer.noise)
         trusted = trust_channels(layer, arriving * mask.on)
-        for _ in range(MASK_ROUNDS):
+        for number in range(MASK_ROUNDS):
             if not rough:
                 inner, raw = solve_inner(layer, arriving * mask.on, trusted, inner)
             assert inner is not None
             normalised = layer.normalise(layer.convolve(inner))
             own = layer.is_rounded
             fit = _misfit(layer, layer.enter(arriving * mask.on, normalised, own_means=own), inner, trusted)
-            rough = rough or layer.is_rounded or (fit > ROUGH_FIT and not has_spare_equations(layer))
+            rough = rough or layer.noise > PRECISION or (fit > ROUGH_FIT and not has_spare_equations(layer))
             if rough:
                 inner, raw = refine_inner(layer, arriving * mask.on, trusted, inner)
                 normalised = layer.normalise(layer.convolve(inner))
                 fit = _misfit(layer, layer.enter(arriving * mask.on, normalised, own_means=own), inner, trusted)
-            if not (can_read_gradient(layer) and 0 < float(inner.norm()) < float("inf")):
+            hopeless = layer.is_rounded and number > 0 and fit > allowed
+            if hopeless or not (can_read_gradient(layer) and 0 < float(inner.norm()) < float("inf")):
                 break
             passed = layer.leave(read_gradient(layer, inner), normalised, 1 - mask.on)
             better = read_mask(mask, passed, arriving, trusted)
             changed = better.on != mask.on
             mask = better
             trusted = trust_channels(layer, arriving * mask.on)
-            if not changed.any():
+            if not changed.any() and (rough or not layer.is_rounded):
                 break
+            if layer.is_rounded and (number >= MASK_ROUNDS // 2 or not changed.any()):
+                rough = True  # every entry weighted by its noise, which takes longer
         report = report_map(layer, "gradient", raw, residual=fit)
-        allowed = max(WORST_FIT, WORST_NOISE * layer.noise)
         if not (fit <= allowed and report.error <= WORST_ERROR):
             return None
         self.mask = mask

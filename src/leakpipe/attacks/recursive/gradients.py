@@ -118,7 +118,8 @@ def solve_inner(layer: Layer, received: Tensor, trusted: Tensor, start: Tensor |
     for _ in range(ROUNDS):
         if features is not None:
             normalised = layer.normalise(layer.convolve(features))
-        matrix = gradient_matrix(layer, layer.enter(received, normalised)) * trusted[:, None, None]
+        before = layer.enter(received, normalised, own_means=layer.is_rounded and start is not None)
+        matrix = gradient_matrix(layer, before) * trusted[:, None, None]
         rows = matrix.flatten(0, 1)
         normal, right = rows.T @ rows, rows.T @ wanted.flatten(0, 2)
         normal.diagonal().add_(RIDGE * normal.diagonal().mean() + 1e-300)
