@@ -22,11 +22,13 @@ from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.client.update import ClientUpdate
 from leakpipe.data.datasets import DATASETS
 from leakpipe.data.images import LabeledImages
+from leakpipe.defenses.noise import add_gaussian_noise
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.pretraining import pretrain
 from leakpipe.metrics.score import score_images
 from leakpipe.models.state import ModelState, Tensors, build_module, initial_state
 from leakpipe.params.data import ImagesParams
+from leakpipe.params.defenses import GaussianParams
 from leakpipe.params.models import ModelParams, PretrainingParams
 from leakpipe.params.reading import parse_section
 from leakpipe.params.training import TrainingParams
@@ -153,6 +155,7 @@ def main() -> None:
     parser.add_argument("--client", choices=CLIENTS, nargs="*", default=["sgd"], help="how the attacked client trains")
     parser.add_argument("--learning-rate", default=str(CLIENT.learning_rate), help="of the attacked client, or several")
     parser.add_argument("--sent", choices=PRECISIONS, nargs="*", default=["float32"], help="precision of the update")
+    parser.add_argument("--noise", type=float, nargs="*", default=[0.0], help="σ0 of the paper's noise on the update")
     parser.add_argument("--public", action="store_true", help="train on the public images before that")
     parser.add_argument("--cache", type=Path, default=Path("/tmp/leakpipe-recursive"), help="where models are kept")
     chosen = parser.parse_args()
@@ -164,14 +167,19 @@ def main() -> None:
         drawn = ImagesParams(dataset="lfw-faces", image_size=chosen.size)
     data = DATASETS[drawn.dataset].load(drawn)
     seeds, rates = map(int, chosen.seeds.split(",")), map(float, chosen.learning_rate.split(","))
-    for settings in product(seeds, map(int, chosen.rounds.split(",")), chosen.client, rates, chosen.sent):
-        seed, rounds, client, rate, sent = settings
-        held = chosen.images
+    held, rounds_before = chosen.images, map(int, chosen.rounds.split(","))
+    for settings in product(seeds, rounds_before, chosen.client, rates, chosen.sent, chosen.noise):
+        seed, rounds, client, rate, sent, sigma = settings
         case = Case(
             chosen.model, chosen.size, seed, rounds, chosen.public, client, held, held, learning_rate=rate, sent=sent
         )
-        said = _attack(*case.observe(data, chosen.cache))
-        print(f"{chosen.model} {chosen.size} seed {seed} rounds {rounds} {client} {rate} {sent}: {said}", flush=True)
+        observation, truth = case.observe(data, chosen.cache)
+        if sigma > 0:
+            params, generator = GaussianParams(kind="gaussian", sigma0=sigma), torch.Generator().manual_seed(seed)
+            noisy = add_gaussian_noise(observation.update, params, generator=generator)
+            observation = replace(observation, update=noisy)
+        shown = f"{chosen.model} {chosen.size} seed {seed} rounds {rounds} {client} {rate} {sent} noise {sigma}"
+        print(f"{shown}: {_attack(observation, truth)}", flush=True)
 
 
 def _attack(observation: Observation, truth: Tensor) -> str:
