@@ -51,7 +51,7 @@ def copy_project(target: Path) -> Path:
 
 
 def kind_of(rule: str) -> str:
-    """The part of a name that rules share which the workflow makes one of for every job."""
+    """Returns the part of a rule's name that stands before the job which it is made for."""
     kinds = ("split_data", "federate", "invert", "score", "identify")
     return next((kind for kind in kinds if rule.startswith(f"{kind}_")), rule)
 

@@ -48,7 +48,7 @@ SURE = 0.5  # error of predictions over that of guessing, below which a network 
 
 @dataclass(frozen=True)
 class Examination:
-    """Returns what an update says of the believed training, in sentences.
+    """The testimony of an update about the believed training, in sentences.
 
     Attributes:
         doubts: What speaks against it.

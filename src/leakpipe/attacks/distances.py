@@ -46,7 +46,7 @@ class Products(NamedTuple):
         return Products(self.inner * scales, self.squared * scales, gaps)
 
     def steps(self) -> tuple[Tensor, Tensor]:
-        """Returns, of a function's slopes in the products, its gradient in x is the first ·y + the second ·x."""
+        """Returns a and b of the gradient in x, a·y + b·x, where these products are slopes of a function."""
         along_theirs, along_mine = self.inner, 2 * self.squared
         if self.gaps is not None:
             along_theirs, along_mine = along_theirs - 2 * self.gaps, along_mine + 2 * self.gaps

@@ -340,7 +340,7 @@ def _kinds(tensors: Mapping[str, Tensor], *, history: bool = False) -> dict[str,
 
 
 class _Points(NamedTuple):
-    """Returns what all restarts reach; one that is not finite, or not evaluated, reaches infinity and points nowhere.
+    """The points that all restarts reach; one that is not finite, or not evaluated, reaches infinity and has no slope.
 
     Attributes:
         candidates: As `SearchState.best`.
