@@ -22,7 +22,7 @@ from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.client.update import ClientUpdate, combine_updates
 from leakpipe.models.state import ModelState, build_module, initial_state
 from leakpipe.params.models import ModelParams
-from leakpipe.params.training import AdamParams, SgdParams, TrainingParams
+from leakpipe.params.training import AdamParams, AdamWParams, SgdParams, TrainingParams
 
 SIZE, FACES = 24, 100  # pixels; faces come before background
 AGES = ("untrained", "trained", "settled")
@@ -86,6 +86,7 @@ def _beliefs(
 ) -> Iterator[tuple[str, Observation]]:
     sgd = LocalSettings(learning_rate=RATES["sgd"][seed % 2])
     adam = LocalSettings(learning_rate=RATES["adam"][seed % 2], training=ADAM)
+    adamw = replace(adam, training=TrainingParams(optimizer=AdamWParams(kind="adamw")))
     momentum = replace(sgd, training=TrainingParams(optimizer=SgdParams(kind="sgd", momentum=0.9)))
     observe = partial(_observe, state, images, labels, rounded=rounded)
     yield "right: SGD", observe(sgd, sgd)
@@ -97,6 +98,14 @@ def _beliefs(
     yield "flipped sign", observe(sgd, sgd, change=lambda value, _: -value)
     for factor in (0.1, 0.5, 2, 10):
         yield f"learning rate × {factor}", observe(sgd, replace(sgd, learning_rate=factor * sgd.learning_rate))
+    for factor, epochs in ((0.5, 1), (2, 1), (0.5, 2), (2, 2)):
+        other = replace(adam, learning_rate=factor * adam.learning_rate)
+        yield f"Adam's learning rate × {factor}, {epochs}", observe(adam, other, epochs=epochs, believed_epochs=epochs)
+    yield "right: AdamW", observe(adamw, adamw)
+    yield "Adam for AdamW", observe(adamw, adam)
+    for name, settings, epochs in (("SGD", sgd, 1), ("SGD, two epochs", sgd, 2), ("Adam", adam, 1)):
+        right = observe(settings, settings, epochs=epochs, believed_epochs=epochs)
+        yield f"files swapped: {name}", _swap(right)
     yield "one step for two", observe(sgd, sgd, epochs=2)
     yield "two steps for one", observe(sgd, sgd, believed_epochs=2)
     yield "SGD for Adam", observe(adam, sgd)
@@ -136,6 +145,16 @@ def _observe(
             prior=_faces()[100:].mean(dim=0, keepdim=True).repeat(len(images), 1, 1, 1),
         ),
     )
+
+
+def _swap(observation: Observation) -> Observation:
+    """The observation of an attacker who takes the client's state for the global model, and the other way round."""
+    update, before = observation.update, observation.before
+    values = {**before.weights, **before.statistics}
+    changes = {**update.weights, **update.statistics}
+    after = before.replacing({name: value + changes[name] for name, value in values.items()})
+    backwards = combine_updates(lambda change, _: -change, update, update)
+    return replace(observation, before=after, update=replace(backwards, steps=update.steps))
 
 
 @cache

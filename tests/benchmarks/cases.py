@@ -9,7 +9,7 @@ from leakpipe.attacks.search import Search
 from leakpipe.attacks.timing import observe_noise
 from leakpipe.client.local_update import LocalSettings
 from leakpipe.models.state import build_module, initial_state
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 from leakpipe.params.models import ModelParams
 
 

@@ -23,7 +23,7 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.models.any_module import active_dropout
 from leakpipe.models.batchnorm import batch_norm_layers
 from leakpipe.models.state import ModelState
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 
 LABELS = torch.tensor([0, 2])
 

@@ -14,7 +14,7 @@ from leakpipe.data.datalists import PARTS, read_datalist
 from leakpipe.data.datasets import DATASETS
 from leakpipe.data.files import load_split
 from leakpipe.errors import LeakpipeError
-from leakpipe.experiment import load_params, parse_params
+from leakpipe.experiment.reading import load_params, parse_params
 from leakpipe.records.crate import build_crate
 from leakpipe.records.reading import read_record
 from leakpipe.records.run_record import record_run

@@ -471,7 +471,7 @@ def test_a_reconstruction_without_its_split(run: Path, tmp_path: Path) -> None:
 
 
 def test_default_parameters_are_what_params_dumps_and_reads() -> None:
-    from leakpipe.experiment import load_params
+    from leakpipe.experiment.reading import load_params
 
     params = load_params(PROJECT / "params.yaml")
     assert Params.model_validate(json.loads(params.model_dump_json())) == params

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from leakpipe.attacks.presets import resolve_settings
 from leakpipe.cli.main import main
-from leakpipe.experiment import parse_params
+from leakpipe.experiment.reading import parse_params
 from leakpipe.files.log import hash_file
 from leakpipe.files.storage import read_arrays, write_arrays
 from leakpipe.params.reading import read_yaml

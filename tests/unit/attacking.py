@@ -14,7 +14,7 @@ from leakpipe.client.batches import assume_schedule, make_batches
 from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.client.update import ClientUpdate
 from leakpipe.models.state import ModelState, build_module, initial_state
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 from leakpipe.params.models import ModelParams
 
 CLIENT = LocalSettings(learning_rate=0.05, batch_norm_momentum=0.1)

@@ -12,7 +12,7 @@ from leakpipe.attacks.optimise import invert
 from leakpipe.client.update import ClientUpdate
 from leakpipe.defenses.compose import apply_defenses
 from leakpipe.models.state import build_module, initial_state
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 from leakpipe.params.defenses import DefenseSteps
 from leakpipe.params.models import ModelParams
 from tests.unit.attacking import observe, random_images, small_model

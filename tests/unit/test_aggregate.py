@@ -18,7 +18,7 @@ from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.state import build_module, forward_training, initial_state
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 from leakpipe.params.defenses import DefenseSteps
 from leakpipe.params.models import ModelParams
 from tests.unit.attacking import changed, observe, random_images, small_model

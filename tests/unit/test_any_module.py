@@ -21,7 +21,7 @@ from leakpipe.models.any_module import active_dropout
 from leakpipe.models.catalog import MODELS
 from leakpipe.models.normalization import NORMALIZATIONS
 from leakpipe.models.state import ModelState, forward_frozen, forward_training
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 from leakpipe.params.models import ModelParams
 from tests.conftest import SETTINGS
 from tests.unit.attacking import CLIENT, observe, random_images

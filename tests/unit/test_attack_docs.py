@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from leakpipe.attacks.presets import PIXEL_DEVIATION, PRESETS
-from leakpipe.experiment import parse_params
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.experiment.reading import parse_params
+from leakpipe.params.attack_settings import AttackSettings
 from leakpipe.params.reading import merge, read_yaml
 from tests.conftest import PROJECT
 

@@ -35,6 +35,7 @@ from leakpipe.audit.assessment import (
 from leakpipe.audit.assumptions import list_assumptions
 from leakpipe.audit.calibration import NEAREST, Calibration, Case, shipped_calibration
 from leakpipe.audit.inputs import load_audit, observe_audited, read_folder, read_update
+from leakpipe.audit.network import takes_other_sizes
 from leakpipe.audit.page import AuditFindings, draw_summary, render_audit
 from leakpipe.audit.plan import MATCHING, StepTimes, applicable_attacks, choose_attacks, repeat_attack
 from leakpipe.audit.planning import make_plan
@@ -51,8 +52,8 @@ from leakpipe.federation.files import load_model, save_custom_model
 from leakpipe.metrics.score import score_images
 from leakpipe.models.custom import build_custom
 from leakpipe.models.state import ModelState
-from leakpipe.params.attacks import AttackSettings
-from leakpipe.params.audit import AS_SENT, AuditParams, PlannedAttack
+from leakpipe.params.attack_settings import AttackSettings
+from leakpipe.params.audit import AS_SENT, AuditedImages, AuditParams, PlannedAttack
 from leakpipe.params.defenses import DefenseSteps
 from leakpipe.params.reading import parse_section, read_yaml
 from leakpipe.params.training import TrainingParams
@@ -680,13 +681,15 @@ class TestInputs:
         with pytest.raises(LeakpipeError, match=r"training\.learning_rate: 'fast' is not valid"):
             load_audit(captured, {**options, "training.learning_rate": "fast"})
 
-    def test_the_file_that_init_writes_is_an_audit_and_is_not_overwritten(
+    def test_the_file_that_init_writes_is_an_audit_once_filled_in_and_is_not_overwritten(
         self, captured: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(captured.parent)
         made = ["audit", "new.yaml", "--init", "--image-size", "16", "--network", "tests.unit.test_audit:fixed_size"]
         assert CliRunner().invoke(main, made).exit_code == 0
-        params = load_audit(Path("new.yaml"))
+        with pytest.raises(LeakpipeError, match=r"training\.learning_rate: null .*\n.*client\.images: null "):
+            load_audit(Path("new.yaml"))  # neither may be left to a default that nobody looked at
+        params = load_audit(Path("new.yaml"), {"client.images": "1", "training.learning_rate": "0.1"})
         assert (params.images.size, params.network.factory) == (16, "tests.unit.test_audit:fixed_size")
         assert "exists already" in CliRunner().invoke(main, made).output
 
@@ -765,7 +768,17 @@ def test_what_files_have_checked_is_not_called_unchecked(
     monkeypatch.setattr(planning, "measure_input", lambda *_: told or None)
     audited = SimpleNamespace(notes=[f"client.pt: {COUNTED} 1 local step."] if counted else [])
     expected = [*(said[2:] if counted else said), *([] if told else [planning.SCALING_UNCHECKED])]
-    assert planning._rehearse(audited, SimpleNamespace()) == expected  # type: ignore[arg-type]
+    params = SimpleNamespace(images=AuditedImages(size=8, channels="color"))
+    expected.append("Not checked: whether images have 8×8 pixels; the network takes others, too.")
+    assert planning._rehearse(audited, params) == expected  # type: ignore[arg-type]
+
+
+def test_a_network_that_pools_adaptively_does_not_tell_the_size_of_images() -> None:
+    images = AuditedImages(size=16)
+    assert takes_other_sizes(nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), images)
+    slack = nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 2))  # takes 17×17, too
+    assert takes_other_sizes(slack, images)
+    assert not takes_other_sizes(nn.Sequential(nn.Flatten(), nn.Linear(256, 2)), images)
 
 
 def test_progress_has_a_line_for_every_step_and_the_time_that_is_left() -> None:
@@ -824,7 +837,9 @@ def test_the_page_shows_images_only_after_a_click_and_escapes_names(tmp_path: Pa
     assert re.fullmatch(r"nearest the truth, the upper bound: a, explains 40.%, SSIM 1\.00", captions[2])
     aggregated = assess([attempt(OTHER, None, defense="aggregate-of-2")], LEAKING, Truth(TRUE))
     both = replace(findings, assessments=[found, aggregated], attempts=[*tried, aggregated.best])
-    assert "Nearest the truth among the images of all clients: a, <abbr" in " ".join(render_audit(both).split())
+    assert "Nearest the truth among the images of all clients: a in 9 iterations, <abbr" in " ".join(
+        render_audit(both).split()
+    )
     (axes,) = draw_summary(both).figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "a, after aggregate-of-2"]
     assert axes.patches[0].get_width() == pytest.approx(1.0)  # similarity of the true image

@@ -18,7 +18,7 @@ from leakpipe.client.batches import Batch
 from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.state import ModelState
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 from leakpipe.params.reading import parse_section
 from leakpipe.params.training import TrainingParams
 from tests.unit.attacking import CLIENT, observe, observe_small, random_images, small_model

@@ -11,7 +11,7 @@ from leakpipe.attacks.budgets import RECORD, budgeted, keep_budgets, step_of
 from leakpipe.attacks.presets import resolve_settings
 from leakpipe.cli.main import main
 from leakpipe.errors import LeakpipeError
-from leakpipe.experiment import load_params, parse_params
+from leakpipe.experiment.reading import load_params, parse_params
 from leakpipe.params.experiment import Params
 from leakpipe.params.reading import merge, read_yaml
 from tests.conftest import PROJECT

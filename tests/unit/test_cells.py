@@ -6,7 +6,8 @@ import pytest
 
 from leakpipe.cli.cells import require_cell, require_distinct
 from leakpipe.errors import LeakpipeError
-from leakpipe.experiment import Cell, group_cells, list_cells, load_params
+from leakpipe.experiment.cells import Cell, group_cells, list_cells
+from leakpipe.experiment.reading import load_params
 from tests.conftest import PROJECT
 
 FILE = Path("results/x/update.safetensors")

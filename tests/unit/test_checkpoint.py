@@ -11,11 +11,12 @@ import torch
 
 from leakpipe.attacks.checkpoint import Checkpoint
 from leakpipe.attacks.observation import Observation
-from leakpipe.attacks.optimise import Reconstruction, invert
+from leakpipe.attacks.optimise import invert
 from leakpipe.attacks.progress import CHECKPOINT, read_progress
-from leakpipe.attacks.search import SearchState
+from leakpipe.attacks.reconstruction import Reconstruction
+from leakpipe.attacks.search_state import SearchState
 from leakpipe.files.storage import read_arrays, sidecar_path, write_arrays
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 from tests.unit.attacking import observe_small, searching
 
 ITERATIONS = 4

@@ -12,7 +12,7 @@ from leakpipe.data.images import Dataset, LabeledImages
 from leakpipe.data.partition import Split, split_dataset
 from leakpipe.data.priors import average_public_images, choose_priors
 from leakpipe.errors import LeakpipeError
-from leakpipe.experiment import load_params
+from leakpipe.experiment.reading import load_params
 from leakpipe.params.data import FROM_DISK, PHANTOM_SETS, ImagesParams
 from leakpipe.params.federation import ClientParams
 from tests.conftest import PROJECT

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from leakpipe.attacks.checkpoint import Checkpoint
 from leakpipe.attacks.observation import Observation
-from leakpipe.attacks.optimise import Reconstruction, invert
+from leakpipe.attacks.optimise import invert
 from leakpipe.attacks.presets import PRESETS
+from leakpipe.attacks.reconstruction import Reconstruction
 from leakpipe.cli.options import use_device
 from leakpipe.client.batches import Batch
 from leakpipe.client.local_update import LocalSettings, local_update
@@ -28,7 +29,7 @@ from leakpipe.federation.pretraining import pretrain
 from leakpipe.federation.simulate import simulate_federation
 from leakpipe.models.catalog import MODELS
 from leakpipe.models.state import build_module, forward_frozen, initial_state
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 from leakpipe.params.defenses import DefenseSteps
 from leakpipe.params.federation import ClientParams, FederationParams
 from leakpipe.params.models import ModelParams, PretrainingParams

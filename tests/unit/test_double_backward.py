@@ -26,7 +26,7 @@ from leakpipe.models.catalog import MODELS
 from leakpipe.models.choices import LAYER_NORMALIZED
 from leakpipe.models.preprocessing import normalize_input
 from leakpipe.models.state import ModelState, build_module, forward_training, initial_state
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 from leakpipe.params.models import ModelParams
 from tests.unit.attacking import CLIENT, observe, observe_small, random_images, small_model
 from tests.unit.attacking import searching as searching_small

@@ -16,7 +16,7 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.federation.files import StoredUpdate, load_update, save_model, save_update
 from leakpipe.federation.simulate import FederationResult, measure_accuracy, simulate_federation
 from leakpipe.models.state import ModelState
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 from leakpipe.params.defenses import DefenseSteps
 from leakpipe.params.federation import FederationParams
 from leakpipe.params.models import ModelParams

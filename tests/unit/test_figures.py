@@ -19,7 +19,7 @@ from leakpipe.data.images import LabeledImages
 from leakpipe.data.partition import Split
 from leakpipe.defenses.naming import name_defenses, noise_multipliers
 from leakpipe.errors import LeakpipeError
-from leakpipe.experiment import load_params
+from leakpipe.experiment.reading import load_params
 from leakpipe.figures.inputs import NEEDS, Files
 from leakpipe.figures.lines import spread
 from leakpipe.figures.registry import all_figures, figure, find_figure, list_figures

@@ -22,7 +22,7 @@ from leakpipe.defenses.flower import FlowerServer, effective_multiplier
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.files import StoredUpdate, load_update, save_update
 from leakpipe.federation.server import average_updates
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 from leakpipe.params.defenses import DefenseSteps, FlowerAdaptiveClippingParams
 from tests.conftest import SETTINGS
 from tests.unit.attacking import observe, random_images, small_model

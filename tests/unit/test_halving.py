@@ -9,7 +9,7 @@ from torch import Tensor
 from leakpipe.attacks.halving import plan_rungs
 from leakpipe.attacks.objective import Evaluation, Objective
 from leakpipe.attacks.optimizers import step_size
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 from tests.unit.attacking import observe_small, searching
 
 

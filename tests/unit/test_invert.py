@@ -15,7 +15,7 @@ from leakpipe.data.datasets import DATASETS
 from leakpipe.errors import LeakpipeError
 from leakpipe.metrics.similarity import ssim
 from leakpipe.models.state import build_module, initial_state
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 from leakpipe.params.data import ImagesParams
 from leakpipe.params.models import ModelParams
 from tests.unit.attacking import changed, observe, observe_small, random_images, searching, small_model

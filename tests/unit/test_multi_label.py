@@ -19,12 +19,12 @@ from leakpipe.data.images import LabeledImages
 from leakpipe.data.partition import split_dataset
 from leakpipe.data.priors import average_public_images
 from leakpipe.errors import LeakpipeError
-from leakpipe.experiment import parse_params
+from leakpipe.experiment.reading import parse_params
 from leakpipe.federation.simulate import measure_accuracy
 from leakpipe.files.storage import write_arrays
 from leakpipe.metrics.labels import label_accuracy
 from leakpipe.models.state import forward_frozen
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 from leakpipe.params.data import DataParams, ImagesParams
 from leakpipe.params.federation import ClientParams
 from leakpipe.params.reading import merge, read_yaml

@@ -10,7 +10,7 @@ from leakpipe.attacks.problem import assumed_schedules
 from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.state import ModelState
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 from tests.unit import attacking
 from tests.unit.attacking import observe_small
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from leakpipe.attacks.optimizers import initial_optimizer_state, step_size, take_step
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 
 Slope = Callable[[torch.Tensor, int], torch.Tensor]
 

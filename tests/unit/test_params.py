@@ -12,15 +12,8 @@ import yaml
 from leakpipe.attacks.presets import PRESETS, resolve_settings, resolve_threat_model
 from leakpipe.defenses.compose import DEFENSES, ELSEWHERE
 from leakpipe.errors import LeakpipeError
-from leakpipe.experiment import (
-    attacked_clients,
-    captured_clients,
-    list_cells,
-    load_params,
-    params_schema,
-    parse_params,
-    undefended,
-)
+from leakpipe.experiment.cells import attacked_clients, captured_clients, list_cells, undefended
+from leakpipe.experiment.reading import load_params, params_schema, parse_params
 from leakpipe.metrics.embedders import EMBEDDERS
 from leakpipe.metrics.matching import ASSIGNMENTS
 from leakpipe.models.catalog import MODELS

@@ -11,7 +11,8 @@ from leakpipe.attacks.optimise import invert
 from leakpipe.attacks.presets import PRESETS, resolve_settings
 from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
-from leakpipe.params.attacks import AttackParams, AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
+from leakpipe.params.attacks import AttackParams
 from tests.unit.attacking import changed, observe, observe_small, random_images, small_model
 
 

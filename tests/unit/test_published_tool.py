@@ -12,7 +12,7 @@ from leakpipe.attacks.observation import Observation
 from leakpipe.client.batches import make_batches
 from leakpipe.client.local_update import local_update
 from leakpipe.models.state import forward_training
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 from tests.unit.attacking import CLIENT, explained_update, observe_small, random_images, searching
 
 DOUBLE = torch.float64

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from leakpipe.attacks.observation import Observation
-from leakpipe.attacks.optimise import Reconstruction, invert
+from leakpipe.attacks.optimise import invert
 from leakpipe.attacks.readings import alone, inflation, prediction_error
+from leakpipe.attacks.reconstruction import Reconstruction
 from leakpipe.client.batches import make_batches
 from leakpipe.client.local_update import local_update
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 from tests.unit.attacking import random_images
 from tests.unit.test_aggregate import DOUBLE, clients_of, mean_of, together
 

@@ -12,16 +12,18 @@ from skimage.metrics import structural_similarity as ssim
 from torch.nn.functional import interpolate
 
 from leakpipe.attacks.observation import Observation
-from leakpipe.attacks.optimise import Reconstruction, explained_of_prior, invert
+from leakpipe.attacks.optimise import explained_of_prior, invert
 from leakpipe.attacks.presets import PRESETS, resolve_settings
+from leakpipe.attacks.reconstruction import Reconstruction
 from leakpipe.attacks.recursive.image import ImageSettings
 from leakpipe.client.batches import make_batches
 from leakpipe.client.local_update import local_update
 from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
-from leakpipe.experiment import parse_params
+from leakpipe.experiment.reading import parse_params
 from leakpipe.models.state import ModelState, build_module, initial_state
-from leakpipe.params.attacks import AttackParams, AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
+from leakpipe.params.attacks import AttackParams
 from leakpipe.params.models import ModelParams
 from leakpipe.params.reading import merge, read_yaml
 from tests.conftest import PROJECT

@@ -17,7 +17,7 @@ from leakpipe.client.local_update import LocalSettings
 from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.state import ModelState
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 from leakpipe.params.defenses import DefenseSteps
 from leakpipe.params.training import TrainingParams
 from tests.benchmarks import beliefs

@@ -17,7 +17,7 @@ from leakpipe.data.datasets import DATASETS
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.layers import record_layer_inputs
 from leakpipe.models.state import ModelState, build_module, initial_state
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 from leakpipe.params.data import ImagesParams
 from leakpipe.params.models import ModelParams
 from tests.unit.attacking import observe, observe_small, random_images

@@ -12,8 +12,9 @@ from torch.nn.functional import interpolate
 from leakpipe.attacks.candidates import start_candidates
 from leakpipe.attacks.engines.double_backward import engine
 from leakpipe.attacks.objective import Evaluation, Objective
-from leakpipe.attacks.search import Search, SearchState
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.attacks.search import Search
+from leakpipe.attacks.search_state import SearchState
+from leakpipe.params.attack_settings import AttackSettings
 from tests.unit.attacking import observe_small, searching
 
 

@@ -16,7 +16,7 @@ from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.client.update import ClientUpdate
 from leakpipe.models.batchnorm import BatchStatistics
 from leakpipe.models.state import forward_frozen, forward_training
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 from tests.unit.attacking import CLIENT, changed, explained_update, observe, observe_small, random_images, small_model
 
 DOUBLE = torch.float64

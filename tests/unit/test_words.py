@@ -23,7 +23,7 @@ ALLOWED = {  # a file (or folder) and what may stand there, with the reason
     "src/leakpipe/accounting/": {"hidden": "a guarantee of differential privacy"},
     "docs/privacy.md": {"hides": "a guarantee of differential privacy, or its absence"},
     "docs/attacks/bn-cosine.md": {"stops": "a search that has converged"},
-    "src/leakpipe/params/attacks.py": {"stops": "a search that has converged"},
+    "src/leakpipe/params/attack_settings.py": {"stops": "a search that has converged"},
     "docs/defenses.md": {"stops": "a run, with an error"},
     "docs/scaling.md": {"stops": "a page that is too long to be read"},
     "docs/index.md": {"anonymous": "denied"},

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import yaml
 
-from leakpipe.experiment import load_params, parse_params
+from leakpipe.experiment.reading import load_params, parse_params
+from leakpipe.experiment.workload import MILLIONS, MOST_CELLS, count_values, estimate, split_into_jobs
 from leakpipe.models.state import build_module
 from leakpipe.params.models import ModelParams
-from leakpipe.workload import MILLIONS, MOST_CELLS, count_values, estimate, split_into_jobs
 from tests.conftest import PROJECT
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.experiment import params_schema, parse_params
+from leakpipe.experiment.reading import params_schema, parse_params
 from leakpipe.params.reading import read_yaml
 from leakpipe.params.yaml_loader import Loader
 from tests.conftest import PROJECT

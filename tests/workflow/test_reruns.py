@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from leakpipe.experiment import load_params
-from leakpipe.workload import estimate
+from leakpipe.experiment.reading import load_params
+from leakpipe.experiment.workload import estimate
 from tests.workflow.conftest import QUICK, Edit, copy_project, planned_jobs, run_ids, snakemake
 
 pytestmark = pytest.mark.xdist_group("quick")  # one worker, so that the quick experiment runs once

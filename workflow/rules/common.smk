@@ -8,12 +8,13 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from leakpipe import workload
+from leakpipe.experiment import workload
 from leakpipe.attacks.presets import PRESETS, resolve_settings, resolve_threat_model
 from leakpipe.records.code_version import code_version
 from leakpipe.data.datalists import find_datalists
 from leakpipe.errors import LeakpipeError
-from leakpipe.experiment import attacked_clients, captured_clients, group_cells, list_cells, load_params, parse_params
+from leakpipe.experiment.cells import attacked_clients, captured_clients, group_cells, list_cells
+from leakpipe.experiment.reading import load_params, parse_params
 from leakpipe.attacks.progress import CHECKPOINTS_FOLDER
 from leakpipe.files.quoting import for_shell, for_snakemake
 from leakpipe.files.storage import read_json
@@ -23,7 +24,7 @@ from leakpipe.models.choices import weights_file
 from leakpipe.models.weights import require_weights
 from leakpipe.params.data import ImagesParams
 from leakpipe.params.reading import read_yaml
-from leakpipe.workload import FEDERATE_MB, INVERT_MB, split_into_jobs
+from leakpipe.experiment.workload import FEDERATE_MB, INVERT_MB, split_into_jobs
 
 try:
     # The Snakefile's own is the last that Snakemake names, and the first that it reads. Snakemake's `config` is not used:

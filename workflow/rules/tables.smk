@@ -2,7 +2,7 @@
 # Outputs: leakage.csv, leakage.parquet, accuracy.csv, metrics.json, headline.json, identifiability.csv (with embedders);
 #          verdicts.csv, differences.csv, claims.json, privacy.csv, defenses.csv, attacks.csv (where there is a figure of that name)
 
-from leakpipe.experiment import adaptive_attacks, high_risk_client
+from leakpipe.experiment.cells import adaptive_attacks, high_risk_client
 
 LEAKAGE = f"{RESULTS}/leakage.csv"
 TABLES = {

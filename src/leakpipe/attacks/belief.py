@@ -1,7 +1,7 @@
 """The test whether an update looks as the training that the attacker believes in would have made it.
 
 A wrong belief weakens an attack without a word: a full state taken for a difference, a sign, a learning rate, a number
-of steps, another optimiser, images that were scaled first. Four things show it, without the client's images:
+of steps, another optimiser, images that were scaled first. Five things show it, without the client's images:
 
 - The head. With p the predictions and y the labels, its bias moves by −η·mean(p − y) and its weights by
   −η·mean((p − y) ⊗ h). Their ratio gives the features h, these the predictions, and both what the believed training
@@ -10,6 +10,8 @@ of steps, another optimiser, images that were scaled first. Four things show it,
 - The believed training on plausible images: the prior, and smooth noise. The head's change is compared with theirs, and
   the norms of all tensors. A network that is sure of some plausible images may have been right, and surer, about the
   client's: its update may be as small as it likes.
+- Weights before batch normalisation, which no training makes shorter: the two states may be swapped
+  (`leakpipe.attacks.norm_growth`). One step of Adam shows its own settings (`leakpipe.attacks.adam_step`).
 - The batch statistics. A recovered variance below 0 has no images, and one step of SGD obeys an equation between the
   statistics and the weights before them (`leakpipe.attacks.one_step`). Those of the first layer say in which range
   its input was (`leakpipe.attacks.input_range`).
@@ -24,8 +26,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from leakpipe.attacks.adam_step import doubt_adam_step
 from leakpipe.attacks.head_factor import HeadFactor, drawn_head_factor, head_factor
 from leakpipe.attacks.input_range import doubt_input_range
+from leakpipe.attacks.norm_growth import doubt_order
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.one_step import examine_steps
 from leakpipe.attacks.plausible import Plausible, simulate_plausible
@@ -37,6 +41,7 @@ from leakpipe.params.training import SgdParams
 FULL_STATE = 0.75  # share of the global weights in an update, as `leakpipe.captured.matching` judges it
 EXACT_FACTOR, NEAR_FACTOR = 1.2, 1.5  # of one image in one step; of more, beyond the spread among draws
 SIGN_LIKE, PLAIN = 0.9, 0.75  # mean over root mean square of absolute changes: 1 for a sign, 0.8 for normal values
+ADAPTIVE_FACTOR = 1.4  # of all norms, of several steps of Adam, whose size hardly depends on the images
 NORM_FACTOR, PROFILE = 3.0, 1.0  # beyond the spread among draws: of all norms; of each, in e-folds
 NEGLIGIBLE = 1e-6  # of the largest change
 OPPOSITE = 0.5  # least cosine with minus the update
@@ -71,6 +76,8 @@ def examine_belief(observation: Observation) -> Examination:
     if said:
         return Examination(said)
     simulated = simulate_plausible(observation)
+    if said := doubt_order(observation, simulated) or doubt_adam_step(observation):
+        return Examination(said)
     said, counted = _doubt_training(observation, simulated)
     return Examination(said) if said else Examination([], _list_unchecked(observation, simulated, counted=counted))
 
@@ -193,10 +200,12 @@ def _doubt_norms(observation: Observation, simulated: Plausible, *, scale: bool)
     shift, profile = norm_gaps(observed, drawn)
     others = [norm_gaps(drawn[k], torch.cat([drawn[:k], drawn[k + 1 :]])) for k in range(len(drawn))]
     most_shift, most_profile = (max(abs(gap[part]) for gap in others) for part in (0, 1))
-    unusual = abs(shift) > most_shift + math.log(NORM_FACTOR)
-    if simulated.least_error < SURE:
-        unusual = shift > most_shift + math.log(NORM_FACTOR / simulated.error)
-    if scale and unusual:
+    adaptive = not isinstance(observation.settings.training.optimizer, SgdParams)
+    factor = ADAPTIVE_FACTOR if adaptive else NORM_FACTOR
+    unusual = abs(shift) > most_shift + math.log(factor)
+    if simulated.least_error < SURE and not adaptive:
+        unusual = shift > most_shift + math.log(factor / simulated.error)
+    if (scale or adaptive) and unusual:
         return [
             f"The update is {math.exp(shift):.2g} times as large as the believed training makes it on plausible "
             "images: check learning_rate, the number of local steps, the optimiser and the loss's reduction, or "

@@ -14,7 +14,8 @@ from typing import Any
 from leakpipe.attacks.presets import resolve_settings
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.storage import read_json
-from leakpipe.params.attacks import SECONDS, AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
+from leakpipe.params.attacks import SECONDS
 from leakpipe.params.experiment import Params
 
 RECORD = Path("step-times.json")

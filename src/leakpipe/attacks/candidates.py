@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.plausible import LINEAR
 from leakpipe.attacks.spectrum import from_coefficients, to_coefficients
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 
 NOISE_MEAN, NOISE_DEVIATION = 0.45, 0.225  # of ImageNet pixels
 TILE = 4  # pixels

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from leakpipe.attacks.progress import CHECKPOINT, SavedSearch, to_hex
-from leakpipe.attacks.search import SearchState
+from leakpipe.attacks.search_state import SearchState
 from leakpipe.errors import LeakpipeError
 from leakpipe.files.storage import read_arrays, sidecar_path, write_arrays
 

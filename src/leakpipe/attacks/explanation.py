@@ -6,7 +6,7 @@ from torch import Tensor
 from leakpipe.attacks.objective import Objective
 from leakpipe.attacks.observation import Observation
 from leakpipe.errors import LeakpipeError
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 
 GRAY = 0.5
 TERMS = ("update_distance", "batch_statistics")

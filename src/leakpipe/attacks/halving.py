@@ -9,7 +9,7 @@ such warm restarts lead on where one long fall gets caught (Loshchilov and Hutte
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 
 
 @dataclass(frozen=True)

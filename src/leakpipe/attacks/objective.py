@@ -17,7 +17,7 @@ from leakpipe.attacks.terms.term import Candidates, SimpleTerm, Term
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.batchnorm import BatchStatistics
 from leakpipe.models.state import Tensors
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 
 
 @dataclass(frozen=True)

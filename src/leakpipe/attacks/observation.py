@@ -16,7 +16,7 @@ from leakpipe.defenses.steps import count_aggregated
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.batchnorm import BatchStatistics
 from leakpipe.models.state import ModelState, shared_part
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 from leakpipe.params.defenses import DefenseSteps
 
 

@@ -1,9 +1,8 @@
 """Gradient inversion, whole: from an observation and settings to images, whatever the preset."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor
@@ -14,50 +13,15 @@ from leakpipe.attacks.objective import Objective
 from leakpipe.attacks.observation import Observation, usable_settings
 from leakpipe.attacks.problem import believed_training
 from leakpipe.attacks.readings import alone, inflation, prediction_error
+from leakpipe.attacks.reconstruction import Reconstruction
 from leakpipe.attacks.rehearsal import rehearse
-from leakpipe.attacks.search import Search, SearchState
+from leakpipe.attacks.search import Search
+from leakpipe.attacks.search_state import SearchState
 from leakpipe.errors import LeakpipeError
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 
 LABEL_ROUNDS = 3  # times that ambiguous labels are counted again with better guesses of the images
 TRIAL = (100, 500)  # least and most iterations of an attack that tries one guess of the labels (20 were too few)
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """The result of an attack.
-
-    Attributes:
-        images: Shape (images, channels, height, width) in [0, 1]: the best iterate by the attack's own
-            objective, never by the truth.
-        labels: Shape (images,): the class index that the attack took each image to have; where images have several
-            labels, 0 or 1 for each class.
-        objective: The objective there; None where it was never finite.
-        explained: Share of the start's distance to the update that `images` remove, in [0, 1]: 1 − D(best) / D(start),
-            0 where the best iterate is the start; None where the attack leaves out all weight differences. D is the
-            update distance, without it the distance to the row spaces; where the update has no weight differences,
-            that of the batch statistics. A recursive inversion starts at the prior image; None where its distance is
-            not finite.
-        iterations: Optimiser steps taken.
-        stopped: Why it ended: "finished" all iterations, "converged" before, or "diverged".
-        curves: Value of every term at `curves["iteration"]` (at most about 100 points).
-        notes: What a reader must know (a term that could not be used, an engine that stood in), in sentences.
-        layers: Of a recursive inversion, how each layer's map came out, from the last layer on
-            (`leakpipe.attacks.recursive.descent.LayerReport`).
-        companions: Of an aggregate, the images that were searched for its other clients, shape (images, channels,
-            height, width). Which of an aggregate's clients an image belongs to, nothing says where they are alike.
-    """
-
-    images: Tensor
-    labels: Tensor
-    objective: float | None
-    explained: float | None
-    iterations: int
-    stopped: str
-    curves: Mapping[str, list[float]]
-    notes: Sequence[str]
-    layers: Sequence[Mapping[str, Any]] = ()
-    companions: Tensor | None = None
 
 
 def invert(

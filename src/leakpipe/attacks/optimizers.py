@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from leakpipe.models.state import Tensors
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 
 FIRST_DECAY, SECOND_DECAY, STABILITY = 0.9, 0.999, 1e-8  # Adam's published constants
 HISTORY = 100  # pairs that L-BFGS keeps, as torch does

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.params.attacks import AttackParams, AttackSettings, ThreatModel
+from leakpipe.params.attack_settings import AttackSettings
+from leakpipe.params.attacks import AttackParams, ThreatModel
 from leakpipe.registry import Registry
 
 PIXEL_DEVIATION = 0.225

@@ -15,7 +15,7 @@ from leakpipe.attacks.surrogate import with_surrogate_relus
 from leakpipe.client.local_update import LocalSettings
 from leakpipe.client.update import ClientUpdate
 from leakpipe.models.state import Tensors
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 from leakpipe.params.defenses import DefenseSteps
 from leakpipe.params.training import AdamParams, LossParams, SgdParams, TrainingParams
 

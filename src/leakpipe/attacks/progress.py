@@ -34,7 +34,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class SavedSearch(BaseModel):
-    """The contents of a checkpoint beside its tensors; fields are those of `leakpipe.attacks.search.SearchState`."""
+    """The contents of a checkpoint beside its tensors: fields of `leakpipe.attacks.search_state.SearchState`."""
 
     model_config = ConfigDict(strict=True)
     key: str

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from leakpipe.attacks.objective import Objective
 from leakpipe.attacks.observation import Observation
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 
 
 def alone(observation: Observation) -> Observation:

@@ -1,6 +1,6 @@
 """The requirements of an attack's settings on an update. Importing this needs no torch."""
 
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 
 # Settings that interpret an update as that of a single client.
 SINGLE_CLIENT = {

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,56 +12,14 @@ from leakpipe.attacks.halving import plan_rungs
 from leakpipe.attacks.objective import Objective
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.optimizers import initial_optimizer_state, take_step
+from leakpipe.attacks.search_state import Points, SearchState, kind_of, kinds_of
 from leakpipe.errors import LeakpipeError
 from leakpipe.models.layers import count_classes
-from leakpipe.models.state import Tensors
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 from leakpipe.randomness import derive_seed
 
 CURVE_POINTS = 100
 AVERAGE, AVERAGE_EVERY = "average", 10  # its name in the optimizer's state; iterations between its evaluations
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchState:
-    """All that changes from one iteration to the next.
-
-    Attributes:
-        iteration: Steps taken.
-        variables: Free values of every restart, shape (restarts, variables): images, then labels where these
-            are searched too.
-        optimizer_state: What the optimizer remembers.
-        optimizer_start: Iteration at which it last began anew.
-        best: Variables as images in [0, 1] at full size and labels, at each restart's least objective.
-        best_objective: Float64 of shape (restarts,); infinite before the first evaluation.
-        best_distance: Distance to the observation there (`Objective.matched`), float64 of shape (restarts,).
-        start_distance: The same at each restart's start.
-        improved: Restarts whose best is no longer their start, shape (restarts,).
-        alive: Restarts that are still finite and not dropped for better ones, shape (restarts,).
-        reached: Least objective of this iteration.
-        memory: What the engine remembers; most engines remember nothing.
-        reference: Least objective when progress was last asked for.
-        curves: Value of every term at `curves["iteration"]`, of the restart with the least objective.
-        notes: What a reader must know, in sentences.
-        stopped: "" while running, then "finished", "converged" or "diverged".
-    """
-
-    iteration: int
-    variables: Tensor
-    optimizer_state: Mapping[str, Tensor]
-    optimizer_start: int
-    best: Tensor
-    best_objective: Tensor
-    best_distance: Tensor
-    start_distance: Tensor
-    improved: Tensor
-    alive: Tensor
-    memory: Tensors
-    reached: float = math.inf
-    reference: float = math.inf
-    curves: Mapping[str, list[float]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    stopped: str = ""
 
 
 class Search:
@@ -121,9 +78,9 @@ class Search:
         begun = self._start_optimizer(variables)
         return (
             (variables.dtype, len(variables)) == (start.variables.dtype, len(start.variables))
-            and all(_kind(getattr(state, name)) == _kind(getattr(start, name)) for name in own)
-            and _kinds(state.memory) == _kinds(start.memory)
-            and _kinds(state.optimizer_state, history=True) == _kinds(begun, history=True)
+            and all(kind_of(getattr(state, name)) == kind_of(getattr(start, name)) for name in own)
+            and kinds_of(state.memory) == kinds_of(start.memory)
+            and kinds_of(state.optimizer_state, history=True) == kinds_of(begun, history=True)
             and len({value.shape for value in state.optimizer_state.values() if value.dim() == 3}) < 2
             and state.optimizer_start <= state.iteration <= last
             and (state.iteration < last or state.stopped != "")
@@ -207,7 +164,7 @@ class Search:
         average = {AVERAGE: torch.zeros_like(variables)} if self.settings.averaging > 0 else {}
         return {**initial_optimizer_state(self.settings, variables), **average}
 
-    def _keep_better(self, state: SearchState, found: "_Points", iteration: int) -> SearchState:
+    def _keep_better(self, state: SearchState, found: Points, iteration: int) -> SearchState:
         """The state with those points as the best of their restarts that are better than all before."""
         better = found.objective < state.best_objective
         return replace(
@@ -218,10 +175,10 @@ class Search:
             improved=(state.improved | better) & (iteration > 1),
         )
 
-    def _distance(self, found: "_Points") -> Tensor:
+    def _distance(self, found: Points) -> Tensor:
         return found.terms.get(self.objective.matched or "", torch.full_like(found.objective, math.inf))
 
-    def _evaluate(self, state: SearchState, variables: Tensor) -> "_Points":
+    def _evaluate(self, state: SearchState, variables: Tensor) -> Points:
         """Evaluates all restarts that are alive, up to `objective.together` at once; without gradients under `no_grad`.
 
         Args:
@@ -249,7 +206,7 @@ class Search:
                 terms.setdefault(name, torch.zeros_like(reached))[kept] = values[finite].double()
             if finite[0]:  # an engine with a memory takes one restart at a time
                 memory = evaluation.memory
-        return _Points(candidates, reached, gradient, terms, memory)
+        return Points(candidates, reached, gradient, terms, memory)
 
     def _smoothing(self, state: SearchState) -> Tensor:
         """Noise on all restarts' candidates, fixed by the seed and the iteration; none on the starts.
@@ -315,7 +272,7 @@ class Search:
         return replace(state, reference=least)
 
     def _with_point(
-        self, curves: Mapping[str, list[float]], iteration: int, found: "_Points"
+        self, curves: Mapping[str, list[float]], iteration: int, found: Points
     ) -> Mapping[str, list[float]]:
         leader = int(found.objective.argmin())
         every = max(1, self.settings.iterations // CURVE_POINTS)
@@ -325,33 +282,3 @@ class Search:
         terms = {name: values[leader].item() for name, values in found.terms.items()}
         point = {"iteration": float(iteration), "objective": found.objective[leader].item(), **terms}
         return {name: [*curves.get(name, []), value] for name, value in point.items()}
-
-
-def _kind(tensor: Tensor) -> tuple[torch.dtype, torch.Size]:
-    return tensor.dtype, tensor.shape
-
-
-def _kinds(tensors: Mapping[str, Tensor], *, history: bool = False) -> dict[str, object]:
-    """Dtypes and shapes by name; without the second dimension of a history, whose length grows."""
-    return {
-        name: (each.dtype, each.shape[::2]) if history and each.dim() == 3 else _kind(each)
-        for name, each in tensors.items()
-    }
-
-
-class _Points(NamedTuple):
-    """The points that all restarts reach; one that is not finite, or not evaluated, reaches infinity and has no slope.
-
-    Attributes:
-        candidates: As `SearchState.best`.
-        objective: Float64 of shape (restarts,).
-        gradient: Of the objective, shape (restarts, variables).
-        terms: Each term by name, float64 of shape (restarts,).
-        memory: What the engine then remembers.
-    """
-
-    candidates: Tensor
-    objective: Tensor
-    gradient: Tensor
-    terms: Tensors
-    memory: Tensors

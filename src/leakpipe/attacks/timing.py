@@ -10,7 +10,7 @@ from leakpipe.attacks.search import Search
 from leakpipe.client.batches import assume_schedule, make_batches
 from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.models.state import ModelState
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 
 TIMED_ITERATIONS = 3
 

@@ -20,6 +20,7 @@ from leakpipe.tables.verdicts import CHANCE_LEVEL, EXPLAINS, LEAK_MARGIN, chance
 from leakpipe.tables.wording import CANNOT_TELL, LEAKS, count
 
 PARTS = {STATISTICS_ALONE: "batch statistics", WEIGHTS_ALONE: "weight differences"}
+CAME_BACK = 0.8  # SSIM of an image that an audit says came back
 LIKELY = 0.7  # lower end of the share of similar calibration cases that leaked, from which an audit says "leaks"
 
 
@@ -189,9 +190,11 @@ def _judge_itself(found: Assessment) -> Assessment:
         return replace(found, word=LEAKS, why=f"{said}, and {compared}")
     if explained < EXPLAINS:
         return replace(found, why=f"{said}: these attacks did not find what is in it, which others may")
-    known = "no case like this one is known"
-    if predicted.cases:
-        known = f"{predicted.leaked} of {predicted.cases} known cases like this one leaked"
+    if not predicted.cases:
+        return replace(found, why=f"{said}, but no case like this one is known, which could tell what that means")
+    known = f"{predicted.leaked} of {predicted.cases} known cases like this one leaked"
+    if predicted.leaked >= LIKELY * predicted.cases:
+        return replace(found, why=f"{said}, and {known}: probably a leak, but too few cases to be sure")
     return replace(found, why=f"{said}, but {known}, which does not settle it")
 
 
@@ -209,7 +212,9 @@ def _judge_by_truth(found: Assessment, attempts: Sequence[Attempt], truth: Truth
         most = found.most_leaked(strongest)
         which = "its one image" if total == 1 else f"{found.leaked} of its {total} images"
         how = f"SSIM {most['ssim']:.2f} of 1 by {strongest.attack}, where {most['ssim_prior']:.2f} was known before"
-        return replace(found, word=LEAKS, why=f"{which} came back ({how})")
+        verb = "show" if found.leaked > 1 else "shows"
+        said = "came back" if most["ssim"] >= CAME_BACK else f"{verb} more than was known before"
+        return replace(found, word=LEAKS, why=f"{which} {said} ({how})")
     if found.identified > 0 and chance_of_as_many(found.identified, total, found.chance) <= CHANCE_LEVEL:
         said = f"{found.identified:g} of {count(total, 'image')} are recognised among the candidates"
         return replace(found, word=LEAKS, why=f"{said} by the images of {found.identified_by}")

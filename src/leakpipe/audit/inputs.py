@@ -26,7 +26,7 @@ from leakpipe.data.folders import list_images
 from leakpipe.data.image_files import read_image
 from leakpipe.data.priors import GRAY, load_priors
 from leakpipe.errors import LeakpipeError
-from leakpipe.experiment import REGISTERED
+from leakpipe.experiment.reading import REGISTERED
 from leakpipe.federation.files import StoredUpdate, load_model, load_update
 from leakpipe.files.quoting import as_path, explain_braces
 from leakpipe.models.batchnorm import batch_norm_layers

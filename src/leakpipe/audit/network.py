@@ -57,6 +57,13 @@ def _check_images(module: nn.Module, images: AuditedImages) -> None:
         )
 
 
+def takes_other_sizes(module: nn.Module, images: AuditedImages) -> bool:
+    """Returns whether a network takes smaller or larger images as well, so that it does not tell their size."""
+    shapes = copy.deepcopy(module).to("meta").eval()
+    others = (images.size - 1, images.size + 1, images.size // 2, 2 * images.size)
+    return any(not _why_not(shapes, images.channels, size) for size in others if size > 0)
+
+
 def _why_not(shapes: nn.Module, channels: str, size: int) -> str:
     """Returns why the network does not take images like these; "" if it does."""
     try:

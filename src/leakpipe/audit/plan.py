@@ -14,7 +14,7 @@ from leakpipe.attacks.recursive.reading import read_layers
 from leakpipe.attacks.recursive.structure import read_chain
 from leakpipe.attacks.timing import seconds_per_iteration
 from leakpipe.errors import LeakpipeError
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 from leakpipe.params.audit import AS_SENT, AuditPlan, PlannedAttack
 from leakpipe.params.defenses import DefenseSteps
 

@@ -20,6 +20,7 @@ from leakpipe.audit.inputs import (
     read_truth,
     read_update,
 )
+from leakpipe.audit.network import takes_other_sizes
 from leakpipe.audit.plan import MATCHING, StepTimes, choose_attacks, repeat_attack
 from leakpipe.audit.what_if import choose_defenses, defend, observe_defended
 from leakpipe.captured.steps import COUNTED
@@ -137,16 +138,22 @@ SCALING_UNCHECKED = (
 )
 
 
+SIZE_UNCHECKED = "Not checked: whether images have {size}×{size} pixels; the network takes others, too."
+
+
 def _rehearse(audited: AuditedUpdate, params: AuditParams) -> list[str]:
     """Returns the rehearsal's notes, without those on what counters of batches have checked.
 
-    Whether a client's code scales its images is asked here alone: simulated clients leave that to the network.
+    Whether a client's code scales its images, and their size, are asked here alone: simulated clients have the
+    network's.
     """
     observation = observe_audited(audited, params)
     notes = rehearse(observation)
     dtype = next(iter(observation.before.weights.values())).dtype
     if measure_input(observation, torch.zeros(2, *observation.image_shape, dtype=dtype)) is None:
         notes.append(SCALING_UNCHECKED)
+    if takes_other_sizes(observation.before.module, params.images):
+        notes.append(SIZE_UNCHECKED.format(size=params.images.size))
     counted = any(COUNTED in note for note in audited.notes)
     return [note for note in notes if not (counted and note.startswith((STEPS_UNCHECKED, SIGN_UNCHECKED)))]
 

@@ -43,14 +43,14 @@ images:
   channels: {channels}  # gray or color{found}
 
 client:
-  images: 1            # that it trained on in this round
+  images: null         # fill in: how many it trained on in this round
   batch_size: null     # null: all in one step
   epochs: 1
   labels: null         # class of each image, such as [0]; null: unknown, the attacker recovers them
   truth: null          # folder of its own images, to score what comes back
 
 training:              # how the client trained
-  learning_rate: 0.01
+  learning_rate: null  # fill in
   optimizer: {{kind: sgd}}   # or adam, adamw, with their settings: {{kind: sgd, momentum: 0.9, weight_decay: 5.0e-4}}
   # clipping: {{kind: norm, limit: 1.0}}    # what else there is: docs/clients.md
 

@@ -22,8 +22,8 @@ def check(params: tuple[Path, ...], cores: int | None) -> None:
     cores, a lower bound for a deeper one.
     """
     from leakpipe.cli.stage import require_cache
-    from leakpipe.experiment import load_params
-    from leakpipe.workload import MILLIONS, estimate
+    from leakpipe.experiment.reading import load_params
+    from leakpipe.experiment.workload import MILLIONS, estimate
 
     checked = load_params(*params)
     require_cache()

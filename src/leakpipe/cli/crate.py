@@ -28,7 +28,7 @@ def crate(
     """Describe the results of an experiment as an RO-Crate, from the run RECORDs of all jobs that made them."""
     from leakpipe.data.datasets import DATASETS
     from leakpipe.errors import LeakpipeError
-    from leakpipe.experiment import parse_params
+    from leakpipe.experiment.reading import parse_params
     from leakpipe.files.storage import write_json, write_text
     from leakpipe.records.crate import build_crate
     from leakpipe.records.reading import read_record

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from leakpipe.params.attacks import AttackSettings, ThreatModel
+    from leakpipe.params.attack_settings import AttackSettings
+    from leakpipe.params.attacks import ThreatModel
     from leakpipe.params.defenses import DefenseSteps
 
 
@@ -84,7 +85,8 @@ def invert(
         raise click.UsageError(
             f"--global-model ({len(models)}), --update ({len(updates)}) and --out ({len(outputs)}) must be as many"
         )
-    from leakpipe.params.attacks import AttackSettings, ThreatModel
+    from leakpipe.params.attack_settings import AttackSettings
+    from leakpipe.params.attacks import ThreatModel
     from leakpipe.params.defenses import DefenseSteps
     from leakpipe.params.reading import parse_section
 

@@ -55,7 +55,7 @@ def plot(
     if not names or (params is None) == (settings is None):
         raise click.UsageError("expected the NAME of a figure, and either --params or --settings")
     if params is not None:
-        from leakpipe.experiment import parse_params
+        from leakpipe.experiment.reading import parse_params
         from leakpipe.figures.settings import choose_settings
 
         settings, comparisons = choose_settings(parse_params(params, source="--params")), params.get("comparisons")

@@ -22,7 +22,7 @@ def time_steps(params: tuple[Path, ...], threads: int) -> None:
     from leakpipe.cli.allocator import keep_freed_memory
     from leakpipe.client.local_update import LocalSettings
     from leakpipe.data.datasets import DATASETS
-    from leakpipe.experiment import load_params
+    from leakpipe.experiment.reading import load_params
     from leakpipe.files.storage import write_json
     from leakpipe.models.state import build_module, initial_state
 

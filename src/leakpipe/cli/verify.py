@@ -66,7 +66,7 @@ def verify(
 
 def _check(results: "Results", config_files: tuple[Path, ...]) -> Iterator[str]:
     """Yields what differs, as far as that is known without running anything."""
-    from leakpipe.experiment import load_params
+    from leakpipe.experiment.reading import load_params
     from leakpipe.records.run_record import describe_machine, package_versions
     from leakpipe.records.verification.checks import (
         check_code,

@@ -3,7 +3,7 @@
 from typing import Any
 
 from leakpipe.defenses.naming import name_defenses, noise_multipliers
-from leakpipe.experiment import adaptive_attacks, high_risk_client, undefended
+from leakpipe.experiment.cells import adaptive_attacks, high_risk_client, undefended
 from leakpipe.params.experiment import Params
 
 

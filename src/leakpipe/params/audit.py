@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from leakpipe.params.attacks import AttackSettings, ThreatModel
+from leakpipe.params.attack_settings import AttackSettings
+from leakpipe.params.attacks import ThreatModel
 from leakpipe.params.defenses import DefenseSteps
 from leakpipe.params.models import ArchitectureParams
 from leakpipe.params.training import TrainingParams

@@ -24,7 +24,7 @@ from leakpipe.attacks.search import Search
 from leakpipe.data.datasets import DATASETS
 from leakpipe.metrics.matching import match_to_originals
 from leakpipe.metrics.similarity import ssim
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 from leakpipe.params.data import ImagesParams
 from tests.benchmarks.peers.breaching import run_breaching
 from tests.benchmarks.peers.leakpro import run_leakpro

@@ -16,7 +16,7 @@ from leakpipe.client.update import ClientUpdate
 from leakpipe.models.layers import count_classes
 from leakpipe.models.preprocessing import undo_normalization
 from leakpipe.models.state import ModelState, Tensors, forward_training, measure_statistics
-from leakpipe.params.attacks import AttackSettings
+from leakpipe.params.attack_settings import AttackSettings
 
 DEVIATIONS = (
     "update_gradient",

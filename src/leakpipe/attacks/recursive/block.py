@@ -124,33 +124,32 @@ class BlockStep:
         arriving, mask = self.found.arriving, self.mask
         if not can_solve_inner(layer) or arriving is None or mask is None or not bool((arriving * mask.on).any()):
             return None
-        rough, inner, raw, fit = False, None, arriving.new_empty(0), float("inf")
+        inner, raw, fit = None, arriving.new_empty(0), float("inf")
         allowed = max(WORST_FIT, WORST_NOISE * layer.noise)
         trusted = trust_channels(layer, arriving * mask.on)
+        weighted = False  # every entry of the gradient by its noise, which takes longer
         for number in range(MASK_ROUNDS):
-            if not rough:
-                inner, raw = solve_inner(layer, arriving * mask.on, trusted, inner)
+            masked = arriving * mask.on
+            if not weighted:
+                inner, raw = solve_inner(layer, masked, trusted, inner)
+                normalised, fit = _compare(layer, masked, inner, trusted)
+                weighted = layer.noise > PRECISION or (fit > ROUGH_FIT and not has_spare_equations(layer))
+            if weighted:
+                assert inner is not None  # the first round has solved for it
+                inner, raw = refine_inner(layer, masked, trusted, inner)
+                normalised, fit = _compare(layer, masked, inner, trusted)
             assert inner is not None
-            normalised = layer.normalise(layer.convolve(inner))
-            own = layer.is_rounded
-            fit = _misfit(layer, layer.enter(arriving * mask.on, normalised, own_means=own), inner, trusted)
-            rough = rough or layer.noise > PRECISION or (fit > ROUGH_FIT and not has_spare_equations(layer))
-            if rough:
-                inner, raw = refine_inner(layer, arriving * mask.on, trusted, inner)
-                normalised = layer.normalise(layer.convolve(inner))
-                fit = _misfit(layer, layer.enter(arriving * mask.on, normalised, own_means=own), inner, trusted)
             hopeless = layer.is_rounded and number > 0 and fit > allowed
             if hopeless or not (can_read_gradient(layer) and 0 < float(inner.norm()) < float("inf")):
                 break
             passed = layer.leave(read_gradient(layer, inner), normalised, 1 - mask.on)
             better = read_mask(mask, passed, arriving, trusted)
-            changed = better.on != mask.on
+            same = bool((better.on == mask.on).all())
             mask = better
             trusted = trust_channels(layer, arriving * mask.on)
-            if not changed.any() and (rough or not layer.is_rounded):
+            if same and (weighted or not layer.is_rounded):
                 break
-            if layer.is_rounded and (number >= MASK_ROUNDS // 2 or not changed.any()):
-                rough = True  # every entry weighted by its noise, which takes longer
+            weighted = weighted or (layer.is_rounded and (same or number >= MASK_ROUNDS // 2))
         report = report_map(layer, "gradient", raw, residual=fit)
         if not (fit <= allowed and report.error <= WORST_ERROR):
             return None
@@ -280,7 +279,10 @@ class BlockStep:
         return below
 
 
-def _misfit(layer: Layer, before: Tensor, features: Tensor, trusted: Tensor) -> float:
-    """Relative residual of the weight's gradient, over the trusted channels."""
+def _compare(layer: Layer, arriving: Tensor, inner: Tensor, trusted: Tensor) -> tuple[Tensor, float]:
+    """Returns a map's convolution, normalised, and the relative residual of the weight's trusted gradient."""
+    normalised = layer.normalise(layer.convolve(inner))
+    before = layer.enter(arriving, normalised, own_means=layer.is_rounded)
     gradient = layer.gradient.flatten(1) * trusted[:, None]
-    return float((layer.weight_gradient(before, features) * trusted[:, None] - gradient).norm() / gradient.norm())
+    left = layer.weight_gradient(before, inner) * trusted[:, None] - gradient
+    return normalised, float(left.norm() / gradient.norm())

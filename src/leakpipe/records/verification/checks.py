@@ -6,7 +6,7 @@ from typing import Any
 
 from leakpipe.attacks.presets import resolve_settings, resolve_threat_model
 from leakpipe.errors import LeakpipeError
-from leakpipe.experiment import list_cells
+from leakpipe.experiment.cells import list_cells
 from leakpipe.files.storage import read_json, sidecar_path
 from leakpipe.params.experiment import Params
 from leakpipe.records.code_version import code_version

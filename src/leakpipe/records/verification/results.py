@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from leakpipe.errors import LeakpipeError
-from leakpipe.experiment import parse_params
+from leakpipe.experiment.reading import parse_params
 from leakpipe.files.log import hash_file
 from leakpipe.files.storage import read_json
 from leakpipe.params.experiment import Params

@@ -13,7 +13,7 @@ from typing import TypeVar
 from leakpipe.attacks.halving import plan_rungs
 from leakpipe.attacks.presets import resolve_settings
 from leakpipe.data.datasets import DATASETS
-from leakpipe.experiment import captured_clients, group_cells, list_cells
+from leakpipe.experiment.cells import captured_clients, group_cells, list_cells
 from leakpipe.models.catalog import MODELS
 from leakpipe.params.experiment import Params
 from leakpipe.params.models import ModelParams

@@ -1,22 +1,15 @@
-"""From params.yaml to a checked experiment: reads, merges overlays, validates, lists the cells of the design.
+"""What cannot be run though every field of params.yaml is valid by itself: settings that contradict each other."""
 
-Everything here is cheap to import (no torch): the Snakefile does so on every start.
-"""
-
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
-from pathlib import Path
-from typing import Any
 
-from leakpipe.attacks.budgets import RECORD, keep_budgets, read_record
-from leakpipe.attacks.presets import PRESETS, resolve_settings, resolve_threat_model
+from leakpipe.attacks.presets import resolve_settings, resolve_threat_model
 from leakpipe.attacks.requirements import RECURSIVE_MODELS, matches_weights, needs_statistics, unfit_for_aggregates
 from leakpipe.client.batches import count_local_steps
 from leakpipe.data.datasets import DATASETS
-from leakpipe.defenses.naming import name_defenses
 from leakpipe.defenses.steps import count_aggregated, training_step, withholds_statistics
 from leakpipe.errors import LeakpipeError
+from leakpipe.experiment.cells import Cell, list_cells, undefended
 from leakpipe.files.quoting import explain_braces
 from leakpipe.models.catalog import MODELS
 from leakpipe.models.choices import (
@@ -26,95 +19,19 @@ from leakpipe.models.choices import (
     weights_file,
     why_no_batch_norm,
 )
-from leakpipe.params.attacks import RENAMED_PRESETS, AttackParams, AttackSettings, ThreatModel
+from leakpipe.params.attack_settings import AttackSettings
+from leakpipe.params.attacks import AttackParams, ThreatModel
 from leakpipe.params.claims import ClaimsParams
 from leakpipe.params.defenses import MixupParams
 from leakpipe.params.experiment import Params
 from leakpipe.params.federation import ClientParams
 from leakpipe.params.privacy import WHY_NO_BATCH_NORM, WHY_PLAIN_SGD, DpSgdParams
-from leakpipe.params.reading import InvalidError, merge, parse_section, read_yaml
 from leakpipe.params.training import TrainingParams
 
-# Names that params.yaml may use, by kind; those of renamed presets are read for one more release.
-REGISTERED = {each.kind: [*each] for each in (DATASETS, MODELS, PRESETS)}
-REGISTERED[PRESETS.kind] += RENAMED_PRESETS
 IMAGE_AXES = 2
-BASE = Path("params.yaml")  # what overlays are merged into
 
 
-@dataclass(frozen=True, order=True)
-class Cell:
-    """One attack on one client of one simulated federation (over all captured rounds)."""
-
-    defense: str
-    seed: int
-    client: str
-    attack: str
-
-
-def load_params(*paths: Path, changes: Mapping[str, Any] | None = None, timed: bool = True) -> Params:
-    """Reads params.yaml and overlays on it (later ones override, mappings merge) and checks the whole.
-
-    Args:
-        paths: The files, in the order of merging.
-        changes: What overrides the files (`snakemake --config`).
-        timed: Whether budgets are turned into iterations, by the record in the current folder.
-
-    Raises:
-        LeakpipeError: A file is missing or is not YAML, or the experiment cannot be run.
-    """
-    merged: dict[str, Any] = {}
-    for path in paths:
-        merged = merge(merged, read_yaml(path))
-    params = parse_params(merge(merged, changes or {}), source=" + ".join(map(str, paths)), files=paths)
-    return keep_budgets(params, read_record(RECORD)) if timed else params
-
-
-def parse_params(content: Mapping[str, Any], *, source: str, files: Sequence[Path] = ()) -> Params:
-    """Validates merged parameters, first by themselves, then against data sets, models and presets.
-
-    Args:
-        content: The merged parameters.
-        source: What was read.
-        files: The files that were merged, in that order, for errors to name the one to edit.
-
-    Raises:
-        LeakpipeError: The experiment cannot be run; the error has one sentence for each reason.
-    """
-    required = [name for name, field in Params.model_fields.items() if field.is_required()]
-    absent = [name for name in required if name not in content]
-    if absent and content and len(files) == 1 and files[0].name != BASE.name:
-        raise LeakpipeError(
-            f"{source}: has no {', '.join(absent)}, expected a whole experiment; an overlay comes after {BASE}: "
-            f"leakpipe check {BASE} {source}"
-        )
-    try:
-        params = parse_section(Params, content, source=source, files=files, known=REGISTERED)
-        problems = list(_conflicts(params))
-    except InvalidError:
-        raise
-    except LeakpipeError as error:
-        raise LeakpipeError(f"{source}: {error}") from error
-    if problems:
-        raise InvalidError(problems, source=source, files=files)
-    return params
-
-
-def params_schema() -> dict[str, Any]:
-    """Returns the JSON schema of params.yaml, with the registered names."""
-
-    def fill(node: Any) -> Any:
-        if isinstance(node, list):
-            return [fill(each) for each in node]
-        if not isinstance(node, dict):
-            return node
-        names = {"enum": REGISTERED[node["registry"]]} if isinstance(node.get("registry"), str) else {}
-        return {key: fill(value) for key, value in node.items() if not (names and key == "registry")} | names
-
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **fill(Params.model_json_schema())}
-
-
-def _conflicts(params: Params) -> Iterator[str]:
+def find_conflicts(params: Params) -> Iterator[str]:
     """Yields what cannot be run though every field is valid by itself."""
     yield from _check_model(params)
     yield from _check_data(params)
@@ -361,53 +278,3 @@ def _find_unfit_cell(params: Params, cell: Cell) -> str | None:
         unfit = unfit_for_aggregates(settings, labels_known=granted.labels == "known")
         return unfit and f"knows of the aggregate of defence {cell.defense!r}, but {unfit}"
     return None
-
-
-def list_cells(params: Params) -> list[Cell]:
-    """Returns every attack to run, in the order of the parameters: defence, seed, attack, client."""
-    return [
-        Cell(defense, seed, client, name)
-        for defense in params.defenses
-        for seed in params.seeds
-        for name, attack in params.attacks.items()
-        for client, target in attack.targets.items()
-        if (target.defenses is None or defense in target.defenses) and (target.seeds is None or seed in target.seeds)
-    ]
-
-
-def group_cells(cells: Iterable[Cell]) -> dict[tuple[str, str], list[Cell]]:
-    """Returns the cells of each (defence, attack), which are scored together, in their order."""
-    groups: dict[tuple[str, str], list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault((cell.defense, cell.attack), []).append(cell)
-    return groups
-
-
-def undefended(params: Params) -> str:
-    """Returns the defence with the least noise, under which attacks are compared."""
-    return next(iter(name_defenses(params.model_dump()["defenses"])))
-
-
-def attacked_clients(params: Params) -> list[str]:
-    """Returns the clients that any attack targets, in the order of federation.clients."""
-    targeted = {client for attack in params.attacks.values() for client in attack.targets}
-    return [client for client in params.federation.clients if client in targeted]
-
-
-def captured_clients(params: Params, defense: str) -> list[str]:
-    """Returns the clients whose updates under a defence are kept: those attacked under it, or all where none is."""
-    targeted = {cell.client for cell in list_cells(params) if cell.defense == defense}
-    return [client for client in attacked_clients(params) if client in targeted or not targeted]
-
-
-def high_risk_client(params: Params) -> str:
-    """Returns the client that defences are judged by: the claims' high_risk, or the attacked one with fewest images."""
-    if params.claims is not None:
-        return params.claims.high_risk
-    return min(attacked_clients(params), key=lambda name: params.federation.clients[name].images)
-
-
-def adaptive_attacks(params: Params) -> list[str]:
-    """Returns the attacks that know the defence."""
-    attacks = params.attacks.items()
-    return [name for name, each in attacks if resolve_threat_model(each, params.threat_model).defense == "known"]
