@@ -22,7 +22,7 @@ tiny: $(VENV)/run.installed ## Run the smallest experiment that has every stage,
 	$(BIN)/leakpipe verify results/tiny
 
 test: $(VENV)/test.installed lint ## Lint, check types, run all tests
-	$(BIN)/pytest -n 2 --dist loadgroup --cov --cov-report=term-missing
+	$(BIN)/pytest -n 2 --cov --cov-report=term-missing
 
 test-frameworks: .venv-frameworks/installed ## Try captures and filters against real NVFlare and Flower, in an environment of their own
 	.venv-frameworks/bin/pytest tests/frameworks tests/unit/test_framework_filters.py

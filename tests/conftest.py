@@ -1,7 +1,8 @@
-"""Shared by all tests: the --fix option, a small model, a small client, an empty MLflow."""
+"""Shared by all tests: the --fix option, their division among workers, a small model and client, an empty MLflow."""
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,10 +14,33 @@ from leakpipe.params.models import ModelParams
 from leakpipe.tracking.store import _create_database
 
 PROJECT = Path(__file__).parent.parent
+# Files whose tests share what takes long to prepare run on one worker each. (pytest-xdist 3.8 does not see its own
+# `xdist_group` under pytest 9.2.)
+TOGETHER = {
+    "tests/workflow/test_audit.py": "audit",
+    "tests/workflow/test_dvc.py": "dvc",
+    "tests/workflow/test_interruption.py": "quick experiment",
+    "tests/workflow/test_reruns.py": "quick experiment",
+    "tests/unit/test_figures.py": "figures",
+    "tests/unit/test_rehearsal.py": "beliefs",
+    "tests/unit/test_tracking.py": "tracking",
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fix", action="store_true", help="Regenerate generated files instead of failing on drift.")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Returns the scheduler of pytest-xdist, which hands out single tests, and those of `TOGETHER` at once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return TOGETHER.get(nodeid.partition("::")[0], nodeid)
+
+    return Scheduler(config, log)
 
 
 @pytest.fixture(autouse=True)

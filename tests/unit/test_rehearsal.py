@@ -288,7 +288,7 @@ def judged() -> dict[str, list[list[str]]]:
     said: dict[str, list[list[str]]] = {}
     for seed in (200, 201):
         for column, belief, observation in beliefs.cases(seed, ("untrained", "trained")):
-            if column.endswith("1, granted"):
+            if column.endswith("1, granted") and belief in (*RIGHT, *WRONG):
                 said.setdefault(belief, []).append(doubts(observation))
     return said
 

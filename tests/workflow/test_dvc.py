@@ -20,8 +20,6 @@ from tests.conftest import PROJECT
 from tests.workflow.conftest import run_ids
 
 pytest.importorskip("dvc")
-pytestmark = pytest.mark.xdist_group("dvc")  # with --dist loadgroup, the project is prepared only once
-
 RESULTS = Path("results/default")
 LEAKPIPE = RESULTS / "inversion/none/seed0/round2/site-9/leakpipe.safetensors"
 OTHER = LEAKPIPE.with_name("inverting-gradients.safetensors")

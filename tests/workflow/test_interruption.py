@@ -7,11 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.workflow.conftest import QUICK, copy_project, environment, result_bytes, snakemake
-
-pytestmark = pytest.mark.xdist_group("quick")
 
 
 def run_until_killed(project: Path) -> None:

@@ -11,8 +11,6 @@ from leakpipe.experiment.reading import load_params
 from leakpipe.experiment.workload import estimate
 from tests.workflow.conftest import QUICK, Edit, copy_project, planned_jobs, run_ids, snakemake
 
-pytestmark = pytest.mark.xdist_group("quick")  # one worker, so that the quick experiment runs once
-
 FIGURES = ("overview", "reconstructions", "maps", "rounds", "noise", "clients", "identifiability", "tradeoff")
 DRAWN = {"plot": 1, "report": 1, "crate": 1, "track": 1}
 AFTER_COLLECT = {"collect": 1, "judge": 1, **DRAWN}
