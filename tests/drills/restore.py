@@ -65,7 +65,7 @@ def repeat(project: Path) -> dict[str, str]:
     run(project, "dvc", "repro", "-q")
     commit(project)
     run(project, "dvc", "push", "-q")
-    return run_ids(project)
+    return run_ids(project, "default")
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
@@ -84,22 +84,22 @@ def require_that_old_commits_come_back(project: Path, first: dict[str, str], sec
         run(clone, "git", "checkout", "-q", revision)
         run(clone, "dvc", "checkout", "-q")
         run(clone, "leakpipe", "stage", "evaluation")
-        assert run_ids(clone) == expected, f"{revision}: something ran again"
+        assert run_ids(clone, "default") == expected, f"{revision}: something ran again"
         assert "Nothing to be done" in run(clone, "snakemake", "--dry-run", "evaluation")
         assert "results/default: verified\n" in run(clone, "leakpipe", "verify", "results/default", "--cells", "0")
 
 
 def require_that_experiments_run_what_changed(project: Path) -> None:
     """`dvc exp run -S` here, in a temporary copy and from the queue; all three are shown with their parameter."""
-    before = run_ids(project)
+    before = run_ids(project, "default")
     run(project, "dvc", "exp", "run", "-q", "-S", f"{CHANGED}=5", "--name", "here")
     assert ran_again(project, before) >= {ATTACK}
-    assert changed(before, run_ids(project)) == {EDITED}, "another attack ran again"
-    here = run_ids(project)
+    assert changed(before, run_ids(project, "default")) == {EDITED}, "another attack ran again"
+    here = run_ids(project, "default")
     run(project, "dvc", "exp", "run", "-q", "--temp", "-S", f"{CHANGED}=6", "--name", "aside")
     run(project, "dvc", "exp", "run", "-q", "--queue", "-S", f"{CHANGED}=7", "--name", "queued")
     run(project, "dvc", "exp", "run", "-q", "--run-all")
-    assert run_ids(project) == here, "an experiment elsewhere changed what is here"
+    assert run_ids(project, "default") == here, "an experiment elsewhere changed what is here"
     shown = iterations_by_experiment(json.loads(run(project, "dvc", "exp", "show", "--json")))
     assert shown == {"here": 5, "aside": 6, "queued": 7}
 
