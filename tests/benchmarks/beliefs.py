@@ -105,7 +105,7 @@ def _beliefs(
     yield "Adam for AdamW", observe(adamw, adam)
     for name, settings, epochs in (("SGD", sgd, 1), ("SGD, two epochs", sgd, 2), ("Adam", adam, 1)):
         right = observe(settings, settings, epochs=epochs, believed_epochs=epochs)
-        yield f"files swapped: {name}", _swap(right)
+        yield f"files swapped: {name}", swap_files(right)
     yield "one step for two", observe(sgd, sgd, epochs=2)
     yield "two steps for one", observe(sgd, sgd, believed_epochs=2)
     yield "SGD for Adam", observe(adam, sgd)
@@ -147,14 +147,18 @@ def _observe(
     )
 
 
-def _swap(observation: Observation) -> Observation:
-    """The observation of an attacker who takes the client's state for the global model, and the other way round."""
-    update, before = observation.update, observation.before
-    values = {**before.weights, **before.statistics}
+def move(state: ModelState, update: ClientUpdate) -> ModelState:
+    """The state after an update."""
     changes = {**update.weights, **update.statistics}
-    after = before.replacing({name: value + changes[name] for name, value in values.items()})
+    values = {**state.weights, **state.statistics}
+    return state.replacing({name: value + changes[name] for name, value in values.items()})
+
+
+def swap_files(observation: Observation) -> Observation:
+    """The observation of an attacker who takes the client's state for the global model, and the other way round."""
+    update = observation.update
     backwards = combine_updates(lambda change, _: -change, update, update)
-    return replace(observation, before=after, update=replace(backwards, steps=update.steps))
+    return replace(observation, before=move(observation.before, update), update=replace(backwards, steps=update.steps))
 
 
 @cache
@@ -175,13 +179,7 @@ def _model(name: str, classes: int, seed: int, age: str) -> ModelState:
     epochs = 8 if age == "trained" else 40
     schedule = schedule_batches(len(images), 10, epochs, torch.Generator().manual_seed(seed))
     settings = LocalSettings(learning_rate=0.03)
-    update = local_update(state, make_batches(images, labels, schedule), settings)
-    return state.replacing(
-        {
-            name: value + {**update.weights, **update.statistics}[name]
-            for name, value in {**state.weights, **state.statistics}.items()
-        }
-    )
+    return move(state, local_update(state, make_batches(images, labels, schedule), settings))
 
 
 if __name__ == "__main__":

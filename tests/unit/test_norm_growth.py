@@ -16,6 +16,7 @@ from leakpipe.client.update import ClientUpdate, combine_updates
 from leakpipe.models.state import ModelState, build_module, initial_state
 from leakpipe.params.models import ModelParams
 from leakpipe.params.training import TrainingParams
+from tests.benchmarks.beliefs import move, swap_files
 from tests.unit.attacking import observe, random_images
 
 DOUBLE = torch.float64
@@ -38,17 +39,6 @@ def seen_of(state: ModelState, *, epochs: int, training: dict[str, Any] | None =
     return observe(state, random_images(2, size=16, dtype=dtype), [0, 2], epochs=epochs, trained=trained)
 
 
-def moved(state: ModelState, update: ClientUpdate) -> ModelState:
-    changes = {**update.weights, **update.statistics}
-    values = {**state.weights, **state.statistics}
-    return state.replacing({name: value + changes[name] for name, value in values.items()})
-
-
-def swapped(seen: Observation) -> Observation:
-    backwards = combine_updates(lambda change, _: -change, seen.update, seen.update)
-    return replace(seen, before=moved(seen.before, seen.update), update=replace(backwards, steps=seen.update.steps))
-
-
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_growth_is_what_the_single_steps_say(epochs: int) -> None:
     """ρ = (1 − Σ‖ΔW_k‖²/‖ΔW‖²)/2 by training step by step, up to ε of the normalisation; swapped files give 1 − ρ."""
@@ -61,12 +51,12 @@ def test_growth_is_what_the_single_steps_say(epochs: int) -> None:
     for _ in range(epochs):
         step = local_update(state, [batch], seen.settings)
         squares += sum(float(step.weights[name].square().sum()) for name in names)
-        state = moved(state, step)
+        state = move(state, step)
     whole = sum(float(seen.update.weights[name].square().sum()) for name in names)
     growth = norm_growth(seen, seen.update, layers)
     assert growth is not None
     assert growth[0] == pytest.approx((1 - squares / whole) / 2, abs=5e-3)
-    other = swapped(seen)
+    other = swap_files(seen)
     reverse = norm_growth(other, other.update, layers)
     assert reverse is not None
     assert reverse[0] == pytest.approx(1 - growth[0], abs=1e-9)
@@ -77,7 +67,7 @@ def test_growth_is_what_the_single_steps_say(epochs: int) -> None:
 def test_swapped_files_are_noticed(training: dict[str, Any], epochs: int) -> None:
     seen = seen_of(network(), epochs=epochs, training=training)
     assert not examine_belief(seen).doubts
-    assert "are swapped" in " ".join(examine_belief(swapped(seen)).doubts)
+    assert "are swapped" in " ".join(examine_belief(swap_files(seen)).doubts)
 
 
 def test_weight_decay_shortens_weights_and_is_no_doubt_where_it_is_declared() -> None:
