@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from leakpipe.attacks.observation import Observation
-from leakpipe.params.training import AdamWParams, SgdParams
+from leakpipe.client.optimizers import is_adaptive
+from leakpipe.params.training import AdamWParams
 
 EXACT = 1.1  # factor between step sizes
-SMALL = (
-    10.0  # step sizes: larger weights than that may have been rounded by as much as a step, where stored in bfloat16
-)
+SMALL = 10.0  # step sizes; a larger weight that was stored in bfloat16 may be off by a step
 LARGEST = 0.99  # quantile of the moves: gradients may be tiny, but not all of them
 LEAST_VALUES = 20
 NEAR_RATE = 0.2  # of the step size: farther moves have tiny gradients
@@ -43,7 +42,7 @@ def doubt_adam_step(observation: Observation) -> list[str]:
     """Returns what one step of Adam says against the believed one; nothing of several steps and other optimisers."""
     settings = observation.settings
     optimizer = settings.training.optimizer
-    if isinstance(optimizer, SgdParams) or observation.update.steps != 1:
+    if not is_adaptive(optimizer) or observation.update.steps != 1:
         return []
     believed = optimizer.weight_decay if isinstance(optimizer, AdamWParams) else 0.0
     read = read_adam_step(observation, believed)

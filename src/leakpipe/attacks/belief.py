@@ -34,9 +34,9 @@ from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.one_step import examine_steps
 from leakpipe.attacks.plausible import Plausible, simulate_plausible
 from leakpipe.attacks.recovered_statistics import recover_batch_statistics, statistics_by_layer, weight_of_batches
+from leakpipe.client.optimizers import is_adaptive
 from leakpipe.client.update import combine_updates
 from leakpipe.models.state import Tensors
-from leakpipe.params.training import SgdParams
 
 FULL_STATE = 0.75  # share of the global weights in an update, as `leakpipe.captured.matching` judges it
 EXACT_FACTOR, NEAR_FACTOR = 1.2, 1.5  # of one image in one step; of more, beyond the spread among draws
@@ -90,7 +90,7 @@ def _doubt_values(observation: Observation) -> list[str]:
             "not: subtract the global model from it."
         ]
     spread = _spread(observation.update.weights)
-    adaptive = not isinstance(observation.settings.training.optimizer, SgdParams)
+    adaptive = is_adaptive(observation.settings.training.optimizer)
     clipping = observation.settings.training.clipping
     clipped = clipping is not None and clipping.kind == "value"  # its largest values are alike, too
     if spread > SIGN_LIKE and not adaptive and not clipped:
@@ -127,7 +127,7 @@ def _doubt_statistics(observation: Observation) -> list[str]:
 
 def _doubt_training(observation: Observation, simulated: Plausible) -> tuple[list[str], bool]:
     """Returns what speaks against the believed training, and whether the number of its steps was checked."""
-    adaptive = not isinstance(observation.settings.training.optimizer, SgdParams)
+    adaptive = is_adaptive(observation.settings.training.optimizer)
     single, trained = observation.client.images == 1, simulated.least_error < SURE
     exact = single and not adaptive
     if exact:
@@ -151,7 +151,7 @@ def _list_unchecked(observation: Observation, simulated: Plausible, *, counted: 
     if not counted:
         other = f"the believed {update.steps} local steps, or one" if update.steps > 1 else "one local step, or several"
         unchecked.append(f"{STEPS_UNCHECKED} {other}.")
-    adaptive, spread = not isinstance(observation.settings.training.optimizer, SgdParams), _spread(update.weights)
+    adaptive, spread = is_adaptive(observation.settings.training.optimizer), _spread(update.weights)
     if (adaptive and spread <= SIGN_LIKE) or (update.steps > 1 and spread >= PLAIN):
         unchecked.append(
             f"Not checked: the optimiser; SGD and Adam may both move weights by such amounts (mean over root mean "
@@ -200,7 +200,7 @@ def _doubt_norms(observation: Observation, simulated: Plausible, *, scale: bool)
     shift, profile = norm_gaps(observed, drawn)
     others = [norm_gaps(drawn[k], torch.cat([drawn[:k], drawn[k + 1 :]])) for k in range(len(drawn))]
     most_shift, most_profile = (max(abs(gap[part]) for gap in others) for part in (0, 1))
-    adaptive = not isinstance(observation.settings.training.optimizer, SgdParams)
+    adaptive = is_adaptive(observation.settings.training.optimizer)
     factor = ADAPTIVE_FACTOR if adaptive else NORM_FACTOR
     unusual = abs(shift) > most_shift + math.log(factor)
     if simulated.least_error < SURE and not adaptive:

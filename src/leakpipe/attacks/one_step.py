@@ -24,10 +24,10 @@ from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.plain_update import read_training
 from leakpipe.attacks.plausible import Plausible
 from leakpipe.attacks.recovered_statistics import recover_batch_statistics, weight_of_batches
+from leakpipe.client.optimizers import is_adaptive
 from leakpipe.client.update import ClientUpdate, combine_updates
 from leakpipe.models.batchnorm import batch_norm_layers
 from leakpipe.models.state import ModelState, forward_training
-from leakpipe.params.training import SgdParams
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 HOLDS = 0.1  # gap of a simulated step, above which something else reads the layer, or precision is too low
@@ -59,7 +59,7 @@ def examine_steps(observation: Observation, simulated: Plausible) -> tuple[list[
         step or that there were more.
     """
     steps, settings = observation.update.steps, observation.settings
-    if not observation.update.statistics or not isinstance(settings.training.optimizer, SgdParams):
+    if not observation.update.statistics or is_adaptive(settings.training.optimizer):
         return [], False
     layers = [
         layer

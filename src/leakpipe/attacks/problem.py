@@ -13,11 +13,12 @@ from leakpipe.attacks.plain_update import Reading, as_plain_sgd, plain_of, read_
 from leakpipe.attacks.recovered_statistics import weight_of_batches
 from leakpipe.attacks.surrogate import with_surrogate_relus
 from leakpipe.client.local_update import LocalSettings
+from leakpipe.client.optimizers import is_adaptive
 from leakpipe.client.update import ClientUpdate
 from leakpipe.models.state import Tensors
 from leakpipe.params.attack_settings import AttackSettings
 from leakpipe.params.defenses import DefenseSteps
-from leakpipe.params.training import AdamParams, LossParams, SgdParams, TrainingParams
+from leakpipe.params.training import AdamParams, LossParams, TrainingParams
 
 Training = tuple[list[list[int]], float]  # a schedule over all candidates, and its weight in the update
 
@@ -116,7 +117,7 @@ class Problem:
         limit = self.assumed_training.learning_rate * training.clipping.limit
         unclipped = training.model_copy(update={"clipping": None})
         self.assumed_training = replace(self.assumed_training, training=unclipped)
-        if isinstance(training.optimizer, SgdParams):
+        if not is_adaptive(training.optimizer):
             self._read_as_plain_sgd(read_training(before, self.assumed_training, self.observation.update.steps))
             self.clipped = read_clipped(self.adapted_update.weights, before, limit)
 
@@ -127,7 +128,7 @@ class Problem:
         norms = {name: float(self.undrifted(name, value).double().norm()) for name, value in weights}
         largest = max(norms.values())
         # Signs have the same norm per value in every tensor, which says nothing of what its gradient tells.
-        signs = self.clipped is not None or not isinstance(self.assumed_training.training.optimizer, SgdParams)
+        signs = self.clipped is not None or is_adaptive(self.assumed_training.training.optimizer)
         weighting = 0.0 if self.adapted_update.equal_noise or signs else settings.layer_weighting
         return {name: (norm / largest) ** -weighting / unit if norm > 0 else 1 / unit for name, norm in norms.items()}
 

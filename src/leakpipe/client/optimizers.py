@@ -32,6 +32,11 @@ class OptimizerState:
     second: Tensors = field(default_factory=dict)
 
 
+def is_adaptive(optimizer: OptimizerParams) -> bool:
+    """Whether an optimiser divides gradients by their own size, as Adam and AdamW do."""
+    return not isinstance(optimizer, SgdParams)
+
+
 def direction(
     optimizer: OptimizerParams,
     weights: Tensors,
