@@ -135,6 +135,16 @@ def test_attacks_are_drawn_at_their_means() -> None:
     assert len(panels[0].lines) == 2 * 2 + 1
 
 
+def test_no_two_of_twelve_attacks_look_alike() -> None:
+    table = leakage_table()
+    names = [f"attack-{number}" for number in range(12)]
+    rows = table[table.attack == "main"]
+    many = pd.concat([rows.assign(attack=name) for name in names])
+    figure = draw("attacks", leakage=many, attacks=names).figure
+    looks = {(mark.get_color(), mark.get_marker()) for mark in figure.legends[0].legend_handles}
+    assert len(looks) == len(names) + 1  # the prior's line
+
+
 def test_what_the_table_does_not_hold_is_an_error_that_names_it() -> None:
     with pytest.raises(LeakpipeError, match="defense 'absent'"):
         draw("rounds", defense="absent")

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-LOOKS = [*zip(COLORS, MARKERS, strict=True), (INK, "X"), (MUTED, "*"), (INK, "<"), (MUTED, ">")]
+LOOKS = [
+    *zip(COLORS, MARKERS, strict=True),
+    *[(INK, "X"), (MUTED, "*"), (INK, "<"), (MUTED, ">")],
+    *((color, marker) for marker in ("x", "1", "+") for color in COLORS),
+]
 
 
 @figure(
