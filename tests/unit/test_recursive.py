@@ -17,7 +17,7 @@ from leakpipe.attacks.recursive.found import Descent
 from leakpipe.attacks.recursive.gradients import read_gradient, refine_inner, solve_inner
 from leakpipe.attacks.recursive.inputs import convolution_equations, null_space_equations, solve_map
 from leakpipe.attacks.recursive.layer import Layer
-from leakpipe.attacks.recursive.masks import choose_mask, guess_mask, read_mask, trust_channels
+from leakpipe.attacks.recursive.masks import Mask, choose_mask, guess_mask, read_mask, trust_channels
 from leakpipe.attacks.recursive.nonnegative import solve_nonnegative
 from leakpipe.attacks.recursive.nullspace import find_null_space, scale_maps
 from leakpipe.attacks.recursive.structure import Block, Unit
@@ -226,8 +226,22 @@ def test_channels_with_a_wrong_unit_are_not_trusted_and_the_unit_is_put_right() 
     found, _ = solve_inner(truth.layer, truth.arriving * mask.on, trusted)
     normalised = truth.layer.normalise(truth.layer.convolve(found))
     passed = truth.layer.leave(read_gradient(truth.layer, found), normalised, 1 - mask.on)
-    repaired = read_mask(mask, passed, truth.arriving, trusted)
+    repaired = read_mask(mask, passed, truth.arriving, truth.layer)
     assert torch.equal(repaired.on, (truth.output > 0).double())
+
+
+def test_channels_that_keep_the_sum_of_their_gradients_are_left_as_they_are() -> None:
+    truth = Truth(size=8)
+    on = (truth.output > 0).double()
+    mask = Mask(on, torch.zeros_like(on), near=torch.ones_like(on) > 0)
+    misread = truth.passed.clone()
+    unit = int(truth.arriving[0, 3].abs().argmax())
+    misread[0, 3].view(-1)[unit] = truth.arriving[0, 3].view(-1)[unit] * (1 - on[0, 3].view(-1)[unit])
+    assert torch.equal(read_mask(mask, misread, truth.arriving, truth.layer).on, on)
+    shift = truth.layer.shift_gradient.clone()
+    shift[3] += 1  # its sum no longer holds
+    broken = Layer(**{**vars(truth.layer), "shift_gradient": shift})
+    assert int((read_mask(mask, misread, truth.arriving, broken).on != on).sum()) == 1
 
 
 def test_mask_is_the_one_that_most_sums_of_gradients_bear_out() -> None:

@@ -71,7 +71,9 @@ class BlockStep:
             if not is_inner and self.second.name in self.found.maps:
                 self.found.arrived = self._arrived() if self.mask is not None and self._reads_second() else None
             ways = [self._by_null_space, self._inner if is_inner else self._input]
-            for recover in reversed(ways) if is_inner and layer.is_rounded else ways:
+            if layer.is_rounded:  # noise spoils the null space more than what is known from above
+                ways.reverse()
+            for recover in ways:
                 recovered = recover(layer)
                 if recovered is not None:
                     keep(*recovered)
@@ -143,11 +145,11 @@ class BlockStep:
             if hopeless or not (can_read_gradient(layer) and 0 < float(inner.norm()) < float("inf")):
                 break
             passed = layer.leave(read_gradient(layer, inner), normalised, 1 - mask.on)
-            better = read_mask(mask, passed, arriving, trusted)
+            better = read_mask(mask, passed, arriving, layer)
             same = bool((better.on == mask.on).all())
             mask = better
             trusted = trust_channels(layer, arriving * mask.on)
-            if same and (weighted or not layer.is_rounded):
+            if same and (weighted or not layer.is_rounded) and fit <= allowed:
                 break
             weighted = weighted or (layer.is_rounded and (same or number >= MASK_ROUNDS // 2))
         report = report_map(layer, "gradient", raw, residual=fit)
@@ -185,7 +187,7 @@ class BlockStep:
                 features = raw.clamp_min(0)
                 normalised = layer.normalise(layer.convolve(features))
                 read = layer.leave(read_gradient(layer, features), normalised, 1 - mask.on)
-                better = read_mask(mask, read, arriving, trust_channels(layer, arriving * mask.on))
+                better = read_mask(mask, read, arriving, layer)
                 if bool((better.on == mask.on).all()):
                     break
                 mask = better

@@ -11,7 +11,7 @@ from torch.nn.functional import unfold
 
 from leakpipe.attacks.recursive.inputs import ROUNDED_TOLERANCE, TOLERANCE, Equations, solve_map
 from leakpipe.attacks.recursive.layer import Layer, by_channel
-from leakpipe.attacks.recursive.masks import Mask, read_mask, sums_hold, trust_channels
+from leakpipe.attacks.recursive.masks import Mask, read_mask, sums_hold
 from leakpipe.attacks.recursive.nonnegative import solve_nonnegative
 from leakpipe.attacks.recursive.refine import EVEN, can_refine, entry_noise, explain_gradient
 
@@ -60,7 +60,7 @@ def settle_gradient(layer: Layer, features: Tensor, arriving: Tensor, mask: Mask
     """
     normalised, read = layer.normalise(layer.convolve(features)), read_gradient(layer, features)
     passed = layer.leave(read, normalised, 1 - mask.on)
-    mask = read_mask(mask, passed, arriving, trust_channels(layer, arriving * mask.on))
+    mask = read_mask(mask, passed, arriving, layer)
     masked = arriving * mask.on
     known = by_channel(sums_hold(layer, masked, adapt=True))
     before = torch.where(known, layer.enter(masked, normalised, own_means=True), read)

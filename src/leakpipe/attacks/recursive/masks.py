@@ -134,18 +134,24 @@ def _gaps(layer: Layer, passed: Tensor) -> Tensor:
     return (layer.shift_gradient - passed.sum(dim=(0, 2, 3))).abs()
 
 
-def read_mask(mask: Mask, passed: Tensor, arriving: Tensor, trusted: Tensor) -> Mask:
+def read_mask(mask: Mask, passed: Tensor, arriving: Tensor, layer: Layer) -> Mask:
     """Returns the mask with units near zero decided by the quotient of the gradients behind and before the ReLU.
+
+    A channel that keeps the sum of its gradients has no wrong unit and is left as it is: what is read from a map with
+    an error would put more units wrong than right.
 
     Args:
         mask: A guess, which stands where a unit is not near zero, or too little arrives to tell.
         passed: Gradient that passed the ReLU, as read from a weight gradient.
         arriving: Gradient at the ReLU's output.
-        trusted: 0 for channels whose sum of gradients is broken; where the reading is poor, no others change.
+        layer: Whose batch normalisation is in front of the ReLU. Where the reading is poor, channels whose sums hold as
+            nearly as most do are left as well.
     """
-    error = float((passed - arriving * mask.on).square().mean().sqrt())
-    tells = mask.near & (arriving.abs() > error)
+    masked = arriving * mask.on
+    error = float((passed - masked).square().mean().sqrt())
+    settled = sums_hold(layer, masked)
     if error > GOOD_READING * float(arriving.square().mean().sqrt()):
-        tells &= by_channel(trusted) == 0
+        settled |= trust_channels(layer, masked) > 0
+    tells = mask.near & (arriving.abs() > error) & ~by_channel(settled)
     on = torch.where(tells, (passed * arriving.sign() > arriving.abs() / 2).double(), mask.on)
     return Mask(on, mask.certain, mask.near)
