@@ -227,14 +227,14 @@ attacks = {recursive: {row_space_weight: 1}} | attacks.recursive: preset 'recurs
 
 @pytest.mark.parametrize("case", REFUSED.strip().splitlines())
 def test_experiment_that_it_cannot_attack_is_refused_before_it_runs(case: str) -> None:
-    content = merge(read_yaml(PROJECT / "params.yaml"), read_yaml(PROJECT / "experiments" / "recursive.yaml"))
-    content["attacks"] = {"recursive": content["attacks"]["recursive"]}
-    parse_params(content, source="recursive.yaml")
+    content = merge(read_yaml(PROJECT / "params.yaml"), read_yaml(PROJECT / "experiments" / "deep-resnet18.yaml"))
+    content["attacks"] = {"recursive": {"preset": "recursive", "targets": {"B1": {}}}}
+    parse_params(content, source="deep-resnet18.yaml")
     edits, said = case.split(" | ")
     for each in edits.split("; "):
         section, value = each.split(" = ")
         content = merge(content, {section: yaml.safe_load(value)})
     with pytest.raises(LeakpipeError) as caught:
-        parse_params(content, source="recursive.yaml")
+        parse_params(content, source="deep-resnet18.yaml")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)

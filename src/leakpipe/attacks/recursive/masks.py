@@ -6,8 +6,8 @@ is one whose value is not far from 0 by the value's own noise. Three things sett
 - batch normalisation's bias gradient is the sum of the gradients that passed, channel by channel: a channel that holds
   a wrong unit breaks it (`trust_channels`), so that its equations are left out at first, and the value from which on
   units are on is the one that leaves the fewest such channels (`choose_mask`);
-- the gradient that is read behind the unit, divided by the one that arrives, is 1 where it is on and 0 where it is off
-  (`read_mask`);
+- in such channels, the gradient that is read behind the unit, divided by the one that arrives, is 1 where it is on and
+  0 where it is off (`read_mask`);
 - both are repeated with the better map that the better mask gives, until no unit changes.
 """
 
