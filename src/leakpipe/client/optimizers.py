@@ -33,7 +33,7 @@ class OptimizerState:
 
 
 def is_adaptive(optimizer: OptimizerParams) -> bool:
-    """Whether an optimiser divides gradients by their own size, as Adam and AdamW do."""
+    """Returns whether an optimiser divides gradients by their own size, as Adam and AdamW do."""
     return not isinstance(optimizer, SgdParams)
 
 
