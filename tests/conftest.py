@@ -19,7 +19,9 @@ PROJECT = Path(__file__).parent.parent
 TOGETHER = {
     "tests/workflow/test_audit.py": "audit",
     "tests/workflow/test_dvc.py": "dvc",
-    "tests/workflow/test_interruption.py": "quick experiment",
+    "tests/workflow/test_docs.py": "quick experiment",
+    "tests/workflow/test_interruption.py": "tiny experiment",
+    "tests/workflow/test_places.py": "tiny experiment",
     "tests/workflow/test_reruns.py": "quick experiment",
     "tests/unit/test_figures.py": "figures",
     "tests/unit/test_rehearsal.py": "beliefs",

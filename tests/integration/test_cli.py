@@ -342,20 +342,26 @@ def interrupt(arguments: list[object], checkpoints: Path, signal_sent: signal.Si
     return said
 
 
+@pytest.fixture(scope="module")
+def whole(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a long attack wrote that nobody interrupted; its folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    succeed(*invert_arguments(run / "gaussian-1", "site-1", folder, attack=LONG))
+    return folder
+
+
 @pytest.mark.parametrize("signal_sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_attack_says_so_and_continues_to_the_same_bytes(
-    run: Path, tmp_path: Path, signal_sent: signal.Signals
+    run: Path, whole: Path, tmp_path: Path, signal_sent: signal.Signals
 ) -> None:
-    whole = invert_arguments(run / "gaussian-1", "site-1", tmp_path / "whole", attack=LONG)
     broken = invert_arguments(run / "gaussian-1", "site-1", tmp_path / "broken", attack=LONG)
-    succeed(*whole)
     said = interrupt(broken, tmp_path / "broken" / "checkpoints", signal_sent)
     assert "Interrupted: the same command continues from the last checkpoint" in said
     assert not (tmp_path / "broken" / "site-1.json").exists()
     succeed(*broken)
     for number in (1, 2):
         name = f"round{number}/site-1/test.safetensors"
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()
+        assert (whole / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()
     assert list((tmp_path / "broken" / "checkpoints").iterdir()) == []
 
 

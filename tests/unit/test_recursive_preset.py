@@ -77,7 +77,7 @@ def test_explained_is_the_share_of_the_priors_distance_to_the_update(
         return explained_of_prior(observed, SHORT, images, torch.tensor([1]), seed=0)
 
     assert found.explained == pytest.approx(max(0.0, 1 - distance(found.images) / distance(PRIOR)), abs=1e-6)
-    assert explained(FACE) == pytest.approx(1, abs=1e-6)
+    assert explained(FACE) == pytest.approx(1, abs=1e-4)  # float32
     assert explained(PRIOR) == 0
     wrong = explained(FACES[70:71])
     assert wrong is not None

@@ -16,6 +16,9 @@ from tests.conftest import PROJECT
 
 PARTS = ("params.yaml", "profiles", "workflow", "src", "experiments", "pyproject.toml", "CITATION.cff")
 QUICK = ("--configfile", "params.yaml", "experiments/quick.yaml")
+TINY = PROJECT / "tests" / "drills" / "tiny.yaml"
+STRANGE = "o'br {v} o?k h#y%41*[1] $x e\u0301 \u00e9"  # the name of a folder
+NOTEBOOK = "module://matplotlib_inline.backend_inline"
 
 
 def environment(project: Path) -> dict[str, str]:
@@ -95,6 +98,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which the quick experiment has run to its end; tests copy it before they change it."""
     project = copy_project(tmp_path_factory.mktemp("workflow") / "project")
     done = snakemake(project, "--cores", "2", *QUICK)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return project
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A strangely named folder in which the tiny experiment has run to its end, started from a notebook."""
+    project = copy_project(tmp_path_factory.mktemp("tiny") / STRANGE)
+    started = {"MPLBACKEND": NOTEBOOK, "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
+    done = snakemake(project, "--cores", "1", "--configfile", str(project / "params.yaml"), str(TINY), **started)
     assert done.returncode == 0, done.stdout + done.stderr
     return project
 

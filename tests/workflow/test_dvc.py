@@ -42,11 +42,12 @@ def run(project: Path, *command: str) -> str:
 
 
 def tiny(params: dict[str, Any]) -> dict[str, Any]:
-    """The default experiment, cut to one seed, two defences, five attacks on one client, three iterations."""
+    """The default experiment, cut to one seed, two defences, two attacks on one client, three iterations."""
     params["seeds"] = [0]
     params["federation"] |= {"rounds": 2, "captured_rounds": [1, 2]}
     params["defenses"] = {name: params["defenses"][name] for name in ("none", "gaussian-1")}
-    del params["attacks"]["leakpipe-adapted"]
+    params["attacks"] = {name: params["attacks"][name] for name in ("leakpipe", "inverting-gradients")}
+    params["claims"] = None
     for attack in params["attacks"].values():
         attack |= {"iterations": 3, "targets": {"site-9": {"defenses": ["none"]}}}
     params["attacks"]["leakpipe"]["targets"] = {"site-9": {}}
@@ -156,7 +157,7 @@ def test_changed_attack_code_makes_reconstructions_again_and_nothing_before_them
     run(project, "dvc", "repro", "--single-item", "inversion")
 
     assert {path.split("/")[0] for path in ran_again(project, before)} == {"invert"}
-    assert len(ran_again(project, before)) == 6
+    assert len(ran_again(project, before)) == 3
     np.testing.assert_array_equal(load_reconstruction(project / LEAKPIPE).images, 1 - old)
 
 

@@ -7,13 +7,15 @@ import sys
 import time
 from pathlib import Path
 
-from tests.workflow.conftest import QUICK, copy_project, environment, result_bytes, snakemake
+from tests.workflow.conftest import TINY, copy_project, environment, result_bytes, snakemake
+
+WANTED = ("--configfile", "params.yaml", str(TINY))
 
 
 def run_until_killed(project: Path) -> None:
     """Start a run and kill -9 its whole process group as soon as the first attack has written a file."""
     running = subprocess.Popen(
-        [sys.executable, "-m", "snakemake", "--cores", "2", *QUICK],
+        [sys.executable, "-m", "snakemake", "--cores", "2", *WANTED],
         cwd=project,
         env=environment(project),
         stdout=subprocess.DEVNULL,
@@ -21,7 +23,7 @@ def run_until_killed(project: Path) -> None:
         start_new_session=True,
     )
     deadline = time.monotonic() + 300
-    while not list(project.glob("results/quick/inversion/**/*.safetensors")):
+    while not list(project.glob("results/tiny/inversion/**/*.safetensors")):
         assert running.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline, "the first attack took too long"
         time.sleep(0.02)
@@ -29,14 +31,14 @@ def run_until_killed(project: Path) -> None:
     running.wait()
 
 
-def test_a_killed_run_finishes_with_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+def test_a_killed_run_finishes_with_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
     project = copy_project(tmp_path / "killed")
     run_until_killed(project)
-    assert not (project / "results" / "quick" / "leakage.csv").exists()
-    snakemake(project, "--unlock", *QUICK)
-    done = snakemake(project, "--cores", "2", *QUICK)
+    assert not (project / "results" / "tiny" / "leakage.csv").exists()
+    snakemake(project, "--unlock", *WANTED)
+    done = snakemake(project, "--cores", "2", *WANTED)
     assert done.returncode == 0, done.stderr
-    ours, undisturbed = result_bytes(project), result_bytes(finished)
+    ours, undisturbed = (result_bytes(each, "tiny") for each in (project, tiny))
     assert ours.keys() == undisturbed.keys()
     assert [name for name in ours if ours[name] != undisturbed[name]] == []
     assert not list(project.glob("results/**/*.part"))

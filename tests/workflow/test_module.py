@@ -7,7 +7,7 @@ import yaml
 
 from leakpipe.params.experiment import Params
 from tests.conftest import PROJECT
-from tests.workflow.conftest import copy_project, planned_jobs, snakemake
+from tests.workflow.conftest import TINY, copy_project, planned_jobs, snakemake
 
 # As `snakedeploy deploy-workflow` writes it, with a repository on this machine in place of a hosted one.
 DEPLOYED = """
@@ -23,7 +23,6 @@ module leakpipe:
 
 use rule * from leakpipe
 """
-TINY = PROJECT / "tests" / "drills" / "tiny.yaml"
 
 
 @pytest.fixture

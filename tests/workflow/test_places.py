@@ -12,24 +12,14 @@ import torch
 from tests.conftest import PROJECT
 from tests.unit.attacking import observe, random_images, small_model
 from tests.unit.data_files import noise, write_folder, write_image
-from tests.workflow.conftest import copy_project, environment, snakemake
+from tests.workflow.conftest import STRANGE, TINY, copy_project, environment, snakemake
 from tests.workflow.test_data_sets import LISTS, write_list
 
-TINY = PROJECT / "tests" / "drills" / "tiny.yaml"
-STRANGE = "o'br {v} o?k h#y%41*[1] $x e\u0301 \u00e9"
-NOTEBOOK = "module://matplotlib_inline.backend_inline"
 
-
-def test_a_run_in_a_strangely_named_folder_started_from_a_notebook(tmp_path: Path) -> None:
-    project = copy_project(tmp_path / STRANGE)
-    wanted = (str(project / "params.yaml"), str(TINY))
-    done = snakemake(
-        project, "--cores", "1", "--configfile", *wanted, MPLBACKEND=NOTEBOOK, MLFLOW_TRACKING_URI="sqlite:///mlflow.db"
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    tracked = json.loads((project / "results/tiny/tracked.json").read_text())
+def test_a_run_in_a_strangely_named_folder_started_from_a_notebook(tiny: Path) -> None:
+    tracked = json.loads((tiny / "results/tiny/tracked.json").read_text())
     assert (tracked["reached"], tracked["notes"]) == (True, [])
-    assert [path.name for path in tmp_path.iterdir()] == [STRANGE], "nothing lies outside"
+    assert [path.name for path in tiny.parent.iterdir()] == [STRANGE], "nothing lies outside"
 
 
 def test_an_audit_in_a_strangely_named_folder_of_strangely_named_files(tmp_path: Path) -> None:
