@@ -217,7 +217,7 @@ def test_headline_numbers_are_those_of_the_table() -> None:
 
 
 def test_tables_survive_csv_and_parquet(tmp_path) -> None:
-    table = score_table(ssim=1 / 3, rdlv=float("nan"))
+    table = score_table(ssim=1 / 3, rdlv=float("nan"), text_read="01")
     for name in ("t.csv", "t.parquet"):
         write_table(tmp_path / name, table)
         pd.testing.assert_frame_equal(read_table(tmp_path / name, SCORE_COLUMNS), table)

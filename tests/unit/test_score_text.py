@@ -16,7 +16,7 @@ from leakpipe.data.images import LabeledImages
 from leakpipe.data.partition import Split
 from leakpipe.metrics.legibility import measure_legibility
 from leakpipe.params.data import ImagesParams
-from leakpipe.tables.table import SCORE_COLUMNS
+from leakpipe.tables.table import SCORE_COLUMNS, read_table
 
 HELD = (4, 1)
 PHANTOMS = DATASETS["cxr-phantom"].load(ImagesParams(dataset="cxr-phantom", image_size=128, images=6, burned_text=True))
@@ -34,7 +34,7 @@ def scored(folder: Path, dataset: LabeledImages) -> pd.DataFrame:
     listed += ["--reconstruction", folder / "r.safetensors", "--scoring", json.dumps({}), "--out", folder / "s.csv"]
     done = CliRunner().invoke(main, list(map(str, listed)))
     assert done.exit_code == 0, done.output
-    table = pd.read_csv(folder / "s.csv")
+    table = read_table(folder / "s.csv", SCORE_COLUMNS)  # as the jobs do that come next
     assert list(table.columns) == SCORE_COLUMNS
     return table
 
