@@ -25,7 +25,7 @@ from leakpipe.cli.main import COMMANDS, GROUPS, main
 from leakpipe.files.log import hash_file
 from leakpipe.files.storage import read_arrays, read_json, write_arrays
 from leakpipe.params.experiment import Params
-from leakpipe.tables.table import LEAKAGE_COLUMNS
+from leakpipe.tables.table import LEAKAGE_COLUMNS, read_table
 from tests.conftest import PROJECT
 
 MODEL = {"name": "convnet-bn", "widths": [4, 6], "strides": [1, 2]}
@@ -133,7 +133,7 @@ def test_no_job_imports_sympy(run: Path, tmp_path: Path, command: str) -> None:
 
 
 def test_the_table_has_a_row_per_true_image(run: Path) -> None:
-    table = pd.read_csv(run / "leakage.csv")
+    table = read_table(run / "leakage.csv", LEAKAGE_COLUMNS)
     assert list(table.columns) == LEAKAGE_COLUMNS
     assert len(table) == 2 * (1 + 4)
     split = json.loads((run / "split.json").read_text())
