@@ -17,8 +17,9 @@ from torch import Tensor
 
 from leakpipe.attacks.adaptive import Adapted
 from leakpipe.client.local_update import LocalSettings, follow_gradients
+from leakpipe.client.optimizers import is_adaptive
 from leakpipe.models.state import Tensors
-from leakpipe.params.training import AdamParams, ClippingParams, SgdParams, TrainingParams
+from leakpipe.params.training import AdamParams, ClippingParams, TrainingParams
 
 ROUNDING = 1e-4  # relative, of a norm of float32 gradients
 
@@ -71,7 +72,7 @@ def read_training(weights: Tensors, settings: LocalSettings, batches: int) -> Re
     drift = follow_gradients(weights, [_filled(weights, 0.0)] * steps, settings) if decays else {}
     by_value = clipping is not None and clipping.kind == "value"
     gain = None
-    if isinstance(optimizer, SgdParams) and not by_value:
+    if not (is_adaptive(optimizer) or by_value):
         linear = training.model_copy(
             update={
                 "optimizer": optimizer.model_copy(update={"weight_decay": 0.0}),

@@ -35,10 +35,10 @@ SCORE_COLUMNS = [
     "iterations",
 ]
 LEAKAGE_COLUMNS = [*SCORE_COLUMNS, "explained", "seconds"]
-NUMBERS = {*LEAKAGE_COLUMNS, "test_accuracy", "validation_accuracy", "rank", "rank_prior", "candidates", "chance"} - {
-    *("experiment", "defense", "client", "attack", "text_read")
-}
 TEXTS = ["experiment", "defense", "client", "attack", "embedder", "naive_attack", "adaptive_attack", "text_read"]
+NUMBERS = {*LEAKAGE_COLUMNS, "test_accuracy", "validation_accuracy", "rank", "rank_prior", "candidates", "chance"} - {
+    *TEXTS
+}
 ACCURACY_COLUMNS = ["experiment", "defense", "seed", "round", "test_accuracy", "validation_accuracy"]
 
 
