@@ -17,7 +17,7 @@ from leakpipe.params.models import ModelParams
 from tests.unit.attacking import changed, observe
 
 CLIENT = LocalSettings(learning_rate=0.01)
-SHORT = RecursiveSettings(image=ImageSettings(iterations=30, stages=(Stage(1.0), Stage(0.1)), refinement=()))
+SHORT = RecursiveSettings(ImageSettings(iterations=360, stages=(Stage(0.1), Stage(0.01)), refinement=(), cycles=0))
 
 
 def resnet(labels: list[int], size: int = 64) -> tuple[Observation, torch.Tensor]:

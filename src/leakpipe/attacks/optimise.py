@@ -130,30 +130,22 @@ def _invert_recursively(
     seed: int,
     on_iteration: Callable[[int, float], None],
 ) -> Reconstruction:
-    from leakpipe.attacks.recursive.image import ImageSettings  # SciPy's solvers take a while to import
+    from leakpipe.attacks.recursive.image import Candidate, ImageSettings  # SciPy's solvers take a while to import
     from leakpipe.attacks.recursive.invert import RecursiveSettings, invert_recursively
 
     believed = believed_training(observation.settings, settings)
     observation = replace(observation, settings=replace(observation.settings, training=believed))
-    usual = ImageSettings()
-    scale = settings.total_variation_weight / usual.stages[0].total_variation
-    stages, refinement = (
-        tuple(replace(stage, total_variation=scale * stage.total_variation) for stage in each)
-        for each in (usual.stages, usual.refinement)
-    )
-    image = replace(
-        usual,
-        stages=stages,
-        refinement=refinement,
-        iterations=max(1, settings.iterations // len(stages + refinement)),
+    image = ImageSettings(
+        total_variation=settings.total_variation_weight,
+        iterations=settings.iterations,
         decay=settings.spectrum_decay,
     )
     curves: dict[str, list[float]] = {"iteration": [], "map_error": []}
 
-    def on_stage(error: float, _images: Tensor) -> None:
-        curves["iteration"].append(image.iterations * (len(curves["iteration"]) + 1))
-        curves["map_error"].append(error)
-        on_iteration(int(curves["iteration"][-1]), error)
+    def on_stage(candidate: Candidate) -> None:
+        curves["iteration"].append(candidate.iterations)
+        curves["map_error"].append(candidate.error)
+        on_iteration(candidate.iterations, candidate.error)
 
     generator = torch.Generator().manual_seed(seed)
     found = invert_recursively(observation, RecursiveSettings(image), generator, on_stage=on_stage)
@@ -170,7 +162,7 @@ def _invert_recursively(
         labels=labels,
         objective=found.map_error if math.isfinite(found.map_error) else None,
         explained=explained_of_prior(observation, settings, found.images, labels, seed=seed),
-        iterations=image.iterations * len(curves["iteration"]),
+        iterations=int(curves["iteration"][-1]) if curves["iteration"] else 0,
         stopped="finished",
         curves=curves,
         notes=[*([counted] if found.layers else []), *found.notes, *how],

@@ -191,7 +191,7 @@ PRESETS.add(
             method="recursive",
             total_variation_weight=10.0,
             spectrum_decay=0.5,
-            iterations=1440,  # of L-BFGS, in twelve stages
+            iterations=1440,  # of L-BFGS, in twelve stages; cycles come on top
         ),
     ),
 )

@@ -131,7 +131,7 @@ class BlockStep:
         trusted = trust_channels(layer, arriving * mask.on)
         weighted = False  # every entry of the gradient by its noise, which takes longer
         for number in range(MASK_ROUNDS):
-            masked = arriving * mask.on
+            masked, equations = arriving * mask.on, int(trusted.count_nonzero()) * layer.gradient[0].numel()
             if not weighted:
                 inner, raw = solve_inner(layer, masked, trusted, inner)
                 normalised, fit = _compare(layer, masked, inner, trusted)
@@ -152,6 +152,8 @@ class BlockStep:
             if same and (weighted or not layer.is_rounded) and fit <= allowed:
                 break
             weighted = weighted or (layer.is_rounded and (same or number >= MASK_ROUNDS // 2))
+        if equations < raw.numel():  # any map fits them
+            return None
         report = report_map(layer, "gradient", raw, residual=fit)
         if not (fit <= allowed and report.error <= WORST_ERROR):
             return None

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, max_pool2d, pad, relu
+from torch.nn.functional import conv2d, leaky_relu, max_pool2d, pad, relu
 
 from leakpipe.attacks.recursive.layer import Layer
 from leakpipe.attacks.recursive.structure import Block, Chain
@@ -47,32 +47,69 @@ class FixedNetwork:
             return self.apply(block.projection.convolution, features)
         return keep_pixels(features, block.stride, self.layers[block.residual[-1].convolution].output_shape[1])
 
-    def maps(self, images: Tensor, wanted: Collection[str], *, softness: float = 0.0) -> dict[str, Tensor]:
-        """Returns what the convolutions named `wanted` read; the pass ends with the last of them.
+    def maps(self, images: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
+        """Returns what the convolutions named `wanted` read; the pass ends with the last of them."""
+        return self.run(images, wanted)[0]
+
+    def run(
+        self, images: Tensor, wanted: Collection[str], *, softness: float = 0.0, slope: float = 0.0
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Returns maps, and how far the batch statistics on the way to them are from the update's.
 
         Args:
             images: Shape (batch, 1 or 3, height, width) in [0, 1].
-            wanted: Names of convolutions in blocks.
+            wanted: Names of convolutions in blocks; the pass ends with the last of them.
             softness: Of the stem's max-pool (`soft_max_pool`), in units of what its batch normalisation scales to.
+            slope: Of every ReLU below 0, from 0 (the network itself) to 1 (a linear one).
+
+        Returns:
+            By name, what the convolutions read; and a scalar, the mean of d / (1 + d) over the channels of
+            all convolutions that were applied, with d = (μ − μ*)² / σ*² and d = (σ / σ* − 1)².
         """
         found: dict[str, Tensor] = {}
-        features = self.apply(self.chain.stem.convolution, self.prepare(images))
+        gaps: list[Tensor] = []
+        activate = partial(leaky_relu, negative_slope=slope) if slope > 0 else relu
+
+        def apply(name: str, features: Tensor) -> Tensor:
+            value = self.apply(name, features)
+            gaps.append(self._gap(name, value))
+            return value
+
+        features = apply(self.chain.stem.convolution, self.prepare(images))
         if self.chain.pooled:
             scale = float(self.layers[self.chain.stem.convolution].scale.abs().mean())
             features = soft_max_pool(features, softness * scale)
-        features = relu(features)
+        features = activate(features)
         for block in self.chain.blocks:
             value = features
             for unit in block.residual:
                 if unit.convolution in wanted:
                     found[unit.convolution] = value
                 if len(found) == len(set(wanted)):
-                    return found
-                value = self.apply(unit.convolution, value)
+                    return found, torch.cat(gaps).mean()
+                value = apply(unit.convolution, value)
                 if unit is not block.residual[-1]:
-                    value = relu(value)
-            features = relu(value + self.shortcut(block, features))
-        return found
+                    value = activate(value)
+            features = activate(value + self.shortcut(block, features))
+        return found, torch.cat(gaps).mean()
+
+    def normalised_before(self, wanted: Collection[str]) -> set[str]:
+        """Returns the names of the normalisation layers whose statistics `run` compares."""
+        names, missing = {self.chain.stem.normalization}, set(wanted)
+        for block in self.chain.blocks:
+            for unit in block.residual:
+                missing.discard(unit.convolution)
+                if not missing:
+                    return names
+                names.add(unit.normalization)
+        return names
+
+    def _gap(self, name: str, value: Tensor) -> Tensor:
+        scale, shift = (part.to(value.dtype) for part in (self.layers[name].scale, self.layers[name].shift))
+        deviations, means = torch.std_mean(value, dim=(0, 2, 3), correction=0)
+        used = scale != 0
+        off = torch.cat([(means - shift)[used] / scale[used], deviations[used] / scale[used].abs() - 1]).square()
+        return off / (1 + off)
 
 
 def soft_max_pool(features: Tensor, softness: float) -> Tensor:

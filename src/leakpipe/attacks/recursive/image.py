@@ -1,7 +1,7 @@
 """From recovered maps to the image: a search through the few layers below them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,9 +12,14 @@ from leakpipe.attacks.recursive.found import Descent
 from leakpipe.attacks.spectrum import from_coefficients, to_coefficients
 
 EDGE = 1e-6  # squared difference of neighbours, below which total variation is smooth
-GAIN = 0.2  # of the maps' relative error from stage to stage, below which no further stage is tried
+GAIN = 0.2  # of the maps' relative error from stage to stage, below which the stages of refinement end
 FLOOR = 0.01  # relative error, below which a map counts no more than at it
 OUTSIDE = 10.0  # weight of the mean squared distance to [0, 1]
+STATISTICS = 3.0  # weight of the batch statistics' distance against the maps' squared error, where results are compared
+SOLVED = 1.5  # lengths of the maps' own errors, no more of which an image is believed to be the right one
+LEAST_SOLVED = 0.03  # relative error of the maps, likewise
+PRECISE = 0.03  # relative error of the maps, up to which batch statistics are believed to tell more of an image
+PARTS = 12  # of all iterations, in each stage; half as many in those of a cycle
 
 
 @dataclass(frozen=True)
@@ -22,12 +27,41 @@ class Stage:
     """One stage of the search.
 
     Attributes:
-        total_variation: Its weight, against a relative squared error of the maps.
+        total_variation: Its weight, against a relative squared error of the maps, in units of the first stage's.
         softness: Of the stem's max-pool (`leakpipe.attacks.recursive.forward.soft_max_pool`).
+        slope: Of ReLUs below 0.
+        statistics: Weight of the distance to the update's batch statistics, below the recovered maps.
     """
 
     total_variation: float
     softness: float = 0.0
+    slope: float = 0.0
+    statistics: float = 0.0
+
+
+POOLED = (  # softness falls twice: what a hard max-pool has settled on is given a second chance
+    Stage(1.0, 1.0),
+    Stage(0.3, 0.6),
+    Stage(0.1, 0.4),
+    Stage(0.03, 0.3),
+    Stage(0.01, 0.3),
+    Stage(0.01, 0.1),
+    Stage(0.01, 0.05),
+    Stage(0.01, 0.3),
+    Stage(0.003, 0.1),
+    Stage(0.003, 0.05),
+    Stage(0.001, 0.03),
+)
+PLAIN = (  # of networks without a max-pool
+    Stage(1.0, slope=0.3, statistics=1.0),
+    Stage(0.3, slope=0.25, statistics=1.0),
+    Stage(0.1, slope=0.2, statistics=1.0),
+    Stage(0.03, slope=0.15, statistics=1.0),
+    Stage(0.01, slope=0.1, statistics=1.0),
+    Stage(0.003, slope=0.05, statistics=1.0),
+    Stage(0.001, statistics=30.0),
+    Stage(0.0003, statistics=30.0),
+)
 
 
 @dataclass(frozen=True)
@@ -37,99 +71,171 @@ class ImageSettings:
     Attributes:
         maps: How many of the lowest recovered maps are matched.
         gradients: Weight of the squared relative distance of the weight gradients that tell of the lowest input.
-        stages: Softness falls twice: what a hard max-pool has settled on is given a second chance.
+        total_variation: Weight in the first stage.
+        stages: None for those that the network takes: `POOLED` or `PLAIN`.
         refinement: Further stages, each as long as the one before has lowered the maps' error by `GAIN`.
-        iterations: Of L-BFGS in each stage.
+        cycle: Stages that are run again where statistics take part, from the best images with noise on them, until
+            the maps are matched, or nothing has been gained for `patience` cycles.
+        cycles: How often at most.
+        patience: See `cycle`.
+        noise: Deviation of that noise.
+        iterations: Of L-BFGS in all stages of `POOLED` and its refinement.
         history: Steps that L-BFGS remembers.
         decay: Exponent that divides an image's cosine coefficients by their frequency (`leakpipe.attacks.spectrum`).
     """
 
     maps: int = 3
     gradients: float = 1.0
-    stages: tuple[Stage, ...] = (
-        Stage(10.0, 1.0),
-        Stage(3.0, 0.6),
-        Stage(1.0, 0.4),
-        Stage(0.3, 0.3),
-        Stage(0.1, 0.3),
-        Stage(0.1, 0.1),
-        Stage(0.1, 0.05),
-        Stage(0.1, 0.3),
-        Stage(0.03, 0.1),
-        Stage(0.03, 0.05),
-        Stage(0.01, 0.03),
+    total_variation: float = 10.0
+    stages: tuple[Stage, ...] | None = None
+    refinement: tuple[Stage, ...] = (Stage(0.0001),)
+    cycle: tuple[Stage, ...] = (
+        Stage(0.003, slope=0.2, statistics=1.0),
+        Stage(0.003, slope=0.13, statistics=1.0),
+        Stage(0.003, slope=0.07, statistics=1.0),
+        Stage(0.001, statistics=30.0),
+        Stage(0.0003, statistics=30.0),
     )
-    refinement: tuple[Stage, ...] = (Stage(0.001),)
-    iterations: int = 120
+    cycles: int = 24
+    patience: int = 8
+    noise: float = 0.05
+    iterations: int = 1440
     history: int = 30
     decay: float = 0.5
 
 
-def search_image(
-    network: FixedNetwork,
-    found: Descent,
-    start: Tensor,
-    settings: ImageSettings,
-) -> Iterator[tuple[float, Tensor]]:
-    """Searches the images whose maps are the recovered ones, with batch normalisation at its known statistics.
+@dataclass(frozen=True)
+class Candidate:
+    """Images after a stage of the search, or a cycle.
 
-    Maps, and gradients beside them, count by the inverse square of their error, as far as that is known.
+    Attributes:
+        iterations: Of L-BFGS until then, as planned.
+        error: Relative error of the images' maps against the recovered, weighted.
+        gap: Distance of the batch statistics below the maps (`FixedNetwork.run`).
+        unbounded: The images, of which some pixels may be a little outside of [0, 1].
+    """
+
+    iterations: int
+    error: float
+    gap: float
+    unbounded: Tensor
+
+    @property
+    def images(self) -> Tensor:
+        """Images of shape (batch, channels, height, width) in [0, 1]."""
+        return self.unbounded.clamp(0, 1)
+
+    @property
+    def misfit(self) -> float:
+        """What the candidates of cycles are compared by."""
+        return self.error**2 + STATISTICS * self.gap
+
+
+class ImageSearch:
+    """The search for the images whose maps are the recovered ones, with batch normalisation at its known statistics.
+
+    Maps, and gradients beside them, count by the inverse square of their error, as far as that is known. Where maps are
+    precise and the network has no max-pool, the batch statistics of the layers on the way take part as well, and what
+    does not match is started again. With a max-pool neither was found to help.
 
     Args:
         network: The network, at the statistics that the update gives away.
         found: Recovered maps, and gradients at a block, whose weight gradients are matched as well.
-        start: Images to start from, shape (batch, channels, height, width) in [0, 1].
         settings: How.
 
-    Yields:
-        After each stage, the weighted relative error of the images' maps, and the images.
+    Attributes:
+        matched: Names of the normalisation layers whose statistics take part.
+        solved: Relative error of the maps that the right images would have, at most.
     """
-    names = [
-        unit.convolution for block in network.chain.blocks for unit in block.residual if unit.convolution in found.maps
-    ]
-    names = names[: settings.maps]
-    targets = {name: found.maps[name].float() for name in names}
-    weights = {report.layer: (report.error**2 + FLOOR**2) ** -1 for report in found.reports if report.layer in names}
-    total = sum(weights.values())
-    sizes = {name: float(targets[name].square().sum()) * total / weights[name] for name in names}
-    variables = to_coefficients(start.float(), settings.decay).requires_grad_()
-    below = InputGradients(found.arrived, torch.float32) if found.arrived and settings.gradients else None
-    share = settings.gradients / (1 + (found.arrived.error / FLOOR) ** 2) if found.arrived else 0.0
-    reached = before = float("inf")
-    for number, stage in enumerate((*settings.stages, *settings.refinement)):
-        if number >= len(settings.stages) and reached > (1 - GAIN) * before:
-            break
+
+    def __init__(self, network: FixedNetwork, found: Descent, settings: ImageSettings) -> None:
+        self.network, self.settings = network, settings
+        units = [unit.convolution for block in network.chain.blocks for unit in block.residual]
+        names = [name for name in units if name in found.maps][: settings.maps]
+        self.targets = {name: found.maps[name].float() for name in names}
+        errors = {report.layer: report.error for report in found.reports if report.layer in names}
+        weights = {name: (error**2 + FLOOR**2) ** -1 for name, error in errors.items()}
+        total = sum(weights.values())
+        self.sizes = {name: float(self.targets[name].square().sum()) * total / weights[name] for name in names}
+        expected = (sum(weights[name] * errors[name] ** 2 for name in names) / total) ** 0.5
+        self.solved = max(LEAST_SOLVED, SOLVED * expected)
+        arrived = found.arrived if settings.gradients else None
+        self.below = InputGradients(arrived, torch.float32) if arrived else None
+        self.share = settings.gradients / (1 + (arrived.error / FLOOR) ** 2) if arrived else 0.0
+        self.wanted = [*names, *([self.below.first.name] if self.below else [])]
+        sees_through = expected <= PRECISE and not network.chain.pooled
+        self.matched = network.normalised_before(self.wanted) if sees_through else set[str]()
+
+    def candidates(self, start: Tensor, generator: torch.Generator) -> Iterator[Candidate]:
+        """Yields what there is after each stage, and the best of all after each cycle.
+
+        ReLUs have a slope at first, as images that turn other units on are local minima. An image cannot match the
+        batch statistics of a network with slopes exactly, so they count more without.
+
+        Args:
+            start: Images to start from, shape (batch, channels, height, width) in [0, 1].
+            generator: Draws the noise on what a cycle starts from.
+        """
+        settings = self.settings
+        part = max(1, settings.iterations // PARTS)
+        stages = settings.stages or (POOLED if self.network.chain.pooled else PLAIN)
+        candidate, before = Candidate(0, float("inf"), 0.0, start.float()), float("inf")
+        for number, stage in enumerate((*stages, *settings.refinement)):
+            if number >= len(stages) and candidate.error > (1 - GAIN) * before:
+                break
+            before = candidate.error
+            candidate = self.run(stage, candidate, part)
+            yield candidate
+        best, done, waited = candidate, candidate.iterations, 0
+        for _ in range(settings.cycles if self.matched else 0):
+            if best.error <= self.solved or waited == settings.patience:
+                return
+            noise = settings.noise * torch.randn(start.shape, generator=generator)
+            candidate = Candidate(done, best.error, best.gap, best.images + noise)
+            for stage in settings.cycle:
+                candidate = self.run(stage, candidate, max(1, part // 2))
+            done, waited = candidate.iterations, waited + 1
+            if candidate.misfit < best.misfit:
+                best, waited = candidate, 0
+            best = replace(best, iterations=done)
+            yield best
+
+    def run(self, stage: Stage, start: Candidate, iterations: int) -> Candidate:
+        """Returns what a stage makes of images."""
+        decay, weight = self.settings.decay, self.settings.total_variation * stage.total_variation
+        statistics = stage.statistics if self.matched else 0.0
+        variables = to_coefficients(start.unbounded, decay).requires_grad_()
         optimizer = torch.optim.LBFGS(
             [variables],
-            max_iter=settings.iterations,
-            history_size=settings.history,
+            max_iter=iterations,
+            history_size=self.settings.history,
             line_search_fn="strong_wolfe",
             tolerance_grad=0,
             tolerance_change=0,
         )
-        errors: list[float] = []
 
-        def measure(
-            optimizer: torch.optim.LBFGS = optimizer,
-            stage: Stage = stage,
-            errors: list[float] = errors,
-        ) -> float:
+        def measure() -> float:
             optimizer.zero_grad()
-            candidate = from_coefficients(variables, settings.decay)
-            wanted = [*names, *([below.first.name] if below else [])]
-            maps = network.maps(candidate, wanted, softness=stage.softness)
-            error = torch.stack([(maps[name] - targets[name]).square().sum() / sizes[name] for name in names]).sum()
-            outside = (candidate - candidate.clamp(0, 1)).square().mean()
-            objective = error + stage.total_variation * smoothed_total_variation(candidate) + OUTSIDE * outside
-            if below is not None:
-                objective = objective + share * below.distance(maps[below.first.name])
+            images = from_coefficients(variables, decay)
+            error, gap, maps = self._compare(images, stage.softness, stage.slope)
+            outside = (images - images.clamp(0, 1)).square().mean()
+            objective = error + weight * smoothed_total_variation(images) + OUTSIDE * outside + statistics * gap
+            if self.below is not None:
+                objective = objective + self.share * self.below.distance(maps[self.below.first.name])
             objective.backward()
-            errors.append(float(error.detach()))
             return float(objective.detach())
 
         optimizer.step(measure)
-        before, reached = reached, min(errors) ** 0.5
-        yield reached, from_coefficients(variables.detach(), settings.decay).clamp(0, 1)
+        with torch.no_grad():
+            images = from_coefficients(variables, decay)
+            error, gap, _ = self._compare(images, stage.softness, 0.0)
+        return Candidate(start.iterations + iterations, float(error) ** 0.5, float(gap), images)
+
+    def _compare(self, images: Tensor, softness: float, slope: float) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Returns the maps' weighted squared error, the distance of batch statistics, and the maps."""
+        maps, gap = self.network.run(images, self.wanted, softness=softness, slope=slope)
+        errors = [(maps[name] - target).square().sum() / self.sizes[name] for name, target in self.targets.items()]
+        return torch.stack(errors).sum(), gap, maps
 
 
 def smoothed_total_variation(images: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from leakpipe.attacks.recovered_statistics import recover_batch_statistics, weig
 from leakpipe.attacks.recursive.descent import descend
 from leakpipe.attacks.recursive.forward import FixedNetwork
 from leakpipe.attacks.recursive.found import LayerReport
-from leakpipe.attacks.recursive.image import ImageSettings, search_image
+from leakpipe.attacks.recursive.image import Candidate, ImageSearch, ImageSettings
 from leakpipe.attacks.recursive.labels import read_labels
 from leakpipe.attacks.recursive.reading import read_layers
 from leakpipe.attacks.recursive.structure import read_chain
@@ -61,21 +61,21 @@ def invert_recursively(
     generator: torch.Generator,
     *,
     on_layer: Callable[[LayerReport, Tensor], None] = lambda _report, _map: None,
-    on_stage: Callable[[float, Tensor], None] = lambda _error, _images: None,
+    on_stage: Callable[[Candidate], None] = lambda _candidate: None,
 ) -> RecursiveReconstruction:
     """Recovers maps from the last block downwards by linear algebra, then searches the image below the lowest.
 
-    Maps that noise spoiled can be fitted by images that are none. The batch statistics of the update, all layers' at
-    once, are what tells: the result is the stage of the search whose statistics are the closest, and the prior where
-    none is clearly closer than that. The distance of whole updates would not do, as in deep networks it is near 1 for
-    images that no eye tells from the truth.
+    Maps that noise spoiled can be fitted by images that are none. What tells is the update's batch statistics, of all
+    layers whose statistics the search does not match: the result is the stage of the search whose statistics are the
+    closest, and the prior where none is clearly closer than that. The distance of whole updates would not do, as in
+    deep networks it is near 1 for images that no eye tells from the truth.
 
     Args:
         observation: One client's update of one local step; its prior image is where the search starts.
         settings: How the search runs.
-        generator: Draws the start vectors of Lanczos iterations.
+        generator: Draws the start vectors of Lanczos iterations, and noise on images.
         on_layer: Called with every recovered map.
-        on_stage: Called after each stage of the search, with the relative error of the maps and the images.
+        on_stage: Called after each stage of the search.
 
     Raises:
         LeakpipeError: The observation lacks what the attack needs.
@@ -92,8 +92,14 @@ def invert_recursively(
     if not found.maps:
         note = f"No map came out, so the image is the prior: {found.stopped}"
         return RecursiveReconstruction(prior, None, float("nan"), [], [note])
+    network = FixedNetwork(chain, layers, observation.before, torch.float32)
     weight = weight_of_batches(observation.settings.batch_norm_momentum, [1])
-    wanted = recover_batch_statistics(observation.before, observation.update, weight)
+    search = ImageSearch(network, found, settings.image)
+    wanted = {
+        name: value
+        for name, value in recover_batch_statistics(observation.before, observation.update, weight).items()
+        if name not in search.matched
+    }
 
     def distance(images: Tensor) -> float:
         with torch.no_grad():
@@ -101,12 +107,11 @@ def invert_recursively(
 
     best, reached, last = prior, float("nan"), float("inf")
     enough = least = CLOSER * distance(prior)
-    network = FixedNetwork(chain, layers, observation.before, torch.float32)
-    for error, images in search_image(network, found, prior, settings.image):
-        on_stage(error, images)
-        measured = distance(images)
+    for candidate in search.candidates(prior, generator):
+        on_stage(candidate)
+        measured = distance(candidate.images)
         if measured < least:
-            best, reached, least = images, error, measured
+            best, reached, least = candidate.images, candidate.error, measured
         if measured > last and least == enough:  # none is close enough, and they get no closer
             break
         last = measured

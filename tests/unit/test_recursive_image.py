@@ -1,0 +1,121 @@
+"""The search below recovered maps: what it compares, and when it goes on."""
+
+import pytest
+import torch
+from skimage.data import lfw_subset
+from torch import Tensor
+from torch.nn.functional import conv2d, interpolate
+
+from leakpipe.attacks.observation import Observation
+from leakpipe.attacks.recursive import block
+from leakpipe.attacks.recursive.descent import descend
+from leakpipe.attacks.recursive.forward import FixedNetwork
+from leakpipe.attacks.recursive.found import Descent, LayerReport
+from leakpipe.attacks.recursive.image import Candidate, ImageSearch, ImageSettings
+from leakpipe.attacks.recursive.reading import read_layers
+from leakpipe.attacks.recursive.structure import read_chain
+from leakpipe.models.state import build_module, initial_state
+from leakpipe.params.models import ModelParams
+from tests.unit.attacking import observe
+
+SIZE = 16
+FACES = interpolate(torch.from_numpy(lfw_subset()).float()[:, None], (SIZE, SIZE), mode="bicubic").clamp(0, 1)
+FACE, PRIOR = FACES[3:4], FACES[10:60].mean(dim=0, keepdim=True)
+KNOWN = "stages.1.1.residual.0"
+SHORT = ImageSettings(iterations=120, cycles=2)
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def observed() -> Observation:
+    params = ModelParams(name="resnet20")
+    state = initial_state(build_module(params, classes=2, image_size=SIZE), seed=0)
+    return observe(state, FACE, [1], prior=PRIOR)
+
+
+@pytest.fixture(scope="module")
+def network(observed: Observation) -> FixedNetwork:
+    chain = read_chain(observed.before.module)
+    return FixedNetwork(chain, read_layers(observed, chain), observed.before, torch.float32)
+
+
+def recovered(network: FixedNetwork, *, error: float = 1e-4) -> Descent:
+    """One map of the face's, said to be off by `error`."""
+    found = Descent()
+    found.keep(LayerReport(KNOWN, "least squares", None, error, 0.0, 0), network.maps(FACE, [KNOWN])[KNOWN])
+    return found
+
+
+def search(network: FixedNetwork, start: Tensor, **changes: float) -> list[Candidate]:
+    found = ImageSearch(network, recovered(network, **changes), SHORT)
+    return list(found.candidates(start, generator()))
+
+
+def test_distance_of_statistics_is_none_for_the_truth(network: FixedNetwork) -> None:
+    assert float(network.run(FACE, [KNOWN])[1]) < 1e-6
+    assert float(network.run(PRIOR, [KNOWN])[1]) > 1e-3
+
+
+def test_distance_of_statistics_is_that_of_means_and_deviations(network: FixedNetwork) -> None:
+    stem = network.chain.stem.convolution
+    layer = network.layers[stem]
+    output = conv2d(network.prepare(PRIOR).double(), layer.weight.double(), padding=1)
+    shares = []
+    for channel, mean, deviation in zip(output[0], layer.mean, layer.deviation, strict=True):
+        shares += [((channel.mean() - mean) / deviation) ** 2, (channel.std(correction=0) / deviation - 1) ** 2]
+    expected = sum(float(share / (1 + share)) for share in shares) / len(shares)
+    first = network.chain.blocks[0].residual[0].convolution
+    assert float(network.run(PRIOR, [first])[1]) == pytest.approx(expected, rel=1e-4)
+    assert network.normalised_before([first]) == {network.chain.stem.normalization}
+
+
+def test_network_whose_relus_have_a_slope_of_1_is_affine(network: FixedNetwork) -> None:
+    ends, middle = (
+        [network.run(images, [KNOWN], slope=1.0)[0][KNOWN] for images in each]
+        for each in ([FACE, PRIOR], [(FACE + PRIOR) / 2])
+    )
+    assert torch.allclose((ends[0] + ends[1]) / 2, middle[0], atol=1e-4)
+    bent = network.run((FACE + PRIOR) / 2, [KNOWN])[0][KNOWN]
+    assert not torch.allclose(bent, middle[0], atol=1e-1)
+
+
+def test_cycles_go_on_from_the_best_and_never_lose_it(network: FixedNetwork) -> None:
+    candidates = search(network, PRIOR)
+    stages, cycles = candidates[:-2], candidates[-2:]
+    assert stages[-1].error > 0.03  # so few iterations find no image that matches
+    misfits = [candidate.misfit for candidate in (stages[-1], *cycles)]
+    assert misfits == sorted(misfits, reverse=True)
+    assert [each.iterations for each in cycles] == [stages[-1].iterations + done for done in (25, 50)]
+    assert all(float(each.images.min()) >= 0 and float(each.images.max()) <= 1 for each in candidates)
+
+
+def test_matched_maps_end_the_search(network: FixedNetwork) -> None:
+    candidates = search(network, FACE)
+    assert len(candidates) <= 9  # stages; no cycle
+    assert candidates[-1].error < 0.03
+
+
+def test_statistics_take_no_part_beside_coarse_maps(network: FixedNetwork) -> None:
+    precise, coarse = (ImageSearch(network, recovered(network, error=error), SHORT) for error in (0.02, 0.2))
+    assert network.chain.stem.normalization in precise.matched
+    assert coarse.matched == set()
+    assert len(search(network, PRIOR, error=0.2)) <= 9
+
+
+def test_map_that_too_few_equations_determine_is_not_believed(
+    network: FixedNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trusted = block.trust_channels
+
+    def trust_few(*arguments: Tensor) -> Tensor:
+        channels = trusted(*arguments)
+        return torch.where(torch.arange(len(channels)) < 4, channels, 0)
+
+    usual = descend(network.chain, network.layers, generator()).reports
+    monkeypatch.setattr(block, "trust_channels", trust_few)
+    few = descend(network.chain, network.layers, generator()).reports
+    assert "gradient" in {report.how for report in usual}
+    assert "gradient" not in {report.how for report in few}
