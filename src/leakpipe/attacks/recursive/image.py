@@ -127,7 +127,7 @@ class Candidate:
 
     @property
     def misfit(self) -> float:
-        """What the candidates of cycles are compared by."""
+        """Squared distance from what the update tells, by which the candidates of cycles are compared."""
         return self.error**2 + STATISTICS * self.gap
 
 
