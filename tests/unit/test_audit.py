@@ -23,7 +23,7 @@ from leakpipe.attacks.files import load_reconstruction
 from leakpipe.attacks.observation import KnownClient, Observation
 from leakpipe.attacks.optimise import invert
 from leakpipe.attacks.presets import PRESETS
-from leakpipe.audit import planning
+from leakpipe.audit import plan, planning
 from leakpipe.audit.assessment import (
     Attempt,
     Truth,
@@ -51,10 +51,11 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.federation.files import load_model, save_custom_model
 from leakpipe.metrics.score import score_images
 from leakpipe.models.custom import build_custom
-from leakpipe.models.state import ModelState
+from leakpipe.models.state import ModelState, build_module, initial_state
 from leakpipe.params.attack_settings import AttackSettings
 from leakpipe.params.audit import AS_SENT, AuditedImages, AuditParams, PlannedAttack
 from leakpipe.params.defenses import DefenseSteps
+from leakpipe.params.models import ModelParams
 from leakpipe.params.reading import parse_section, read_yaml
 from leakpipe.params.training import TrainingParams
 from leakpipe.randomness import derive_seed
@@ -258,6 +259,15 @@ class TestPlan:
         assert 990 < spent <= 1000
         if repeated:
             assert repeated.settings.iterations <= planned[MATCHING].settings.iterations
+
+    @pytest.mark.parametrize(("name", "share"), [("resnet18", 0.1), ("resnet20", 0.8)])
+    def test_recursive_inversion_takes_longer_where_it_searches_again(
+        self, name: str, share: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(plan, "seconds_per_iteration", lambda *_: 2.0)
+        state = initial_state(build_module(ModelParams(name=name), classes=2, image_size=64), seed=0)
+        seen = observe(state, random_images(1, size=64, dtype=torch.float32), [0])
+        assert StepTimes().measure("recursive", seen, PRESETS["recursive"].settings) == 2 * share
 
     @pytest.mark.parametrize(("images", "labels"), [(1, "granted"), (2, "joint")])
     def test_labels_that_cannot_be_recovered_are_searched(self, images: int, labels: str) -> None:

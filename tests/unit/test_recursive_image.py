@@ -55,8 +55,10 @@ def search(network: FixedNetwork, start: Tensor, **changes: float) -> list[Candi
 
 
 def test_distance_of_statistics_is_none_for_the_truth(network: FixedNetwork) -> None:
-    assert float(network.run(FACE, [KNOWN])[1]) < 1e-6
-    assert float(network.run(PRIOR, [KNOWN])[1]) > 1e-3
+    names = [unit.convolution for unit in network.chain.trunk_before([KNOWN])]
+    assert float(network.run(FACE, [KNOWN], compared=names)[1]) < 1e-6
+    assert float(network.run(PRIOR, [KNOWN], compared=names)[1]) > 1e-3
+    assert float(network.run(PRIOR, [KNOWN])[1]) == 0
 
 
 def test_distance_of_statistics_is_that_of_means_and_deviations(network: FixedNetwork) -> None:
@@ -68,8 +70,8 @@ def test_distance_of_statistics_is_that_of_means_and_deviations(network: FixedNe
         shares += [((channel.mean() - mean) / deviation) ** 2, (channel.std(correction=0) / deviation - 1) ** 2]
     expected = sum(float(share / (1 + share)) for share in shares) / len(shares)
     first = network.chain.blocks[0].residual[0].convolution
-    assert float(network.run(PRIOR, [first])[1]) == pytest.approx(expected, rel=1e-4)
-    assert network.normalised_before([first]) == {network.chain.stem.normalization}
+    assert float(network.run(PRIOR, [first], compared=[stem])[1]) == pytest.approx(expected, rel=1e-4)
+    assert network.chain.trunk_before([first]) == [network.chain.stem]
 
 
 def test_network_whose_relus_have_a_slope_of_1_is_affine(network: FixedNetwork) -> None:
@@ -100,8 +102,8 @@ def test_matched_maps_end_the_search(network: FixedNetwork) -> None:
 
 def test_statistics_take_no_part_beside_coarse_maps(network: FixedNetwork) -> None:
     precise, coarse = (ImageSearch(network, recovered(network, error=error), SHORT) for error in (0.02, 0.2))
-    assert network.chain.stem.normalization in precise.matched
-    assert coarse.matched == set()
+    assert network.chain.stem in precise.matched
+    assert coarse.matched == []
     assert len(search(network, PRIOR, error=0.2)) <= 9
 
 

@@ -31,6 +31,7 @@ from leakpipe.attacks.recursive.unmixing import order_like, unmix
 LEAST_GAP = 3.0  # of the eigenvalue behind a null space to the one inside it, below which there is none
 LEAST_REFINED_GAP = 1.2  # likewise, where all of the weight's gradient refines the map
 WORST_FIT = 0.05  # relative residual of a weight's gradient, above which an inner map is not believed
+HOPELESS_FIT = 0.8  # the same residual, above which corrected masks are not expected to lower it enough
 WORST_NOISE = 1.1  # the same residual in lengths of the noise, where that is more
 WORST_INPUT_FIT, WORST_NOISY_INPUT_FIT = 0.1, 0.5  # of the equations for a block's input, the latter beside noise
 WORST_ERROR = 0.2  # relative error of a map (`LayerReport.error`), likewise
@@ -141,7 +142,7 @@ class BlockStep:
                 inner, raw = refine_inner(layer, masked, trusted, inner)
                 normalised, fit = _compare(layer, masked, inner, trusted)
             assert inner is not None
-            hopeless = layer.is_rounded and number > 0 and fit > allowed
+            hopeless = fit > max(allowed, HOPELESS_FIT) or (layer.is_rounded and number > 0 and fit > allowed)
             if hopeless or not (can_read_gradient(layer) and 0 < float(inner.norm()) < float("inf")):
                 break
             passed = layer.leave(read_gradient(layer, inner), normalised, 1 - mask.on)

@@ -52,7 +52,13 @@ class FixedNetwork:
         return self.run(images, wanted)[0]
 
     def run(
-        self, images: Tensor, wanted: Collection[str], *, softness: float = 0.0, slope: float = 0.0
+        self,
+        images: Tensor,
+        wanted: Collection[str],
+        *,
+        softness: float = 0.0,
+        slope: float = 0.0,
+        compared: Collection[str] = (),
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Returns maps, and how far the batch statistics on the way to them are from the update's.
 
@@ -61,10 +67,11 @@ class FixedNetwork:
             wanted: Names of convolutions in blocks; the pass ends with the last of them.
             softness: Of the stem's max-pool (`soft_max_pool`), in units of what its batch normalisation scales to.
             slope: Of every ReLU below 0, from 0 (the network itself) to 1 (a linear one).
+            compared: Names of convolutions on the way whose batch statistics are compared.
 
         Returns:
-            By name, what the convolutions read; and a scalar, the mean of d / (1 + d) over the channels of
-            all convolutions that were applied, with d = (μ − μ*)² / σ*² and d = (σ / σ* − 1)².
+            By name, what the convolutions read; and a scalar, the mean of d / (1 + d) over the channels of those
+            `compared`, with d = (μ − μ*)² / σ*² and d = (σ / σ* − 1)²; 0 of none.
         """
         found: dict[str, Tensor] = {}
         gaps: list[Tensor] = []
@@ -72,8 +79,12 @@ class FixedNetwork:
 
         def apply(name: str, features: Tensor) -> Tensor:
             value = self.apply(name, features)
-            gaps.append(self._gap(name, value))
+            if name in compared:
+                gaps.append(self._gap(name, value))
             return value
+
+        def result() -> tuple[dict[str, Tensor], Tensor]:
+            return found, torch.cat(gaps).mean() if gaps else images.new_zeros(())
 
         features = apply(self.chain.stem.convolution, self.prepare(images))
         if self.chain.pooled:
@@ -86,23 +97,12 @@ class FixedNetwork:
                 if unit.convolution in wanted:
                     found[unit.convolution] = value
                 if len(found) == len(set(wanted)):
-                    return found, torch.cat(gaps).mean()
+                    return result()
                 value = apply(unit.convolution, value)
                 if unit is not block.residual[-1]:
                     value = activate(value)
             features = activate(value + self.shortcut(block, features))
-        return found, torch.cat(gaps).mean()
-
-    def normalised_before(self, wanted: Collection[str]) -> set[str]:
-        """Returns the names of the normalisation layers whose statistics `run` compares."""
-        names, missing = {self.chain.stem.normalization}, set(wanted)
-        for block in self.chain.blocks:
-            for unit in block.residual:
-                missing.discard(unit.convolution)
-                if not missing:
-                    return names
-                names.add(unit.normalization)
-        return names
+        return result()
 
     def _gap(self, name: str, value: Tensor) -> Tensor:
         scale, shift = (part.to(value.dtype) for part in (self.layers[name].scale, self.layers[name].shift))

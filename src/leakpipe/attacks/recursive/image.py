@@ -111,7 +111,7 @@ class Candidate:
     Attributes:
         iterations: Of L-BFGS until then, as planned.
         error: Relative error of the images' maps against the recovered, weighted.
-        gap: Distance of the batch statistics below the maps (`FixedNetwork.run`).
+        gap: Distance of the batch statistics that take part (`FixedNetwork.run`).
         unbounded: The images, of which some pixels may be a little outside of [0, 1].
     """
 
@@ -144,14 +144,14 @@ class ImageSearch:
         settings: How.
 
     Attributes:
-        matched: Names of the normalisation layers whose statistics take part.
+        matched: The units whose batch statistics take part.
         solved: Relative error of the maps that the right images would have, at most.
     """
 
     def __init__(self, network: FixedNetwork, found: Descent, settings: ImageSettings) -> None:
         self.network, self.settings = network, settings
-        units = [unit.convolution for block in network.chain.blocks for unit in block.residual]
-        names = [name for name in units if name in found.maps][: settings.maps]
+        trunk = [unit.convolution for unit in network.chain.trunk]
+        names = [name for name in trunk if name in found.maps][: settings.maps]
         self.targets = {name: found.maps[name].float() for name in names}
         errors = {report.layer: report.error for report in found.reports if report.layer in names}
         weights = {name: (error**2 + FLOOR**2) ** -1 for name, error in errors.items()}
@@ -164,7 +164,7 @@ class ImageSearch:
         self.share = settings.gradients / (1 + (arrived.error / FLOOR) ** 2) if arrived else 0.0
         self.wanted = [*names, *([self.below.first.name] if self.below else [])]
         sees_through = expected <= PRECISE and not network.chain.pooled
-        self.matched = network.normalised_before(self.wanted) if sees_through else set[str]()
+        self.matched = network.chain.trunk_before(self.wanted) if sees_through else []
 
     def candidates(self, start: Tensor, generator: torch.Generator) -> Iterator[Candidate]:
         """Yields what there is after each stage, and the best of all after each cycle.
@@ -233,7 +233,8 @@ class ImageSearch:
 
     def _compare(self, images: Tensor, softness: float, slope: float) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Returns the maps' weighted squared error, the distance of batch statistics, and the maps."""
-        maps, gap = self.network.run(images, self.wanted, softness=softness, slope=slope)
+        compared = [unit.convolution for unit in self.matched]
+        maps, gap = self.network.run(images, self.wanted, softness=softness, slope=slope, compared=compared)
         errors = [(maps[name] - target).square().sum() / self.sizes[name] for name, target in self.targets.items()]
         return torch.stack(errors).sum(), gap, maps
 

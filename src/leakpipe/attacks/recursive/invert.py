@@ -95,11 +95,9 @@ def invert_recursively(
     network = FixedNetwork(chain, layers, observation.before, torch.float32)
     weight = weight_of_batches(observation.settings.batch_norm_momentum, [1])
     search = ImageSearch(network, found, settings.image)
-    wanted = {
-        name: value
-        for name, value in recover_batch_statistics(observation.before, observation.update, weight).items()
-        if name not in search.matched
-    }
+    recovered = recover_batch_statistics(observation.before, observation.update, weight)
+    matched = {unit.normalization for unit in search.matched}
+    wanted = {name: value for name, value in recovered.items() if name not in matched}
 
     def distance(images: Tensor) -> float:
         with torch.no_grad():

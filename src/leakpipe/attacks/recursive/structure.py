@@ -1,6 +1,7 @@
 """A residual network as a chain: a stem, blocks of convolutions with batch normalisation, a linear head."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from torch import nn
@@ -51,6 +52,16 @@ class Chain:
     stem: Unit
     pooled: bool
     blocks: tuple[Block, ...]
+
+    @property
+    def trunk(self) -> list[Unit]:
+        """The stem, and the units of all residual branches, in the order of the forward pass."""
+        return [self.stem, *(unit for block in self.blocks for unit in block.residual)]
+
+    def trunk_before(self, convolutions: Collection[str]) -> list[Unit]:
+        """Returns the units of the trunk that are applied until all of these convolutions have been reached."""
+        numbers = [number for number, unit in enumerate(self.trunk) if unit.convolution in convolutions]
+        return self.trunk[: max(numbers)]
 
     @property
     def units(self) -> list[Unit]:
