@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce tiny test test-frameworks test-metadata lint drill fuzz report ui services services-stop docs lock schema clean
+.PHONY: help reproduce tiny test coverage test-frameworks test-metadata lint drill fuzz report ui services services-stop docs lock schema clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ tiny: $(VENV)/run.installed ## Run the smallest experiment that has every stage,
 	$(BIN)/leakpipe verify results/tiny
 
 test: $(VENV)/test.installed lint ## Lint, check types, run all tests
+	$(BIN)/pytest -n 2
+
+coverage: $(VENV)/test.installed ## Run all tests and list the lines that none of them reaches; takes a quarter longer
 	$(BIN)/pytest -n 2 --cov --cov-report=term-missing
 
 test-frameworks: .venv-frameworks/installed ## Try captures and filters against real NVFlare and Flower, in an environment of their own

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ LEAST_GAP = 3.0  # of the eigenvalue behind a null space to the one inside it, b
 LEAST_REFINED_GAP = 1.2  # likewise, where all of the weight's gradient refines the map
 WORST_FIT = 0.05  # relative residual of a weight's gradient, above which an inner map is not believed
 HOPELESS_FIT = 0.8  # the same residual, above which corrected masks are not expected to lower it enough
+LEAST_FALL = 0.1  # of the residual of a map that is believed, by which a corrected mask has to lower it to go on
 WORST_NOISE = 1.1  # the same residual in lengths of the noise, where that is more
 WORST_INPUT_FIT, WORST_NOISY_INPUT_FIT = 0.1, 0.5  # of the equations for a block's input, the latter beside noise
 WORST_ERROR = 0.2  # relative error of a map (`LayerReport.error`), likewise
@@ -39,6 +41,15 @@ ROUGH_FIT = 2e-3  # relative residual, above which the fixed-point iteration is 
 WORST_LEFT = 2.0  # residual of a refined map in deviations of the noise, likewise
 MASK_ROUNDS = 6
 SURELY_OFF = 0.05  # deviations below 0 of what a ReLU gets, from recovered maps: one wrong unit spoils its channel
+
+
+class _Solution(NamedTuple):
+    """An inner map that was solved for, and how: the residual, the mask, and whether entries count by their noise."""
+
+    fit: float
+    raw: Tensor
+    mask: Mask
+    weighted: bool
 
 
 class BlockStep:
@@ -127,12 +138,13 @@ class BlockStep:
         arriving, mask = self.found.arriving, self.mask
         if not can_solve_inner(layer) or arriving is None or mask is None or not bool((arriving * mask.on).any()):
             return None
-        inner, raw, fit = None, arriving.new_empty(0), float("inf")
+        inner, best = None, _Solution(float("inf"), arriving.new_empty(0), mask, False)
         allowed = max(WORST_FIT, WORST_NOISE * layer.noise)
         trusted = trust_channels(layer, arriving * mask.on)
         weighted = False  # every entry of the gradient by its noise, which takes longer
         for number in range(MASK_ROUNDS):
             masked, equations = arriving * mask.on, int(trusted.count_nonzero()) * layer.gradient[0].numel()
+            enough = equations >= math.prod(layer.input_shape)  # else any map fits them
             if not weighted:
                 inner, raw = solve_inner(layer, masked, trusted, inner)
                 normalised, fit = _compare(layer, masked, inner, trusted)
@@ -142,8 +154,12 @@ class BlockStep:
                 inner, raw = refine_inner(layer, masked, trusted, inner)
                 normalised, fit = _compare(layer, masked, inner, trusted)
             assert inner is not None
+            comparable = best.fit <= allowed and weighted == best.weighted
+            gained = not comparable or fit < max((1 - LEAST_FALL) * best.fit, WORST_NOISE * layer.noise)
+            if enough and (fit < best.fit or (weighted and not best.weighted)):
+                best = _Solution(fit, raw, mask, weighted)
             hopeless = fit > max(allowed, HOPELESS_FIT) or (layer.is_rounded and number > 0 and fit > allowed)
-            if hopeless or not (can_read_gradient(layer) and 0 < float(inner.norm()) < float("inf")):
+            if not gained or hopeless or not (can_read_gradient(layer) and 0 < float(inner.norm()) < float("inf")):
                 break
             passed = layer.leave(read_gradient(layer, inner), normalised, 1 - mask.on)
             better = read_mask(mask, passed, arriving, layer)
@@ -153,13 +169,13 @@ class BlockStep:
             if same and (weighted or not layer.is_rounded) and fit <= allowed:
                 break
             weighted = weighted or (layer.is_rounded and (same or number >= MASK_ROUNDS // 2))
-        if equations < raw.numel():  # any map fits them
+        if best.fit > allowed:
             return None
-        report = report_map(layer, "gradient", raw, residual=fit)
-        if not (fit <= allowed and report.error <= WORST_ERROR):
+        report = report_map(layer, "gradient", best.raw, residual=best.fit)
+        if report.error > WORST_ERROR:
             return None
-        self.mask = mask
-        return report, raw
+        self.mask = best.mask
+        return report, best.raw
 
     def _input(self, layer: Layer) -> tuple[LayerReport, Tensor] | None:
         """The block's input, from its output, its inner map and the gradient at the inner map."""
