@@ -155,7 +155,7 @@ class BlockStep:
                 normalised, fit = _compare(layer, masked, inner, trusted)
             assert inner is not None
             comparable = best.fit <= allowed and weighted == best.weighted
-            gained = not comparable or fit < max((1 - LEAST_FALL) * best.fit, WORST_NOISE * layer.noise)
+            gained = not comparable or fit < (1 - LEAST_FALL) * best.fit
             if enough and (fit < best.fit or (weighted and not best.weighted)):
                 best = _Solution(fit, raw, mask, weighted)
             hopeless = fit > max(allowed, HOPELESS_FIT) or (layer.is_rounded and number > 0 and fit > allowed)
