@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conftest import PROJECT
-from tests.unit.data_files import write_folder
+from tests.unit.attacking import observe, random_images, small_model
+from tests.unit.data_files import noise, write_folder, write_image
 from tests.workflow.conftest import STRANGE, TINY, copy_project, environment, snakemake
 from tests.workflow.test_data_sets import LISTS, write_list
 
@@ -18,6 +20,35 @@ def test_a_run_in_a_strangely_named_folder_started_from_a_notebook(tiny: Path) -
     tracked = json.loads((tiny / "results/tiny/tracked.json").read_text())
     assert (tracked["reached"], tracked["notes"]) == (True, [])
     assert [path.name for path in tiny.parent.iterdir()] == [STRANGE], "nothing lies outside"
+
+
+def test_an_audit_in_a_strangely_named_folder_of_strangely_named_files(tmp_path: Path) -> None:
+    folder, start = tmp_path / STRANGE, STRANGE.replace("{v} ", "")
+    folder.mkdir()
+    seen = observe(small_model(size=16), random_images(1, size=16, dtype=torch.float32), [1])
+    before = {**seen.before.weights, **seen.before.statistics}
+    changes = {**seen.update.weights, **seen.update.statistics}
+    for name, tensors in {"before": before, "change": changes}.items():
+        torch.save(tensors, folder / f"{start}{name}.pth")
+    write_image(folder / f"{start}people" / f"{start}.png", noise(16, 16))
+    content = {
+        "audit": "x",
+        "updates": {"1": {name: f"{start}{name}.pth" for name in ("before", "change")}},
+        "network": {"architecture": {"name": "convnet-bn", "widths": [3, 4], "strides": [2, 2]}, "classes": 3},
+        "images": {"size": 16},
+        "training": {"learning_rate": 0.05},
+        **{"public": f"{start}people", "minutes": 0.01, "what_if": []},
+    }
+    (folder / "audit.yaml").write_text(json.dumps(content))
+    done = subprocess.run(
+        [sys.executable, "-m", "leakpipe", "audit", "--cores", "1"],
+        cwd=folder, env=environment(PROJECT) | {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((folder / "results/audit/x/tracked.json").read_text())["reached"]
+    assert (folder / "results/audit/x/report.html").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == [STRANGE], "nothing lies outside"
 
 
 def test_several_people_share_a_snakefile_that_they_cannot_write(tmp_path: Path) -> None:
