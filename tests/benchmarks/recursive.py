@@ -147,7 +147,7 @@ def _rounded(before: Tensors, change: Tensors) -> Tensors:
 def main() -> None:
     """Print one line per draw."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.recursive", description=__doc__)
-    parser.add_argument("model", choices=("resnet18", "resnet20", "resnet34"))
+    parser.add_argument("model", choices=("resnet18", "resnet20", "resnet34", "resnet50"))
     parser.add_argument("size", type=int)
     parser.add_argument("--seeds", default="4,5,6")
     parser.add_argument("--rounds", default="0,12", help="of federated training before the attack")

@@ -14,7 +14,7 @@ from leakpipe.attacks.recursive import block, nullspace
 from leakpipe.attacks.recursive.below import Arrived, InputGradients
 from leakpipe.attacks.recursive.forward import soft_max_pool
 from leakpipe.attacks.recursive.found import Descent
-from leakpipe.attacks.recursive.gradients import read_gradient, refine_inner, solve_inner
+from leakpipe.attacks.recursive.gradients import read_gradient, refine_inner, restore_means, solve_inner
 from leakpipe.attacks.recursive.inputs import convolution_equations, null_space_equations, solve_map
 from leakpipe.attacks.recursive.layer import Layer
 from leakpipe.attacks.recursive.masks import Mask, choose_mask, guess_mask, read_mask, trust_channels
@@ -37,16 +37,19 @@ class Truth:
         arriving: Gradient behind the ReLU.
     """
 
-    def __init__(self, *, batch: int = 1, channels: int = 12, width: int = 24, size: int = 4, stride: int = 1) -> None:
+    def __init__(
+        self, *, batch: int = 1, channels: int = 12, width: int = 24, size: int = 4, stride: int = 1, kernel: int = 3
+    ) -> None:
+        padding = kernel // 2
         generator = torch.Generator().manual_seed(channels + width + size)
 
         def draw(*shape: int) -> Tensor:
             return torch.randn(shape, generator=generator, dtype=torch.float64)
 
         self.features = draw(batch, channels, size, size).clamp_min(0)
-        weight = (draw(width, channels, 3, 3) / 10).requires_grad_()
+        weight = (draw(width, channels, kernel, kernel) / 10).requires_grad_()
         scale, shift = (1 + draw(width) / 10).requires_grad_(), (draw(width) / 10).requires_grad_()
-        convolved = torch.nn.functional.conv2d(self.features, weight, stride=stride, padding=1)
+        convolved = torch.nn.functional.conv2d(self.features, weight, stride=stride, padding=padding)
         convolved.retain_grad()
         normalised = torch.nn.functional.batch_norm(convolved, None, None, scale, shift, True, 0.0, EPSILON)
         normalised.retain_grad()
@@ -67,7 +70,7 @@ class Truth:
             gradient=weight.grad,
             weight_noise=torch.zeros_like(weight.grad),
             stride=stride,
-            padding=1,
+            padding=padding,
             scale=scale.detach(),
             shift=shift.detach(),
             scale_gradient=scale.grad,
@@ -211,6 +214,22 @@ def test_map_of_more_positions_than_channels_comes_from_the_gradient_behind_it()
     assert relative(found, truth.features) < 1e-4
     refined, _ = refine_inner(truth.layer, truth.passed, everywhere, found)
     assert relative(refined, truth.features) < 1e-8
+
+
+@pytest.mark.parametrize("width", [24, 8])  # more channels than it reads, and fewer
+def test_means_that_the_gradient_of_a_1x1_convolution_does_not_tell(width: int) -> None:
+    truth = Truth(kernel=1, width=width)
+    shifted = truth.features + torch.randn(1, 12, 1, 1, generator=generator(), dtype=torch.float64)
+    gradient = truth.layer.weight_gradient(truth.before, shifted)
+    assert relative(gradient, truth.layer.gradient.flatten(1)) < 1e-8
+    assert relative(restore_means(truth.layer, shifted), truth.features) < 1e-8
+
+
+def test_map_of_a_1x1_convolution_comes_from_the_gradient_behind_it() -> None:
+    truth = Truth(kernel=1, width=40)
+    found, raw = solve_inner(truth.layer, truth.passed, torch.ones_like(truth.layer.scale))
+    assert relative(found, truth.features) < 1e-4
+    assert relative(raw, truth.features) < 1e-4
 
 
 def test_channels_with_a_wrong_unit_are_not_trusted_and_the_unit_is_put_right() -> None:

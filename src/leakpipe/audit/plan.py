@@ -23,7 +23,7 @@ STATISTICS_ALONE, WEIGHTS_ALONE = "statistics-alone", "weights-alone"
 WHAT_IF_EACH = 0.2  # of the time goes to the attack under each defence that is tried
 WHAT_IF_MOST = 0.4  # and to all of them together
 RECURSIVE_STEP = 0.1  # all of its time by its iterations of L-BFGS, over one of the matching search (ResNet-18, 64×64)
-CYCLED_STEP = 0.8  # the same without a max-pool, where the search is repeated (ResNet-20, 32×32)
+CYCLED_STEP = 0.8  # the same where it is repeated: no max-pool, or bottlenecks (ResNet-20, 32×32)
 UNDER_NOISE = 1.2  # weight of total variation, times a distance that noise keeps large (docs/defenses.md)
 NOISE = ("gaussian", "laplace", "dp-gaussian")
 
@@ -45,7 +45,9 @@ class StepTimes:
         key = f"{name}, {observation.client.images} in {observation.update.steps}"
         if key not in self.known:
             if settings.method == "recursive":
-                step = RECURSIVE_STEP if read_chain(observation.before.module).pooled else CYCLED_STEP
+                chain = read_chain(observation.before.module)
+                once = chain.pooled and all(len(block.residual) == 2 for block in chain.blocks)
+                step = RECURSIVE_STEP if once else CYCLED_STEP
                 measured = step * seconds_per_iteration(observation, PRESETS["bn-cosine"].settings)
             else:
                 measured = seconds_per_iteration(observation, settings)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,13 +16,14 @@ from leakpipe.attacks.recursive.gradients import (
     has_spare_equations,
     read_gradient,
     refine_inner,
+    restore_means,
     settle_gradient,
     solve_inner,
 )
-from leakpipe.attacks.recursive.input_equations import InputEquations
-from leakpipe.attacks.recursive.inputs import count_equations, null_space_equations, solve_map
+from leakpipe.attacks.recursive.input_equations import Around, InputEquations
+from leakpipe.attacks.recursive.inputs import count_equations, mean_equations, null_space_equations, solve_map
 from leakpipe.attacks.recursive.layer import PRECISION, Layer
-from leakpipe.attacks.recursive.masks import Mask, choose_mask, guess_mask, read_mask, trust_channels
+from leakpipe.attacks.recursive.masks import Mask, choose_mask, guess_mask, keep_large, read_mask, trust_channels
 from leakpipe.attacks.recursive.nullspace import find_null_space, scale_maps
 from leakpipe.attacks.recursive.refine import can_refine, refine_map
 from leakpipe.attacks.recursive.structure import Block
@@ -40,7 +40,11 @@ WORST_ERROR = 0.2  # relative error of a map (`LayerReport.error`), likewise
 ROUGH_FIT = 2e-3  # relative residual, above which the fixed-point iteration is not believed to have ended
 WORST_LEFT = 2.0  # residual of a refined map in deviations of the noise, likewise
 MASK_ROUNDS = 6
+MEAN_ROUNDS = 2
 SURELY_OFF = 0.05  # deviations below 0 of what a ReLU gets, from recovered maps: one wrong unit spoils its channel
+
+
+Recovered = list[tuple[LayerReport, Tensor]]  # maps, not clamped, each with its report
 
 
 class _Solution(NamedTuple):
@@ -53,7 +57,10 @@ class _Solution(NamedTuple):
 
 
 class BlockStep:
-    """One block: ReLU(shortcut(x) + BN(conv(ReLU(BN(conv(x))))))."""
+    """One block: ReLU(shortcut(x) + branch(x)), the branch convolutions with batch normalisation, and ReLUs between.
+
+    A unit's number counts from the block's input on; "its map" is what its convolution reads.
+    """
 
     def __init__(
         self,
@@ -64,78 +71,113 @@ class BlockStep:
         above: Block | None,
     ) -> None:
         self.block, self.found, self.generator = block, found, generator
-        self.first, self.second = (layers[unit.convolution] for unit in block.residual)
+        self.units = [layers[unit.convolution] for unit in block.residual]
+        self.first, self.last = self.units[0], self.units[-1]
         self.projection = layers[block.projection.convolution] if block.projection else None
-        self.readers = [layer for layer in (self.first, self.projection) if layer is not None]  # of the block's input
         self.output = found.raw.get(above.residual[0].convolution) if above else None
-        self.mask = self._mask_of(self.output, self.second, found.arriving) if self.output is not None else None
+        self.mask = self._mask_of(self.output, self.last, found.arriving) if self.output is not None else None
         self.unconverged: set[str] = set()
-        self.settled: tuple[Tensor, Tensor] | None = None
+        self.settled: dict[int, tuple[Tensor, Tensor]] = {}
+        self.read: dict[int, Tensor] = {}
 
     @staticmethod
     def _mask_of(values: Tensor, layer: Layer, arriving: Tensor | None) -> Mask:
         return guess_mask(values) if arriving is None else choose_mask(values, layer, arriving)
 
     def run(self, keep: Callable[[LayerReport, Tensor], None]) -> str:
-        """Recovers the block's two maps and the gradient at its input; returns why a map is missing, or nothing."""
+        """Recovers the block's maps and the gradient at its input; returns why a map is missing, or nothing."""
         missing = ""
-        for layer, is_inner in ((self.second, True), (self.first, False)):
-            if not is_inner and self.second.name in self.found.maps:
-                self.found.arrived = self._arrived() if self.mask is not None and self._reads_second() else None
-            ways = [self._by_null_space, self._inner if is_inner else self._input]
-            if layer.is_rounded:  # noise spoils the null space more than what is known from above
-                ways.reverse()
-            for recover in ways:
-                recovered = recover(layer)
-                if recovered is not None:
-                    keep(*recovered)
-                    break
-            else:
-                missing = missing or f"{layer.name}: what it reads did not come out: {self._why(layer)}."
+        for number, layer in reversed(list(enumerate(self.units))):
+            if number == 0 and self._knows(1):
+                known = self.mask is not None and self._knows(len(self.units) - 1) and self._reads(1)
+                self.found.arrived = self._arrived() if known else None
+            if not self._knows(number):
+                for report, raw in self._recover(number):
+                    keep(report, raw)
+            if not self._knows(number):
+                missing = missing or f"{layer.name}: what it reads did not come out: {self._why(number)}."
         self.found.arriving = self._arriving_below()
         return missing
 
-    def _why(self, layer: Layer) -> str:
+    def _recover(self, number: int) -> Recovered:
+        ways = [self._by_null_space, self._by_forward_pass, self._solve]
+        if self.units[number].is_rounded and len(self.units) == 2:  # noise spoils null spaces more than what is above
+            ways.reverse()
+        for recover in ways:
+            if found := recover(number):
+                return found
+        return []
+
+    def _knows(self, number: int) -> bool:
+        return self.units[number].name in self.found.maps
+
+    def _why(self, number: int) -> str:
+        layer = self.units[number]
         if layer.name in self.unconverged:
             return "Lanczos iterations for its null space did not converge"
-        if layer is self.first and self._count_equations() < int(np.prod(layer.input_shape)):
-            return f"{self._count_equations()} equations for {int(np.prod(layer.input_shape))} unknowns"
-        if layer is self.second and not can_solve_inner(layer):
+        if number == 0 and self._count_equations(number) < math.prod(layer.input_shape):
+            return f"{self._count_equations(number)} equations for {math.prod(layer.input_shape)} unknowns"
+        if number > 0 and not can_solve_inner(layer):
             return f"{layer.positions} positions, more than the {layer.weight[:, 0].numel()} gradient equations"
         return "the equations do not fit"
 
-    def _by_null_space(self, layer: Layer) -> tuple[LayerReport, Tensor] | None:
+    def _by_null_space(self, number: int) -> Recovered:
+        layer = self.units[number]
         if not (layer.has_null_space and layer.stride == 1 and layer.kernel > 1):
-            return None
+            return []
         space = find_null_space(layer, self.generator)
         if space is None:
             self.unconverged.add(layer.name)
-            return None
+            return []
         can_be_refined = can_refine(layer)
         least = LEAST_REFINED_GAP if can_be_refined else LEAST_GAP
         maps = unmix(layer, space) if space.gap >= least else None
         if maps is None:
-            return None
+            return []
         raw, residual, how = scale_maps(layer, maps), float(space.eigenvalues[-2].abs().sqrt()), NULL_SPACE
         if can_be_refined:
             refined, left = refine_map(layer, raw)
             if left <= WORST_LEFT:
                 raw, how = scale_maps(layer, refined), REFINED
-        raw = self._ordered(layer, raw)
+        raw = self._ordered(number, raw)
         report = report_map(layer, how, raw, residual=residual, gap=space.gap)
         believed = space.gap >= LEAST_GAP or (how == REFINED and report.error <= WORST_ERROR)
-        return (report, raw) if believed else None
+        return [(report, raw)] if believed else []
 
-    def _ordered(self, layer: Layer, raw: Tensor) -> Tensor:
-        """Returns the images' maps in the order of those above: of the inner map, or of the block's output."""
-        above = self.found.maps.get(self.second.name) if layer is self.first else self.output
-        if above is None or len(raw) == 1:
+    def _ordered(self, number: int, raw: Tensor) -> Tensor:
+        """Returns the images' maps in the order of those above: of a later unit, or of the block's output."""
+        if len(raw) == 1:
             return raw
-        return raw[order_like(above, layer.forward(raw.clamp_min(0)).clamp_min(0))]
+        reached, above = raw, self.output
+        for unit, later in zip(self.units[number:], [*self.units[number + 1 :], None], strict=True):
+            reached = unit.forward(reached.clamp_min(0)).clamp_min(0)
+            if later is not None and later.name in self.found.maps:
+                above = self.found.maps[later.name]
+                break
+        return raw if above is None else raw[order_like(above, reached)]
 
-    def _inner(self, layer: Layer) -> tuple[LayerReport, Tensor] | None:
-        """The inner map, from the gradient that arrives at the block's output."""
-        arriving, mask = self.found.arriving, self.mask
+    def _by_forward_pass(self, number: int) -> Recovered:
+        """What a 1×1 convolution reads, which has no null space of its own, from that of the unit before."""
+        if self.units[number].kernel > 1 or number == 0:
+            return []
+        before = self._by_null_space(number - 1)
+        if not before:
+            return []
+        report, raw = before[0]
+        reached = self.units[number - 1].forward(raw.clamp_min(0))
+        passed = reached.clamp_min(0) + report.error * reached.clamp_max(0)  # entries below 0 tell the noise
+        return [(report_map(self.units[number], "forward pass", passed, residual=report.error), passed), *before]
+
+    def _solve(self, number: int) -> Recovered:
+        """The map by least squares: on the gradient that arrives behind it, or on what is known around it."""
+        layer = self.units[number]
+        from_gradient = layer.kernel == 1 and self.output is None if number == 0 else layer.stride == 1
+        found = self._inner(number) if from_gradient else self._input(number)
+        return [found] if found else []
+
+    def _inner(self, number: int) -> tuple[LayerReport, Tensor] | None:
+        """A unit's map, from the gradient that arrives at the output of the ReLU behind."""
+        layer, arriving, mask = self.units[number], self._arriving_at(number), self._mask_behind(number)
         if not can_solve_inner(layer) or arriving is None or mask is None or not bool((arriving * mask.on).any()):
             return None
         inner, best = None, _Solution(float("inf"), arriving.new_empty(0), mask, False)
@@ -174,33 +216,48 @@ class BlockStep:
         report = report_map(layer, "gradient", best.raw, residual=best.fit)
         if report.error > WORST_ERROR:
             return None
-        self.mask = best.mask
+        if layer is self.last:
+            self.mask = best.mask
         return report, best.raw
 
-    def _input(self, layer: Layer) -> tuple[LayerReport, Tensor] | None:
-        """The block's input, from its output, its inner map and the gradient at the inner map."""
-        if self.output is None or self.mask is None or self.second.name not in self.found.maps:
+    def _input(self, number: int) -> tuple[LayerReport, Tensor] | None:
+        """A unit's map from the next unit's; the block's input also from its output and the gradients that arrive."""
+        layer, shape = self.units[number], self.units[number].input_shape
+        if not (self._knows(number + 1) and self._reads(number + 1)):
             return None
-        if not self._reads_second():
+        around = self._around() if number == 0 else None
+        arriving = self._arriving_at(number)
+        assert arriving is not None  # the next unit's gradient is read
+        mask = self._mask_behind(number)
+        assert mask is not None  # the next unit's map is known
+        if self._count_equations(number) < math.prod(shape) or (number == 0) != (around is not None):
             return None
-        second = self.second
-        passed, arriving = self._behind_block(), second.convolve_back(self._before_second())
-        mask = choose_mask(self.found.raw[second.name], layer, arriving)
-        if self._count_equations() < int(np.prod(layer.input_shape)):
-            return None
-        spaces = [null_space_equations(reader) for reader in self.readers if reader.has_null_space]
-        equations = InputEquations(
-            self.block.stride, layer, second, self.projection, self.output, self.found.raw[second.name]
-        )
-        exact = equations.known(mask, self.mask) + spaces
-        raw, residual = solve_map(layer.input_shape, exact)
+        readers = [layer] if number > 0 or self.projection is None else [layer, self.projection]
+        spaces = [null_space_equations(reader) for reader in readers if reader.has_null_space]
+        if layer.kernel == 1 or number > 0:  # the gradient does not tell some of the means
+            spaces.append(mean_equations(layer))
+        equations = InputEquations(layer, self.found.raw[self.units[number + 1].name], around)
+        outside = self.mask
+        if len(self.units) > 2:  # a channel whose mean is off looks on everywhere
+            mask = keep_large(mask, equations.given)
+            outside = keep_large(outside, around.output) if outside is not None and around is not None else None
+        exact = equations.known(mask, outside) + spaces
+        raw, residual = solve_map(shape, exact)
         if can_refine(layer) and bool(raw.any()):
-            raw, _ = refine_map(layer, raw, equations.known_in_deviations())
-        if not layer.has_null_space:
+            refined, left = refine_map(layer, raw, equations.known_in_deviations())
+            if layer.kernel == 1:  # means are what the other equations tell
+                refined = refined + (raw - refined).mean(dim=(0, 2, 3), keepdim=True)
+            raw = refined if left <= WORST_LEFT else raw
+        for _ in range(MEAN_ROUNDS if number > 0 else 0):  # what the means were off by has spoiled the rest
+            raw, residual = solve_map(shape, exact, restore_means(layer, raw))
+        if number > 0:
+            raw = restore_means(layer, raw)
+        if not layer.has_null_space and around is not None:
+            passed = self._behind_block()
             for _ in range(MASK_ROUNDS):
                 features = raw.clamp_min(0)
                 more = equations.gradients(features, mask, arriving, passed)
-                raw, residual = solve_map(layer.input_shape, exact + more, features)
+                raw, residual = solve_map(shape, exact + more, features)
                 if not can_read_gradient(layer):
                     continue
                 features = raw.clamp_min(0)
@@ -214,82 +271,109 @@ class BlockStep:
         allowed = WORST_NOISY_INPUT_FIT if layer.is_rounded else WORST_INPUT_FIT
         return (report, raw) if residual <= allowed and report.error <= WORST_ERROR else None
 
+    def _around(self) -> Around | None:
+        if self.output is None or self.mask is None or self.last.name not in self.found.raw:
+            return None
+        return Around(self.block.stride, self.last, self.projection, self.output, self.found.raw[self.last.name])
+
     def _arrived(self) -> Arrived:
-        arriving = self.second.convolve_back(self._before_second())
-        mask = choose_mask(self.found.raw[self.second.name], self.first, arriving)
-        passed, known = arriving * mask.on, self.first.unscale(self.found.maps[self.second.name])
+        arriving, mask = self._arriving_at(0), self._mask_behind(0)
+        assert arriving is not None  # as in `_input`
+        assert mask is not None
+        behind = self.units[1]
+        passed, known = arriving * mask.on, self.first.unscale(self.found.maps[behind.name])
         trusted = trust_channels(self.first, passed)
-        inner = next(report for report in self.found.reports if report.layer == self.second.name)
-        error = math.hypot(inner.error, self.first.noise)
+        error = math.hypot(self.found.report_of(behind.name).error, self.first.noise)
         return Arrived(self.first, passed, known, mask.on, trusted, self.projection, self._behind_block(), error)
 
-    def _count_equations(self) -> int:
-        known = []
-        if self.mask is not None:
-            known.append(self.mask.certain if self.projection else self.mask.certain[:, : self.first.input_shape[1]])
-            if self.second.name in self.found.raw:
-                known.append(guess_mask(self.found.raw[self.second.name]).certain)
-        return count_equations(self.readers, known)
+    def _count_equations(self, number: int) -> int:
+        behind = guess_mask(self.found.raw[self.units[number + 1].name]).certain if self._knows(number + 1) else None
+        outside = self.mask.certain if number == 0 and self.mask is not None else None
+        readers = [(self.units[number], behind)]
+        if number == 0 and self.projection is not None:
+            return count_equations([*readers, (self.projection, outside)])
+        return count_equations(readers, None if outside is None else outside[:, : self.first.input_shape[1]])
 
-    def _reads_second(self) -> bool:
-        """Returns whether Δ of the second convolution is known, given its map."""
-        return can_read_gradient(self.second) or (self.found.arriving is not None and self.mask is not None)
+    def _arriving_at(self, number: int) -> Tensor | None:
+        """Gradient at the output of the ReLU behind a unit."""
+        if self.units[number] is self.last:
+            return self.found.arriving
+        return self.units[number + 1].convolve_back(self._before(number + 1)) if self._reads(number + 1) else None
 
-    def _before_second(self) -> Tensor:
-        """Δ of the second convolution."""
-        inner = self.found.maps[self.second.name]
-        if can_read_gradient(self.second):
-            settled = self._settle()
-            return read_gradient(self.second, inner) if settled is None else settled[0]
-        normalised = self.second.normalise(self.second.convolve(inner))
-        return self.second.enter(self._masked(), normalised, own_means=self.second.is_rounded)
+    def _mask_behind(self, number: int) -> Mask | None:
+        """The mask of the ReLU behind a unit."""
+        if self.units[number] is self.last:
+            return self.mask
+        if not self._knows(number + 1):
+            return None
+        return self._mask_of(self.found.raw[self.units[number + 1].name], self.units[number], self._arriving_at(number))
 
-    def _settle(self) -> tuple[Tensor, Tensor] | None:
-        """Δ of the second convolution and the gradient behind it, where rounding spoils what is read."""
-        arriving, mask = self.found.arriving, self.mask
-        if self.settled is None and self.second.is_rounded and arriving is not None and mask is not None:
-            inner = self.found.maps[self.second.name]
-            before, passed, self.mask = settle_gradient(self.second, inner, arriving, mask)
-            self.settled = before, passed
-        return self.settled
+    def _reads(self, number: int) -> bool:
+        """Returns whether Δ of a unit is known: from its map and weight gradient, or from what arrives and its mask."""
+        if not self._knows(number):
+            return False
+        if can_read_gradient(self.units[number]):
+            return True
+        return self._arriving_at(number) is not None and self._mask_behind(number) is not None
+
+    def _before(self, number: int) -> Tensor:
+        """Δ of a unit."""
+        layer = self.units[number]
+        if can_read_gradient(layer):
+            settled = self._settle(number)
+            return self._read(number) if settled is None else settled[0]
+        normalised = layer.normalise(layer.convolve(self.found.maps[layer.name]))
+        return layer.enter(self._masked(number), normalised, own_means=layer.is_rounded)
+
+    def _read(self, number: int) -> Tensor:
+        """Δ of a unit from its map and weight gradient alone."""
+        if number not in self.read:
+            self.read[number] = read_gradient(self.units[number], self.found.maps[self.units[number].name])
+        return self.read[number]
+
+    def _settle(self, number: int) -> tuple[Tensor, Tensor] | None:
+        """Δ of a unit and the gradient behind it, where rounding spoils what is read."""
+        layer = self.units[number]
+        if number not in self.settled and layer.is_rounded:
+            arriving, mask = self._arriving_at(number), self._mask_behind(number)
+            if arriving is not None and mask is not None:
+                before, passed, mask = settle_gradient(layer, self.found.maps[layer.name], arriving, mask)
+                self.settled[number] = before, passed
+                if layer is self.last:
+                    self.mask = mask
+        return self.settled.get(number)
 
     def _behind_block(self) -> Tensor:
         """Gradient that passed the block's last ReLU."""
-        if can_read_gradient(self.second) and (settled := self._settle()) is not None:
+        last = len(self.units) - 1
+        if can_read_gradient(self.last) and (settled := self._settle(last)) is not None:
             return settled[1]
-        inner = self.found.maps[self.second.name]
-        normalised = self.second.normalise(self.second.convolve(inner))
-        if self.first.name in self.found.maps:
+        inner = self.found.maps[self.last.name]
+        normalised = self.last.normalise(self.last.convolve(inner))
+        if self._knows(0):
             features = self.found.maps[self.first.name]
-            reached = before_last_relu(self.second, self.projection, self.block.stride, inner, features)
+            reached = before_last_relu(self.last, self.projection, self.block.stride, inner, features)
             off = (reached < -SURELY_OFF * reached.std()).double()
         else:
-            assert self.mask is not None  # `_reads_second`
+            assert self.mask is not None  # `run` and `_reads` ask
             off = 1 - self.mask.on
-        if can_read_gradient(self.second):
-            return self.second.leave(read_gradient(self.second, inner), normalised, off)
-        return self._masked()
+        if can_read_gradient(self.last):
+            return self.last.leave(self._read(last), normalised, off)
+        return self._masked(last)
 
-    def _before_first(self, features: Tensor) -> Tensor:
-        """Δ of the first convolution."""
-        if not self.first.is_rounded:
-            return read_gradient(self.first, features)
-        arriving = self.second.convolve_back(self._before_second())
-        mask = choose_mask(self.found.raw[self.second.name], self.first, arriving)
-        return settle_gradient(self.first, features, arriving, mask)[0]
-
-    def _masked(self) -> Tensor:
-        assert self.found.arriving is not None
-        assert self.mask is not None
-        return self.found.arriving * self.mask.on
+    def _masked(self, number: int) -> Tensor:
+        arriving, mask = self._arriving_at(number), self._mask_behind(number)
+        assert arriving is not None  # `_reads`
+        assert mask is not None
+        return arriving * mask.on
 
     def _arriving_below(self) -> Tensor | None:
         """Gradient at the block's input; None where a map is missing, or has too many positions to read it."""
-        known = {self.first.name, self.second.name} <= self.found.maps.keys()
-        if not (known and can_read_gradient(self.first) and self._reads_second()):
+        known = all(self._knows(number) for number in range(len(self.units)))
+        if not (known and can_read_gradient(self.first) and self._reads(1)):
             return None
         features, passed = self.found.maps[self.first.name], self._behind_block()
-        below = self.first.convolve_back(self._before_first(features))
+        below = self.first.convolve_back(self._before(0))
         if self.projection is not None:
             side = self.projection
             return below + side.convolve_back(

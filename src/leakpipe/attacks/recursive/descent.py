@@ -34,9 +34,6 @@ def descend(
 
     above: Block | None = None
     for block in reversed(chain.blocks):
-        if len(block.residual) != 2:
-            found.stopped = f"{block.name}: blocks of {len(block.residual)} convolutions are not inverted."
-            break
         step = BlockStep(block, layers, found, generator, above)
         missing = step.run(keep)
         found.stopped = found.stopped or missing

@@ -18,8 +18,8 @@ class LayerReport:
 
     Attributes:
         layer: The convolution that reads it.
-        how: "null space", "gradient" (equations of the weight's gradient), "least squares", or
-            `REFINED`: a null space's map, refined.
+        how: "null space", "gradient" (equations of the weight's gradient), "least squares", "forward pass" (of the
+            null space's map of the convolution before), or `REFINED`: a null space's map, refined.
         gap: Ratio of the eigenvalue behind the null space to the one inside; None where there is no null space.
         residual: Relative residual of the equations.
         negative: Length of the solution's entries below 0, where maps have none, relative to its own.
@@ -75,6 +75,10 @@ class Descent:
     arriving: Tensor | None = None
     arrived: Arrived | None = None
     stopped: str = ""
+
+    def report_of(self, convolution: str) -> LayerReport:
+        """Returns the report on the map that a convolution reads."""
+        return next(report for report in self.reports if report.layer == convolution)
 
     def keep(self, report: LayerReport, raw: Tensor) -> None:
         """Add a map."""

@@ -6,6 +6,7 @@ normalisation gives the map: `solve_inner`.
 """
 
 import torch
+from scipy.optimize import nnls
 from torch import Tensor
 from torch.nn.functional import unfold
 
@@ -23,6 +24,10 @@ MANY = 1.3
 STEPS = 12  # of Gauss–Newton
 SETTLED_STEP = 0.02  # least relative gain of a step
 SETTLED = 1e-5  # relative change of the map that ends it
+SQUARE = 1.5  # channels out for each channel in, from which on W·m = μ is well-conditioned
+OFF = 1e-3  # of a channel's mean above its least unit: what is less is off as that one is
+NEVER_OFF = 0.01  # likewise, of an addition that is none of noise
+BEYOND = 4.0  # likewise, in relative errors of the gradient, where that is more
 
 
 def can_read_gradient(layer: Layer) -> bool:
@@ -70,6 +75,39 @@ def settle_gradient(layer: Layer, features: Tensor, arriving: Tensor, mask: Mask
 def can_solve_inner(layer: Layer) -> bool:
     """Returns whether there are at least as many gradient equations as unknowns, for every channel."""
     return layer.stride == 1 and layer.weight[:, 0].numel() >= layer.positions
+
+
+def restore_means(layer: Layer, features: Tensor) -> Tensor:
+    """Returns a map with the mean of each channel over the pixels that one tap alone reads.
+
+    These are all pixels of a 1×1 convolution, and every second one, in both directions, of a 3×3 convolution of stride
+    2. As Δ sums to 0 over the positions, G does not change with their mean. Batch normalisation's mean tells it,
+    W·m = μ, where the convolution gives many more channels than it reads. Elsewhere most channels are known to be off
+    at some pixel, where they are 0; the least nonnegative addition that W·m = μ asks for is that of the others.
+
+    Args:
+        layer: Of kernel 1, or of kernel 3 and stride 2.
+        features: Its map, nonnegative up to noise but for those means.
+    """
+    step, tap = layer.stride, layer.kernel // 2
+    others, alone = features.clone(), features[:, :, ::step, ::step]
+    others[:, :, ::step, ::step] = 0
+    weight, mean = layer.weight[:, :, tap, tap], layer.mean - layer.convolve(others).mean(dim=(0, 2, 3))
+    raised = alone - alone.amin(dim=(0, 2, 3), keepdim=True)
+    if len(weight) >= SQUARE * weight.shape[1]:
+        wanted = mean - weight @ raised.mean(dim=(0, 2, 3))
+        added = torch.linalg.lstsq(weight, wanted[:, None]).solution[:, 0]
+    else:
+        limit = max(OFF, BEYOND * layer.noise) * raised.mean(dim=(0, 2, 3))
+        off = raised < by_channel(limit)
+        raised = raised - (raised * off).sum(dim=(0, 2, 3), keepdim=True) / off.sum(dim=(0, 2, 3), keepdim=True)
+        wanted = mean - weight @ raised.mean(dim=(0, 2, 3))
+        added = torch.from_numpy(nnls(weight.numpy(force=True), wanted.numpy(force=True))[0]).to(raised)
+        never_off = added > NEVER_OFF * raised.mean(dim=(0, 2, 3))
+        added = torch.zeros_like(added)
+        added[never_off] = torch.linalg.lstsq(weight[:, never_off], wanted[:, None]).solution[:, 0]
+    others[:, :, ::step, ::step] = raised + by_channel(added)
+    return others
 
 
 def has_spare_equations(layer: Layer) -> bool:
@@ -123,7 +161,10 @@ def solve_inner(layer: Layer, received: Tensor, trusted: Tensor, start: Tensor |
         rows = matrix.flatten(0, 1)
         normal, right = rows.T @ rows, rows.T @ wanted.flatten(0, 2)
         normal.diagonal().add_(RIDGE * normal.diagonal().mean() + 1e-300)
-        if spare:
+        if layer.kernel == 1:  # nothing tells the means
+            normal = normal + normal.diagonal().mean() / len(normal)
+            found = restore_means(layer, _as_input(layer, torch.linalg.solve(normal, right))).clamp_min(0)
+        elif spare:
             found = _as_input(layer, torch.linalg.solve(normal, right)).clamp_min(0)
         else:
             guess = None if features is None else features.transpose(0, 1).flatten(1).T
@@ -133,7 +174,8 @@ def solve_inner(layer: Layer, received: Tensor, trusted: Tensor, start: Tensor |
         if settled:
             break
     assert features is not None
-    return features, _as_input(layer, torch.linalg.solve(normal, right))
+    raw = _as_input(layer, torch.linalg.solve(normal, right))
+    return features, restore_means(layer, raw) if layer.kernel == 1 else raw
 
 
 def refine_inner(layer: Layer, received: Tensor, trusted: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,9 +199,11 @@ def refine_inner(layer: Layer, received: Tensor, trusted: Tensor, start: Tensor)
         if float(system.misfit.norm()) > best * (1 - SETTLED_STEP):
             break
         best = float(system.misfit.norm())
-        features = (features + system.solve((features > 0) | (system.back(system.misfit) > 0))).clamp_min(0)
+        features = features + system.solve((features > 0) | (system.back(system.misfit) > 0))
+        features = (restore_means(layer, features) if layer.kernel == 1 else features).clamp_min(0)
     last = _Linearised(layer, received, trusted, features)
-    return features, features + last.solve(torch.ones_like(features, dtype=torch.bool))
+    raw = features + last.solve(torch.ones_like(features, dtype=torch.bool))
+    return features, restore_means(layer, raw) if layer.kernel == 1 else raw
 
 
 class _Linearised:

@@ -19,6 +19,7 @@ STATISTICS = 3.0  # weight of the batch statistics' distance against the maps' s
 SOLVED = 1.5  # lengths of the maps' own errors, no more of which an image is believed to be the right one
 LEAST_SOLVED = 0.03  # relative error of the maps, likewise
 PRECISE = 0.03  # relative error of the maps, up to which batch statistics are believed to tell more of an image
+DEEP = 8  # convolutions in front of the maps, from which on slopes and statistics help in spite of a max-pool
 PARTS = 12  # of all iterations, in each stage; half as many in those of a cycle
 
 
@@ -62,6 +63,26 @@ PLAIN = (  # of networks without a max-pool
     Stage(0.001, statistics=30.0),
     Stage(0.0003, statistics=30.0),
 )
+DEEP_POOLED = (  # of networks with a max-pool and many convolutions behind it, below the maps
+    Stage(1.0, 1.0, slope=0.2, statistics=10.0),
+    Stage(0.3, 0.6, slope=0.2, statistics=10.0),
+    Stage(0.1, 0.4, slope=0.15, statistics=10.0),
+    Stage(0.03, 0.3, slope=0.1, statistics=10.0),
+    Stage(0.01, 0.1, slope=0.1, statistics=10.0),
+    Stage(0.003, 0.05, slope=0.05, statistics=10.0),
+    Stage(0.001, statistics=300.0),
+    Stage(0.0003, statistics=300.0),
+)
+CYCLE = (
+    Stage(0.003, slope=0.2, statistics=1.0),
+    Stage(0.003, slope=0.13, statistics=1.0),
+    Stage(0.003, slope=0.07, statistics=1.0),
+    Stage(0.001, statistics=30.0),
+    Stage(0.0003, statistics=30.0),
+)
+SOFTENED_CYCLE = tuple(
+    replace(stage, softness=softness) for stage, softness in zip(CYCLE, (0.3, 0.2, 0.1, 0.05, 0.0), strict=True)
+)
 
 
 @dataclass(frozen=True)
@@ -72,13 +93,12 @@ class ImageSettings:
         maps: How many of the lowest recovered maps are matched.
         gradients: Weight of the squared relative distance of the weight gradients that tell of the lowest input.
         total_variation: Weight in the first stage.
-        stages: None for those that the network takes: `POOLED` or `PLAIN`.
+        stages: None for those that the network takes: `POOLED`, `DEEP_POOLED` or `PLAIN`.
         refinement: Further stages, each as long as the one before has lowered the maps' error by `GAIN`.
-        cycle: Stages that are run again where statistics take part, from the best images with noise on them, until
-            the maps are matched, or nothing has been gained for `patience` cycles.
-        cycles: How often at most.
-        patience: See `cycle`.
-        noise: Deviation of that noise.
+        cycles: How often, at most, stages are run again (`CYCLE`, `SOFTENED_CYCLE`) where statistics take part, from
+            the best images with noise on them, until the maps are matched.
+        patience: Cycles in which nothing is gained, after which there is no further.
+        noise: Deviation of that noise, without a max-pool and with one.
         iterations: Of L-BFGS in all stages of `POOLED` and its refinement.
         history: Steps that L-BFGS remembers.
         decay: Exponent that divides an image's cosine coefficients by their frequency (`leakpipe.attacks.spectrum`).
@@ -89,16 +109,9 @@ class ImageSettings:
     total_variation: float = 10.0
     stages: tuple[Stage, ...] | None = None
     refinement: tuple[Stage, ...] = (Stage(0.0001),)
-    cycle: tuple[Stage, ...] = (
-        Stage(0.003, slope=0.2, statistics=1.0),
-        Stage(0.003, slope=0.13, statistics=1.0),
-        Stage(0.003, slope=0.07, statistics=1.0),
-        Stage(0.001, statistics=30.0),
-        Stage(0.0003, statistics=30.0),
-    )
     cycles: int = 24
     patience: int = 8
-    noise: float = 0.05
+    noise: tuple[float, float] = (0.05, 0.02)
     iterations: int = 1440
     history: int = 30
     decay: float = 0.5
@@ -135,8 +148,9 @@ class ImageSearch:
     """The search for the images whose maps are the recovered ones, with batch normalisation at its known statistics.
 
     Maps, and gradients beside them, count by the inverse square of their error, as far as that is known. Where maps are
-    precise and the network has no max-pool, the batch statistics of the layers on the way take part as well, and what
-    does not match is started again. With a max-pool neither was found to help.
+    precise, and the network has no max-pool or many convolutions below them, the batch statistics of the layers on the
+    way take part as well, and what does not match is started again. With a max-pool and few convolutions neither was
+    found to help.
 
     Args:
         network: The network, at the statistics that the update gives away.
@@ -145,6 +159,7 @@ class ImageSearch:
 
     Attributes:
         matched: The units whose batch statistics take part.
+        is_deep: Whether the search goes through a max-pool and many convolutions to precise maps.
         solved: Relative error of the maps that the right images would have, at most.
     """
 
@@ -163,8 +178,10 @@ class ImageSearch:
         self.below = InputGradients(arrived, torch.float32) if arrived else None
         self.share = settings.gradients / (1 + (arrived.error / FLOOR) ** 2) if arrived else 0.0
         self.wanted = [*names, *([self.below.first.name] if self.below else [])]
-        sees_through = expected <= PRECISE and not network.chain.pooled
-        self.matched = network.chain.trunk_before(self.wanted) if sees_through else []
+        below = network.chain.trunk_before(self.wanted)
+        self.is_deep = expected <= PRECISE and network.chain.pooled and len(below) > DEEP
+        takes_part = self.is_deep or (expected <= PRECISE and not network.chain.pooled)
+        self.matched = below if takes_part else []
 
     def candidates(self, start: Tensor, generator: torch.Generator) -> Iterator[Candidate]:
         """Yields what there is after each stage, and the best of all after each cycle.
@@ -178,7 +195,9 @@ class ImageSearch:
         """
         settings = self.settings
         part = max(1, settings.iterations // PARTS)
-        stages = settings.stages or (POOLED if self.network.chain.pooled else PLAIN)
+        pooled = self.network.chain.pooled
+        deep, cycle = (DEEP_POOLED, SOFTENED_CYCLE) if pooled else (PLAIN, CYCLE)
+        stages = settings.stages or (POOLED if pooled and not self.matched else deep)
         candidate, before = Candidate(0, float("inf"), 0.0, start.float()), float("inf")
         for number, stage in enumerate((*stages, *settings.refinement)):
             if number >= len(stages) and candidate.error > (1 - GAIN) * before:
@@ -190,15 +209,21 @@ class ImageSearch:
         for _ in range(settings.cycles if self.matched else 0):
             if best.error <= self.solved or waited == settings.patience:
                 return
-            noise = settings.noise * torch.randn(start.shape, generator=generator)
+            noise = settings.noise[pooled] * torch.randn(start.shape, generator=generator)
             candidate = Candidate(done, best.error, best.gap, best.images + noise)
-            for stage in settings.cycle:
+            for stage in cycle:
                 candidate = self.run(stage, candidate, max(1, part // 2))
             done, waited = candidate.iterations, waited + 1
             if candidate.misfit < best.misfit:
                 best, waited = candidate, 0
             best = replace(best, iterations=done)
             yield best
+
+    def compare(self, images: Tensor) -> float:
+        """Returns the relative error of the images' maps against the recovered, weighted."""
+        with torch.no_grad():
+            error, _, _ = self._compare(images.float(), 0.0, 0.0)
+        return float(error.sqrt())
 
     def run(self, stage: Stage, start: Candidate, iterations: int) -> Candidate:
         """Returns what a stage makes of images."""

@@ -51,6 +51,18 @@ def null_space_equations(layer: Layer) -> Equations:
     )
 
 
+def mean_equations(layer: Layer) -> Equations:
+    """Returns: the convolution's output has the mean that batch normalisation took away, in deviations of the batch."""
+    weights, share = 1 / layer.deviation, 1 / layer.positions
+
+    def back(residual: Tensor) -> Tensor:
+        return layer.convolve_back(by_channel(residual * weights * share).expand(layer.output_shape))
+
+    return Equations(
+        lambda features: layer.convolve(features).mean(dim=(0, 2, 3)) * weights, back, layer.mean * weights
+    )
+
+
 def gradient_equations(layer: Layer, before: Tensor, trusted: Tensor) -> Equations:
     """Returns: the weight's gradient is Σ_p Δ_p ⊗ P_p, in units that make it comparable with a convolution's output.
 
@@ -88,18 +100,23 @@ def shortcut_equations(stride: int, shape: Shape, value: Tensor, known: Tensor) 
     return Equations(lambda features: features[:, :, ::stride, ::stride] * mask, back, value[:, :channels] * mask)
 
 
-def count_equations(readers: Sequence[Layer], known: Sequence[Tensor]) -> int:
+def count_equations(readers: Sequence[tuple[Layer, Tensor | None]], also: Tensor | None = None) -> int:
     """Returns how many equations there are for a map: as many as units that are known, and of weight gradients.
 
+    Those of a 1×1 convolution are no more than there are entries at the pixels that it reads.
+
     Args:
-        readers: Layers that read the map.
-        known: Where what they give is known, of 0 and 1.
+        readers: Layers that read the map, and where what each gives is known, of 0 and 1; None where nothing is.
+        also: Where what a shortcut without parameters gives is known, likewise.
     """
-    gradients = sum(layer.gradient.numel() for layer in readers)
-    outside = sum(
-        layer.positions * (layer.weight[0].numel() - layer.positions + 1) for layer in readers if layer.has_null_space
-    )
-    return gradients + outside + sum(int(each.sum()) for each in known)
+    total = 0 if also is None else int(also.sum())
+    for layer, known in readers:
+        patch = layer.weight[0].numel()
+        found = min(layer.gradient.numel(), layer.positions * patch) + (0 if known is None else int(known.sum()))
+        if layer.has_null_space:
+            found += layer.positions * (patch - layer.positions + 1)
+        total += min(found, layer.positions * patch) if layer.kernel == 1 else found
+    return total
 
 
 def solve_map(

@@ -30,7 +30,7 @@ def read_labels(observation: Observation, chain: Chain, layers: Mapping[str, Lay
     last = chain.blocks[-1]
     if observation.client.multi_label or not {unit.convolution for unit in last.residual} <= found.maps.keys():
         return None
-    first, second = (layers[unit.convolution] for unit in last.residual)
+    first, second = (layers[last.residual[number].convolution] for number in (0, -1))
     side = layers[last.projection.convolution] if last.projection else None
     value = before_last_relu(second, side, last.stride, found.maps[second.name], found.maps[first.name])
     features = value.clamp_min(0).mean(dim=(2, 3))

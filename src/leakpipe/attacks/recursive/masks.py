@@ -11,7 +11,7 @@ is one whose value is not far from 0 by the value's own noise. Three things sett
 - both are repeated with the better map that the better mask gives, until no unit changes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from leakpipe.attacks.recursive.layer import PRECISION, Layer, by_channel
 ON = 4.0  # deviations of the noise, below which no unit is taken to be on
 SEARCHED = 100.0  # deviations, up to which the gap between units that are off and on is looked for
 THRESHOLDS = tuple(ON * 1.25**step for step in range(15))  # deviations, tried one after the other
+LARGE = 0.05  # of the root mean square of a map's units
 CERTAIN = 20.0  # deviations, above which it is certain
 PRIOR_COUNT = 2.0
 GOOD_READING = 0.03  # relative error of a gradient that is read
@@ -73,6 +74,16 @@ def guess_mask(values: Tensor) -> Mask:
     edges = torch.cat([ratio.new_tensor([ON]), window, ratio.new_tensor([SEARCHED])]).log()
     widest = int(edges.diff().argmax())
     return _mask_above(values, noise, float((edges[widest] + edges[widest + 1]).div(2).exp()))
+
+
+def keep_large(mask: Mask, values: Tensor) -> Mask:
+    """Returns the mask with none but large units certain.
+
+    Args:
+        mask: Any.
+        values: The map that it is of.
+    """
+    return replace(mask, certain=mask.certain * (values > LARGE * values.square().mean().sqrt()))
 
 
 def choose_mask(values: Tensor, layer: Layer, arriving: Tensor) -> Mask:
