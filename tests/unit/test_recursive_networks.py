@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from leakpipe.attacks.observation import Observation
+from leakpipe.attacks.recursive import invert
 from leakpipe.attacks.recursive.descent import descend
 from leakpipe.attacks.recursive.forward import FixedNetwork
-from leakpipe.attacks.recursive.image import ImageSettings, Stage
+from leakpipe.attacks.recursive.found import Descent, LayerReport
+from leakpipe.attacks.recursive.image import DEEP_POOLED, POOLED, Candidate, ImageSearch, ImageSettings, Stage
 from leakpipe.attacks.recursive.invert import RecursiveSettings, invert_recursively
 from leakpipe.attacks.recursive.reading import read_layers
 from leakpipe.attacks.recursive.structure import Chain, read_chain
@@ -145,6 +147,43 @@ def test_lookalikes_are_refused_in_one_sentence(build: Callable[[], nn.Module], 
     with pytest.raises(LeakpipeError, match=said) as caught:
         read_layers(observation, read_chain(observation.before.module))
     assert "\n" not in str(caught.value)
+
+
+def knows_one_map(observation: Observation, image: Tensor, name: str, *, error: float) -> Descent:
+    """One map of the image's, said to be off by `error`."""
+    found = Descent()
+    read = what_is_read(observation, read_chain(observation.before.module), image)[name]
+    found.keep(LayerReport(name, "least squares", None, error, 0.0, 0), read.double().detach())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "deep"), [("layer3", 1e-4, True), ("layer3", 0.2, False), ("layer2", 1e-4, False)]
+)
+def test_statistics_take_part_below_many_convolutions(name: str, error: float, deep: bool) -> None:
+    observation, image = seen(network(Bottleneck))
+    chain = read_chain(observation.before.module)
+    known = FixedNetwork(chain, read_layers(observation, chain), observation.before, torch.float32)
+    found = knows_one_map(observation, image, f"{name}.0.conv2", error=error)
+    search = ImageSearch(known, found, ImageSettings(iterations=24, cycles=1, refinement=()))
+    assert (search.is_deep, bool(search.matched)) == (deep, deep)
+    assert search.compare(image) < 1e-3 < search.compare(1 - image)
+    candidates = list(search.candidates(1 - image, torch.Generator().manual_seed(0)))
+    assert len(candidates) == (len(DEEP_POOLED) + 1 if deep else len(POOLED))  # a cycle, or none
+
+
+@pytest.mark.parametrize(("error", "is_believed"), [(0.01, True), (0.9, False)])
+def test_image_that_matches_precise_maps_is_believed_below_many_convolutions(
+    monkeypatch: pytest.MonkeyPatch, error: float, is_believed: bool
+) -> None:
+    observation, image = seen(network(Bottleneck))
+    found = knows_one_map(observation, image, "layer3.0.conv2", error=1e-4)
+    monkeypatch.setattr(invert, "descend", lambda *_arguments, **_options: found)
+    monkeypatch.setattr(invert, "bounded_distance", lambda *_: 0.5)  # no image is closer than the prior
+    monkeypatch.setattr(ImageSearch, "candidates", lambda *_: iter([Candidate(1, error, 0.0, image)]))
+    left = invert_recursively(observation, RecursiveSettings(), torch.Generator().manual_seed(0))
+    assert torch.equal(left.images, image) == is_believed
+    assert any("so it is the prior" in note for note in left.notes) != is_believed
 
 
 def test_an_audit_plans_it_for_a_users_own_residual_network() -> None:

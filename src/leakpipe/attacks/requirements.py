@@ -13,7 +13,7 @@ SINGLE_CLIENT = {
     "local_batches": "single",
 }
 
-RECURSIVE_MODELS = ("resnet20", "resnet18", "resnet34")  # of `leakpipe.models.catalog.MODELS`
+RECURSIVE_MODELS = ("resnet20", "resnet18", "resnet34", "resnet50")  # of `leakpipe.models.catalog.MODELS`
 
 
 def needs_statistics(settings: AttackSettings) -> bool:
