@@ -13,6 +13,7 @@ from leakpipe.attacks.spectrum import from_coefficients, to_coefficients
 
 EDGE = 1e-6  # squared difference of neighbours, below which total variation is smooth
 GAIN = 0.2  # of the maps' relative error from stage to stage, below which the stages of refinement end
+POLISH_GAIN = 0.05  # likewise, of `POLISH`
 FLOOR = 0.01  # relative error, below which a map counts no more than at it
 OUTSIDE = 10.0  # weight of the mean squared distance to [0, 1]
 STATISTICS = 3.0  # weight of the batch statistics' distance against the maps' squared error, where results are compared
@@ -83,6 +84,7 @@ CYCLE = (
 SOFTENED_CYCLE = tuple(
     replace(stage, softness=softness) for stage, softness in zip(CYCLE, (0.3, 0.2, 0.1, 0.05, 0.0), strict=True)
 )
+POLISH = (*(Stage(0.0001),) * 2, *(Stage(0.00003),) * 2, *(Stage(0.00001),) * 6)  # where cycles were softened
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ class ImageSearch:
         best, done, waited = candidate, candidate.iterations, 0
         for _ in range(settings.cycles if self.matched else 0):
             if best.error <= self.solved or waited == settings.patience:
-                return
+                break
             noise = settings.noise[pooled] * torch.randn(start.shape, generator=generator)
             candidate = Candidate(done, best.error, best.gap, best.images + noise)
             for stage in cycle:
@@ -218,6 +220,12 @@ class ImageSearch:
                 best, waited = candidate, 0
             best = replace(best, iterations=done)
             yield best
+        for stage in POLISH if self.is_deep else ():
+            candidate = self.run(stage, best, part)
+            yield candidate
+            if candidate.error > (1 - POLISH_GAIN) * best.error:
+                return
+            best = candidate
 
     def compare(self, images: Tensor) -> float:
         """Returns the relative error of the images' maps against the recovered, weighted."""
