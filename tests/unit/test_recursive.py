@@ -12,6 +12,7 @@ from torch import Tensor
 
 from leakpipe.attacks.recursive import block, nullspace
 from leakpipe.attacks.recursive.below import Arrived, InputGradients
+from leakpipe.attacks.recursive.descent import descend
 from leakpipe.attacks.recursive.forward import soft_max_pool
 from leakpipe.attacks.recursive.found import Descent
 from leakpipe.attacks.recursive.gradients import read_gradient, refine_inner, restore_means, solve_inner
@@ -20,7 +21,7 @@ from leakpipe.attacks.recursive.layer import Layer
 from leakpipe.attacks.recursive.masks import Mask, choose_mask, guess_mask, read_mask, trust_channels
 from leakpipe.attacks.recursive.nonnegative import solve_nonnegative
 from leakpipe.attacks.recursive.nullspace import find_null_space, scale_maps
-from leakpipe.attacks.recursive.structure import Block, Unit
+from leakpipe.attacks.recursive.structure import Block, Chain, Unit
 from leakpipe.attacks.recursive.unmixing import order_like, unmix
 
 EPSILON = 1e-5
@@ -174,6 +175,12 @@ def test_map_whose_null_space_does_not_converge_is_missing_with_a_note(monkeypat
         above=None,
     )
     assert "Lanczos iterations for its null space did not converge" in step.run(lambda *_: None)
+
+
+def test_block_of_one_convolution_is_named() -> None:
+    chain = Chain(Unit("stem", "norm"), pooled=False, blocks=(Block("only", (Unit("conv", "norm"),), None),))
+    found = descend(chain, {}, generator())
+    assert (found.maps, found.stopped) == ({}, "only: a block of 1 convolution is not inverted.")
 
 
 def test_nothing_is_known_of_a_map_without_targets() -> None:

@@ -43,7 +43,6 @@ MASK_ROUNDS = 6
 MEAN_ROUNDS = 2
 SURELY_OFF = 0.05  # deviations below 0 of what a ReLU gets, from recovered maps: one wrong unit spoils its channel
 
-
 Recovered = list[tuple[LayerReport, Tensor]]  # maps, not clamped, each with its report
 
 
@@ -171,7 +170,10 @@ class BlockStep:
     def _solve(self, number: int) -> Recovered:
         """The map by least squares: on the gradient that arrives behind it, or on what is known around it."""
         layer = self.units[number]
-        from_gradient = layer.kernel == 1 and self.output is None if number == 0 else layer.stride == 1
+        if number == 0:
+            from_gradient = layer.kernel == 1 and self.output is None
+        else:
+            from_gradient = layer is self.last or layer.stride == 1
         found = self._inner(number) if from_gradient else self._input(number)
         return [found] if found else []
 
@@ -230,7 +232,9 @@ class BlockStep:
         assert arriving is not None  # the next unit's gradient is read
         mask = self._mask_behind(number)
         assert mask is not None  # the next unit's map is known
-        if self._count_equations(number) < math.prod(shape) or (number == 0) != (around is not None):
+        if self._count_equations(number) < math.prod(shape):
+            return None
+        if around is None if number == 0 else layer.kernel > layer.stride + 1:  # `restore_means`
             return None
         readers = [layer] if number > 0 or self.projection is None else [layer, self.projection]
         spaces = [null_space_equations(reader) for reader in readers if reader.has_null_space]
@@ -248,9 +252,9 @@ class BlockStep:
             if layer.kernel == 1:  # means are what the other equations tell
                 refined = refined + (raw - refined).mean(dim=(0, 2, 3), keepdim=True)
             raw = refined if left <= WORST_LEFT else raw
-        for _ in range(MEAN_ROUNDS if number > 0 else 0):  # what the means were off by has spoiled the rest
-            raw, residual = solve_map(shape, exact, restore_means(layer, raw))
         if number > 0:
+            for _ in range(MEAN_ROUNDS):  # what the means were off by has spoiled the rest
+                raw, residual = solve_map(shape, exact, restore_means(layer, raw))
             raw = restore_means(layer, raw)
         if not layer.has_null_space and around is not None:
             passed = self._behind_block()

@@ -34,6 +34,9 @@ def descend(
 
     above: Block | None = None
     for block in reversed(chain.blocks):
+        if len(block.residual) < 2:
+            found.stopped = f"{block.name}: a block of {len(block.residual)} convolution is not inverted."
+            break
         step = BlockStep(block, layers, found, generator, above)
         missing = step.run(keep)
         found.stopped = found.stopped or missing
