@@ -46,7 +46,7 @@ class StepTimes:
         if key not in self.known:
             if settings.method == "recursive":
                 chain = read_chain(observation.before.module)
-                once = chain.pooled and all(len(block.residual) == 2 for block in chain.blocks)
+                once = chain.pooled and not chain.has_bottlenecks
                 step = RECURSIVE_STEP if once else CYCLED_STEP
                 measured = step * seconds_per_iteration(observation, PRESETS["bn-cosine"].settings)
             else:

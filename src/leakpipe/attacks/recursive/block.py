@@ -1,4 +1,4 @@
-"""One block: its inner map and its input, from what the blocks above have given."""
+"""One block: what its convolutions read, from what the blocks above have given."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -114,9 +114,11 @@ class BlockStep:
         layer = self.units[number]
         if layer.name in self.unconverged:
             return "Lanczos iterations for its null space did not converge"
-        if number == 0 and self._count_equations(number) < math.prod(layer.input_shape):
+        if layer is self.last and layer.stride > 1:
+            return f"a last convolution of stride {layer.stride} is not inverted"
+        if (number == 0 or layer.stride > 1) and self._count_equations(number) < math.prod(layer.input_shape):
             return f"{self._count_equations(number)} equations for {math.prod(layer.input_shape)} unknowns"
-        if number > 0 and not can_solve_inner(layer):
+        if number > 0 and layer.stride == 1 and not can_solve_inner(layer):
             return f"{layer.positions} positions, more than the {layer.weight[:, 0].numel()} gradient equations"
         return "the equations do not fit"
 
@@ -215,7 +217,7 @@ class BlockStep:
             weighted = weighted or (layer.is_rounded and (same or number >= MASK_ROUNDS // 2))
         if best.fit > allowed:
             return None
-        report = report_map(layer, "gradient", best.raw, residual=best.fit)
+        report = report_map(layer, "gradient", best.raw, residual=best.fit, shifted=layer.kernel == 1)
         if report.error > WORST_ERROR:
             return None
         if layer is self.last:
@@ -251,7 +253,7 @@ class BlockStep:
             refined, left = refine_map(layer, raw, equations.known_in_deviations())
             if layer.kernel == 1:  # means are what the other equations tell
                 refined = refined + (raw - refined).mean(dim=(0, 2, 3), keepdim=True)
-            raw = refined if left <= WORST_LEFT else raw
+            raw = refined if left <= WORST_LEFT or len(self.units) == 2 else raw
         if number > 0:
             for _ in range(MEAN_ROUNDS):  # what the means were off by has spoiled the rest
                 raw, residual = solve_map(shape, exact, restore_means(layer, raw))
@@ -271,7 +273,7 @@ class BlockStep:
                 if bool((better.on == mask.on).all()):
                     break
                 mask = better
-        report = report_map(layer, "least squares", raw, residual=residual)
+        report = report_map(layer, "least squares", raw, residual=residual, shifted=number > 0)
         allowed = WORST_NOISY_INPUT_FIT if layer.is_rounded else WORST_INPUT_FIT
         return (report, raw) if residual <= allowed and report.error <= WORST_ERROR else None
 

@@ -50,10 +50,22 @@ class LayerReport:
         return max(measured, 2 * self.negative)
 
 
-def report_map(layer: Layer, how: str, raw: Tensor, *, residual: float, gap: float | None = None) -> LayerReport:
-    """Returns the report on a solved map, whose entries below 0 are not yet taken away."""
+def report_map(
+    layer: Layer, how: str, raw: Tensor, *, residual: float, gap: float | None = None, shifted: bool = False
+) -> LayerReport:
+    """Returns the report on a solved map, whose entries below 0 are not yet taken away.
+
+    Args:
+        layer: That reads the map.
+        how: As in the report, like `residual` and `gap`.
+        raw: The map, not clamped.
+        residual: Relative.
+        gap: None where there is no null space.
+        shifted: Whether channels were shifted until few entries are below 0, which then do not tell the error.
+    """
     negative = float(raw.clamp_max(0).norm() / raw.norm())
-    return LayerReport(layer.name, how, gap, residual, negative, guess_mask(raw).doubtful, layer.is_rounded)
+    noisy = layer.is_rounded and not shifted
+    return LayerReport(layer.name, how, gap, residual, negative, guess_mask(raw).doubtful, noisy)
 
 
 @dataclass

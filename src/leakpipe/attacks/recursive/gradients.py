@@ -82,8 +82,9 @@ def restore_means(layer: Layer, features: Tensor) -> Tensor:
 
     These are all pixels of a 1×1 convolution, and every second one, in both directions, of a 3×3 convolution of stride
     2. As Δ sums to 0 over the positions, G does not change with their mean. Batch normalisation's mean tells it,
-    W·m = μ, where the convolution gives many more channels than it reads. Elsewhere most channels are known to be off
-    at some pixel, where they are 0; the least nonnegative addition that W·m = μ asks for is that of the others.
+    W·m = μ, where the convolution gives many more channels than it reads. Elsewhere most channels are off at some
+    pixel, where they are 0, from which their means follow; those of the others are the smallest nonnegative additions
+    that satisfy W·m = μ.
 
     Args:
         layer: Of kernel 1, or of kernel 3 and stride 2.
@@ -99,10 +100,13 @@ def restore_means(layer: Layer, features: Tensor) -> Tensor:
         added = torch.linalg.lstsq(weight, wanted[:, None]).solution[:, 0]
     else:
         limit = max(OFF, BEYOND * layer.noise) * raised.mean(dim=(0, 2, 3))
-        off = raised < by_channel(limit)
+        off = raised <= by_channel(limit)  # a channel that is off everywhere has a limit of 0
         raised = raised - (raised * off).sum(dim=(0, 2, 3), keepdim=True) / off.sum(dim=(0, 2, 3), keepdim=True)
         wanted = mean - weight @ raised.mean(dim=(0, 2, 3))
-        added = torch.from_numpy(nnls(weight.numpy(force=True), wanted.numpy(force=True))[0]).to(raised)
+        try:
+            added = torch.from_numpy(nnls(weight.numpy(force=True), wanted.numpy(force=True))[0]).to(raised)
+        except RuntimeError:  # no convergence: every channel counts as off somewhere
+            added = torch.zeros_like(wanted[:1]).expand(weight.shape[1])
         never_off = added > NEVER_OFF * raised.mean(dim=(0, 2, 3))
         added = torch.zeros_like(added)
         added[never_off] = torch.linalg.lstsq(weight[:, never_off], wanted[:, None]).solution[:, 0]

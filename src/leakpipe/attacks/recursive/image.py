@@ -20,7 +20,7 @@ STATISTICS = 3.0  # weight of the batch statistics' distance against the maps' s
 SOLVED = 1.5  # lengths of the maps' own errors, no more of which an image is believed to be the right one
 LEAST_SOLVED = 0.03  # relative error of the maps, likewise
 PRECISE = 0.03  # relative error of the maps, up to which batch statistics are believed to tell more of an image
-DEEP = 8  # convolutions in front of the maps, from which on slopes and statistics help in spite of a max-pool
+DEEP = 8  # convolutions in front of the lowest map, beyond which slopes and statistics help in spite of a max-pool
 PARTS = 12  # of all iterations, in each stage; half as many in those of a cycle
 
 
@@ -99,7 +99,7 @@ class ImageSettings:
         refinement: Further stages, each as long as the one before has lowered the maps' error by `GAIN`.
         cycles: How often, at most, stages are run again (`CYCLE`, `SOFTENED_CYCLE`) where statistics take part, from
             the best images with noise on them, until the maps are matched.
-        patience: Cycles in which nothing is gained, after which there is no further.
+        patience: Cycles in which nothing is gained, after which no more are run.
         noise: Deviation of that noise, without a max-pool and with one.
         iterations: Of L-BFGS in all stages of `POOLED` and its refinement.
         history: Steps that L-BFGS remembers.
@@ -150,7 +150,7 @@ class ImageSearch:
     """The search for the images whose maps are the recovered ones, with batch normalisation at its known statistics.
 
     Maps, and gradients beside them, count by the inverse square of their error, as far as that is known. Where maps are
-    precise, and the network has no max-pool or many convolutions below them, the batch statistics of the layers on the
+    precise, and the network has no max-pool or many bottlenecks below them, the batch statistics of the layers on the
     way take part as well, and what does not match is started again. With a max-pool and few convolutions neither was
     found to help.
 
@@ -161,7 +161,7 @@ class ImageSearch:
 
     Attributes:
         matched: The units whose batch statistics take part.
-        is_deep: Whether the search goes through a max-pool and many convolutions to precise maps.
+        is_deep: Whether the search goes through a max-pool and many bottlenecks to precise maps.
         solved: Relative error of the maps that the right images would have, at most.
     """
 
@@ -181,8 +181,9 @@ class ImageSearch:
         self.share = settings.gradients / (1 + (arrived.error / FLOOR) ** 2) if arrived else 0.0
         self.wanted = [*names, *([self.below.first.name] if self.below else [])]
         below = network.chain.trunk_before(self.wanted)
-        self.is_deep = expected <= PRECISE and network.chain.pooled and len(below) > DEEP
-        takes_part = self.is_deep or (expected <= PRECISE and not network.chain.pooled)
+        chain, precise = network.chain, expected <= PRECISE
+        self.is_deep = precise and chain.pooled and chain.has_bottlenecks and len(chain.trunk_before(names[:1])) > DEEP
+        takes_part = self.is_deep or (precise and not chain.pooled)
         self.matched = below if takes_part else []
 
     def candidates(self, start: Tensor, generator: torch.Generator) -> Iterator[Candidate]:
@@ -226,6 +227,11 @@ class ImageSearch:
             if candidate.error > (1 - POLISH_GAIN) * best.error:
                 return
             best = candidate
+
+    @property
+    def entries(self) -> int:
+        """The number of entries of the maps that are matched."""
+        return sum(target.numel() for target in self.targets.values())
 
     def compare(self, images: Tensor) -> float:
         """Returns the relative error of the images' maps against the recovered, weighted."""

@@ -21,7 +21,7 @@ from leakpipe.models.batchnorm import BatchStatistics
 from leakpipe.models.state import measure_statistics
 
 CLOSER = 0.7  # of the prior's distance to the batch statistics: the least that images have to be closer than it
-MATCHING = 0.2  # of the prior's error against precise maps, up to which images are believed whatever statistics say
+MATCHING = 0.2  # of the prior's error against precise maps, up to which an image is believed in deep networks
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,10 @@ def invert_recursively(
     Maps that noise spoiled can be fitted by images that are none. What tells is the update's batch statistics, of all
     layers whose statistics the search does not match: the result is the stage of the search whose statistics are the
     closest, and the prior where none is clearly closer than that. Deep networks amplify whatever an image is off by
-    until statistics tell none (`ImageSearch.is_deep`); there, maps being precise, an image is believed whose maps are
-    off by less than a fifth of what the prior's are. The distance of whole updates would not do, as in deep networks
-    it is near 1 for images that no eye tells from the truth.
+    until the statistics no longer distinguish images (`ImageSearch.is_deep`). There the image that matches the maps
+    best is believed, if its maps are off by at most a fifth of what the prior's are and hold as many entries as images.
+    The distance of whole updates would not do, as in deep networks it is near 1 for images that no eye tells from the
+    truth.
 
     Args:
         observation: One client's update of one local step; its prior image is where the search starts.
@@ -108,18 +109,20 @@ def invert_recursively(
 
     best, reached, last = prior, float("nan"), float("inf")
     enough = least = CLOSER * distance(prior)
-    matching = Candidate(0, float("inf"), 0.0, prior)
+    matching, left = prior, search.compare(prior)
+    trusted = MATCHING * min(1.0, left) if search.is_deep and search.entries >= prior.numel() else 0.0
     for candidate in search.candidates(prior, generator):
         on_stage(candidate)
-        matching = min(matching, candidate, key=lambda each: each.misfit)
+        if search.is_deep and (error := search.compare(candidate.images)) < left:
+            matching, left = candidate.images, error
         measured = distance(candidate.images)
         if measured < least:
             best, reached, least = candidate.images, candidate.error, measured
         if measured > last and least == enough and not search.is_deep:  # none is close enough, and they get no closer
             break
         last = measured
-    if least == enough and search.is_deep and matching.error <= MATCHING * search.compare(prior):
-        best, reached = matching.images, matching.error
+    if matching is not prior and left <= trusted:
+        best, reached = matching, left
     notes = [found.stopped] if found.stopped else []
     if best is prior:
         notes.append("No image was clearly closer to the update's batch statistics than the prior, so it is the prior.")

@@ -54,6 +54,11 @@ class Chain:
     blocks: tuple[Block, ...]
 
     @property
+    def has_bottlenecks(self) -> bool:
+        """Returns whether any block has more than two convolutions."""
+        return any(len(block.residual) > 2 for block in self.blocks)
+
+    @property
     def trunk(self) -> list[Unit]:
         """The stem, and the units of all residual branches, in the order of the forward pass."""
         return [self.stem, *(unit for block in self.blocks for unit in block.residual)]
