@@ -100,7 +100,7 @@ class BlockStep:
 
     def _recover(self, number: int) -> Recovered:
         ways = [self._by_null_space, self._by_forward_pass, self._solve]
-        if self.units[number].is_rounded and len(self.units) == 2:  # noise spoils null spaces more than what is above
+        if self.units[number].is_rounded and not self.block.is_bottleneck:  # noise spoils null spaces most
             ways.reverse()
         for recover in ways:
             if found := recover(number):
@@ -158,7 +158,7 @@ class BlockStep:
         return raw if above is None else raw[order_like(above, reached)]
 
     def _by_forward_pass(self, number: int) -> Recovered:
-        """What a 1×1 convolution reads, which has no null space of its own, from that of the unit before."""
+        """The map of a 1×1 convolution, which has no null space of its own, from that of the unit before."""
         if self.units[number].kernel > 1 or number == 0:
             return []
         before = self._by_null_space(number - 1)
@@ -188,7 +188,7 @@ class BlockStep:
         allowed = max(WORST_FIT, WORST_NOISE * layer.noise)
         trusted = trust_channels(layer, arriving * mask.on)
         weighted = False  # every entry of the gradient by its noise, which takes longer
-        for number in range(MASK_ROUNDS):
+        for attempt in range(MASK_ROUNDS):
             masked, equations = arriving * mask.on, int(trusted.count_nonzero()) * layer.gradient[0].numel()
             enough = equations >= math.prod(layer.input_shape)  # else any map fits them
             if not weighted:
@@ -204,7 +204,7 @@ class BlockStep:
             gained = not comparable or fit < (1 - LEAST_FALL) * best.fit
             if enough and (fit < best.fit or (weighted and not best.weighted)):
                 best = _Solution(fit, raw, mask, weighted)
-            hopeless = fit > max(allowed, HOPELESS_FIT) or (layer.is_rounded and number > 0 and fit > allowed)
+            hopeless = fit > max(allowed, HOPELESS_FIT) or (layer.is_rounded and attempt > 0 and fit > allowed)
             if not gained or hopeless or not (can_read_gradient(layer) and 0 < float(inner.norm()) < float("inf")):
                 break
             passed = layer.leave(read_gradient(layer, inner), normalised, 1 - mask.on)
@@ -214,7 +214,7 @@ class BlockStep:
             trusted = trust_channels(layer, arriving * mask.on)
             if same and (weighted or not layer.is_rounded) and fit <= allowed:
                 break
-            weighted = weighted or (layer.is_rounded and (same or number >= MASK_ROUNDS // 2))
+            weighted = weighted or (layer.is_rounded and (same or attempt >= MASK_ROUNDS // 2))
         if best.fit > allowed:
             return None
         report = report_map(layer, "gradient", best.raw, residual=best.fit, shifted=layer.kernel == 1)
@@ -244,7 +244,7 @@ class BlockStep:
             spaces.append(mean_equations(layer))
         equations = InputEquations(layer, self.found.raw[self.units[number + 1].name], around)
         outside = self.mask
-        if len(self.units) > 2:  # a channel whose mean is off looks on everywhere
+        if self.block.is_bottleneck:  # a channel whose mean is off looks on everywhere
             mask = keep_large(mask, equations.given)
             outside = keep_large(outside, around.output) if outside is not None and around is not None else None
         exact = equations.known(mask, outside) + spaces
@@ -253,7 +253,7 @@ class BlockStep:
             refined, left = refine_map(layer, raw, equations.known_in_deviations())
             if layer.kernel == 1:  # means are what the other equations tell
                 refined = refined + (raw - refined).mean(dim=(0, 2, 3), keepdim=True)
-            raw = refined if left <= WORST_LEFT or len(self.units) == 2 else raw
+            raw = refined if left <= WORST_LEFT or not self.block.is_bottleneck else raw
         if number > 0:
             for _ in range(MEAN_ROUNDS):  # what the means were off by has spoiled the rest
                 raw, residual = solve_map(shape, exact, restore_means(layer, raw))

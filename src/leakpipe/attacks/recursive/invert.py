@@ -109,7 +109,7 @@ def invert_recursively(
 
     best, reached, last = prior, float("nan"), float("inf")
     enough = least = CLOSER * distance(prior)
-    matching, left = prior, search.compare(prior)
+    matching, left = prior, search.compare(prior) if search.is_deep else float("inf")
     trusted = MATCHING * min(1.0, left) if search.is_deep and search.entries >= prior.numel() else 0.0
     for candidate in search.candidates(prior, generator):
         on_stage(candidate)

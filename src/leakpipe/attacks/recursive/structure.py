@@ -38,6 +38,11 @@ class Block:
     projection: Unit | None
     stride: int = 1
 
+    @property
+    def is_bottleneck(self) -> bool:
+        """Whether there are more than two convolutions."""
+        return len(self.residual) > 2
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -55,8 +60,8 @@ class Chain:
 
     @property
     def has_bottlenecks(self) -> bool:
-        """Returns whether any block has more than two convolutions."""
-        return any(len(block.residual) > 2 for block in self.blocks)
+        """Whether any block is a bottleneck."""
+        return any(block.is_bottleneck for block in self.blocks)
 
     @property
     def trunk(self) -> list[Unit]:
