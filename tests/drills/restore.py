@@ -2,11 +2,10 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.conftest import PROJECT
+from tests.workflow.conftest import copy_checkout
 from tests.workflow.test_dvc import commit, edit_params, ran_again, run, run_ids, tiny
 
 if TYPE_CHECKING:
@@ -34,10 +33,7 @@ def experiments(stage: "Stage") -> None:
 
 def two_commits(project: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Run a tiny experiment, change one attack, run again; both are committed and pushed. Returns their runs' ids."""
-    for name in run(PROJECT, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines():
-        if name and name != "dvc.lock" and not re.match("results/.*/", name) and (PROJECT / name).is_file():
-            (project / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(PROJECT / name, project / name)
+    copy_checkout(project)
     edit_params(project, tinier)
     run(project, "git", "init", "-q")
     run(project, "dvc", "remote", "add", "-q", "--default", "local", str(project.with_name(f"{project.name}-remote")))
@@ -49,15 +45,8 @@ def two_commits(project: Path) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def tinier(params: dict[str, Any]) -> dict[str, Any]:
-    """The tiny experiment of the tests with two attacks, no defence, one figure."""
-    params = tiny(params)
-    roles = ("attack", "earlier_attacks", "high_risk", "low_risk")
-    return params | {
-        "defenses": {"none": []},
-        "attacks": {name: params["attacks"][name] for name in ("leakpipe", "inverting-gradients")},
-        "claims": {name: params["claims"][name] for name in roles},
-        "figures": ["rounds"],
-    }
+    """The tiny experiment of the tests without a defence, with one figure."""
+    return tiny(params) | {"defenses": {"none": []}, "figures": ["rounds"]}
 
 
 def repeat(project: Path) -> dict[str, str]:

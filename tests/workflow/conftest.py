@@ -53,6 +53,18 @@ def copy_project(target: Path) -> Path:
     return target
 
 
+def copy_checkout(target: Path) -> Path:
+    """All files that git knows of or would add, but for recorded results and their lock file."""
+    wanted = ("--cached", "--others", "--exclude-standard", "--", ":(exclude,glob)results/*/**", ":!dvc.lock")
+    listed = subprocess.check_output(["git", "ls-files", "-z", *wanted], cwd=PROJECT, text=True)
+    for name in listed.split("\0"):
+        if name and (PROJECT / name).is_file():  # some may have been deleted
+            place = target / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(PROJECT / name, place, follow_symlinks=False)
+    return target
+
+
 def kind_of(rule: str) -> str:
     """Returns the part of a rule's name that stands before the job which it is made for."""
     kinds = ("split_data", "federate", "invert", "score", "identify")

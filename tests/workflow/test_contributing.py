@@ -1,24 +1,12 @@
 """CONTRIBUTING.md, followed step by step in a copy of the project: a new attack with its page, test and experiment."""
 
-import shutil
-import subprocess
 from pathlib import Path
 
 from tests.conftest import PROJECT
-from tests.workflow.conftest import environment
+from tests.workflow.conftest import copy_checkout, environment
 from tests.workflow.test_docs import blocks, replay
 
 PAGE = PROJECT / "CONTRIBUTING.md"
-
-
-def copy_checkout(target: Path) -> Path:
-    """All files that git knows of, but for results."""
-    listed = subprocess.check_output(["git", "ls-files", "-z", "--", ":!results"], cwd=PROJECT, text=True)
-    for name in filter(None, listed.split("\0")):
-        place = target / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(PROJECT / name, place, follow_symlinks=False)
-    return target
 
 
 def test_an_attack_comes_about_as_the_page_says(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from leakpipe.attacks.files import load_reconstruction
 from leakpipe.cli.stage import PIPELINE, list_outputs
 from leakpipe.records.stages import read_stages
 from tests.conftest import PROJECT
-from tests.workflow.conftest import run_ids
+from tests.workflow.conftest import copy_checkout, run_ids
 
 pytest.importorskip("dvc")
 RESULTS = Path("results/default")
@@ -73,12 +73,7 @@ def ran_again(project: Path, before: dict[str, str]) -> set[str]:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose results were made by plain Snakemake, then taken over by DVC and pushed."""
-    project = tmp_path_factory.mktemp("dvc") / "project"
-    listed = run(PROJECT, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
-    for name in filter(lambda name: name and (PROJECT / name).is_file(), listed):
-        if name != "dvc.lock" and not re.match("results/.*/", name):
-            (project / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(PROJECT / name, project / name)
+    project = copy_checkout(tmp_path_factory.mktemp("dvc") / "project")
     edit_params(project, tiny)
     run(project, "git", "init", "-q")
     run(project, "dvc", "remote", "add", "-q", "--default", "local", str(project.with_name("remote")))

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from leakpipe.attacks.halving import plan_rungs
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.optimise import invert
 from leakpipe.attacks.presets import PRESETS
@@ -35,6 +36,7 @@ from tests.benchmarks.recursive import PHANTOMS, XRAY_SIZE, Case
 
 TRIED = 12  # steps that are timed, after two that are not
 GOOD = 0.95
+RUNGS = 3
 CASES: dict[str, Callable[[int, int], Case]] = {
     "B1": lambda seed, rounds: Case("convnet-bn", 32, seed, rounds),
     "B4": lambda seed, rounds: Case("convnet-bn", 32, seed, rounds, images=4, batch_size=4),
@@ -47,11 +49,15 @@ CASES: dict[str, Callable[[int, int], Case]] = {
 }
 
 
-def ours(settings: AttackSettings) -> Attack:
-    """An attack of this repository."""
+def ours(settings: AttackSettings, *, restarts: int = 1) -> Attack:
+    """An attack of this repository; with several restarts, which are halved, as many evaluations as with one."""
 
     def attack(observation: Observation, steps: int, trace: Trace) -> Tensor:
         changed = settings.model_copy(update={"iterations": steps, "labels": "granted"})
+        if restarts > 1 and trace.last is None:  # what is timed is one start
+            changed = changed.model_copy(update={"restarts": restarts, "rungs": RUNGS})
+            evaluations = sum(rung.iterations * rung.survivors for rung in plan_rungs(changed))
+            changed = changed.model_copy(update={"iterations": steps * steps // evaluations})
         search = Search(observation, changed, observation.client.labels, seed=0)
         state = search.start()
         while not state.stopped:
@@ -107,6 +113,7 @@ def main() -> None:
     parser.add_argument("--breaching", type=Path, help="folder that holds its package `breaching`")
     parser.add_argument("--leakpro", type=Path, help="folder that holds its package `leakpro`")
     parser.add_argument("--presets", default="bn-cosine", help="of this repository")
+    parser.add_argument("--restarts", type=int, default=1, help="also run searches of this repository so, halved")
     parser.add_argument("--cache", type=Path, default=Path("/tmp/leakpipe-recursive"), help="where models are kept")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -118,6 +125,9 @@ def main() -> None:
             attacks[name] = partial(measure_equations, settings)
         else:
             attacks[name] = partial(measure, ours(settings), seconds=chosen.seconds)
+            if chosen.restarts > 1:
+                halved = ours(settings, restarts=chosen.restarts)
+                attacks[f"{name}, {chosen.restarts} starts"] = partial(measure, halved, seconds=chosen.seconds)
     if chosen.breaching:
         attacks["breaching modern"] = partial(measure, run_breaching(chosen.breaching), seconds=chosen.seconds)
     if chosen.leakpro:
