@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -59,6 +60,7 @@ from leakpipe.params.models import ModelParams
 from leakpipe.params.reading import parse_section, read_yaml
 from leakpipe.params.training import TrainingParams
 from leakpipe.randomness import derive_seed
+from tests.conftest import PROJECT
 from tests.unit.attacking import observe, observe_small, random_images, small_model
 
 LEAKING = Calibration([Case(0.9, 0.9, 0.5)] * 100)
@@ -220,6 +222,13 @@ class TestCalibration:
         gains = [case.gain for case in shipped_calibration().cases]
         assert len(gains) >= 30
         assert min(gains) < 0.05 < max(gains)
+
+    def test_the_page_says_which_clients_the_shipped_one_knows(self) -> None:
+        folder = PROJECT / "src" / "leakpipe" / "audit"
+        cases = pd.read_csv(folder / "calibration.csv")
+        assert (set(cases["network"]), set(cases["images"])) == ({"convnet-bn"}, {1, 4})
+        page = " ".join((folder / "page.html.j2").read_text(encoding="utf-8").split())
+        assert "one or four images of 32×32 pixels and the small network convnet-bn. For other networks" in page
 
 
 class TestPlan:
