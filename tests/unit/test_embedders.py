@@ -15,7 +15,7 @@ from leakpipe.models.state import ModelState, build_module, forward_frozen, init
 from leakpipe.models.weights import find_weights
 from leakpipe.params.models import ModelParams
 from tests.conftest import small_state
-from tests.unit.test_pretrained import publish
+from tests.unit.published import publish
 
 
 def pictures(count: int, *, channels: int = 1, size: int = 8, seed: int = 0) -> np.ndarray:

@@ -17,7 +17,7 @@ from leakpipe.experiment.reading import load_params, params_schema, parse_params
 from leakpipe.metrics.embedders import EMBEDDERS
 from leakpipe.metrics.matching import ASSIGNMENTS
 from leakpipe.models.catalog import MODELS
-from leakpipe.models.weights import WEIGHTS
+from leakpipe.models.weights import LPIPS, WEIGHTS
 from leakpipe.params.defenses import DefenseStep
 from leakpipe.params.experiment import AssignmentName, EmbedderName
 from leakpipe.params.models import ModelParams
@@ -83,7 +83,7 @@ def test_names_that_params_admit_are_those_registered(names: Any, registry: Any)
 
 def test_every_published_file_of_weights_is_of_use() -> None:
     of_models = {name for entry in MODELS.values() for name in entry.published.values()}
-    assert of_models <= set(WEIGHTS) <= of_models | set(EMBEDDERS)
+    assert of_models <= set(WEIGHTS) <= of_models | set(EMBEDDERS) | set(LPIPS)
 
 
 def test_defences_that_params_admit_are_those_registered() -> None:

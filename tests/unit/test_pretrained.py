@@ -1,7 +1,5 @@
 """Weights that a federation starts from: torchvision's, AugNet's, files of one's own; and what is wrong with others."""
 
-import dataclasses
-import hashlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +19,7 @@ from leakpipe.models.state import ModelState, build_module, initial_state
 from leakpipe.models.weights import WEIGHTS, find_weights, require_weights
 from leakpipe.params.models import ModelParams
 from tests.conftest import small_state
+from tests.unit.published import publish
 
 SMALL = ModelParams(name="convnet-bn", widths=(4, 6), strides=(1, 2))
 IMAGENET = [name for name in MODELS if "imagenet" in MODELS[name].published]
@@ -39,15 +38,6 @@ def tensors_of(name: str, *, classes: int) -> dict[str, Tensor]:
 
 def start(params: ModelParams, weights: str, *, seed: int = 1) -> ModelState:
     return pretrained_state(params, weights, build_module(params, classes=2, image_size=8), seed=seed)
-
-
-def publish(folder: Path, name: str, tensors: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pretend that `tensors` are the weights that were published."""
-    monkeypatch.setenv("LEAKPIPE_WEIGHTS", str(folder))
-    path = folder / WEIGHTS[name].file
-    torch.save(tensors, path)
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(WEIGHTS._things, name, dataclasses.replace(WEIGHTS[name], sha256=sha256))
 
 
 def check(state: ModelState, expected: Mapping[str, Tensor], *, head: str) -> None:
@@ -77,11 +67,12 @@ def test_augnets_weights_fit_a_resnet50(tmp_path: Path, monkeypatch: pytest.Monk
     check(start(ModelParams(name="resnet50"), "augnet"), tensors, head="fc")
 
 
-@pytest.mark.parametrize("name", IMAGENET)
+@pytest.mark.parametrize("name", [*IMAGENET, "alexnet"])
 def test_published_files_are_those_that_torchvision_fetches(name: str) -> None:
     published = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
-    weights = WEIGHTS[MODELS[name].published["imagenet"]]
-    assert published.url.rpartition("/")[2] == weights.file == f"{name}-{weights.sha256}.pth"
+    weights = WEIGHTS[f"imagenet-{name}"]
+    assert published.url.rpartition("/")[2] == weights.file
+    assert weights.file.endswith(f"-{weights.sha256}.pth")
     megabytes = int(re.findall(r"\((\d+) MB\)", weights.fix)[0])
     assert megabytes == pytest.approx(published.meta["_file_size"], abs=0.51)
 

@@ -143,6 +143,7 @@ def test_the_crate_lists_every_file_with_its_digest(finished: Path) -> None:
             ("--cores", "1"),
             "the weights of 'imagenet-resnet50' are not on this machine",
         ),
+        ("lpips: false", "lpips: true", ("--cores", "1"), "scoring.lpips: the weights of 'imagenet-alexnet' are not"),
     ],
 )
 def test_what_cannot_run_is_said_before_anything_runs(

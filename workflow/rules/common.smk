@@ -21,7 +21,7 @@ from leakpipe.files.storage import read_json
 from leakpipe.models.catalog import require_model_weights
 from leakpipe.records.run_record import hash_params
 from leakpipe.models.choices import weights_file
-from leakpipe.models.weights import require_weights
+from leakpipe.models.weights import LPIPS, require_weights
 from leakpipe.params.data import ImagesParams
 from leakpipe.params.reading import read_yaml
 from leakpipe.experiment.workload import FEDERATE_MB, INVERT_MB, split_into_jobs
@@ -81,6 +81,7 @@ onstart:
     try:
         require_model_weights(PARAMS.model)
         require_weights(PARAMS.identifiability.embedders, field="identifiability.embedders")
+        require_weights(LPIPS if PARAMS.scoring.lpips else (), field="scoring.lpips")
     except LeakpipeError as error:
         raise WorkflowError(str(error)) from None
     # The limit of jobs per second makes every job that ends wake the scheduler once a second ever after: after fifty

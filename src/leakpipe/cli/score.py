@@ -23,11 +23,6 @@ if TYPE_CHECKING:
     "--reconstruction", "reconstructions", type=InputFile, multiple=True, required=True, help="Attack's output."
 )
 @settings_option("scoring", "The `scoring` section")
-@click.option(
-    "--lpips-weights",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder with the weights of LPIPS, if not torch's own.",
-)
 @click.option("--out", type=OutputFile, required=True, help="Table (.csv), one row per true image.")
 @each_option
 @record_options
@@ -36,7 +31,6 @@ def score(
     splits: tuple[Path, ...],
     reconstructions: tuple[Path, ...],
     scoring: dict[str, Any],
-    lpips_weights: Path | None,
     out: Path,
     each: list[dict[str, str]],
     record: Path | None,
@@ -68,7 +62,7 @@ def score(
             if settings.lpips:
                 from leakpipe.metrics.lpips import load_lpips  # and torch, which takes seconds
 
-                lpips = load_lpips(lpips_weights)
+                lpips = load_lpips()
             dataset = load_dataset(images)
             by_seed = {seed: split for split, seed in (load_split(each, images=len(dataset.images)) for each in splits)}
             rows, found = [], []

@@ -1,21 +1,18 @@
 """LPIPS, the learned perceptual distance of Zhang 2018, version 0.1 with AlexNet's features.
 
-Its weights are not part of leakpipe. They are looked for where torch keeps what it downloaded.
+Its weights are not part of leakpipe: `leakpipe.models.weights` says where they come from.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
 from leakpipe.errors import LeakpipeError
+from leakpipe.models.pretrained import read_published
+from leakpipe.models.weights import LPIPS, find_weights
 
-FEATURES_FILE = "alexnet-owt-7be5be79.pth"
-FEATURES_SOURCE = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
-LINEAR_FILE = "lpips-alex.pth"
-LINEAR_SOURCE = "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1/alex.pth"
 CHANNELS = (64, 192, 384, 256, 256)  # of AlexNet's five ReLU layers
 SMALLEST_SIDE = 31  # pixels; AlexNet pools what is smaller to nothing
 _SHIFT = (-0.030, -0.088, -0.188)
@@ -67,38 +64,20 @@ class Lpips:
         return total
 
 
-def load_lpips(folder: Path | None = None) -> Lpips:
-    """Read AlexNet's features and LPIPS's linear weights.
-
-    Args:
-        folder: Holds `alexnet-owt-7be5be79.pth` (torchvision's weights) and `lpips-alex.pth` (`alex.pth` of the
-            authors' repository, version 0.1); without, torch's own folder of downloaded weights.
+def load_lpips() -> Lpips:
+    """Reads AlexNet's features and LPIPS's linear weights.
 
     Raises:
-        LeakpipeError: A file is missing (the message says where to get it) or holds something else.
+        LeakpipeError: A file is missing (the message says how to get it) or is another than the published one.
     """
     from torchvision.models import alexnet
 
-    folder = folder or Path(torch.hub.get_dir()) / "checkpoints"
-    whole = _read_weights(folder / FEATURES_FILE, FEATURES_SOURCE)
-    linear = _read_weights(folder / LINEAR_FILE, LINEAR_SOURCE)
+    whole, linear = (read_published(name, find_weights(name, field="scoring.lpips")) for name in LPIPS)
     with torch.device("meta"):  # no weights are drawn that are replaced at once
         features: nn.Sequential = alexnet(weights=None).features[:-1]  # no layer follows its last pooling
     prefix = "features."
     state = {name.removeprefix(prefix): tensor for name, tensor in whole.items() if name.startswith(prefix)}
-    try:
-        features.load_state_dict(state, assign=True)
-        weights = [linear[f"lin{layer}.model.1.weight"].reshape(count) for layer, count in enumerate(CHANNELS)]
-    except (RuntimeError, KeyError) as error:
-        raise LeakpipeError(f"{folder}: weights of LPIPS have other names or shapes: {error}") from error
-    return Lpips(features, weights)
-
-
-def _read_weights(path: Path, source: str) -> dict[str, torch.Tensor]:
-    if not path.is_file():
-        raise LeakpipeError(f"{path}: is missing: LPIPS needs the weights from {source}, saved under this name")
-    try:
-        weights: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many types for what is not a file of tensors
-        raise LeakpipeError(f"{path}: is not a file of weights: {type(error).__name__}") from error
-    return weights
+    features.load_state_dict(state, assign=True)
+    return Lpips(
+        features, [linear[f"lin{layer}.model.1.weight"].reshape(count) for layer, count in enumerate(CHANNELS)]
+    )

@@ -16,6 +16,7 @@ from leakpipe.files.quoting import as_path
 from leakpipe.registry import Registry
 
 FOLDER_VARIABLE = "LEAKPIPE_WEIGHTS"
+LPIPS = ("imagenet-alexnet", "lpips-alex")  # AlexNet's features, and how much each counts
 
 
 @dataclass(frozen=True)
@@ -76,16 +77,16 @@ def _torch_hub(file: str) -> Path:
     return as_path(os.environ.get("TORCH_HOME", f"{cache}/torch")) / "hub" / "checkpoints" / file
 
 
-def _imgsim_package() -> Path | None:
-    """Returns the file in the installed package without running its code, which would import OpenCV."""
-    package = find_spec("imgsim")
-    locations = package.submodule_search_locations if package else None
-    return Path(next(iter(locations))) / "model.pth" if locations else None
+def _packaged(package: str, file: str) -> Path | None:
+    """Returns a file in an installed package without running its code, which would import more packages."""
+    found = find_spec(package)
+    locations = found.submodule_search_locations if found else None
+    return Path(next(iter(locations))) / file if locations else None
 
 
-def _imagenet(model: str, sha256: str, megabytes: int) -> Weights:
+def _imagenet(model: str, sha256: str, megabytes: int, *, file: str = "") -> Weights:
     """Describes torchvision's weights IMAGENET1K_V1, whose file names end with the beginning of their SHA-256."""
-    file = f"{model}-{sha256}.pth"
+    file = file or f"{model}-{sha256}.pth"
     return Weights(
         file=file,
         usual_place=partial(_torch_hub, file),
@@ -103,11 +104,22 @@ WEIGHTS.add("imagenet-resnet34", _imagenet("resnet34", "b627a593", 83))
 WEIGHTS.add("imagenet-resnet50", _imagenet("resnet50", "0676ba61", 98))
 WEIGHTS.add("imagenet-densenet121", _imagenet("densenet121", "a639ec97", 31))
 WEIGHTS.add("imagenet-vgg11_bn", _imagenet("vgg11_bn", "6002323d", 507))
+WEIGHTS.add("imagenet-alexnet", _imagenet("alexnet", "7be5be79", 233, file="alexnet-owt-7be5be79.pth"))
+WEIGHTS.add(
+    "lpips-alex",
+    Weights(
+        file="lpips-alex.pth",
+        usual_place=partial(_packaged, "lpips", "weights/v0.1/alex.pth"),
+        sha256="df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+        fix="`pip install --no-deps lpips==0.1.4` brings them (6 kB)",
+        source="PyPI package lpips 0.1.4, BSD-2-Clause; Zhang 2018, version 0.1",
+    ),
+)
 WEIGHTS.add(
     "imgsim-resnet50",
     Weights(
         file="imgsim-resnet50.pth",
-        usual_place=_imgsim_package,
+        usual_place=partial(_packaged, "imgsim", "model.pth"),
         sha256="c2cb3cac82642c5698721bd4c57702c3d2ffab077ee9fc277c60ef7359293add",
         fix="`pip install --no-deps imgsim==0.1.2` brings them (93 MB)",
         source="PyPI package imgsim 0.1.2, MIT; AugNet (Chen 2021), self-supervised",
