@@ -1,4 +1,4 @@
-"""One block: what its convolutions read, from what the blocks above have given."""
+"""Recovers what one block's convolutions read, from what the blocks above have given."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -7,8 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from leakpipe.attacks.recursive.below import Arrived
-from leakpipe.attacks.recursive.forward import before_last_relu
 from leakpipe.attacks.recursive.found import NULL_SPACE, REFINED, Descent, LayerReport, report_map
 from leakpipe.attacks.recursive.gradients import (
     can_read_gradient,
@@ -17,13 +15,13 @@ from leakpipe.attacks.recursive.gradients import (
     read_gradient,
     refine_inner,
     restore_means,
-    settle_gradient,
     solve_inner,
 )
 from leakpipe.attacks.recursive.input_equations import Around, InputEquations
 from leakpipe.attacks.recursive.inputs import count_equations, mean_equations, null_space_equations, solve_map
+from leakpipe.attacks.recursive.known import KnownBlock
 from leakpipe.attacks.recursive.layer import PRECISION, Layer
-from leakpipe.attacks.recursive.masks import Mask, choose_mask, guess_mask, keep_large, read_mask, trust_channels
+from leakpipe.attacks.recursive.masks import Mask, guess_mask, keep_large, read_mask, trust_channels
 from leakpipe.attacks.recursive.nullspace import find_null_space, scale_maps
 from leakpipe.attacks.recursive.refine import can_refine, refine_map
 from leakpipe.attacks.recursive.structure import Block
@@ -41,7 +39,6 @@ ROUGH_FIT = 2e-3  # relative residual, above which the fixed-point iteration is 
 WORST_LEFT = 2.0  # residual of a refined map in deviations of the noise, likewise
 MASK_ROUNDS = 6
 MEAN_ROUNDS = 2
-SURELY_OFF = 0.05  # deviations below 0 of what a ReLU gets, from recovered maps: one wrong unit spoils its channel
 
 Recovered = list[tuple[LayerReport, Tensor]]  # maps, not clamped, each with its report
 
@@ -55,11 +52,8 @@ class _Solution(NamedTuple):
     weighted: bool
 
 
-class BlockStep:
-    """One block: ReLU(shortcut(x) + branch(x)), the branch convolutions with batch normalisation, and ReLUs between.
-
-    A unit's number counts from the block's input on; "its map" is what its convolution reads.
-    """
+class BlockStep(KnownBlock):
+    """The recovery of one block's maps, from its last unit to its first."""
 
     def __init__(
         self,
@@ -69,33 +63,23 @@ class BlockStep:
         generator: torch.Generator,
         above: Block | None,
     ) -> None:
-        self.block, self.found, self.generator = block, found, generator
-        self.units = [layers[unit.convolution] for unit in block.residual]
-        self.first, self.last = self.units[0], self.units[-1]
-        self.projection = layers[block.projection.convolution] if block.projection else None
-        self.output = found.raw.get(above.residual[0].convolution) if above else None
-        self.mask = self._mask_of(self.output, self.last, found.arriving) if self.output is not None else None
+        super().__init__(block, layers, found, above)
+        self.generator = generator
         self.unconverged: set[str] = set()
-        self.settled: dict[int, tuple[Tensor, Tensor]] = {}
-        self.read: dict[int, Tensor] = {}
-
-    @staticmethod
-    def _mask_of(values: Tensor, layer: Layer, arriving: Tensor | None) -> Mask:
-        return guess_mask(values) if arriving is None else choose_mask(values, layer, arriving)
 
     def run(self, keep: Callable[[LayerReport, Tensor], None]) -> str:
         """Recovers the block's maps and the gradient at its input; returns why a map is missing, or nothing."""
         missing = ""
         for number, layer in reversed(list(enumerate(self.units))):
-            if number == 0 and self._knows(1):
-                known = self.mask is not None and self._knows(len(self.units) - 1) and self._reads(1)
-                self.found.arrived = self._arrived() if known else None
-            if not self._knows(number):
+            if number == 0 and self.knows(1):
+                known = self.mask is not None and self.knows(len(self.units) - 1) and self.reads(1)
+                self.found.arrived = self.arrived() if known else None
+            if not self.knows(number):
                 for report, raw in self._recover(number):
                     keep(report, raw)
-            if not self._knows(number):
+            if not self.knows(number):
                 missing = missing or f"{layer.name}: what it reads did not come out: {self._why(number)}."
-        self.found.arriving = self._arriving_below()
+        self.found.arriving = self.arriving_below()
         return missing
 
     def _recover(self, number: int) -> Recovered:
@@ -106,9 +90,6 @@ class BlockStep:
             if found := recover(number):
                 return found
         return []
-
-    def _knows(self, number: int) -> bool:
-        return self.units[number].name in self.found.maps
 
     def _why(self, number: int) -> str:
         layer = self.units[number]
@@ -181,7 +162,7 @@ class BlockStep:
 
     def _inner(self, number: int) -> tuple[LayerReport, Tensor] | None:
         """A unit's map, from the gradient that arrives at the output of the ReLU behind."""
-        layer, arriving, mask = self.units[number], self._arriving_at(number), self._mask_behind(number)
+        layer, arriving, mask = self.units[number], self.arriving_at(number), self.mask_behind(number)
         if not can_solve_inner(layer) or arriving is None or mask is None or not bool((arriving * mask.on).any()):
             return None
         inner, best = None, _Solution(float("inf"), arriving.new_empty(0), mask, False)
@@ -227,12 +208,12 @@ class BlockStep:
     def _input(self, number: int) -> tuple[LayerReport, Tensor] | None:
         """A unit's map from the next unit's; the block's input also from its output and the gradients that arrive."""
         layer, shape = self.units[number], self.units[number].input_shape
-        if not (self._knows(number + 1) and self._reads(number + 1)):
+        if not (self.knows(number + 1) and self.reads(number + 1)):
             return None
         around = self._around() if number == 0 else None
-        arriving = self._arriving_at(number)
+        arriving = self.arriving_at(number)
         assert arriving is not None  # the next unit's gradient is read
-        mask = self._mask_behind(number)
+        mask = self.mask_behind(number)
         assert mask is not None  # the next unit's map is known
         if self._count_equations(number) < math.prod(shape):
             return None
@@ -259,7 +240,7 @@ class BlockStep:
                 raw, residual = solve_map(shape, exact, restore_means(layer, raw))
             raw = restore_means(layer, raw)
         if not layer.has_null_space and around is not None:
-            passed = self._behind_block()
+            passed = self.behind_block()
             for _ in range(MASK_ROUNDS):
                 features = raw.clamp_min(0)
                 more = equations.gradients(features, mask, arriving, passed)
@@ -282,112 +263,13 @@ class BlockStep:
             return None
         return Around(self.block.stride, self.last, self.projection, self.output, self.found.raw[self.last.name])
 
-    def _arrived(self) -> Arrived:
-        arriving, mask = self._arriving_at(0), self._mask_behind(0)
-        assert arriving is not None  # as in `_input`
-        assert mask is not None
-        behind = self.units[1]
-        passed, known = arriving * mask.on, self.first.unscale(self.found.maps[behind.name])
-        trusted = trust_channels(self.first, passed)
-        error = math.hypot(self.found.report_of(behind.name).error, self.first.noise)
-        return Arrived(self.first, passed, known, mask.on, trusted, self.projection, self._behind_block(), error)
-
     def _count_equations(self, number: int) -> int:
-        behind = guess_mask(self.found.raw[self.units[number + 1].name]).certain if self._knows(number + 1) else None
+        behind = guess_mask(self.found.raw[self.units[number + 1].name]).certain if self.knows(number + 1) else None
         outside = self.mask.certain if number == 0 and self.mask is not None else None
         readers = [(self.units[number], behind)]
         if number == 0 and self.projection is not None:
             return count_equations([*readers, (self.projection, outside)])
         return count_equations(readers, None if outside is None else outside[:, : self.first.input_shape[1]])
-
-    def _arriving_at(self, number: int) -> Tensor | None:
-        """Gradient at the output of the ReLU behind a unit."""
-        if self.units[number] is self.last:
-            return self.found.arriving
-        return self.units[number + 1].convolve_back(self._before(number + 1)) if self._reads(number + 1) else None
-
-    def _mask_behind(self, number: int) -> Mask | None:
-        """The mask of the ReLU behind a unit."""
-        if self.units[number] is self.last:
-            return self.mask
-        if not self._knows(number + 1):
-            return None
-        return self._mask_of(self.found.raw[self.units[number + 1].name], self.units[number], self._arriving_at(number))
-
-    def _reads(self, number: int) -> bool:
-        """Returns whether Δ of a unit is known: from its map and weight gradient, or from what arrives and its mask."""
-        if not self._knows(number):
-            return False
-        if can_read_gradient(self.units[number]):
-            return True
-        return self._arriving_at(number) is not None and self._mask_behind(number) is not None
-
-    def _before(self, number: int) -> Tensor:
-        """Δ of a unit."""
-        layer = self.units[number]
-        if can_read_gradient(layer):
-            settled = self._settle(number)
-            return self._read(number) if settled is None else settled[0]
-        normalised = layer.normalise(layer.convolve(self.found.maps[layer.name]))
-        return layer.enter(self._masked(number), normalised, own_means=layer.is_rounded)
-
-    def _read(self, number: int) -> Tensor:
-        """Δ of a unit from its map and weight gradient alone."""
-        if number not in self.read:
-            self.read[number] = read_gradient(self.units[number], self.found.maps[self.units[number].name])
-        return self.read[number]
-
-    def _settle(self, number: int) -> tuple[Tensor, Tensor] | None:
-        """Δ of a unit and the gradient behind it, where rounding spoils what is read."""
-        layer = self.units[number]
-        if number not in self.settled and layer.is_rounded:
-            arriving, mask = self._arriving_at(number), self._mask_behind(number)
-            if arriving is not None and mask is not None:
-                before, passed, mask = settle_gradient(layer, self.found.maps[layer.name], arriving, mask)
-                self.settled[number] = before, passed
-                if layer is self.last:
-                    self.mask = mask
-        return self.settled.get(number)
-
-    def _behind_block(self) -> Tensor:
-        """Gradient that passed the block's last ReLU."""
-        last = len(self.units) - 1
-        if can_read_gradient(self.last) and (settled := self._settle(last)) is not None:
-            return settled[1]
-        inner = self.found.maps[self.last.name]
-        normalised = self.last.normalise(self.last.convolve(inner))
-        if self._knows(0):
-            features = self.found.maps[self.first.name]
-            reached = before_last_relu(self.last, self.projection, self.block.stride, inner, features)
-            off = (reached < -SURELY_OFF * reached.std()).double()
-        else:
-            assert self.mask is not None  # `run` and `_reads` ask
-            off = 1 - self.mask.on
-        if can_read_gradient(self.last):
-            return self.last.leave(self._read(last), normalised, off)
-        return self._masked(last)
-
-    def _masked(self, number: int) -> Tensor:
-        arriving, mask = self._arriving_at(number), self._mask_behind(number)
-        assert arriving is not None  # `_reads`
-        assert mask is not None
-        return arriving * mask.on
-
-    def _arriving_below(self) -> Tensor | None:
-        """Gradient at the block's input; None where a map is missing, or has too many positions to read it."""
-        known = all(self._knows(number) for number in range(len(self.units)))
-        if not (known and can_read_gradient(self.first) and self._reads(1)):
-            return None
-        features, passed = self.found.maps[self.first.name], self._behind_block()
-        below = self.first.convolve_back(self._before(0))
-        if self.projection is not None:
-            side = self.projection
-            return below + side.convolve_back(
-                side.enter(passed, side.normalise(side.convolve(features)), own_means=True)
-            )
-        stride = self.block.stride
-        below[:, :, ::stride, ::stride] += passed[:, : below.shape[1]]
-        return below
 
 
 def _compare(layer: Layer, arriving: Tensor, inner: Tensor, trusted: Tensor) -> tuple[Tensor, float]:
