@@ -6,8 +6,10 @@ import lpips
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from torch.nn.functional import conv2d, max_pool2d
 
+from leakpipe.cli.main import main
 from leakpipe.errors import LeakpipeError
 from leakpipe.metrics.lpips import load_lpips
 from leakpipe.models.weights import LPIPS, WEIGHTS
@@ -85,6 +87,23 @@ def test_images_that_alexnet_cannot_take() -> None:
     for shape in ((1, 30, 64), (2, 64, 64)):
         with pytest.raises(LeakpipeError, match=r"1 or 3 channels and at least 31×31 pixels, got"):
             distance(np.zeros(shape), np.zeros(shape), data_range=1.0)
+
+
+def test_other_files_are_refused(folder: Path) -> None:
+    path = folder / WEIGHTS[LPIPS[1]].file
+    torch.save({"lin0.model.1.weight": torch.zeros(1, 63, 1, 1)}, path)
+    with pytest.raises(LeakpipeError, match=f"{path.name}: SHA-256 begins with .* expected .* 'lpips-alex'"):
+        load_lpips()
+
+
+def test_the_command_says_in_one_sentence_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEAKPIPE_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    arguments = ["--images", "x", "--split", "x", "--reconstruction", "x", "--out", str(tmp_path / "s.csv")]
+    result = CliRunner().invoke(main, ["score", *arguments, "--scoring", '{"lpips": true}'])
+    assert result.exit_code == 1
+    file = WEIGHTS[LPIPS[0]].file
+    assert [line for line in result.output.splitlines() if file in line] == [result.output.strip()]
 
 
 def test_missing_weights_are_named_with_where_to_get_them(

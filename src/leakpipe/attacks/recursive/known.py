@@ -25,7 +25,7 @@ class KnownBlock:
     Args:
         block: Its structure.
         layers: Of the whole network, by the convolution's name.
-        found: What is known so far; read, and not changed here.
+        found: The maps and gradients known so far; read, and not changed here.
         above: The block that follows; None behind the last.
 
     Attributes:
@@ -119,7 +119,7 @@ class KnownBlock:
             reached = before_last_relu(self.last, self.projection, self.block.stride, inner, features)
             off = (reached < -SURELY_OFF * reached.std()).double()
         else:
-            assert self.mask is not None  # who calls has asked `reads`
+            assert self.mask is not None  # callers have asked `reads`
             off = 1 - self.mask.on
         if can_read_gradient(self.last):
             return self.last.leave(self._read(last), normalised, off)

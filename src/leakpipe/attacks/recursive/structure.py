@@ -40,7 +40,7 @@ class Block:
 
     @property
     def is_bottleneck(self) -> bool:
-        """Whether there are more than two convolutions."""
+        """Returns whether there are more than two convolutions."""
         return len(self.residual) > 2
 
 
@@ -60,7 +60,7 @@ class Chain:
 
     @property
     def has_bottlenecks(self) -> bool:
-        """Whether any block is a bottleneck."""
+        """Returns whether any block is a bottleneck."""
         return any(block.is_bottleneck for block in self.blocks)
 
     @property
