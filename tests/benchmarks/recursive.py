@@ -111,6 +111,7 @@ class Case:
             settings=trained,
             image_shape=(images.shape[1], images.shape[2], images.shape[3]),
             client=client,
+            public=images[public],
         )
         return observation, images[victim]
 

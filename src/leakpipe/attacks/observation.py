@@ -115,6 +115,8 @@ class Observation:
         exact_statistics: Batch statistics by layer (their weighted mean over the local steps) where the threat
             model grants them besides the update.
         defense: Steps that the client applied to its update; None where the attacker does not know them.
+        public: Images that the attacker holds, shape (count, channels, height, width) in [0, 1]; None where there are
+            none.
         notes: What was converted to make the parts agree, in sentences: names, dtypes (`leakpipe.attacks.harmonise`).
 
     Raises:
@@ -130,6 +132,7 @@ class Observation:
     cohort: Sequence[KnownClient] = ()
     exact_statistics: Mapping[str, BatchStatistics] | None = None
     defense: DefenseSteps | None = None
+    public: Tensor | None = None
     notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -150,6 +153,9 @@ class Observation:
             expected = (client.images, *self.image_shape)
             if client.prior is not None and client.prior.shape != expected:
                 raise LeakpipeError(f"prior: shape {tuple(client.prior.shape)}, expected {expected}")
+        if self.public is not None and self.public.shape[1:] != self.image_shape:
+            found = tuple(self.public.shape)
+            raise LeakpipeError(f"public: shape {found}, expected (images, {', '.join(map(str, self.image_shape))})")
         if self.defense is not None and (aggregated := count_aggregated(self.defense)) != len(self.clients):
             raise LeakpipeError(
                 f"cohort: {len(self.cohort)} other clients, expected {aggregated - 1} for the defence's "
@@ -192,6 +198,7 @@ class Observation:
             client=self.client.to(device),
             cohort=[client.to(device) for client in self.cohort],
             exact_statistics=exact,
+            public=None if self.public is None else self.public.to(device),
         )
 
     @property

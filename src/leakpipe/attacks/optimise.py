@@ -21,6 +21,7 @@ from leakpipe.errors import LeakpipeError
 from leakpipe.params.attack_settings import AttackSettings
 
 LABEL_ROUNDS = 3  # times that ambiguous labels are counted again with better guesses of the images
+LEARNED_SHARE = 5 / 9  # steps in which an inverse is learned, for each iteration of a recursive inversion's search
 TRIAL = (100, 500)  # least and most iterations of an attack that tries one guess of the labels (20 were too few)
 
 
@@ -132,6 +133,7 @@ def _invert_recursively(
 ) -> Reconstruction:
     from leakpipe.attacks.recursive.image import Candidate, ImageSettings  # SciPy's solvers take a while to import
     from leakpipe.attacks.recursive.invert import RecursiveSettings, invert_recursively
+    from leakpipe.attacks.recursive.learned import LearnedSettings
 
     believed = believed_training(observation.settings, settings)
     observation = replace(observation, settings=replace(observation.settings, training=believed))
@@ -148,7 +150,8 @@ def _invert_recursively(
         on_iteration(candidate.iterations, candidate.error)
 
     generator = torch.Generator().manual_seed(seed)
-    found = invert_recursively(observation, RecursiveSettings(image), generator, on_stage=on_stage)
+    learned = LearnedSettings(steps=max(1, round(LEARNED_SHARE * settings.iterations)))
+    found = invert_recursively(observation, RecursiveSettings(image, learned), generator, on_stage=on_stage)
     labels, how = found.labels, list[str]()
     if labels is None:
         labels, how = _choose_labels(observation, settings, seed=seed)

@@ -55,6 +55,7 @@ def observe(
     granted: ThreatModel,
     *,
     priors: Callable[[Sequence[object]], Tensor],
+    public: Tensor | None = None,
     defense: DefenseSteps | None = None,
 ) -> Observation:
     """Builds what the attacker sees of a captured update.
@@ -64,6 +65,7 @@ def observe(
         granted: What the attacker is granted.
         priors: Maps the classes of a client's images to the prior image of each, shape (images, channels, height,
             width) in [0, 1].
+        public: Images behind these priors, as in `Observation`, which the attacker holds unless the prior is gray.
         defense: Steps of the defence, which the attacker knows where `granted.defense` is "known".
 
     Raises:
@@ -91,6 +93,7 @@ def observe(
         cohort=[] if known is None else [_known_client(other, granted, priors) for other in captured.cohort],
         exact_statistics=exact,
         defense=known,
+        public=None if granted.prior == "gray" else public,
     )
 
 

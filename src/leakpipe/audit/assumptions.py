@@ -62,7 +62,9 @@ def list_assumptions(
         Assumption("Model and update", "granted", "as the server has them"),
         Assumption("Labels", "granted", unknown),
         Assumption(
-            "Known before", "granted", (params.public and f"mean of the images in {params.public}") or "plain gray"
+            "Known before",
+            "granted",
+            (params.public and f"the images in {params.public}, and their mean") or "plain gray",
         ),
         Assumption("Defence", "granted", f"{defense}, which the attacker knows" if defense else "none was applied"),
         Assumption("Images", *_judge_images(f"{', '.join(images)}, of {size}×{size} pixels", sent.values())),

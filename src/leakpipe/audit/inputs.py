@@ -192,13 +192,20 @@ def note_overlap(params: AuditParams, truth: Truth | None) -> list[str]:
     ]
 
 
+def read_public(params: AuditParams) -> np.ndarray:
+    """Reads the public images, shape (images, channels, height, width) in [0, 1]; none at all where there are none."""
+    if params.public is None:
+        size = params.images.size
+        return np.empty((0, CHANNELS[params.images.channels], size, size), dtype=np.float32)
+    return read_folder("public", params.public, params.images)
+
+
 def make_prior(params: AuditParams) -> np.ndarray:
     """Returns the mean of the public images, plain gray where there are none."""
-    if params.public is None:
-        return np.full(
-            (CHANNELS[params.images.channels], params.images.size, params.images.size), GRAY, dtype=np.float32
-        )
-    mean: np.ndarray = read_folder("public", params.public, params.images).mean(axis=0, dtype=np.float64)
+    public = read_public(params)
+    if not len(public):
+        return np.full(public.shape[1:], GRAY, dtype=np.float32)
+    mean: np.ndarray = public.mean(axis=0, dtype=np.float64)
     return mean.astype(np.float32)
 
 

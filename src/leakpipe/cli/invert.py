@@ -160,7 +160,7 @@ class _Attack:
         from leakpipe.attacks.optimise import invert as run_attack
         from leakpipe.attacks.requirements import needs_statistics
         from leakpipe.attacks.threat_model import observe
-        from leakpipe.data.priors import choose_priors, load_priors
+        from leakpipe.data.priors import choose_priors, load_priors, load_public
         from leakpipe.errors import LeakpipeError
         from leakpipe.federation.files import load_model, load_update
         from leakpipe.randomness import derive_seed
@@ -185,7 +185,9 @@ class _Attack:
             matched = needs_statistics(self.settings) and self.settings.batch_norm == "update"
             if matched and self.granted.batch_norm == "none":
                 raise LeakpipeError("the attack needs running statistics, withheld by threat_model.batch_norm: none")
-            observation = observe(state, stored, self.granted, priors=grant, defense=self.defense)
+            public = load_public(self.prior) if self.settings.method == "recursive" else None
+            held = None if public is None else torch.from_numpy(public)
+            observation = observe(state, stored, self.granted, priors=grant, public=held, defense=self.defense)
             result = run_attack(
                 observation.to(self.device), self.settings, seed=seed, on_iteration=_advance(bar), checkpoint=checkpoint
             )

@@ -54,11 +54,8 @@ def split_data(
             else:
                 parts = split_dataset(*dataset.strata, data, holding, seed=drawn)
             save_split(cell.fill(split), parts, seed=drawn)
-            save_priors(
-                cell.fill(prior),
-                average_public_images(dataset, parts.public),
-                seed=drawn,
-            )
+            priors = average_public_images(dataset, parts.public)
+            save_priors(cell.fill(prior), priors, seed=drawn, public=dataset.images[list(parts.public)])
 
 
 def _require_seed(seed: int | str | None) -> int:

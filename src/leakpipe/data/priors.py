@@ -1,4 +1,4 @@
-"""The prior image: the attacker's guess before it sees an update, from public images or from none."""
+"""What the attacker has before it sees an update: public images and their mean, the prior image, or neither."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from leakpipe.data.images import LabeledImages
 
 PRIOR = "leakpipe/prior"
+PUBLIC = "public"  # the tensor of public images, beside the priors
+MOST_PUBLIC = 512  # of them that are kept
+LEVELS = 255  # that their values are rounded to
 GRAY = 0.5  # the middle of [0, 1]: the best guess without public images
 
 
@@ -55,13 +58,39 @@ def choose_priors(priors: Mapping[str, np.ndarray], choice: str, labels: Sequenc
     return np.stack([priors["all"] if choice == "all" else priors[f"class{label}"] for label in labels])
 
 
-def save_priors(path: Path, priors: dict[str, np.ndarray], *, seed: int) -> None:
-    """Writes the prior images of one seed's split."""
-    write_arrays(path, PRIOR, priors, {"seed": seed})
+def save_priors(
+    path: Path, priors: Mapping[str, np.ndarray], *, seed: int, public: Sequence[np.ndarray] | np.ndarray = ()
+) -> None:
+    """Writes the prior images of one seed's split, and of its public images `MOST_PUBLIC` at most, evenly chosen.
+
+    Args:
+        path: The file.
+        priors: As `average_public_images` returns them.
+        seed: Of the split.
+        public: Images that the attacker holds, each of shape (channels, height, width) in [0, 1]; they are rounded to
+            256 levels.
+    """
+    arrays = dict(priors)
+    if len(public):
+        chosen = np.unique(np.linspace(0, len(public) - 1, MOST_PUBLIC).round().astype(int))
+        arrays[PUBLIC] = np.stack([(public[index] * LEVELS).round().astype(np.uint8) for index in chosen])
+    write_arrays(path, PRIOR, arrays, {"seed": seed})
 
 
 def load_priors(path: Path) -> tuple[dict[str, np.ndarray], int]:
     """Reads prior images of shape (channels, height, width) by name ("all" and one per class), and their seed."""
     arrays, metadata = read_arrays(path, PRIOR)
-    priors = {name: require_array(path, arrays, name, 3, 4) for name in arrays}
+    priors = {name: require_array(path, arrays, name, 3, 4) for name in arrays if name != PUBLIC}
     return priors, require_seed(sidecar_path(path), metadata)
+
+
+def load_public(path: Path) -> np.ndarray | None:
+    """Reads the public images beside the priors, float32 of shape (count, channels, height, width) in [0, 1].
+
+    Returns:
+        None where the attacker holds none.
+    """
+    arrays, _ = read_arrays(path, PRIOR)
+    if PUBLIC not in arrays:
+        return None
+    return require_array(path, arrays, PUBLIC, 4, 5).astype(np.float32) / LEVELS

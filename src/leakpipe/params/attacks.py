@@ -38,8 +38,8 @@ class ThreatModel(Section):
 
     prior: Literal["all", "class", "gray"] = Field(
         default="all",
-        description="Prior image: mean of all public images, of those of the victim's class, or plain gray (0.5) "
-        "where the attacker has none.",
+        description="Prior image: mean of all public images, of those of the victim's class, or plain gray (0.5). "
+        "Unless it is gray the attacker holds the public images themselves.",
     )
     labels: Literal["known", "unknown"] = Field(
         default="known", description="Whether the labels of the client's images are known to the attacker."

@@ -121,7 +121,9 @@ class AuditParams(Section):
         default=DefenseSteps(()), description="Steps of the defence that the client applied, known to the attacker."
     )
     public: str | None = Field(
-        default=None, description="Folder of images like the client's that anybody may have; their mean is the prior."
+        default=None,
+        description="Folder of images like the client's that anybody may have; their mean is the prior, "
+        "and `recursive` may learn from them.",
     )
     candidates: str | None = Field(default=None, description="Folder of people to look the reconstructions up among.")
     minutes: float = Field(default=10, gt=0, le=100_000, description="Time for all attacks on one update, roughly.")

@@ -163,6 +163,8 @@ class ImageSearch:
         matched: The units whose batch statistics take part.
         is_deep: Whether the search goes through a max-pool and many bottlenecks to precise maps.
         solved: Relative error of the maps that the right images would have, at most.
+        targets: The recovered maps that are matched, by the convolution that reads them, the lowest first.
+        errors: Their relative errors.
     """
 
     def __init__(self, network: FixedNetwork, found: Descent, settings: ImageSettings) -> None:
@@ -170,7 +172,7 @@ class ImageSearch:
         trunk = [unit.convolution for unit in network.chain.trunk]
         names = [name for name in trunk if name in found.maps][: settings.maps]
         self.targets = {name: found.maps[name].float() for name in names}
-        errors = {report.layer: report.error for report in found.reports if report.layer in names}
+        self.errors = errors = {name: found.report_of(name).error for name in names}
         weights = {name: (error**2 + FLOOR**2) ** -1 for name, error in errors.items()}
         total = sum(weights.values())
         self.sizes = {name: float(self.targets[name].square().sum()) * total / weights[name] for name in names}

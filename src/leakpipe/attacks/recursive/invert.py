@@ -14,6 +14,7 @@ from leakpipe.attacks.recursive.forward import FixedNetwork
 from leakpipe.attacks.recursive.found import LayerReport
 from leakpipe.attacks.recursive.image import Candidate, ImageSearch, ImageSettings
 from leakpipe.attacks.recursive.labels import read_labels
+from leakpipe.attacks.recursive.learned import LEAST_PUBLIC, LearnedInverse, LearnedSettings, can_learn
 from leakpipe.attacks.recursive.reading import read_layers
 from leakpipe.attacks.recursive.structure import read_chain
 from leakpipe.errors import LeakpipeError
@@ -30,9 +31,11 @@ class RecursiveSettings:
 
     Attributes:
         image: The search below the recovered maps.
+        learned: The inverse that is learned where this search does not match them.
     """
 
     image: ImageSettings = field(default_factory=ImageSettings)
+    learned: LearnedSettings = field(default_factory=LearnedSettings)
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,10 @@ def invert_recursively(
     The distance of whole updates would not do, as in deep networks it is near 1 for images that no eye tells from the
     truth.
 
+    Where the search does not match the maps, an inverse that is learned from public images has its say. It is tried on
+    some that it did not learn from, which tells its squared error; what else its images are off those of the search is
+    the search's. The images with the smaller of the two errors are the result.
+
     Args:
         observation: One client's update of one local step; its prior image is where the search starts.
         settings: How the search runs.
@@ -107,12 +114,13 @@ def invert_recursively(
         with torch.no_grad():
             return bounded_distance(measure_statistics(observation.before, images, frozen=False), wanted)
 
-    best, reached, last = prior, float("nan"), float("inf")
+    best, reached, last, lowest = prior, float("nan"), float("inf"), float("inf")
     enough = least = CLOSER * distance(prior)
     matching, left = prior, search.compare(prior) if search.is_deep else float("inf")
     trusted = MATCHING * min(1.0, left) if search.is_deep and search.entries >= prior.numel() else 0.0
     for candidate in search.candidates(prior, generator):
         on_stage(candidate)
+        lowest = min(lowest, candidate.error)
         if search.is_deep and (error := search.compare(candidate.images)) < left:
             matching, left = candidate.images, error
         measured = distance(candidate.images)
@@ -121,13 +129,34 @@ def invert_recursively(
         if measured > last and least == enough and not search.is_deep:  # none is close enough, and they get no closer
             break
         last = measured
+    is_matched = lowest <= search.solved
     if matching is not prior and left <= trusted:
-        best, reached = matching, left
+        best, reached, is_matched = matching, left, True
     notes = [found.stopped] if found.stopped else []
+    if not is_matched and (inverse := _learn(observation, search, settings.learned, generator)) is not None:
+        images = inverse.rebuild(search.targets)
+        searched = float((images - best).square().mean()) - inverse.squared_error
+        is_close = search.is_deep or distance(images) < enough
+        if is_close and (best is prior or searched > inverse.squared_error):
+            best, reached = images, search.compare(images)
+            notes.append(
+                f"The search matched the maps to {lowest:.1%} only, so the images are those of an inverse that was "
+                f"learned from {len(inverse.public)} public images."
+            )
     if best is prior:
         notes.append("No image was clearly closer to the update's batch statistics than the prior, so it is the prior.")
     labels = None if best is prior else read_labels(observation, chain, layers, found)
     return RecursiveReconstruction(best, labels, reached, found.reports, notes)
+
+
+def _learn(
+    observation: Observation, search: ImageSearch, settings: LearnedSettings, generator: torch.Generator
+) -> LearnedInverse | None:
+    """Learns an inverse of the maps that the search matches; None without public images, or of maps it does not fit."""
+    public, first = observation.public, next(iter(search.targets.values()))
+    if public is None or len(public) < LEAST_PUBLIC or not can_learn(observation.image_shape[1:], first.shape[2:]):
+        return None
+    return LearnedInverse(search.network, search.errors, public, settings, generator)
 
 
 def bounded_distance(found: Mapping[str, BatchStatistics], wanted: Mapping[str, BatchStatistics]) -> float:
