@@ -87,7 +87,7 @@ def test_what_is_not_granted_may_be_missing() -> None:
 def test_true_images_have_no_place() -> None:
     assert get_type_hints(Observation).keys() == {
         "before", "update", "settings", "image_shape", "client", "cohort", "exact_statistics", "defense",
-        "notes",
+        "public", "notes",  # images that no client holds
     }  # fmt: skip
     known = get_type_hints(KnownClient)
     may_hold_tensors = {name for name, hint in known.items() if "Tensor" in str(hint)}
