@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from skimage.data import lfw_subset
 from torch import Tensor
-from torch.nn.functional import conv2d, interpolate
+from torch.nn.functional import conv2d
 
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.recursive import block
@@ -12,34 +11,23 @@ from leakpipe.attacks.recursive.descent import descend
 from leakpipe.attacks.recursive.forward import FixedNetwork
 from leakpipe.attacks.recursive.found import Descent, LayerReport
 from leakpipe.attacks.recursive.image import Candidate, ImageSearch, ImageSettings
-from leakpipe.attacks.recursive.reading import read_layers
-from leakpipe.attacks.recursive.structure import read_chain
-from leakpipe.models.state import build_module, initial_state
-from leakpipe.params.models import ModelParams
-from tests.unit.attacking import observe
+from tests.unit.residual import faces, fixed_network, generator, observe_face
 
 SIZE = 16
-FACES = interpolate(torch.from_numpy(lfw_subset()).float()[:, None], (SIZE, SIZE), mode="bicubic").clamp(0, 1)
+FACES = faces(SIZE)
 FACE, PRIOR = FACES[3:4], FACES[10:60].mean(dim=0, keepdim=True)
 KNOWN = "stages.1.1.residual.0"
 SHORT = ImageSettings(iterations=120, cycles=2)
 
 
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
-
-
 @pytest.fixture(scope="module")
 def observed() -> Observation:
-    params = ModelParams(name="resnet20")
-    state = initial_state(build_module(params, classes=2, image_size=SIZE), seed=0)
-    return observe(state, FACE, [1], prior=PRIOR)
+    return observe_face(FACE, PRIOR)
 
 
 @pytest.fixture(scope="module")
 def network(observed: Observation) -> FixedNetwork:
-    chain = read_chain(observed.before.module)
-    return FixedNetwork(chain, read_layers(observed, chain), observed.before, torch.float32)
+    return fixed_network(observed)
 
 
 def recovered(network: FixedNetwork, *, error: float = 1e-4) -> Descent:

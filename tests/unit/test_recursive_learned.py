@@ -5,9 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from skimage.data import lfw_subset
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.recursive.forward import FixedNetwork
@@ -22,35 +20,24 @@ from leakpipe.attacks.recursive.learned import (
     join_maps,
     random_fields,
 )
-from leakpipe.attacks.recursive.reading import read_layers
-from leakpipe.attacks.recursive.structure import read_chain
 from leakpipe.errors import LeakpipeError
-from leakpipe.models.state import build_module, initial_state
-from leakpipe.params.models import ModelParams
-from tests.unit.attacking import observe
+from tests.unit.residual import faces, fixed_network, generator, observe_face
 
 SIZE = 32
-FACES = interpolate(torch.from_numpy(lfw_subset()).float()[:, None], (SIZE, SIZE), mode="bicubic").clamp(0, 1)
+FACES = faces(SIZE)
 FACE, PUBLIC = FACES[3:4], FACES[10:100]
 ERRORS = {"stages.1.1.residual.0": 0.01, "stages.2.0.residual.3": 0.1}  # maps of 16×16 and of 8×8
 QUICK = LearnedSettings(steps=150, images=4, channels=32, averaging=0.9)
 
 
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
-
-
 @pytest.fixture(scope="module")
 def observed() -> Observation:
-    params = ModelParams(name="resnet20")
-    state = initial_state(build_module(params, classes=2, image_size=SIZE), seed=0)
-    return replace(observe(state, FACE, [1], prior=PUBLIC.mean(dim=0, keepdim=True)), public=PUBLIC)
+    return replace(observe_face(FACE, PUBLIC.mean(dim=0, keepdim=True)), public=PUBLIC)
 
 
 @pytest.fixture(scope="module")
 def network(observed: Observation) -> FixedNetwork:
-    chain = read_chain(observed.before.module)
-    return FixedNetwork(chain, read_layers(observed, chain), observed.before, torch.float32)
+    return fixed_network(observed)
 
 
 def rebuilt(network: FixedNetwork, settings: LearnedSettings = QUICK) -> Tensor:
