@@ -130,7 +130,7 @@ def write_all(folder: Path) -> dict[str, Any]:
         return {}
 
     readers = {"update": read_update, "dataset": read_dataset, "rebuilt": read_rebuilt, "model": read_model}
-    return {**readers, "prior": lambda path: {"seed": load_priors(path)[1]}}
+    return {**readers, "prior": lambda path: {"seed": load_priors(path).seed}}
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.recursive.forward import FixedNetwork
 from leakpipe.attacks.recursive.reading import read_layers
 from leakpipe.attacks.recursive.structure import read_chain
-from leakpipe.models.state import build_module, initial_state
+from leakpipe.models.state import ModelState, build_module, initial_state
 from leakpipe.params.models import ModelParams
 from tests.unit.attacking import observe
 
@@ -23,11 +23,14 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
+def residual_network(size: int, *, normalization: str = "batch") -> ModelState:
+    params = ModelParams(name="resnet20", normalization=normalization)
+    return initial_state(build_module(params, classes=2, image_size=size), seed=0)
+
+
 def observe_face(face: Tensor, prior: Tensor) -> Observation:
     """The update of one face, of an untrained network."""
-    params = ModelParams(name="resnet20")
-    state = initial_state(build_module(params, classes=2, image_size=face.shape[-1]), seed=0)
-    return observe(state, face, [1], prior=prior)
+    return observe(residual_network(face.shape[-1]), face, [1], prior=prior)
 
 
 def fixed_network(observed: Observation) -> FixedNetwork:

@@ -7,9 +7,7 @@ import pytest
 import torch
 import yaml
 from pydantic import ValidationError
-from skimage.data import lfw_subset
 from skimage.metrics import structural_similarity as ssim
-from torch.nn.functional import interpolate
 
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.optimise import explained_of_prior, invert
@@ -21,23 +19,17 @@ from leakpipe.client.local_update import local_update
 from leakpipe.client.update import ClientUpdate
 from leakpipe.errors import LeakpipeError
 from leakpipe.experiment.reading import parse_params
-from leakpipe.models.state import ModelState, build_module, initial_state
 from leakpipe.params.attack_settings import AttackSettings
 from leakpipe.params.attacks import AttackParams
-from leakpipe.params.models import ModelParams
 from leakpipe.params.reading import merge, read_yaml
 from tests.conftest import PROJECT
 from tests.unit.attacking import changed, observe, observe_small
+from tests.unit.residual import faces, observe_face, residual_network
 
 SIZE = 16
 SHORT = PRESETS["recursive"].settings.model_copy(update={"iterations": 210})
-FACES = interpolate(torch.from_numpy(lfw_subset()).float()[:, None], (SIZE, SIZE), mode="bicubic").clamp(0, 1)
+FACES = faces(SIZE)
 FACE, PRIOR = FACES[3:4], FACES[10:60].mean(dim=0, keepdim=True)
-
-
-def residual_network(normalization: str = "batch") -> ModelState:
-    params = ModelParams(name="resnet20", normalization=normalization)
-    return initial_state(build_module(params, classes=2, image_size=SIZE), seed=0)
 
 
 def similarity(images: torch.Tensor) -> float:
@@ -46,8 +38,7 @@ def similarity(images: torch.Tensor) -> float:
 
 @pytest.fixture(scope="module")
 def observed() -> Observation:
-    """A real float32 update of one face."""
-    return observe(residual_network(), FACE, [1], prior=PRIOR)
+    return observe_face(FACE, PRIOR)
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +168,7 @@ def withheld(observation: Observation) -> Observation:
 
 UNFIT: dict[str, tuple[Callable[[Observation], Observation], str]] = {
     "group normalisation": (
-        lambda _: observe(residual_network("group"), FACE, [1], prior=PRIOR),
+        lambda _: observe(residual_network(SIZE, normalization="group"), FACE, [1], prior=PRIOR),
         "needs batch normalisation",
     ),
     "another network": (lambda _: observe_small(images=1), "knows ResNet-20 and torchvision's ResNets"),

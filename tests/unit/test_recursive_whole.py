@@ -15,6 +15,7 @@ from leakpipe.metrics.similarity import ssim
 from leakpipe.models.state import build_module, initial_state
 from leakpipe.params.models import ModelParams
 from tests.unit.attacking import changed, observe
+from tests.unit.residual import generator
 
 CLIENT = LocalSettings(learning_rate=0.01)
 SHORT = RecursiveSettings(ImageSettings(iterations=360, stages=(Stage(0.1), Stage(0.01)), refinement=(), cycles=0))
@@ -33,10 +34,6 @@ def resnet(labels: list[int], size: int = 64) -> tuple[Observation, torch.Tensor
     prior = faces[20:].mean(dim=0, keepdim=True).expand(len(labels), -1, -1, -1)
     observation = observe(state, truth, labels, update=update, settings=CLIENT, prior=prior)
     return changed(observation, labels=None), truth
-
-
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
 
 
 def test_face_comes_out_of_a_deep_networks_update() -> None:

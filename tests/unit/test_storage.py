@@ -14,7 +14,7 @@ import torch
 from leakpipe.attacks.files import load_reconstruction, save_reconstruction
 from leakpipe.client.local_update import LocalSettings, local_update
 from leakpipe.data.files import load_dataset, load_split
-from leakpipe.data.priors import load_priors, load_public, save_priors
+from leakpipe.data.priors import load_priors, save_priors
 from leakpipe.errors import LeakpipeError
 from leakpipe.federation.files import CohortMember, StoredUpdate, load_model, load_update, save_model, save_update
 from leakpipe.files.storage import read_arrays, read_json, write_arrays, write_atomically, write_json
@@ -299,21 +299,25 @@ def test_data_files_that_lack_something(tmp_path: Path) -> None:
     with pytest.raises(LeakpipeError, match="seed: None, expected a whole number"):
         load_split(tmp_path / "split.json")
     save_priors(tmp_path / "p.safetensors", {"all": np.zeros((1, 8, 8), np.float32)}, seed=4)
-    assert load_priors(tmp_path / "p.safetensors")[1] == 4
-    assert load_public(tmp_path / "p.safetensors") is None
+    known = load_priors(tmp_path / "p.safetensors")
+    assert (known.seed, known.public) == (4, None)
+    levels = {"all": np.zeros((1, 8, 8), np.float32), "public": np.zeros((2, 1, 8, 8), np.float32)}
+    write_arrays(tmp_path / "p.safetensors", "leakpipe/prior", levels, {"seed": 4})
+    with pytest.raises(LeakpipeError, match="tensor 'public' is float32, expected uint8"):
+        load_priors(tmp_path / "p.safetensors")
 
 
 def test_public_images_stand_beside_their_mean(tmp_path: Path) -> None:
     path, mean = tmp_path / "p.safetensors", np.full((1, 2, 2), 0.5, np.float32)
     held = np.linspace(0, 1, 4 * 600, dtype=np.float32).reshape(600, 1, 2, 2)
     save_priors(path, {"all": mean}, seed=4, public=held[:20])
-    found = load_public(path)
+    found = load_priors(path).public
     assert found is not None
     assert (found.dtype, found.shape) == (np.float32, (20, 1, 2, 2))
     np.testing.assert_allclose(found, held[:20], atol=0.5 / 255 + 1e-6)
-    assert set(load_priors(path)[0]) == {"all"}
+    assert set(load_priors(path).images) == {"all"}
     save_priors(path, {"all": mean}, seed=4, public=held)
-    found = load_public(path)
+    found = load_priors(path).public
     assert found is not None
     assert len(found) == 512  # no more, from the first to the last
     np.testing.assert_allclose(found[[0, -1]], held[[0, -1]], atol=0.5 / 255 + 1e-6)

@@ -34,7 +34,7 @@ def priors(labels: Any) -> Tensor:
 
 
 def seen(stored: StoredUpdate | None = None, **granted: Any) -> Observation:
-    return observe(STATE, stored or captured(), ThreatModel(**granted), priors=priors)
+    return observe(STATE, stored or captured(), ThreatModel(**granted), priors=priors, public=IMAGES)
 
 
 def test_only_what_is_granted_is_seen() -> None:
@@ -47,6 +47,8 @@ def test_only_what_is_granted_is_seen() -> None:
     assert (usual.client.schedule, usual.exact_statistics, usual.image_shape) == (None, None, (1, 8, 8))
     assert (least.client.labels, least.update.statistics) == (None, {})
     assert seen(batch_order="known").client.schedule == SCHEDULE
+    assert usual.public is IMAGES
+    assert seen(prior="gray").public is None, "who has no prior has no images behind it"
 
 
 def test_exact_statistics_are_those_of_the_batch_whatever_the_update_says() -> None:

@@ -48,12 +48,14 @@ class AuditedUpdate:
         before: The global model.
         stored: The update, and how the client trained.
         prior: Shape (channels, height, width) in [0, 1]: what the attacker knew before.
+        public: The public images, shape (images, channels, height, width) in [0, 1]; none at all where there are none.
         notes: What was found out or assumed while reading, in sentences.
     """
 
     before: ModelState
     stored: StoredUpdate
     prior: np.ndarray
+    public: np.ndarray
     notes: list[str]
 
 
@@ -180,10 +182,9 @@ def read_truth(params: AuditParams, update: str) -> Truth | None:
 
 def note_overlap(params: AuditParams, truth: Truth | None) -> list[str]:
     """Returns a sentence where public images are the client's own: then more seems to be known before than is."""
-    if truth is None or params.public is None:
+    if truth is None:
         return []
-    public = read_folder("public", params.public, params.images)
-    own = sum(any((each == image).all() for image in truth.images) for each in public)
+    own = sum(any((each == image).all() for image in truth.images) for each in read_public(params))
     if not own:
         return []
     return [
@@ -200,9 +201,8 @@ def read_public(params: AuditParams) -> np.ndarray:
     return read_folder("public", params.public, params.images)
 
 
-def make_prior(params: AuditParams) -> np.ndarray:
+def make_prior(public: np.ndarray) -> np.ndarray:
     """Returns the mean of the public images, plain gray where there are none."""
-    public = read_public(params)
     if not len(public):
         return np.full(public.shape[1:], GRAY, dtype=np.float32)
     mean: np.ndarray = public.mean(axis=0, dtype=np.float64)
@@ -271,14 +271,17 @@ def read_update(params: AuditParams, name: str) -> AuditedUpdate:
         list(client.labels or [0] * client.images),
         settings,
     )
-    return AuditedUpdate(found.state, stored, make_prior(params), list(found.notes))
+    public = read_public(params)
+    return AuditedUpdate(found.state, stored, make_prior(public), public, list(found.notes))
 
 
 def load_audited(folder: Path, defense: str, params: AuditParams) -> AuditedUpdate:
     """Loads what `leakpipe read-update` wrote of an update, under one defence."""
     before = load_model(folder / "global.safetensors", factory=params.network.factory)
     stored = load_update(folder / defense / "update.safetensors", before)
-    return AuditedUpdate(before, stored, load_priors(folder / "prior.safetensors")[0]["all"], [])
+    known = load_priors(folder / "prior.safetensors")
+    public = np.empty((0, *known.images["all"].shape), np.float32) if known.public is None else known.public
+    return AuditedUpdate(before, stored, known.images["all"], public, [])
 
 
 def _momentum(module: nn.Module) -> float:

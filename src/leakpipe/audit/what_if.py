@@ -14,7 +14,7 @@ from torch import Tensor
 
 from leakpipe.attacks.observation import Observation
 from leakpipe.attacks.plausible import plausible_images
-from leakpipe.audit.inputs import AuditedUpdate, observe_audited, read_folder
+from leakpipe.audit.inputs import AuditedUpdate, observe_audited, read_public
 from leakpipe.client.batches import make_batches
 from leakpipe.client.local_update import local_update
 from leakpipe.client.update import ClientUpdate, aggregate_updates
@@ -123,7 +123,7 @@ def _draw_images(
     dtype, number = next(iter(observation.before.weights.values())).dtype, observation.client.images
     if params.public is None:
         return [plausible_images(observation, generator).to(dtype) for _ in range(clients)]
-    public = torch.from_numpy(read_folder("public", params.public, params.images)).to(dtype)
+    public = torch.from_numpy(read_public(params)).to(dtype)
     rounds = -(-clients * number // len(public))  # where there are too few, some are drawn again
     order = torch.cat([torch.randperm(len(public), generator=generator) for _ in range(rounds)])
     return list(public[order[: clients * number]].split(number))

@@ -160,7 +160,7 @@ class _Attack:
         from leakpipe.attacks.optimise import invert as run_attack
         from leakpipe.attacks.requirements import needs_statistics
         from leakpipe.attacks.threat_model import observe
-        from leakpipe.data.priors import choose_priors, load_priors, load_public
+        from leakpipe.data.priors import choose_priors, load_priors
         from leakpipe.errors import LeakpipeError
         from leakpipe.federation.files import load_model, load_update
         from leakpipe.randomness import derive_seed
@@ -175,17 +175,17 @@ class _Attack:
             path = self.checkpoints / f"round{cell['round']}.safetensors"
             key = self._key(seed, model, update)
             checkpoint = Checkpoint(path, key=key, seconds=self.checkpoint_seconds, labels=labels)
-        priors = load_priors(self.prior)[0]
+        known = load_priors(self.prior)
 
         def grant(labels: Sequence[object]) -> "Tensor":
-            return torch.from_numpy(choose_priors(priors, self.granted.prior, labels))
+            return torch.from_numpy(choose_priors(known.images, self.granted.prior, labels))
 
         started = time.perf_counter()
         try:
             matched = needs_statistics(self.settings) and self.settings.batch_norm == "update"
             if matched and self.granted.batch_norm == "none":
                 raise LeakpipeError("the attack needs running statistics, withheld by threat_model.batch_norm: none")
-            public = load_public(self.prior) if self.settings.method == "recursive" else None
+            public = known.public if self.settings.method == "recursive" else None  # no other learns from them
             held = None if public is None else torch.from_numpy(public)
             observation = observe(state, stored, self.granted, priors=grant, public=held, defense=self.defense)
             result = run_attack(

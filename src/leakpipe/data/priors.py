@@ -1,6 +1,7 @@
 """What the attacker has before it sees an update: public images and their mean, the prior image, or neither."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,26 @@ PUBLIC = "public"  # the tensor of public images, beside the priors
 MOST_PUBLIC = 512  # of them that are kept
 LEVELS = 255  # that their values are rounded to
 GRAY = 0.5  # the middle of [0, 1]: the best guess without public images
+
+
+@dataclass(frozen=True)
+class StoredPriors:
+    """What an attacker has before it sees an update, read from a file.
+
+    Attributes:
+        images: float32 of shape (channels, height, width) by name: "all", and one per class.
+        seed: Of the split.
+        levels: The public images, uint8 of shape (count, channels, height, width); None where the attacker holds none.
+    """
+
+    images: dict[str, np.ndarray]
+    seed: int
+    levels: np.ndarray | None
+
+    @property
+    def public(self) -> np.ndarray | None:
+        """The public images, float32 in [0, 1]."""
+        return None if self.levels is None else self.levels.astype(np.float32) / LEVELS
 
 
 def average_public_images(dataset: "LabeledImages", public: Sequence[int]) -> dict[str, np.ndarray]:
@@ -77,20 +98,15 @@ def save_priors(
     write_arrays(path, PRIOR, arrays, {"seed": seed})
 
 
-def load_priors(path: Path) -> tuple[dict[str, np.ndarray], int]:
-    """Reads prior images of shape (channels, height, width) by name ("all" and one per class), and their seed."""
-    arrays, metadata = read_arrays(path, PRIOR)
-    priors = {name: require_array(path, arrays, name, 3, 4) for name in arrays if name != PUBLIC}
-    return priors, require_seed(sidecar_path(path), metadata)
+def load_priors(path: Path) -> StoredPriors:
+    """Reads a file that `save_priors` wrote.
 
-
-def load_public(path: Path) -> np.ndarray | None:
-    """Reads the public images beside the priors, float32 of shape (count, channels, height, width) in [0, 1].
-
-    Returns:
-        None where the attacker holds none.
+    Raises:
+        LeakpipeError: It is none, or its tensors have other shapes or types.
     """
-    arrays, _ = read_arrays(path, PRIOR)
-    if PUBLIC not in arrays:
-        return None
-    return require_array(path, arrays, PUBLIC, 4, 5).astype(np.float32) / LEVELS
+    arrays, metadata = read_arrays(path, PRIOR)
+    images = {name: require_array(path, arrays, name, 3, 4) for name in arrays if name != PUBLIC}
+    levels = require_array(path, arrays, PUBLIC, 4, 5) if PUBLIC in arrays else None
+    if levels is not None and levels.dtype != np.uint8:
+        raise LeakpipeError(f"{path}: tensor {PUBLIC!r} is {levels.dtype}, expected uint8; make the file anew")
+    return StoredPriors(images, require_seed(sidecar_path(path), metadata), levels)
