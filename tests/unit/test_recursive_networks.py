@@ -1,6 +1,9 @@
 """Networks that recursive inversion reads: torchvision's ResNets as they are, wrapped, changed, and lookalikes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +16,9 @@ from leakpipe.attacks.recursive import invert
 from leakpipe.attacks.recursive.descent import descend
 from leakpipe.attacks.recursive.forward import FixedNetwork
 from leakpipe.attacks.recursive.found import Descent, LayerReport
-from leakpipe.attacks.recursive.image import DEEP_POOLED, POOLED, Candidate, ImageSearch, ImageSettings, Stage
+from leakpipe.attacks.recursive.image import DEEP_POOLED, LEARNED, POOLED, Candidate, ImageSearch, ImageSettings, Stage
 from leakpipe.attacks.recursive.invert import RecursiveSettings, invert_recursively
+from leakpipe.attacks.recursive.learned import LearnedSettings
 from leakpipe.attacks.recursive.reading import read_layers
 from leakpipe.attacks.recursive.structure import Chain, read_chain
 from leakpipe.attacks.recursive.unmixing import order_like
@@ -173,8 +177,53 @@ def test_statistics_take_part_below_many_convolutions(
     search = ImageSearch(known, found, ImageSettings(iterations=24, cycles=1, refinement=()))
     assert (search.is_deep, bool(search.matched)) == (deep, deep)
     assert search.compare(image) < 1e-3 < search.compare(1 - image)
-    candidates = list(search.candidates(1 - image, torch.Generator().manual_seed(0)))
-    assert len(candidates) == (len(DEEP_POOLED) + 1 if deep else len(POOLED))  # a cycle, or none
+    for learned, pooled in ((False, POOLED), (True, LEARNED)):
+        candidates = list(search.candidates(1 - image, torch.Generator().manual_seed(0), learned=learned))
+        assert len(candidates) == (len(DEEP_POOLED) + 1 if deep else len(pooled))  # a cycle, or none
+
+
+@pytest.mark.parametrize(
+    ("block", "name", "held", "share", "steps"),
+    [
+        (BasicBlock, "layer2.0.conv2", 9, 0.1, 200),
+        (BasicBlock, "layer4.0.conv1", 9, 0.001, 800),
+        (BasicBlock, "layer2.0.conv2", 9, 1.0, 200),  # no nearer than the prior
+        (BasicBlock, "layer2.0.conv2", 7, 0.1, None),  # too few images
+        (Bottleneck, "layer3.0.conv2", 9, 0.1, None),  # statistics take part
+    ],
+)
+def test_search_through_a_max_pool_starts_from_learned_images(
+    monkeypatch: pytest.MonkeyPatch,
+    block: type[BasicBlock | Bottleneck],
+    name: str,
+    held: int,
+    share: float,
+    steps: int | None,
+) -> None:
+    observation, image = seen(network(block))
+    observation = replace(observation, public=random_images(held, channels=3, size=SIZE, dtype=torch.float32))
+    found = knows_one_map(observation, image, name, error=1e-4)
+    monkeypatch.setattr(invert, "descend", lambda *_arguments, **_options: found)
+    near = image + share * (observation.client.prior - image)
+    learned, started = list[int](), list[tuple[Tensor, bool]]()
+
+    def learn(_network: object, _errors: object, _public: object, settings: LearnedSettings, _generator: object) -> Any:
+        learned.append(settings.steps)
+        return SimpleNamespace(rebuild=lambda _maps: near, squared_error=1.0, public=[])
+
+    def candidates(_search: ImageSearch, start: Tensor, *_: object, learned: bool) -> Iterator[Candidate]:
+        started.append((start, learned))
+        yield Candidate(1, 0.0, 0.0, image)
+
+    monkeypatch.setattr(invert, "LearnedInverse", learn)
+    monkeypatch.setattr(ImageSearch, "candidates", candidates)
+    left = invert_recursively(observation, RecursiveSettings(), torch.Generator().manual_seed(0))
+    assert torch.equal(left.images, image)
+    ((start, by_inverse),) = started
+    assert by_inverse == (steps is not None and share < 1)
+    assert torch.equal(start, near if by_inverse else observation.client.prior)
+    assert learned == ([] if steps is None else [steps])
+    assert any("starts from images" in note for note in left.notes) == by_inverse
 
 
 @pytest.mark.parametrize(("share", "is_believed"), [(0.02, True), (0.9, False)])
@@ -186,7 +235,7 @@ def test_image_that_matches_precise_maps_is_believed_below_many_convolutions(
     monkeypatch.setattr(invert, "descend", lambda *_arguments, **_options: found)
     monkeypatch.setattr(invert, "bounded_distance", lambda *_: 0.5)  # no image is closer than the prior
     near = image + share * (observation.client.prior - image)
-    monkeypatch.setattr(ImageSearch, "candidates", lambda *_: iter([Candidate(1, 0.0, 0.0, near)]))
+    monkeypatch.setattr(ImageSearch, "candidates", lambda *_, **_options: iter([Candidate(1, 0.0, 0.0, near)]))
     left = invert_recursively(observation, RecursiveSettings(), torch.Generator().manual_seed(0))
     assert torch.equal(left.images, near) == is_believed
     assert any("so it is the prior" in note for note in left.notes) != is_believed

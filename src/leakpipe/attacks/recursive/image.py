@@ -54,6 +54,12 @@ POOLED = (  # softness falls twice: what a hard max-pool has settled on is given
     Stage(0.003, 0.05),
     Stage(0.001, 0.03),
 )
+LEARNED = (  # likewise, from images that a learned inverse made of the maps
+    Stage(0.01, 0.3),
+    Stage(0.003, 0.1),
+    Stage(0.003, 0.05),
+    Stage(0.001, 0.03),
+)
 PLAIN = (  # of networks without a max-pool
     Stage(1.0, slope=0.3, statistics=1.0),
     Stage(0.3, slope=0.25, statistics=1.0),
@@ -95,7 +101,8 @@ class ImageSettings:
         maps: How many of the lowest recovered maps are matched.
         gradients: Weight of the squared relative distance of the weight gradients that tell of the lowest input.
         total_variation: Weight in the first stage.
-        stages: None for those that the network takes: `POOLED`, `DEEP_POOLED` or `PLAIN`.
+        stages: None for those that the network takes: `POOLED` (`LEARNED` from learned images), `DEEP_POOLED` or
+            `PLAIN`.
         refinement: Further stages, each as long as the one before has lowered the maps' error by `GAIN`.
         cycles: How often, at most, stages are run again (`CYCLE`, `SOFTENED_CYCLE`) where statistics take part, from
             the best images with noise on them, until the maps are matched.
@@ -161,7 +168,10 @@ class ImageSearch:
 
     Attributes:
         matched: The units whose batch statistics take part.
+        depth: Number of convolutions below the lowest map.
         is_deep: Whether the search goes through a max-pool and many bottlenecks to precise maps.
+        is_pooled: Whether it goes through a max-pool without batch statistics, which leaves open what pixel of each
+            window is the largest.
         solved: Relative error of the maps that the right images would have, at most.
         targets: The recovered maps that are matched, by the convolution that reads them, the lowest first.
         errors: Their relative errors.
@@ -184,11 +194,13 @@ class ImageSearch:
         self.wanted = [*names, *([self.below.first.name] if self.below else [])]
         below = network.chain.trunk_before(self.wanted)
         chain, precise = network.chain, expected <= PRECISE
-        self.is_deep = precise and chain.pooled and chain.has_bottlenecks and len(chain.trunk_before(names[:1])) > DEEP
+        self.depth = len(chain.trunk_before(names[:1]))
+        self.is_deep = precise and chain.pooled and chain.has_bottlenecks and self.depth > DEEP
         takes_part = self.is_deep or (precise and not chain.pooled)
         self.matched = below if takes_part else []
+        self.is_pooled = chain.pooled and not takes_part
 
-    def candidates(self, start: Tensor, generator: torch.Generator) -> Iterator[Candidate]:
+    def candidates(self, start: Tensor, generator: torch.Generator, *, learned: bool = False) -> Iterator[Candidate]:
         """Yields what there is after each stage, and the best of all after each cycle.
 
         ReLUs have a slope at first, as images that turn other units on are local minima. An image cannot match the
@@ -197,12 +209,13 @@ class ImageSearch:
         Args:
             start: Images to start from, shape (batch, channels, height, width) in [0, 1].
             generator: Draws the noise on what a cycle starts from.
+            learned: Whether an inverse made them of the maps.
         """
         settings = self.settings
         part = max(1, settings.iterations // PARTS)
         pooled = self.network.chain.pooled
         deep, cycle = (DEEP_POOLED, SOFTENED_CYCLE) if pooled else (PLAIN, CYCLE)
-        stages = settings.stages or (POOLED if pooled and not self.matched else deep)
+        stages = settings.stages or (deep if not self.is_pooled else LEARNED if learned else POOLED)
         candidate, before = Candidate(0, float("inf"), 0.0, start.float()), float("inf")
         for number, stage in enumerate((*stages, *settings.refinement)):
             if number >= len(stages) and candidate.error > (1 - GAIN) * before:

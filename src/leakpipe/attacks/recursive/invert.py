@@ -1,7 +1,7 @@
 """Recursive inversion, whole: from an observation to the image, with a report on each layer."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from leakpipe.attacks.recovered_statistics import recover_batch_statistics, weig
 from leakpipe.attacks.recursive.descent import descend
 from leakpipe.attacks.recursive.forward import FixedNetwork
 from leakpipe.attacks.recursive.found import LayerReport
-from leakpipe.attacks.recursive.image import Candidate, ImageSearch, ImageSettings
+from leakpipe.attacks.recursive.image import DEEP, Candidate, ImageSearch, ImageSettings
 from leakpipe.attacks.recursive.labels import read_labels
 from leakpipe.attacks.recursive.learned import LEAST_PUBLIC, LearnedInverse, LearnedSettings, can_learn
 from leakpipe.attacks.recursive.reading import read_layers
@@ -22,6 +22,8 @@ from leakpipe.models.batchnorm import BatchStatistics
 from leakpipe.models.state import measure_statistics
 
 CLOSER = 0.7  # of the prior's distance to the batch statistics: the least that images have to be closer than it
+SHORT = 1 / 4  # of the steps in which an inverse is learned, where few convolutions lie below the maps
+NEAR = 0.4  # relative error of the maps, up to which a search starts better from learned images than from the prior
 MATCHING = 0.2  # of the prior's error against precise maps, up to which an image is believed in deep networks
 
 
@@ -31,7 +33,7 @@ class RecursiveSettings:
 
     Attributes:
         image: The search below the recovered maps.
-        learned: The inverse that is learned where this search does not match them.
+        learned: The inverse that is learned where this search does not match them, or goes through a max-pool.
     """
 
     image: ImageSettings = field(default_factory=ImageSettings)
@@ -79,10 +81,12 @@ def invert_recursively(
 
     Where the search does not match the maps, an inverse that is learned from public images has its say. It is tried on
     some that it did not learn from, which tells its squared error; what else its images are off those of the search is
-    the search's. The images with the smaller of the two errors are the result.
+    the search's. The images with the smaller of the two errors are the result. Where a max-pool leaves open which pixel
+    of each window is the largest (`ImageSearch.is_pooled`), the inverse is learned first, and the search starts from
+    its images if their maps are near the recovered.
 
     Args:
-        observation: One client's update of one local step; its prior image is where the search starts.
+        observation: One client's update of one local step; its prior image is where the search starts otherwise.
         settings: How the search runs.
         generator: Draws the start vectors of Lanczos iterations, and noise on images.
         on_layer: Called with every recovered map.
@@ -118,7 +122,11 @@ def invert_recursively(
     enough = least = CLOSER * distance(prior)
     matching, left = prior, search.compare(prior) if search.is_deep else float("inf")
     trusted = MATCHING * min(1.0, left) if search.is_deep and search.entries >= prior.numel() else 0.0
-    for candidate in search.candidates(prior, generator):
+    inverse = _learn(observation, search, settings.learned, generator) if search.is_pooled else None
+    start = prior
+    if inverse is not None and search.compare(images := inverse.rebuild(search.targets)) < NEAR:
+        start = images
+    for candidate in search.candidates(start, generator, learned=start is not prior):
         on_stage(candidate)
         lowest = min(lowest, candidate.error)
         if search.is_deep and (error := search.compare(candidate.images)) < left:
@@ -133,7 +141,13 @@ def invert_recursively(
     if matching is not prior and left <= trusted:
         best, reached, is_matched = matching, left, True
     notes = [found.stopped] if found.stopped else []
-    if not is_matched and (inverse := _learn(observation, search, settings.learned, generator)) is not None:
+    if start is not prior and inverse is not None:
+        notes.append(
+            f"The search starts from images of an inverse that was learned from {len(inverse.public)} public images."
+        )
+    if not is_matched and not search.is_pooled:
+        inverse = _learn(observation, search, settings.learned, generator)
+    if not is_matched and inverse is not None:
         images = inverse.rebuild(search.targets)
         searched = float((images - best).square().mean()) - inverse.squared_error
         is_close = search.is_deep or distance(images) < enough
@@ -153,6 +167,8 @@ def _learn(
     observation: Observation, search: ImageSearch, settings: LearnedSettings, generator: torch.Generator
 ) -> LearnedInverse | None:
     """Learns an inverse of the maps that the search matches; None without public images, or of maps it does not fit."""
+    if search.is_pooled and search.depth <= DEEP:
+        settings = replace(settings, steps=max(1, round(SHORT * settings.steps)))
     public, first = observation.public, next(iter(search.targets.values()))
     if public is None or len(public) < LEAST_PUBLIC or not can_learn(observation.image_shape[1:], first.shape[2:]):
         return None
