@@ -35,7 +35,7 @@ from leakpipe.audit.assessment import (
 )
 from leakpipe.audit.assumptions import list_assumptions
 from leakpipe.audit.calibration import NEAREST, Calibration, Case, shipped_calibration
-from leakpipe.audit.inputs import load_audit, observe_audited, read_folder, read_update
+from leakpipe.audit.inputs import AuditedUpdate, load_audit, observe_audited, read_folder, read_public, read_update
 from leakpipe.audit.network import takes_other_sizes
 from leakpipe.audit.page import AuditFindings, draw_summary, render_audit
 from leakpipe.audit.plan import MATCHING, StepTimes, applicable_attacks, choose_attacks, repeat_attack
@@ -405,11 +405,15 @@ def write(folder: Path, **changes: Any) -> None:
     (folder / "audit.yaml").write_text(yaml.safe_dump({**content, **changes}))
 
 
+def read_one(params: AuditParams) -> AuditedUpdate:
+    return read_update(params, "one", read_public(params))
+
+
 class TestInputs:
     def test_a_full_state_and_a_difference_are_one_update(self, captured: Path) -> None:
-        first = read_update(load_audit(captured), "one")
+        first = read_one(load_audit(captured))
         write(captured.parent, updates={"one": {"before": "before.pth", "change": "change.pth"}})
-        second = read_update(load_audit(captured), "one")
+        second = read_one(load_audit(captured))
         for name, value in first.stored.update.weights.items():
             assert torch.allclose(value, second.stored.update.weights[name], atol=1e-6)
 
@@ -458,7 +462,7 @@ class TestInputs:
 
     def test_an_observation_grants_what_was_declared(self, captured: Path) -> None:
         params = load_audit(captured)
-        observation = observe_audited(read_update(params, "one"), params)
+        observation = observe_audited(read_one(params), params)
         assert observation.client.labels is None
         assert observation.client.prior is not None
         assert torch.equal(observation.client.prior, torch.full((1, 1, 16, 16), 0.5))
@@ -470,7 +474,7 @@ class TestInputs:
     ) -> None:
         write(captured.parent, public=public)
         params = load_audit(captured)
-        alone, steps = read_update(params, "one"), DefenseSteps.model_validate(AGGREGATE_OF_4)
+        alone, steps = read_one(params), DefenseSteps.model_validate(AGGREGATE_OF_4)
         made, again = (defend(alone, params, "aggregate-of-4", steps).stored for _ in range(2))
         others = [4 * made.update.weights[name] - value for name, value in alone.stored.update.weights.items()]
         assert len(made.cohort) == 3
@@ -486,7 +490,7 @@ class TestInputs:
         Image.fromarray((255 * random_images(1, size=16, dtype=torch.float32)[0, 0].numpy()).astype(np.uint8)).save(
             captured.parent / "none" / "only.png"
         )
-        alone = read_update(params, "one")
+        alone = read_one(params)
         image = torch.from_numpy(read_folder("public", str(captured.parent / "none"), params.images))
         sums = [
             local_update(alone.before, make_batches(image, torch.tensor([label]), [[0]]), alone.stored.settings).weights
@@ -601,7 +605,7 @@ class TestInputs:
         files = {"before": "before.pth", "change": "after.pth", "client": "node-7"}
         write(captured.parent, updates={"one": files}, clients={"node-7": {}})
         with pytest.raises(LeakpipeError, match=r"^clients\.node-7: .*no difference but a full state"):
-            read_update(load_audit(captured), "one")
+            read_one(load_audit(captured))
 
     def test_public_images_that_are_the_clients_own_are_said(
         self, captured: Path, monkeypatch: pytest.MonkeyPatch
@@ -750,7 +754,7 @@ class TestInputs:
     def test_files_that_contradict_each_other_are_refused(self, captured: Path) -> None:
         write(captured.parent, updates={"one": {"before": "before.pth", "change": "after.pth"}})
         with pytest.raises(LeakpipeError, match=r"after\.pth: is no difference but a full state"):
-            read_update(load_audit(captured), "one")
+            read_one(load_audit(captured))
 
 
 SNAKEMAKE = """\

@@ -1,5 +1,7 @@
 """The search below recovered maps: what it compares, and when it goes on."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,7 +12,14 @@ from leakpipe.attacks.recursive import block
 from leakpipe.attacks.recursive.descent import descend
 from leakpipe.attacks.recursive.forward import FixedNetwork
 from leakpipe.attacks.recursive.found import Descent, LayerReport
-from leakpipe.attacks.recursive.image import Candidate, ImageSearch, ImageSettings
+from leakpipe.attacks.recursive.image import (
+    OUTSIDE,
+    Candidate,
+    ImageSearch,
+    ImageSettings,
+    Stage,
+    smoothed_total_variation,
+)
 from tests.unit.residual import faces, fixed_network, generator, observe_face
 
 SIZE = 16
@@ -93,6 +102,27 @@ def test_statistics_take_no_part_beside_coarse_maps(network: FixedNetwork) -> No
     assert network.chain.stem in precise.matched
     assert coarse.matched == []
     assert len(search(network, PRIOR, error=0.2)) <= 9
+
+
+def test_newton_steps_find_the_minimum_that_l_bfgs_finds(network: FixedNetwork) -> None:
+    search = ImageSearch(network, recovered(network), SHORT)
+    stage, start = Stage(0.003), Candidate(0, float("inf"), 0.0, 0.5 * FACE + 0.5 * PRIOR)
+
+    def objective(candidate: Candidate) -> float:
+        images = candidate.unbounded
+        outside = float((images - images.clamp(0, 1)).square().mean())
+        roughness = search.settings.total_variation * stage.total_variation * float(smoothed_total_variation(images))
+        return candidate.error**2 + roughness + OUTSIDE * outside
+
+    steps = [replace(start, error=search.compare(start.images))]
+    for _ in range(12):
+        steps.append(search.run_newton(stage, steps[-1], 60))
+    reached = [objective(step) for step in steps]
+    assert reached == sorted(reached, reverse=True)
+    assert steps[-1].iterations == 12 * 60
+    expected = objective(search.run(stage, start, 1000))
+    assert expected < 0.5 * reached[0]
+    assert reached[-1] == pytest.approx(expected, rel=0.02)
 
 
 def test_map_that_too_few_equations_determine_is_not_believed(

@@ -16,7 +16,17 @@ from leakpipe.attacks.recursive import invert
 from leakpipe.attacks.recursive.descent import descend
 from leakpipe.attacks.recursive.forward import FixedNetwork
 from leakpipe.attacks.recursive.found import Descent, LayerReport
-from leakpipe.attacks.recursive.image import DEEP_POOLED, LEARNED, POOLED, Candidate, ImageSearch, ImageSettings, Stage
+from leakpipe.attacks.recursive.image import (
+    DEEP_POOLED,
+    FINISH,
+    FLOOR,
+    LEARNED,
+    POOLED,
+    Candidate,
+    ImageSearch,
+    ImageSettings,
+    Stage,
+)
 from leakpipe.attacks.recursive.invert import RecursiveSettings, invert_recursively
 from leakpipe.attacks.recursive.learned import LearnedSettings
 from leakpipe.attacks.recursive.reading import read_layers
@@ -177,8 +187,9 @@ def test_statistics_take_part_below_many_convolutions(
     search = ImageSearch(known, found, ImageSettings(iterations=24, cycles=1, refinement=()))
     assert (search.is_deep, bool(search.matched)) == (deep, deep)
     assert search.compare(image) < 1e-3 < search.compare(1 - image)
-    for learned, pooled in ((False, POOLED), (True, LEARNED)):
-        candidates = list(search.candidates(1 - image, torch.Generator().manual_seed(0), learned=learned))
+    finish = FINISH if error < FLOOR else ()
+    for learned, pooled in ((False, POOLED), (True, (*LEARNED, *finish))):
+        candidates = list(search.candidates(1 - image, torch.Generator().manual_seed(0), is_learned=learned))
         assert len(candidates) == (len(DEEP_POOLED) + 1 if deep else len(pooled))  # a cycle, or none
 
 
@@ -211,8 +222,8 @@ def test_search_through_a_max_pool_starts_from_learned_images(
         learned.append(settings.steps)
         return SimpleNamespace(rebuild=lambda _maps: near, squared_error=1.0, public=[])
 
-    def candidates(_search: ImageSearch, start: Tensor, *_: object, learned: bool) -> Iterator[Candidate]:
-        started.append((start, learned))
+    def candidates(_search: ImageSearch, start: Tensor, *_: object, is_learned: bool) -> Iterator[Candidate]:
+        started.append((start, is_learned))
         yield Candidate(1, 0.0, 0.0, image)
 
     monkeypatch.setattr(invert, "LearnedInverse", learn)

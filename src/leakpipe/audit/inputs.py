@@ -48,14 +48,12 @@ class AuditedUpdate:
         before: The global model.
         stored: The update, and how the client trained.
         prior: Shape (channels, height, width) in [0, 1]: what the attacker knew before.
-        public: The public images, shape (images, channels, height, width) in [0, 1]; none at all where there are none.
         notes: What was found out or assumed while reading, in sentences.
     """
 
     before: ModelState
     stored: StoredUpdate
     prior: np.ndarray
-    public: np.ndarray
     notes: list[str]
 
 
@@ -180,11 +178,15 @@ def read_truth(params: AuditParams, update: str) -> Truth | None:
     return Truth(images, np.stack([*images, *others]))
 
 
-def note_overlap(params: AuditParams, truth: Truth | None) -> list[str]:
-    """Returns a sentence where public images are the client's own: then more seems to be known before than is."""
+def note_overlap(params: AuditParams, truth: Truth | None, public: np.ndarray) -> list[str]:
+    """Returns a sentence where public images are the client's own: then more seems to be known before than is.
+
+    Args:
+        public: As `read_public` returns them.
+    """
     if truth is None:
         return []
-    own = sum(any((each == image).all() for image in truth.images) for each in read_public(params))
+    own = sum(any((each == image).all() for image in truth.images) for each in public)
     if not own:
         return []
     return [
@@ -243,8 +245,11 @@ def observe_audited(audited: AuditedUpdate, params: AuditParams) -> Observation:
     )
 
 
-def read_update(params: AuditParams, name: str) -> AuditedUpdate:
+def read_update(params: AuditParams, name: str, public: np.ndarray) -> AuditedUpdate:
     """Reads one captured update and checks it against the network.
+
+    Args:
+        public: As `read_public` returns them; their mean is the prior.
 
     Raises:
         LeakpipeError: A file is not a state of this network, or contradicts what audit.yaml says.
@@ -271,17 +276,14 @@ def read_update(params: AuditParams, name: str) -> AuditedUpdate:
         list(client.labels or [0] * client.images),
         settings,
     )
-    public = read_public(params)
-    return AuditedUpdate(found.state, stored, make_prior(public), public, list(found.notes))
+    return AuditedUpdate(found.state, stored, make_prior(public), list(found.notes))
 
 
 def load_audited(folder: Path, defense: str, params: AuditParams) -> AuditedUpdate:
     """Loads what `leakpipe read-update` wrote of an update, under one defence."""
     before = load_model(folder / "global.safetensors", factory=params.network.factory)
     stored = load_update(folder / defense / "update.safetensors", before)
-    known = load_priors(folder / "prior.safetensors")
-    public = np.empty((0, *known.images["all"].shape), np.float32) if known.public is None else known.public
-    return AuditedUpdate(before, stored, known.images["all"], public, [])
+    return AuditedUpdate(before, stored, load_priors(folder / "prior.safetensors").images["all"], [])
 
 
 def _momentum(module: nn.Module) -> float:

@@ -17,6 +17,7 @@ from leakpipe.audit.inputs import (
     granted,
     note_overlap,
     observe_audited,
+    read_public,
     read_truth,
     read_update,
 )
@@ -97,10 +98,10 @@ def make_plan(params: AuditParams, *, cores: int, earlier: Iterable[AuditPlan] =
     Raises:
         LeakpipeError: A file cannot be read, contradicts audit.yaml, or the network cannot be simulated.
     """
-    found, doubts = dict[str, AuditedUpdate](), {}
+    found, doubts, public = dict[str, AuditedUpdate](), {}, read_public(params)
     for name in params.updates:
-        found[name] = read_update(params, name)
-        overlap = note_overlap(params, read_truth(params, name))  # refuses now what would be refused after hours
+        found[name] = read_update(params, name, public)
+        overlap = note_overlap(params, read_truth(params, name), public)  # refused now, not after hours
         if dropped := active_dropout(found[name].before.module):
             raise LeakpipeError(
                 f"network: {dropped[0]} drops values at random, and nobody else knows the draws; set network.dropout: "

@@ -26,6 +26,7 @@ def read_update(
     labels: dict[str, str],
 ) -> None:
     """Read a captured update and check it against the network."""
+    from leakpipe.audit.inputs import read_public
     from leakpipe.audit.inputs import read_update as read
     from leakpipe.audit.network import save_network
     from leakpipe.data.priors import save_priors
@@ -36,8 +37,9 @@ def read_update(
 
     params = parse_section(AuditParams, audit, source="--audit")
     with record_run(record, rule="read_update", labels=labels, params=audit) as run:
-        found = read(params, update)
+        public = read_public(params)
+        found = read(params, update, public)
         save_network(out_dir / "global.safetensors", found.before, params)
-        save_priors(out_dir / "prior.safetensors", {"all": found.prior}, seed=0, public=found.public)
+        save_priors(out_dir / "prior.safetensors", {"all": found.prior}, seed=0, public=public)
         save_update(out_dir / AS_SENT / "update.safetensors", found.stored)
         run.details["notes"] = found.notes

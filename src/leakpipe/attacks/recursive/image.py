@@ -9,6 +9,7 @@ from torch import Tensor
 from leakpipe.attacks.recursive.below import InputGradients
 from leakpipe.attacks.recursive.forward import FixedNetwork
 from leakpipe.attacks.recursive.found import Descent
+from leakpipe.attacks.recursive.newton import take_newton_step
 from leakpipe.attacks.spectrum import from_coefficients, to_coefficients
 
 EDGE = 1e-6  # squared difference of neighbours, below which total variation is smooth
@@ -22,6 +23,7 @@ LEAST_SOLVED = 0.03  # relative error of the maps, likewise
 PRECISE = 0.03  # relative error of the maps, up to which batch statistics are believed to tell more of an image
 DEEP = 8  # convolutions in front of the lowest map, beyond which slopes and statistics help in spite of a max-pool
 PARTS = 12  # of all iterations, in each stage; half as many in those of a cycle
+NEWTON_PARTS = 36  # likewise, in each Gauss–Newton step
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,8 @@ POOLED = (  # softness falls twice: what a hard max-pool has settled on is given
     Stage(0.003, 0.05),
     Stage(0.001, 0.03),
 )
-LEARNED = (  # likewise, from images that a learned inverse made of the maps
-    Stage(0.01, 0.3),
-    Stage(0.003, 0.1),
-    Stage(0.003, 0.05),
-    Stage(0.001, 0.03),
-)
+LEARNED = POOLED[-4:]  # from images that a learned inverse made of the maps
+FINISH = (*(Stage(0.0003),) * 2, *(Stage(0.0001),) * 4, *(Stage(0.00003),) * 4)  # then, a Gauss–Newton step each
 PLAIN = (  # of networks without a max-pool
     Stage(1.0, slope=0.3, statistics=1.0),
     Stage(0.3, slope=0.25, statistics=1.0),
@@ -108,7 +106,7 @@ class ImageSettings:
             the best images with noise on them, until the maps are matched.
         patience: Cycles in which nothing is gained, after which no more are run.
         noise: Deviation of that noise, without a max-pool and with one.
-        iterations: Of L-BFGS in all stages of `POOLED` and its refinement.
+        iterations: Of L-BFGS in all stages of `POOLED` and its refinement; a 36th in each Gauss–Newton step, of LSMR.
         history: Steps that L-BFGS remembers.
         decay: Exponent that divides an image's cosine coefficients by their frequency (`leakpipe.attacks.spectrum`).
     """
@@ -172,6 +170,7 @@ class ImageSearch:
         is_deep: Whether the search goes through a max-pool and many bottlenecks to precise maps.
         is_pooled: Whether it goes through a max-pool without batch statistics, which leaves open what pixel of each
             window is the largest.
+        is_exact: Whether the right images would match the maps to `FLOOR`, so that a closer match is worth something.
         solved: Relative error of the maps that the right images would have, at most.
         targets: The recovered maps that are matched, by the convolution that reads them, the lowest first.
         errors: Their relative errors.
@@ -199,8 +198,9 @@ class ImageSearch:
         takes_part = self.is_deep or (precise and not chain.pooled)
         self.matched = below if takes_part else []
         self.is_pooled = chain.pooled and not takes_part
+        self.is_exact = expected <= FLOOR
 
-    def candidates(self, start: Tensor, generator: torch.Generator, *, learned: bool = False) -> Iterator[Candidate]:
+    def candidates(self, start: Tensor, generator: torch.Generator, *, is_learned: bool = False) -> Iterator[Candidate]:
         """Yields what there is after each stage, and the best of all after each cycle.
 
         ReLUs have a slope at first, as images that turn other units on are local minima. An image cannot match the
@@ -209,19 +209,22 @@ class ImageSearch:
         Args:
             start: Images to start from, shape (batch, channels, height, width) in [0, 1].
             generator: Draws the noise on what a cycle starts from.
-            learned: Whether an inverse made them of the maps.
+            is_learned: Whether an inverse made them of the maps.
         """
         settings = self.settings
         part = max(1, settings.iterations // PARTS)
         pooled = self.network.chain.pooled
         deep, cycle = (DEEP_POOLED, SOFTENED_CYCLE) if pooled else (PLAIN, CYCLE)
-        stages = settings.stages or (deep if not self.is_pooled else LEARNED if learned else POOLED)
+        stages = settings.stages or (deep if not self.is_pooled else LEARNED if is_learned else POOLED)
         candidate, before = Candidate(0, float("inf"), 0.0, start.float()), float("inf")
         for number, stage in enumerate((*stages, *settings.refinement)):
             if number >= len(stages) and candidate.error > (1 - GAIN) * before:
                 break
             before = candidate.error
             candidate = self.run(stage, candidate, part)
+            yield candidate
+        for stage in FINISH if is_learned and self.is_pooled and self.is_exact else ():
+            candidate = self.run_newton(stage, candidate, max(1, settings.iterations // NEWTON_PARTS))
             yield candidate
         best, done, waited = candidate, candidate.iterations, 0
         for _ in range(settings.cycles if self.matched else 0):
@@ -280,10 +283,36 @@ class ImageSearch:
             return float(objective.detach())
 
         optimizer.step(measure)
-        with torch.no_grad():
+        return self._candidate(variables.detach(), stage, start.iterations + iterations)
+
+    def run_newton(self, stage: Stage, start: Candidate, iterations: int) -> Candidate:
+        """Returns what a Gauss–Newton step makes of images, of so many iterations of LSMR.
+
+        Total variation is replaced by the squares that it is at most (iteratively reweighted least squares). Gradients
+        beside the maps, slopes and statistics take no part.
+        """
+        decay, weight = self.settings.decay, self.settings.total_variation * stage.total_variation
+        scales = [(step.square() + EDGE) ** -0.25 for step in neighbour_differences(start.unbounded)]
+
+        def residuals(variables: Tensor) -> Tensor:
             images = from_coefficients(variables, decay)
+            maps, _ = self.network.run(images, list(self.targets), softness=stage.softness)
+            missed = [(maps[name] - target) / self.sizes[name] ** 0.5 for name, target in self.targets.items()]
+            outside = (OUTSIDE / images.numel()) ** 0.5 * (images - images.clamp(0, 1))
+            rough = [
+                (weight / (2 * step.numel())) ** 0.5 * scale * step
+                for step, scale in zip(neighbour_differences(images), scales, strict=True)
+            ]
+            return torch.cat([part.flatten() for part in (*missed, outside, *rough)])
+
+        variables = take_newton_step(residuals, to_coefficients(start.unbounded, decay), iterations=iterations)
+        return self._candidate(variables, stage, start.iterations + iterations)
+
+    def _candidate(self, variables: Tensor, stage: Stage, iterations: int) -> Candidate:
+        with torch.no_grad():
+            images = from_coefficients(variables, self.settings.decay)
             error, gap, _ = self._compare(images, stage.softness, 0.0)
-        return Candidate(start.iterations + iterations, float(error) ** 0.5, float(gap), images)
+        return Candidate(iterations, float(error) ** 0.5, float(gap), images)
 
     def _compare(self, images: Tensor, softness: float, slope: float) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Returns the maps' weighted squared error, the distance of batch statistics, and the maps."""
@@ -295,6 +324,9 @@ class ImageSearch:
 
 def smoothed_total_variation(images: Tensor) -> Tensor:
     """Returns the mean of √(Δ² + ε) over vertical plus horizontal neighbours."""
-    vertical = images[..., 1:, :] - images[..., :-1, :]
-    horizontal = images[..., :, 1:] - images[..., :, :-1]
-    return (vertical.square() + EDGE).sqrt().mean() + (horizontal.square() + EDGE).sqrt().mean()
+    return torch.stack([(step.square() + EDGE).sqrt().mean() for step in neighbour_differences(images)]).sum()
+
+
+def neighbour_differences(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the differences of vertical and of horizontal neighbours."""
+    return images[..., 1:, :] - images[..., :-1, :], images[..., 1:] - images[..., :-1]

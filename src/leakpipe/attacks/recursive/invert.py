@@ -122,11 +122,9 @@ def invert_recursively(
     enough = least = CLOSER * distance(prior)
     matching, left = prior, search.compare(prior) if search.is_deep else float("inf")
     trusted = MATCHING * min(1.0, left) if search.is_deep and search.entries >= prior.numel() else 0.0
-    inverse = _learn(observation, search, settings.learned, generator) if search.is_pooled else None
-    start = prior
-    if inverse is not None and search.compare(images := inverse.rebuild(search.targets)) < NEAR:
-        start = images
-    for candidate in search.candidates(start, generator, learned=start is not prior):
+    learned = _learn_images(observation, search, settings.learned, generator) if search.is_pooled else None
+    start = learned.images if learned and search.compare(learned.images) < NEAR else prior
+    for candidate in search.candidates(start, generator, is_learned=start is not prior):
         on_stage(candidate)
         lowest = min(lowest, candidate.error)
         if search.is_deep and (error := search.compare(candidate.images)) < left:
@@ -141,21 +139,20 @@ def invert_recursively(
     if matching is not prior and left <= trusted:
         best, reached, is_matched = matching, left, True
     notes = [found.stopped] if found.stopped else []
-    if start is not prior and inverse is not None:
+    if learned and start is learned.images:
         notes.append(
-            f"The search starts from images of an inverse that was learned from {len(inverse.public)} public images."
+            f"The search starts from images of an inverse that was learned from {learned.public} public images."
         )
     if not is_matched and not search.is_pooled:
-        inverse = _learn(observation, search, settings.learned, generator)
-    if not is_matched and inverse is not None:
-        images = inverse.rebuild(search.targets)
-        searched = float((images - best).square().mean()) - inverse.squared_error
-        is_close = search.is_deep or distance(images) < enough
-        if is_close and (best is prior or searched > inverse.squared_error):
-            best, reached = images, search.compare(images)
+        learned = _learn_images(observation, search, settings.learned, generator)
+    if not is_matched and learned:
+        searched = float((learned.images - best).square().mean()) - learned.squared_error
+        is_close = search.is_deep or distance(learned.images) < enough
+        if is_close and (best is prior or searched > learned.squared_error):
+            best, reached = learned.images, search.compare(learned.images)
             notes.append(
                 f"The search matched the maps to {lowest:.1%} only, so the images are those of an inverse that was "
-                f"learned from {len(inverse.public)} public images."
+                f"learned from {learned.public} public images."
             )
     if best is prior:
         notes.append("No image was clearly closer to the update's batch statistics than the prior, so it is the prior.")
@@ -163,16 +160,26 @@ def invert_recursively(
     return RecursiveReconstruction(best, labels, reached, found.reports, notes)
 
 
-def _learn(
+@dataclass(frozen=True)
+class LearnedImages:
+    """What a learned inverse made of the recovered maps: images, its squared error, how many images it learned from."""
+
+    images: Tensor
+    squared_error: float
+    public: int
+
+
+def _learn_images(
     observation: Observation, search: ImageSearch, settings: LearnedSettings, generator: torch.Generator
-) -> LearnedInverse | None:
+) -> LearnedImages | None:
     """Learns an inverse of the maps that the search matches; None without public images, or of maps it does not fit."""
     if search.is_pooled and search.depth <= DEEP:
         settings = replace(settings, steps=max(1, round(SHORT * settings.steps)))
     public, first = observation.public, next(iter(search.targets.values()))
     if public is None or len(public) < LEAST_PUBLIC or not can_learn(observation.image_shape[1:], first.shape[2:]):
         return None
-    return LearnedInverse(search.network, search.errors, public, settings, generator)
+    inverse = LearnedInverse(search.network, search.errors, public, settings, generator)
+    return LearnedImages(inverse.rebuild(search.targets), inverse.squared_error, len(inverse.public))
 
 
 def bounded_distance(found: Mapping[str, BatchStatistics], wanted: Mapping[str, BatchStatistics]) -> float:

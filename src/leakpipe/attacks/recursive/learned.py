@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, interpolate, pixel_shuffle, pixel_unshuffle
 
 from leakpipe.attacks.recursive.forward import FixedNetwork
+from leakpipe.attacks.recursive.image import neighbour_differences
 
 LEAST_PUBLIC = 8  # images, from which on an inverse is learned
 HELD_OUT, MOST_HELD_OUT = 8, 16  # every so many-th public image, and how many of these, tell how good an inverse is
@@ -186,7 +187,7 @@ def join_maps(maps: Sequence[Tensor]) -> Tensor:
 
 def edge_loss(gap: Tensor) -> Tensor:
     """Returns the mean absolute error, and half of that of neighbours' differences, which edges count by."""
-    vertical, horizontal = gap[..., 1:, :] - gap[..., :-1, :], gap[..., 1:] - gap[..., :-1]
+    vertical, horizontal = neighbour_differences(gap)
     return gap.abs().mean() + 0.5 * (vertical.abs().mean() + horizontal.abs().mean())
 
 
