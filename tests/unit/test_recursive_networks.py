@@ -194,13 +194,15 @@ def test_statistics_take_part_below_many_convolutions(
 
 
 @pytest.mark.parametrize(
-    ("block", "name", "held", "share", "steps"),
+    ("block", "name", "held", "share", "error", "steps"),
     [
-        (BasicBlock, "layer2.0.conv2", 9, 0.1, 200),
-        (BasicBlock, "layer4.0.conv1", 9, 0.001, 800),
-        (BasicBlock, "layer2.0.conv2", 9, 1.0, 200),  # no nearer than the prior
-        (BasicBlock, "layer2.0.conv2", 7, 0.1, None),  # too few images
-        (Bottleneck, "layer3.0.conv2", 9, 0.1, None),  # statistics take part
+        (BasicBlock, "layer2.0.conv2", 9, 0.1, 0.0, [200]),
+        (BasicBlock, "layer2.0.conv2", 9, 0.1, 1.0, [200]),
+        (BasicBlock, "layer4.0.conv1", 9, 0.001, 0.0, [200]),
+        (BasicBlock, "layer4.0.conv1", 9, 0.001, 1.0, [200, 800]),  # the search matches none, far below the maps
+        (BasicBlock, "layer2.0.conv2", 9, 1.0, 0.0, [200]),  # no nearer than the prior
+        (BasicBlock, "layer2.0.conv2", 7, 0.1, 0.0, []),  # too few images
+        (Bottleneck, "layer3.0.conv2", 9, 0.1, 0.0, []),  # statistics take part
     ],
 )
 def test_search_through_a_max_pool_starts_from_learned_images(
@@ -209,7 +211,8 @@ def test_search_through_a_max_pool_starts_from_learned_images(
     name: str,
     held: int,
     share: float,
-    steps: int | None,
+    error: float,
+    steps: list[int],
 ) -> None:
     observation, image = seen(network(block))
     observation = replace(observation, public=random_images(held, channels=3, size=SIZE, dtype=torch.float32))
@@ -224,16 +227,16 @@ def test_search_through_a_max_pool_starts_from_learned_images(
 
     def candidates(_search: ImageSearch, start: Tensor, *_: object, is_learned: bool) -> Iterator[Candidate]:
         started.append((start, is_learned))
-        yield Candidate(1, 0.0, 0.0, image)
+        yield Candidate(1, error, 0.0, image)
 
     monkeypatch.setattr(invert, "LearnedInverse", learn)
     monkeypatch.setattr(ImageSearch, "candidates", candidates)
     left = invert_recursively(observation, RecursiveSettings(), torch.Generator().manual_seed(0))
     assert torch.equal(left.images, image)
     ((start, by_inverse),) = started
-    assert by_inverse == (steps is not None and share < 1)
+    assert by_inverse == (200 in steps and share < 1)
     assert torch.equal(start, near if by_inverse else observation.client.prior)
-    assert learned == ([] if steps is None else [steps])
+    assert learned == steps
     assert any("starts from images" in note for note in left.notes) == by_inverse
 
 

@@ -22,7 +22,7 @@ from leakpipe.models.batchnorm import BatchStatistics
 from leakpipe.models.state import measure_statistics
 
 CLOSER = 0.7  # of the prior's distance to the batch statistics: the least that images have to be closer than it
-SHORT = 1 / 4  # of the steps in which an inverse is learned, where few convolutions lie below the maps
+SHORT = 1 / 4  # of the steps in which an inverse is learned, where a search starts from its images
 NEAR = 0.4  # relative error of the maps, up to which a search starts better from learned images than from the prior
 MATCHING = 0.2  # of the prior's error against precise maps, up to which an image is believed in deep networks
 
@@ -82,8 +82,8 @@ def invert_recursively(
     Where the search does not match the maps, an inverse that is learned from public images has its say. It is tried on
     some that it did not learn from, which tells its squared error; what else its images are off those of the search is
     the search's. The images with the smaller of the two errors are the result. Where a max-pool leaves open which pixel
-    of each window is the largest (`ImageSearch.is_pooled`), the inverse is learned first, and the search starts from
-    its images if their maps are near the recovered.
+    of each window is the largest (`ImageSearch.is_pooled`), an inverse is learned first, in a quarter of the steps, and
+    the search starts from its images if their maps are near the recovered.
 
     Args:
         observation: One client's update of one local step; its prior image is where the search starts otherwise.
@@ -122,7 +122,8 @@ def invert_recursively(
     enough = least = CLOSER * distance(prior)
     matching, left = prior, search.compare(prior) if search.is_deep else float("inf")
     trusted = MATCHING * min(1.0, left) if search.is_deep and search.entries >= prior.numel() else 0.0
-    learned = _learn_images(observation, search, settings.learned, generator) if search.is_pooled else None
+    short = replace(settings.learned, steps=max(1, round(SHORT * settings.learned.steps)))
+    learned = _learn_images(observation, search, short, generator) if search.is_pooled else None
     start = learned.images if learned and search.compare(learned.images) < NEAR else prior
     for candidate in search.candidates(start, generator, is_learned=start is not prior):
         on_stage(candidate)
@@ -143,7 +144,7 @@ def invert_recursively(
         notes.append(
             f"The search starts from images of an inverse that was learned from {learned.public} public images."
         )
-    if not is_matched and not search.is_pooled:
+    if not is_matched and (learned is None or search.depth > DEEP):
         learned = _learn_images(observation, search, settings.learned, generator)
     if not is_matched and learned:
         searched = float((learned.images - best).square().mean()) - learned.squared_error
@@ -173,8 +174,6 @@ def _learn_images(
     observation: Observation, search: ImageSearch, settings: LearnedSettings, generator: torch.Generator
 ) -> LearnedImages | None:
     """Learns an inverse of the maps that the search matches; None without public images, or of maps it does not fit."""
-    if search.is_pooled and search.depth <= DEEP:
-        settings = replace(settings, steps=max(1, round(SHORT * settings.steps)))
     public, first = observation.public, next(iter(search.targets.values()))
     if public is None or len(public) < LEAST_PUBLIC or not can_learn(observation.image_shape[1:], first.shape[2:]):
         return None
